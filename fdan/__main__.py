@@ -1,0 +1,92 @@
+"""`python -m fdan`: prepare data, train one model, score it, use it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fdan import commands
+from fdan.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
+
+EXAMPLES = """\
+examples:
+  python -m fdan demo runs/data/demo
+  python -m fdan prepare --task savee:/data/SAVEE
+  python -m fdan train --task savee:/data/SAVEE --backbone resnet18 --out runs/savee
+  python -m fdan evaluate runs/savee
+  python -m fdan predict runs/savee clip.wav interview.mp4 recordings/
+
+A search over many settings is `python search/run.py --help`."""
+
+
+def parser() -> Parser:
+    top = Parser(prog="python -m fdan", description=__doc__, epilog=EXAMPLES)
+    verbs = top.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = _verb(
+        verbs, "demo", commands.demo, "write the demo corpus: wav and avi files as SAVEE's"
+    )
+    demo.add_argument("folder", type=Path, metavar="FOLDER", help="where it goes")
+    commands.add_demo_options(demo)
+
+    prepare = _verb(verbs, "prepare", commands.prepare, "turn media files into prepared stores")
+    add_data_arguments(prepare)
+
+    train = _verb(verbs, "train", commands.train, "train one model; the same command continues it")
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the model's folder"
+    )
+    add_data_arguments(train)
+    add_run_arguments(train)
+
+    evaluate = _verb(verbs, "evaluate", commands.evaluate, "score a model on a part of its data")
+    evaluate.add_argument("model", type=Path, metavar="MODEL", help="a folder that train wrote")
+    evaluate.add_argument(
+        "--part",
+        choices=("test", "validation"),
+        default="test",
+        help="which part (default: test; look at it once, when all choices are made)",
+    )
+    evaluate.add_argument(
+        "--stores", type=Path, metavar="FOLDER", help="where its stores lie now (default: as then)"
+    )
+    _json_and_device(evaluate)
+
+    predict = _verb(verbs, "predict", commands.predict, "emotions of new audio or video files")
+    predict.add_argument("model", type=Path, metavar="MODEL", help="a folder that train wrote")
+    predict.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="audio or video files, or folders of them; a video is judged by its sound",
+    )
+    _json_and_device(predict)
+    return top
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[Parser], name: str, run: commands.Command, text: str
+) -> Parser:
+    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _json_and_device(verb: Parser) -> None:
+    verb.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    verb.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda ... (default: auto)"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    run: commands.Command = arguments.run
+    return exit_code(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""A training run at the end of an epoch: tensors as safetensors, the rest as JSON, no pickles.
+
+A folder holds `checkpoint.json` and the tensors' file that it names. The JSON is written last
+and by renaming, so that the folder always holds one whole checkpoint, the old one or the new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from fdan.errors import FdanError, WeightsError
+from fdan.run_config import RunConfig
+
+_FORMAT: Final = 1
+_JSON: Final = "checkpoint.json"
+_VALUE_EPOCHS: Final = 5
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on as if the run had not stopped, or to predict.
+
+    tensors: model.* (the head; the backbones only if they were trained), momentum.* (the
+    optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights), on the CPU.
+    history: validation UAR of each epoch so far. backbone_sha256: the weights' file that the
+    backbones started from or are. data: the fingerprint of the data and split.
+    """
+
+    run: RunConfig
+    epoch: int
+    step: int
+    history: tuple[float, ...]
+    backbone_sha256: str
+    data: str
+    tensors: dict[str, Tensor]
+
+    @property
+    def value(self) -> float:
+        """What a search compares: validation UAR averaged over the last five epochs."""
+        last = self.history[-_VALUE_EPOCHS:]
+        return sum(last) / len(last)
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix.`, without it."""
+        start = len(prefix) + 1
+        return {k[start:]: v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+
+    @property
+    def bank(self) -> tuple[Tensor, ...] | None:
+        """Z_v^0 .. Z_v^(l-1), or None if attention is passed by."""
+        if self.run.model.context == "none":
+            return None
+        held = self.group("bank")
+        return tuple(held[str(i)] for i in range(self.run.model.layers))
+
+    def save(self, folder: Path) -> None:
+        """Write into `folder`, replacing a checkpoint that it holds. One writer at a time."""
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"tensors.{os.getpid()}.partial"
+        try:
+            safetensors.torch.save_file(
+                {name: tensor.contiguous() for name, tensor in self.tensors.items()}, partial
+            )
+            _sync(partial)
+            crc = _crc32(partial)
+            name = f"tensors-{self.epoch:06d}-{crc:08x}.safetensors"
+            partial.replace(folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+        facts = {
+            "format": _FORMAT,
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": list(self.history),
+            "backbone_sha256": self.backbone_sha256,
+            "data": self.data,
+            "run": self.run.as_dict(),
+            "tensors": name,
+            "crc32": crc,
+        }
+        write_text(folder / _JSON, json.dumps(facts, indent=1) + "\n")
+        for file in folder.glob("tensors*"):
+            if file.name != name:
+                file.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> Checkpoint:
+        """WeightsError if the folder holds no whole checkpoint."""
+        try:
+            facts = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+            if facts["format"] != _FORMAT:
+                raise WeightsError(
+                    f"checkpoint {folder}: format {facts['format']}, this version reads {_FORMAT}"
+                )
+            file = folder / Path(facts["tensors"]).name
+            if _crc32(file) != facts["crc32"]:
+                raise WeightsError(f"checkpoint {folder}: {file.name} is damaged; use another")
+            return cls(
+                run=RunConfig.from_mapping(facts["run"], f"checkpoint {folder}"),
+                epoch=int(facts["epoch"]),
+                step=int(facts["step"]),
+                history=tuple(float(uar) for uar in facts["history"]),
+                backbone_sha256=str(facts["backbone_sha256"]),
+                data=str(facts["data"]),
+                tensors=dict(safetensors.torch.load_file(file)),
+            )
+        except WeightsError:
+            raise
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise WeightsError(f"checkpoint {folder}: there is no {missing} in it") from None
+        except FdanError as error:
+            raise WeightsError(str(error)) from None
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            reason = _first_line(error)
+            raise WeightsError(f"checkpoint {folder} is damaged ({reason}); use another") from None
+
+
+def write_text(file: Path, text: str) -> None:
+    """The whole text or none of it."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _sync(partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _crc32(file: Path) -> int:
+    crc = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _first_line(error: Exception) -> Any:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

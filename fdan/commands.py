@@ -1,0 +1,244 @@
+"""What each `python -m fdan` command does. Tables go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fdan import arguments as shared
+from fdan.config import add_options, given
+from fdan.corpora.demo import DemoSettings, generate
+from fdan.emotions import EMOTIONS, SHORT
+from fdan.errors import ConfigError, DataError
+from fdan.origin import origin, reopen
+from fdan.predict import Prediction, speech_files
+from fdan.split import SplitConfig, describe
+from fdan.store import MANIFEST, Progress, Store
+from fdan.terminal import Preparing, unreadable
+
+Command = Callable[[argparse.Namespace], int]
+
+CHECKPOINT = "checkpoint"
+"""Below --out: what training goes on from."""
+
+LISTED = 20
+"""Unreadable files that `prepare` names on the terminal; the manifest has them all."""
+
+
+def add_demo_options(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting of the demo corpus."""
+    add_options(parser, DemoSettings, "corpus")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Write the demo corpus."""
+    settings = DemoSettings.from_mapping(given(DemoSettings, arguments))
+    with Preparing(_progress()) as tell:
+
+        def told(done: int, total: int) -> None:
+            tell(Progress(f"demo corpus {arguments.folder}", "generating", done, total))
+
+        folder = generate(arguments.folder, **settings.as_dict(), progress=told)
+    count = settings.speakers * settings.takes * len(EMOTIONS)
+    print(f"{folder}: {count} utterances of {settings.speakers} speakers, each as wav and avi")
+    print(f"next: python -m fdan train --task demo:{folder} --out runs/first")
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Prepare every store of a task."""
+    settings = shared.settings_of(arguments, gpu=False)
+    with Preparing(_progress()) as tell:
+        task, parts = shared.open_task(arguments, settings, tell)
+    table = _table(f"{task.name}, data {task.fingerprint[:12]}")
+    for title in ("store", "samples", "unreadable", "counted"):
+        table.add_column(title, justify="left" if title in ("store", "counted") else "right")
+    for store in (*task.acoustic, *task.visual):
+        counts = ", ".join(f"{name} {count}" for name, count in store.counts.items())
+        table.add_row(_short(store.folder), str(len(store)), str(len(store.unreadable)), counts)
+    out = _console()
+    out.print(table)
+    for part in describe(task, parts):
+        out.print(
+            f"  {part.part}: {part.total} samples, {len(part.speakers) or 'unknown'} speakers"
+        )
+    for store in (*task.acoustic, *task.visual):
+        _list_unreadable(store, out)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train one model, or go on with it."""
+    from fdan.checkpoint import Checkpoint
+    from fdan.model_folder import write_model
+    from fdan.run_config import RunConfig
+    from fdan.runtime import choose_device
+    from fdan.train import EpochReport, load
+    from fdan.train import train as run_training
+
+    device = choose_device(arguments.device)
+    settings = shared.settings_of(arguments, gpu=device.type == "cuda")
+    run = RunConfig.from_mapping(settings.run)
+    out: Path = arguments.out
+    kept = out / CHECKPOINT
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not kept.exists():
+        raise ConfigError(f"--out {out}: holds something else; name a new folder")
+    resume = Checkpoint.load(kept) if kept.exists() else None
+    console = _progress()
+    with Preparing(console) as tell:
+        task, parts = shared.open_task(arguments, settings, tell)
+        data = load(task, parts, run, device, arguments.runs / "features", tell.features)
+    for line in unreadable(task):
+        console.print(line, style="yellow", highlight=False, markup=False)
+    sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, parts))
+    print(f"{task.name} on {device}: {sizes}")
+    if resume is not None:
+        print(f"going on after epoch {resume.epoch} of {kept}")
+
+    width = len(str(run.training.epochs))
+
+    def report(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+        m = epoch.metrics
+        print(
+            f"epoch {epoch.epoch:>{width}}/{run.training.epochs}  loss {m['train/loss']:.3f}"
+            f"  lmmd {m['train/lmmd']:.4f}  validation UAR {m['validation/uar']:.3f}"
+            f"  WAR {m['validation/war']:.3f}  w-F1 {m['validation/wf1']:.3f}"
+            f"  {m['time/epoch_s']:.1f} s",
+            flush=True,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(kept)
+
+    last = run_training(run, data, report, device=device, resume=resume)
+    write_model(
+        out / "model", last, origin(task, SplitConfig.from_mapping(settings.of(SplitConfig)))
+    )
+    print(f"validation UAR {last.value:.3f} over the last epochs; model in {out / 'model'}")
+    print(f"next: python -m fdan evaluate {shlex.quote(str(out / 'model'))}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Score a model on the test or validation part of the data that it was trained on."""
+    from fdan.metrics import confusion_matrix, measures
+    from fdan.model_folder import read_model
+
+    model = read_model(arguments.model, arguments.device)
+    task, parts = reopen(model.facts, arguments.stores)
+    samples = parts.acoustic_test if arguments.part == "test" else parts.acoustic_validation
+    truth = task.samples("acoustic").labels[samples]
+    predicted = model.probabilities(task.images("acoustic", samples)).argmax(1)
+    found = measures(confusion_matrix(truth, predicted, len(EMOTIONS)))
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "model": str(arguments.model),
+                    "task": task.name,
+                    "part": arguments.part,
+                    "samples": len(samples),
+                    "war": found.war,
+                    "uar": found.uar,
+                    "wf1": found.wf1,
+                    "emotions": list(EMOTIONS),
+                    "confusion": found.confusion.tolist(),
+                }
+            )
+        )
+        return 0
+    protocol = model.facts["split"]["protocol"]
+    table = _table(
+        f"{task.name}, {arguments.part} part ({len(samples)} utterances, protocol {protocol})"
+    )
+    table.add_column("true, predicted as")
+    for short in (*SHORT, "recall"):
+        table.add_column(short, justify="right")
+    for emotion, row in zip(EMOTIONS, found.confusion.tolist(), strict=True):
+        recall = f"{row[EMOTIONS.index(emotion)] / sum(row):.3f}" if sum(row) else "absent"
+        table.add_row(emotion, *map(str, row), recall)
+    out = _console()
+    out.print(table)
+    out.print(f"WAR {found.war:.4f}  UAR {found.uar:.4f}  w-F1 {found.wf1:.4f}")
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Emotions of new files. Exit code 2 if none of them can be read."""
+    from fdan.model_folder import read_model
+    from fdan.predict import predict as run_prediction
+
+    model = read_model(arguments.model, arguments.device)
+    files = speech_files(arguments.paths)
+    found = run_prediction(model, files)
+    predictions = _as_json(found) if arguments.json else _as_table(found)
+    if all(one.emotion is None for one in predictions):
+        only = f"{predictions[0].file}: {predictions[0].reason}"
+        raise DataError(only if len(predictions) == 1 else f"no file could be read, such as {only}")
+    return 0
+
+
+def _as_json(found: Iterable[Prediction]) -> list[Prediction]:
+    """One document, on stdout."""
+    predictions = list(found)
+    listed = [
+        {"file": str(one.file), "emotion": one.emotion, "probabilities": one.probabilities}
+        if one.emotion
+        else {"file": str(one.file), "emotion": None, "reason": one.reason}
+        for one in predictions
+    ]
+    print(json.dumps(listed, indent=1))
+    return predictions
+
+
+def _as_table(found: Iterable[Prediction]) -> list[Prediction]:
+    """A line a file as it is judged; files that cannot be read go to stderr."""
+    predictions = []
+    print("  ".join(["emotion".ljust(9), *(short.rjust(5) for short in SHORT), "file"]))
+    for one in found:
+        predictions.append(one)
+        if one.emotion is None:
+            print(f"{one.file}: {one.reason}", file=sys.stderr)
+            continue
+        chances = "  ".join(f"{one.probabilities[emotion]:5.2f}" for emotion in EMOTIONS)
+        print(f"{one.emotion:<9}  {chances}  {one.file}", flush=True)
+    return predictions
+
+
+def _list_unreadable(store: Store, out: Console) -> None:
+    for what, listed in (("unreadable", store.unreadable), ("missing", store.problems)):
+        for entry in listed[:LISTED]:
+            out.print(f"  {what}: {entry['path']}: {entry['reason']}", style="yellow")
+        if len(listed) > LISTED:
+            out.print(
+                f"  and {len(listed) - LISTED} more {what} in {_short(store.folder)}/{MANIFEST}"
+            )
+
+
+def _progress() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _console() -> Console:
+    """Stdout, wide enough for our tables where it is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _short(path: Path) -> str:
+    """As short as one can type it from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

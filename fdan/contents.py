@@ -1,0 +1,84 @@
+"""Hashes of files' contents, remembered by size and time so that a second start is quick."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import Final
+
+from filelock import FileLock
+
+# A file written this recently may change again within its time stamp's grain: not remembered.
+_FRESH_NS: Final = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Content:
+    """SHA-256 of a file in hex, or the reason why there is none."""
+
+    sha256: str = ""
+    problem: str = ""
+
+
+class ContentCache:
+    """A small JSON file of path -> [size, mtime_ns, sha256], shared by all that prepare here."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = self._load()
+
+    def hash(
+        self, paths: Sequence[Path], threads: int, progress: Callable[[int], None]
+    ) -> list[Content]:
+        """The content of each path, in order; `progress` is told how many are done."""
+        fresh: dict[str, list[int | str]] = {}
+        contents = []
+        with ThreadPoolExecutor(threads) as pool:
+            for done, (path, found) in enumerate(
+                zip(paths, pool.map(self._one, paths), strict=True)
+            ):
+                content, entry = found
+                contents.append(content)
+                if entry:
+                    fresh[os.path.abspath(path)] = entry
+                progress(done + 1)
+        if fresh:
+            self._save(fresh)
+        return contents
+
+    def _one(self, path: Path) -> tuple[Content, list[int | str] | None]:
+        try:
+            stat = path.stat()
+            if not S_ISREG(stat.st_mode):  # a pipe would be read for ever
+                return Content(problem="is not a regular file"), None
+            known = self._known.get(os.path.abspath(path))
+            if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+                return Content(str(known[2])), None
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return Content(problem=f"cannot be read ({error.strerror or error})"), None
+        entry: list[int | str] = [stat.st_size, stat.st_mtime_ns, sha256]
+        settled = time.time_ns() - stat.st_mtime_ns > _FRESH_NS
+        return Content(sha256), entry if settled else None
+
+    def _load(self) -> dict[str, list[int | str]]:
+        try:
+            known = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # absent or damaged: only time is lost
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _save(self, fresh: dict[str, list[int | str]]) -> None:
+        with FileLock(f"{self._file}.lock"):
+            self._known = {**self._load(), **fresh}
+            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(self._known), encoding="utf-8")
+            temporary.replace(self._file)

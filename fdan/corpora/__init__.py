@@ -1,0 +1,78 @@
+"""Corpora as published, each turned into rows by a reader of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from fdan.corpora import folders, meld, ravdess, savee
+from fdan.corpora.listing import MODALITIES, Listing, Problem, Row, Source
+from fdan.errors import DataError, unknown
+
+__all__ = ["CORPORA", "STORE", "Listing", "Problem", "Row", "Source", "parse_source", "read"]
+
+Reader = Callable[[Path, str], Listing]
+
+# The demo corpus is generated in SAVEE's layout.
+CORPORA: Final[dict[str, Reader]] = {
+    "savee": savee.read,
+    "meld": meld.read,
+    "ravdess": ravdess.read,
+    "folders": folders.read,
+    "demo": savee.read,
+}
+
+# The word that stands for a corpus where a prepared store is opened as it is.
+STORE: Final = "store"
+
+
+def parse_source(text: str, modality: str) -> Source:
+    """`ravdess:/data/RAVDESS` as a Source; `store:/folder` is a store prepared before.
+
+    Raises:
+        DataError: not of this form, or a corpus that nobody knows (the nearest is named).
+    """
+    assert modality in MODALITIES, modality
+    corpus, colon, folder = text.partition(":")
+    known = [*CORPORA, STORE]
+    if not colon or not folder.strip():
+        raise DataError(
+            f"{modality} source '{text}': expected CORPUS:FOLDER, for example ravdess:/data/RAVDESS"
+            f" (corpora: {', '.join(sorted(known))})"
+        )
+    corpus = corpus.strip().lower()
+    if corpus not in known:
+        raise DataError(unknown("corpus", corpus, known))
+    return Source(corpus, Path(folder.strip()).expanduser().absolute(), modality)
+
+
+def read(source: Source) -> Listing:
+    """The rows of a corpus.
+
+    Raises:
+        DataError: no such folder, no usable file in it, or a single emotion.
+    """
+    if not source.path.is_dir():
+        what = "is not a folder" if source.path.exists() else "there is no such folder"
+        raise DataError(f"{source}: {what}; give the folder that holds the corpus")
+    try:
+        listing = CORPORA[source.corpus](source.path, source.modality)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot read {error.filename}: {error.strerror}") from error
+    if not listing.rows:
+        first = listing.problems[0] if listing.problems else None
+        why = f" (for instance {first.path}: {first.reason})" if first else ""
+        raise DataError(
+            f"{source}: no {source.modality} file of this corpus below it{why};"
+            " is this the right folder?"
+        )
+    emotions = sorted({row.emotion for row in listing.rows})
+    if len(emotions) < 2:
+        raise DataError(
+            f"{source}: all {len(listing.rows)} files are of one emotion, {emotions[0]};"
+            " at least two are needed"
+        )
+    return listing

@@ -1,0 +1,140 @@
+"""MELD: utterances of the series Friends (Poria et al. 2019, ACL), with parts of its own.
+
+As published: `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv`, and the clips
+`dia{d}_utt{u}.mp4` in `train_splits`, `dev_splits_complete` and `output_repeated_splits_test`.
+Faces and speech come from the same clips. Both may lie some levels below the folder given.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fdan.corpora.listing import Listing, Problem, Row, suffixes
+from fdan.emotions import from_name
+from fdan.errors import DataError
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    table: str
+    folder: str
+
+
+_PARTS: Final = (
+    _Part("train", "train_sent_emo.csv", "train_splits"),
+    _Part("validation", "dev_sent_emo.csv", "dev_splits_complete"),
+    _Part("test", "test_sent_emo.csv", "output_repeated_splits_test"),
+)
+_COLUMNS: Final = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+# The test folder also holds final_videos_test..., which are other cuts of the same clips.
+_CLIP: Final = re.compile(r"dia(\d+)_utt(\d+)")
+_DEPTH: Final = 4
+
+
+def read(root: Path, modality: str) -> Listing:
+    """Rows of MELD below `root`: those of its tables that have a clip.
+
+    Raises:
+        DataError: none of the three tables is there, or one lacks a column.
+    """
+    tables, folders = _locate(root)
+    if not tables:
+        names = ", ".join(part.table for part in _PARTS)
+        raise DataError(f"none of MELD's tables ({names}) is in it")
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for part in _PARTS:
+        table, folder = tables.get(part.table), folders.get(part.folder)
+        if table is None:
+            if folder is not None:
+                problems.append(Problem(folder, f"its table {part.table} is missing"))
+            continue
+        if folder is None:
+            problems.append(Problem(table, f"its folder {part.folder} is missing"))
+            continue
+        found, missing = _read_part(part, table, _clips(folder, modality))
+        rows += found
+        problems += missing
+    return Listing(tuple(rows), tuple(problems))
+
+
+def _locate(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The nearest table and folder of each name, at most _DEPTH levels below `root`."""
+    tables: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
+    level = [root]
+    for _ in range(_DEPTH + 1):
+        below: list[Path] = []
+        for folder in level:
+            # Clip folders hold thousands of files and nothing that is looked for.
+            if folder.name in {part.folder for part in _PARTS}:
+                folders.setdefault(folder.name, folder)
+                continue
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir():
+                    below.append(Path(entry.path))
+                elif entry.name in {part.table for part in _PARTS}:
+                    tables.setdefault(entry.name, Path(entry.path))
+        level = below
+    return tables, folders
+
+
+def _clips(folder: Path, modality: str) -> dict[tuple[int, int], Path]:
+    """Clips of one part by dialogue and utterance number, the preferred suffix of each."""
+    ranks = {suffix: rank for rank, suffix in enumerate(suffixes(modality))}
+    best: dict[tuple[int, int], Path] = {}
+    for path in sorted(folder.iterdir()):
+        name = _CLIP.fullmatch(path.stem)
+        rank = ranks.get(path.suffix.lower())
+        if name is None or rank is None:
+            continue
+        key = (int(name[1]), int(name[2]))
+        if key not in best or rank < ranks[best[key].suffix.lower()]:
+            best[key] = path
+    return best
+
+
+def _read_part(
+    part: _Part, table: Path, clips: dict[tuple[int, int], Path]
+) -> tuple[list[Row], list[Problem]]:
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for number, record in _records(table):
+        try:
+            key = (int(record["Dialogue_ID"] or ""), int(record["Utterance_ID"] or ""))
+        except ValueError:
+            problems.append(Problem(table, f"line {number}: no dialogue or utterance number"))
+            continue
+        clip = f"dia{key[0]}_utt{key[1]}"
+        emotion = from_name(record["Emotion"] or "")
+        if emotion is None:
+            reason = f"line {number}, {clip}: unknown emotion '{record['Emotion']}'"
+            problems.append(Problem(table, reason))
+        elif key not in clips:
+            problems.append(Problem(table, f"line {number}: {clip} has no file"))
+        else:
+            # Dialogue numbers start again in each part.
+            utterance = f"{part.name}_{clip}"
+            speaker = " ".join((record["Speaker"] or "").split()) or None
+            rows.append(Row(clips[key], emotion, speaker, utterance, part.name))
+    return rows, problems
+
+
+def _records(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    # The published tables carry Windows-1252 quotes here and there; only names matter here.
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{table.name} lacks the column {missing[0]}: is it MELD's own table?")
+        for record in reader:
+            yield reader.line_num, record

@@ -1,0 +1,49 @@
+"""SAVEE: Surrey Audio-Visual Expressed Emotion (Haq and Jackson 2010), four male speakers.
+
+As published: speech `AudioData/DC/a01.wav`, faces `VisualData/DC/a01.avi`; also in the flat form
+`DC_a01.wav`. The folder given may be the one that holds AudioData, or AudioData itself.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from fdan.corpora.listing import AUDIO, Listing, Problem, Row, files_below, one_each, suffixes
+
+CODES: Final = {
+    "a": "anger",
+    "d": "disgust",
+    "f": "fear",
+    "h": "happiness",
+    "n": "neutral",
+    "sa": "sadness",
+    "su": "surprise",
+}
+
+_SPEAKER: Final = re.compile(r"[A-Z]{2}")
+_NAME: Final = re.compile(r"(?:(?P<speaker>[A-Z]{2})_)?(?P<code>sa|su|[adfhn])(?P<number>\d{1,3})")
+
+
+def read(root: Path, modality: str) -> Listing:
+    """Rows of SAVEE below `root`; an utterance such as DC_a01 is the same in both modalities."""
+    rows: list[tuple[Row, int]] = []
+    problems: list[Problem] = []
+    for path in files_below(root, suffixes(modality)):
+        name = _NAME.fullmatch(path.stem)
+        speaker = name["speaker"] or path.parent.name if name else ""
+        if name is None or not _SPEAKER.fullmatch(speaker):
+            problems.append(Problem(path, "not a SAVEE name such as DC/a01 or DC_a01"))
+            continue
+        utterance = f"{speaker}_{name['code']}{int(name['number']):02d}"
+        rows.append((Row(path, CODES[name["code"]], speaker, utterance), _rank(path, modality)))
+    kept, copies = one_each(rows)
+    return Listing(tuple(kept), tuple(problems), {"second copy": copies} if copies else {})
+
+
+def _rank(path: Path, modality: str) -> int:
+    # SAVEE also ships AudioVisualClip: the recordings proper come first.
+    if modality == "visual":
+        return 0 if "VisualData" in path.parts else 1
+    return 0 if path.suffix.lower() in AUDIO else 1

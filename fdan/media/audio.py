@@ -1,0 +1,100 @@
+"""Speech from a sound file or from the sound track of a video."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.corpora.listing import VIDEO
+from fdan.errors import DataError
+
+# One step of 16-bit audio: a recording that never leaves it holds no sound.
+SILENCE: Final = 1.0 / 32768.0
+
+
+def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
+    """The sound of a file, mono, at `sample_rate` Hz.
+
+    Of a truncated file, whatever decodes. Channels are averaged; resampling is soxr's HQ, which
+    is librosa's default.
+
+    Returns:
+        (samples,) float32.
+
+    Raises:
+        DataError: nothing can be decoded, or values that are not finite.
+    """
+    speech, rate = _of_container(path) if path.suffix.lower() in VIDEO else _of_sound_file(path)
+    if not len(speech):
+        raise DataError("holds no sound (0 samples)")
+    if not np.isfinite(speech).all():
+        raise DataError("holds samples that are not finite")
+    if rate != sample_rate:
+        import soxr  # type: ignore[import-untyped, unused-ignore]
+
+        speech = soxr.resample(speech, rate, sample_rate, quality="HQ")
+    return np.ascontiguousarray(speech, dtype=np.float32)
+
+
+def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """The middle `length` samples, or all of them with silence on both sides.
+
+    Raises:
+        DataError: there is no sound in the window.
+    """
+    excess = len(speech) - length
+    if excess >= 0:
+        cut = speech[excess // 2 : excess // 2 + length]
+    else:
+        cut = np.pad(speech, (-excess // 2, -excess - (-excess // 2)))
+    if float(np.ptp(cut)) <= 2 * SILENCE:
+        raise DataError("is silent: there is no sound in the part that is used")
+    return cut
+
+
+def _of_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = int(file.samplerate)
+            speech = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        # m4a, a coding that libsndfile does not know, or a FLAC file that breaks off: FFmpeg
+        # gives what comes before.
+        return _of_container(path)
+    return speech.mean(axis=1) if speech.shape[1] > 1 else speech[:, 0], rate
+
+
+def _of_container(path: Path) -> tuple[NDArray[np.float32], int]:
+    import av
+
+    av.logging.set_level(None)
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.audio:
+                raise DataError("has no sound track")
+            stream = container.streams.audio[0]
+            rate = int(stream.codec_context.sample_rate)
+            return _decode(av, container, stream, rate), rate
+    except av.FFmpegError as error:
+        raise DataError(f"cannot be decoded ({error.strerror or type(error).__name__})") from error
+
+
+def _decode(av: Any, container: Any, stream: Any, rate: int) -> NDArray[np.float32]:
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+    blocks: list[NDArray[np.float32]] = []
+    with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:  # one damaged packet of many
+                continue
+            for frame in frames:
+                blocks += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    blocks += [part.to_ndarray()[0] for part in resampler.resample(None)] if blocks else []
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

@@ -1,0 +1,130 @@
+"""Face images: out of the frames of a video, or out of a still image."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.config import Config, option
+from fdan.errors import DataError
+
+# How an image became a face image, counted in the store.
+FOUND: Final = "faces found"
+CENTRE: Final = "no face, centre crop"
+WHOLE: Final = "face crops taken whole"
+
+# A still image no larger than this is a face crop already (FER2013 is 48 x 48, RAF-DB 100 x 100).
+_CROP_SIDE: Final = 128
+
+# The cascade's window is 24 pixels; a face smaller than an eighth of the frame is no speaker's.
+_SMALLEST: Final = 24
+_SMALLEST_PART: Final = 8
+
+
+@dataclass(frozen=True)
+class FaceSettings(Config):
+    """What the pixels of a face image depend on."""
+
+    face_size: int = option(224, "height and width of the face image", unit="pixels", low=16)
+    frames: int = option(3, "uniformly spaced frames of a video: V1, V2, V3", low=1, high=32)
+    margin: float = option(
+        0.1, "border kept around a found face, in parts of its width", low=0, high=1
+    )
+    detect: str = option(
+        "auto",
+        "look for a face: always, never (centre crop), or auto: not in still images of at most"
+        f" {_CROP_SIDE} pixels, which are face crops already",
+        choices=("auto", "always", "never"),
+    )
+    detect_side: int = option(
+        320, "images are shrunk to this longer side while looking for a face", unit="pixels", low=64
+    )
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A still image: (height, width, 3) uint8, BGR.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    import cv2
+
+    # Not cv2.imread: it cannot open every path that Python can.
+    encoded = np.fromfile(path, dtype=np.uint8)
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise DataError("cannot be decoded as an image") from error
+    if image is None or not image.size:
+        raise DataError("cannot be decoded as an image")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def face_image(
+    image: NDArray[np.uint8], settings: FaceSettings, *, still: bool
+) -> tuple[NDArray[np.uint8], str]:
+    """The largest face of an image with a margin, or the image's middle where none is found.
+
+    Args:
+        image: (height, width, 3) uint8, BGR.
+        still: whether it is an image of its own, not a frame of a video.
+
+    Returns:
+        (face_size, face_size, 3) uint8, RGB; and FOUND, CENTRE or WHOLE.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    found: tuple[int, int, int] | None = None
+    if settings.detect == "auto" and still and max(height, width) <= _CROP_SIDE:
+        how = WHOLE
+    else:
+        found = None if settings.detect == "never" else _largest_face(image, settings)
+        how = FOUND if found else CENTRE
+    short = min(height, width)
+    left, top, side = found or ((width - short) // 2, (height - short) // 2, short)
+    crop = image[top : top + side, left : left + side]
+    size = settings.face_size
+    interpolation = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
+    face = cv2.resize(crop, (size, size), interpolation=interpolation)
+    return cv2.cvtColor(face, cv2.COLOR_BGR2RGB), how
+
+
+def _largest_face(image: NDArray[np.uint8], settings: FaceSettings) -> tuple[int, int, int] | None:
+    """Left, top and side of a square around the largest face, margin included, in the image."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = min(1.0, settings.detect_side / max(height, width))
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    if scale < 1.0:
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    smallest = max(_SMALLEST, min(grey.shape) // _SMALLEST_PART)
+    faces = _cascade().detectMultiScale(
+        cv2.equalizeHist(grey), scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest)
+    )
+    if not len(faces):
+        return None
+    # Of equal ones the first from the top left, so that the choice is always the same.
+    x, y, w, h = max(faces.tolist(), key=lambda box: (box[2] * box[3], -box[1], -box[0]))
+    side = min(round(max(w, h) * (1 + 2 * settings.margin) / scale), height, width)
+    left = round((x + w / 2) / scale - side / 2)
+    top = round((y + h / 2) / scale - side / 2)
+    return min(max(left, 0), width - side), min(max(top, 0), height - side), side
+
+
+@functools.cache
+def _cascade() -> Any:
+    import cv2
+    import cv2.data
+
+    file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+    cascade = cv2.CascadeClassifier(str(file))
+    if cascade.empty():
+        raise DataError(f"{file}: OpenCV's face cascade is missing; reinstall opencv-python 4")
+    return cascade

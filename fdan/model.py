@@ -1,0 +1,195 @@
+"""The Feature Distribution Adaptation Network (paper, Eq. 1-9), from images to logits.
+
+Shapes: V visual samples, A acoustic samples, M samples in the bank, F pooled backbone features,
+D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fdan.attention import CrossAttention
+from fdan.backbones import FEATURES
+from fdan.config import Config, option
+from fdan.emotions import EMOTIONS
+from fdan.errors import ConfigError
+from fdan.lmmd import KernelConfig, lmmd
+
+CLASSES = len(EMOTIONS)
+MODALITIES = ("visual", "acoustic")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The network. Backbone and its fine-tuning are the paper's; the bottleneck's width and the
+    shared classifier come from the authors' released code, the paper being silent on them."""
+
+    backbone: str = option("resnet34", "torchvision network", choices=tuple(FEATURES))
+    weights: str = option("imagenet", "what it starts from: imagenet, none, or a state dict's file")
+    tuning: str = option(
+        "full", "train all of it, or keep the backbones frozen", choices=("full", "frozen")
+    )
+    width: int = option(256, "features after the bottleneck (d)", low=1)
+    layers: int = option(1, "cross-attention layers; 0 is FDAN_1", low=0, high=16)
+    heads: int = option(1, "attention heads; must divide the width", low=1)
+    ffn: int = option(2, "feed-forward network's hidden width, in widths", low=1, high=16)
+    context: str = option(
+        "bank",
+        "what speech attends to when tested: training faces, or nothing",
+        choices=("bank", "none"),
+    )
+    bank: int = option(8, "training samples of each class and modality in the bank", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ConfigError(f"heads = {self.heads} does not divide width = {self.width}")
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std for each feature, both kept with the weights. A feature that never varied
+    becomes 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def fit(self, x_NF: Tensor) -> None:
+        """Mean and standard deviation of these samples."""
+        x_NF = x_NF.double()
+        std = x_NF.std(0, correction=0)
+        self.mean.copy_(x_NF.mean(0))
+        self.std.copy_(torch.where(std > 0, std, torch.inf))
+
+    def forward(self, x_NF: Tensor) -> Tensor:
+        return (x_NF - self.mean) / self.std
+
+
+class Output(NamedTuple):
+    """Logits (V, C) and (A, C); `aligned` holds each (Z_v, Z_a) that the LMMD compares."""
+
+    logits_v: Tensor
+    logits_a: Tensor
+    aligned: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Losses(NamedTuple):
+    """Eq. 9 and its three terms, scalars; `lmmd` is the sum over layers before alpha."""
+
+    total: Tensor
+    acoustic: Tensor
+    visual: Tensor
+    lmmd: Tensor
+
+
+# Z_v^0 .. Z_v^(l-1) of the bank's faces, (M, D) each: what layer i's speech attends to.
+Bank = tuple[Tensor, ...]
+
+
+class Head(nn.Module):
+    """From pooled features to logits: bottleneck, cross-attention layers, one classifier shared by
+    both modalities."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        features = FEATURES[config.backbone]
+        # Frozen features come as the backbone left them; a tuned one finds its own scale.
+        self.standardise = nn.ModuleDict(
+            {m: Standardise(features) for m in MODALITIES} if config.tuning == "frozen" else {}
+        )
+        self.bottleneck = nn.ModuleDict(
+            {m: nn.Sequential(nn.Linear(features, config.width), nn.ReLU()) for m in MODALITIES}
+        )
+        self.layers = nn.ModuleList(
+            CrossAttention(config.width, config.heads, config.ffn) for _ in range(config.layers)
+        )
+        self.classifier = nn.Linear(config.width, CLASSES)
+
+    def fit(self, modality: str, x_NF: Tensor) -> None:
+        """Standardise by these samples from now on (frozen features only)."""
+        standardise = self.standardise[modality]
+        assert isinstance(standardise, Standardise)
+        standardise.fit(x_NF)
+
+    def forward(self, x_VF: Tensor, x_AF: Tensor) -> Output:
+        """Both modalities together, as in training. Without layers the LMMD compares the
+        bottleneck's output (FDAN_1)."""
+        z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
+        aligned = []
+        for layer in self.layers:
+            z_v, z_a = layer(z_v, z_a)
+            aligned.append((z_v, z_a))
+        return Output(self.classifier(z_v), self.classifier(z_a), tuple(aligned) or ((z_v, z_a),))
+
+    def remember(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
+        """The bank's faces and speech pass through together; the faces' features that enter each
+        layer are kept."""
+        z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
+        kept = []
+        for layer in self.layers:
+            kept.append(z_v)
+            z_v, z_a = layer(z_v, z_a)
+        return tuple(kept)
+
+    def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
+        """Logits (A, C) from speech alone. Each row depends on its own sample and the bank; without
+        a bank, attention is passed by."""
+        z_a = self._narrow("acoustic", x_AF)
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, CrossAttention)
+            z_a = layer.listen(z_a, None if bank is None else bank[i])
+        logits: Tensor = self.classifier(z_a)
+        return logits
+
+    def _narrow(self, modality: str, x_NF: Tensor) -> Tensor:
+        if self.standardise:
+            x_NF = self.standardise[modality](x_NF)
+        z_ND: Tensor = self.bottleneck[modality](x_NF)
+        return z_ND
+
+
+class Network(nn.Module):
+    """A head and, unless features were computed beforehand, a backbone of each modality's own."""
+
+    def __init__(self, head: Head, backbones: Mapping[str, nn.Module] | None = None) -> None:
+        super().__init__()
+        self.head = head
+        self.backbones = nn.ModuleDict(dict(backbones or {}))
+
+    def features(self, modality: str, inputs: Tensor) -> Tensor:
+        """(N, F) from images, (N, H, W, C) uint8; features pass as they are."""
+        if not self.backbones:
+            return inputs
+        found: Tensor = self.backbones[modality](inputs)
+        return found
+
+    def forward(self, visual: Tensor, acoustic: Tensor) -> Output:
+        out: Output = self.head(
+            self.features("visual", visual), self.features("acoustic", acoustic)
+        )
+        return out
+
+
+def objective(out: Output, y_V: Tensor, y_A: Tensor, alpha: float, kernel: KernelConfig) -> Losses:
+    """Eq. 9: both cross-entropies, plus alpha times the LMMD summed over the layers' outputs.
+
+    With alpha = 0 (FDAN_2) the LMMD is measured but takes no part in the gradient.
+    """
+    acoustic, visual = cross_entropy(out.logits_a, y_A), cross_entropy(out.logits_v, y_V)
+    with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
+        terms = [lmmd(z_v, z_a, y_V, y_A, CLASSES, kernel) for z_v, z_a in out.aligned]
+        discrepancy = torch.stack(terms).sum()
+    total = acoustic + visual
+    if alpha > 0:
+        total = total + alpha * discrepancy
+    return Losses(total, acoustic, visual, discrepancy)

@@ -1,0 +1,68 @@
+"""What depends on the machine: the device, bit-for-bit repeatability, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from fdan.errors import DeviceError
+
+DEVICES = "auto, cpu, cuda, cuda:0 ..."
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device called `name`; auto is the GPU if there is one. DeviceError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise DeviceError(f"device '{name}': not a device. Known: {DEVICES}") from None
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise DeviceError(f"device '{name}' is not supported. Known: {DEVICES}")
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise DeviceError(f"device '{name}': this machine has no usable GPU; use cpu or auto")
+    if (device.index or 0) >= count:
+        raise DeviceError(f"device '{name}': this machine has {count} GPU(s), cuda:0 is the first")
+    return torch.device("cuda", device.index or 0)
+
+
+def seed_for(*parts: int) -> int:
+    """One 63-bit seed out of several numbers, such as (seed, stream, epoch)."""
+    high, low = np.random.SeedSequence(parts).generate_state(2, np.uint32)
+    return (int(high) << 32 | int(low)) >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global CPU generator starts from `seed` inside, and is as before outside. For
+    constructors that draw their initial weights from it; everything is built on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On the CPU, algorithms whose result is the same each time (for one number of threads)."""
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # a module whose settings are properties
+    fill = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill

@@ -1,0 +1,191 @@
+"""Prepared stores: the images of one source as one memory-mapped array, with their labels.
+
+A store is a folder named by the fingerprint of its files' contents and the settings. It is
+complete or absent: it is made under another name and renamed. Reading one needs NumPy alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.corpora import STORE, Source
+from fdan.corpora.listing import MODALITIES, PARTS
+from fdan.emotions import EMOTIONS, label
+from fdan.errors import DataError
+
+if TYPE_CHECKING:
+    from fdan.media.pixels import Settings
+
+FORMAT: Final = 1
+IMAGES: Final = "images.npy"
+MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """The N images of one corpus in one modality. All lists have N entries in one order.
+
+    A video gives several images, which share their utterance. Pickling a store passes its folder
+    on, not its pixels: processes of one machine share them through the page cache.
+    """
+
+    folder: Path
+    corpus: str
+    modality: str
+    settings: dict[str, Any]
+    fingerprint: str
+    images: NDArray[np.uint8]
+    """(N, height, width, channels), read-only; 1 channel for speech, 3 (RGB) for faces."""
+    emotions: NDArray[np.int64]
+    """(N,) indices into fdan.emotions.EMOTIONS."""
+    speakers: list[str | None]
+    utterances: list[str]
+    parts: list[str | None]
+    """The corpus's own part of each sample: train, validation, test or None."""
+    files: list[str]
+    """Path of each sample's file below the source's folder."""
+    contents: list[str]
+    """SHA-256 of each sample's file: equal where two files are the same."""
+    unreadable: list[dict[str, str]]
+    """Files that could not be used: path and reason."""
+    problems: list[dict[str, str]]
+    """What the corpus lists and does not have: path and reason."""
+    counts: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.emotions)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_store, (self.folder,)
+
+
+def open_store(folder: Path) -> Store:
+    """A store that was prepared before, checked to be whole.
+
+    Raises:
+        DataError: not a store, of another format, or damaged; names the folder.
+    """
+    folder = Path(folder).absolute()
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: not a prepared store (it has no {MANIFEST})")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"{MANIFEST} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(
+            f"{folder}: made by another release of fdan-search; delete it and prepare again"
+        )
+    try:
+        return _checked(folder, manifest)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+
+
+def _checked(folder: Path, manifest: dict[str, Any]) -> Store:
+    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+    shape = tuple(manifest["shape"])
+    if images.shape != shape or images.dtype != np.uint8:
+        raise _damaged(folder, f"{IMAGES} holds {images.shape}, its {MANIFEST} says {shape}")
+    assert isinstance(images, np.memmap)
+    expected = images.offset + images.nbytes
+    if (size := (folder / IMAGES).stat().st_size) != expected:
+        raise _damaged(folder, f"{IMAGES} has {size} bytes instead of {expected}")
+    samples = manifest["samples"]
+    for name in ("emotions", "speakers", "utterances", "parts", "files", "contents"):
+        if len(samples[name]) != len(images):
+            raise _damaged(folder, f"{len(samples[name])} {name} for {len(images)} images")
+    if manifest["modality"] not in MODALITIES or not set(samples["parts"]) <= {*PARTS, None}:
+        raise _damaged(folder, "unknown modality or part")
+    if not set(samples["emotions"]) <= set(EMOTIONS):
+        raise _damaged(folder, "unknown emotion")
+    return Store(
+        folder=folder,
+        corpus=manifest["corpus"],
+        modality=manifest["modality"],
+        settings=manifest["settings"],
+        fingerprint=manifest["fingerprint"],
+        images=images,
+        emotions=np.array([label(name) for name in samples["emotions"]], dtype=np.int64),
+        speakers=samples["speakers"],
+        utterances=samples["utterances"],
+        parts=samples["parts"],
+        files=samples["files"],
+        contents=samples["contents"],
+        unreadable=manifest["unreadable"],
+        problems=manifest["problems"],
+        counts=manifest["counts"],
+    )
+
+
+def _damaged(folder: Path, why: str) -> DataError:
+    return DataError(f"{folder}: damaged store ({why}); delete it and prepare again")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far preparing one source has come. `total` is 0 where it is not known."""
+
+    source: str
+    stage: str
+    """hashing, waiting (another process prepares the same store), or decoding."""
+    done: int
+    total: int
+    unreadable: int = 0
+
+
+Tell = Callable[[Progress], None]
+
+
+def prepare(
+    source: Source,
+    settings: Settings | None,
+    root: Path,
+    *,
+    workers: int | None = None,
+    progress: Tell | None = None,
+    timeout_s: float = 120.0,
+) -> Store:
+    """The store of a source below `root`: opened if it is there, made otherwise.
+
+    Two processes that prepare the same store at once make it once. A `store:` source is opened
+    as it is, whatever the settings.
+
+    Args:
+        settings: SpectrogramSettings or FaceSettings, as the source's modality needs; None for
+            the defaults.
+        workers: processes that decode; None for one a core.
+        progress: told what stage is how far, at most ten times a second.
+        timeout_s: seconds that one file may take before it is listed as unreadable.
+
+    Raises:
+        DataError: nothing to prepare, nothing readable, or no place to put it.
+    """
+    if source.corpus == STORE:
+        store = open_store(source.path)
+        if store.modality != source.modality:
+            raise DataError(
+                f"{source}: holds {store.modality} samples and is given as {source.modality} source"
+            )
+        return store
+    # Here, so that opening a store imports nothing that decodes media.
+    from fdan.media.pixels import default_settings
+    from fdan.preparing import make
+
+    return make(
+        source,
+        default_settings(source.modality) if settings is None else settings,
+        root,
+        workers=workers,
+        progress=progress,
+        timeout_s=timeout_s,
+    )

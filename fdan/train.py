@@ -1,0 +1,247 @@
+"""One training run (paper, Eq. 9 and section 3.2), from the first step to the last.
+
+Whatever is outside, a search or a tracker, enters through `report`, once an epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fdan import batches, evaluate, runtime
+from fdan.augment import augment
+from fdan.backbones import build_backbone
+from fdan.batches import Ints
+from fdan.checkpoint import Checkpoint
+from fdan.errors import ConfigError, FdanError
+from fdan.model import MODALITIES, Bank, Head, Network, objective
+from fdan.run_config import RunConfig, TrainConfig
+from fdan.training_data import TrainingData, load
+
+__all__ = ["Diverged", "EpochReport", "RunConfig", "TrainConfig", "TrainingData", "load", "train"]
+
+_BACKBONE_RATE: Final = 0.1
+
+
+class Diverged(FdanError):  # noqa: N818
+    """A loss that is infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """metrics: train/loss, train/loss_acoustic, train/loss_visual, train/lmmd (means over the
+    epoch's steps; the LMMD summed over layers, before alpha), train/lr (the head's, at the epoch's
+    last step), validation/uar, /war, /wf1, /loss, value (validation UAR averaged over the last
+    five epochs), time/epoch_s (seconds). confusion: (7, 7) counts on the validation part."""
+
+    epoch: int
+    metrics: dict[str, float]
+    confusion: Ints
+
+
+Report = Callable[[EpochReport, Checkpoint], None]
+
+
+def train(
+    run: RunConfig,
+    data: TrainingData,
+    report: Report,
+    *,
+    device: str | torch.device = "cpu",
+    resume: Checkpoint | None = None,
+) -> Checkpoint:
+    """Train for run.training.epochs epochs and return the last one's checkpoint.
+
+    `report(EpochReport, Checkpoint)` is called after each epoch; what it raises ends the run.
+    With `resume` the run goes on after that checkpoint's epoch, on the CPU to the last bit as if
+    it had not stopped (with the same number of threads); it may have more epochs than before but
+    no other settings or data (ConfigError). Raises Diverged, DeviceError, WeightsError.
+    """
+    where = runtime.choose_device(device)
+    data = data.to(where)
+    data.check(run.model)
+    if resume is not None:
+        _same(run, data, resume)
+    with runtime.repeatable(where):
+        return _train(run, data, report, where, resume)
+
+
+def _train(
+    run: RunConfig,
+    data: TrainingData,
+    report: Report,
+    device: torch.device,
+    resume: Checkpoint | None,
+) -> Checkpoint:
+    network = (_begin(run, data) if resume is None else evaluate.restore(resume)).to(device)
+    optimizer = _optimizer(network, run.training, resume)
+    checkpoint, epoch, step, history = resume, 0, 0, list[float]()
+    if resume is not None:
+        epoch, step, history = resume.epoch, resume.step, list(resume.history)
+
+    while epoch < run.training.epochs:
+        epoch += 1
+        began = time.perf_counter()
+        network.train()
+        losses = _epoch(network, optimizer, run, data, device, epoch, step)
+        step += len(losses)
+        _finite(losses, epoch)
+
+        network.eval()
+        bank = evaluate.make_bank(network, run, data)
+        found = evaluate.logits(network, data.acoustic, data.acoustic_validation, bank)
+        scores = evaluate.scores(found, data.acoustic.labels[data.acoustic_validation])
+        if not np.isfinite(scores.loss):
+            raise Diverged(f"the validation loss is {scores.loss} after epoch {epoch}")
+        history.append(scores.uar)
+        checkpoint = Checkpoint(
+            run=run,
+            epoch=epoch,
+            step=step,
+            history=tuple(history),
+            backbone_sha256=data.weights.sha256,
+            data=data.fingerprint,
+            tensors=_snapshot(network, optimizer, bank),
+        )
+        total, acoustic, visual, discrepancy = losses.mean(0).tolist()
+        metrics = {
+            "train/loss": total,
+            "train/loss_acoustic": acoustic,
+            "train/loss_visual": visual,
+            "train/lmmd": discrepancy,
+            "train/lr": learning_rate(run.training.lr, step - 1),
+            "validation/uar": scores.uar,
+            "validation/war": scores.war,
+            "validation/wf1": scores.wf1,
+            "validation/loss": scores.loss,
+            "value": checkpoint.value,
+            "time/epoch_s": time.perf_counter() - began,
+        }
+        report(EpochReport(epoch, metrics, scores.confusion), checkpoint)
+    assert checkpoint is not None
+    return checkpoint
+
+
+def learning_rate(lr: float, step: int) -> float:
+    """Of step `step`, counted from 0: the schedule of the authors' released code."""
+    return float(lr * (1 + 0.0003 * step) ** -0.75)
+
+
+def _epoch(
+    network: Network,
+    optimizer: torch.optim.SGD,
+    run: RunConfig,
+    data: TrainingData,
+    device: torch.device,
+    epoch: int,
+    step: int,
+) -> Tensor:
+    """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the CPU;
+    nothing waits for the device before the epoch's end."""
+    training = run.training
+    plan = batches.plan(
+        data.visual_train, data.acoustic_train, training.batch, training.seed, epoch
+    )
+    augmenting = training.augment and run.model.tuning == "full"
+    steps = {}
+    for modality in MODALITIES:
+        size = getattr(plan, f"{modality}_sizes")
+        index = getattr(plan, modality)
+        labels = data.domain(modality).labels[index]
+        draws = getattr(plan, f"{modality}_draws")
+        steps[modality] = zip(
+            *(torch.split(torch.from_numpy(a).to(device), size) for a in (index, labels, draws)),
+            strict=True,
+        )
+
+    losses = torch.zeros((len(plan.acoustic_sizes), 4), device=device)
+    for number, pair in enumerate(zip(*(steps[m] for m in MODALITIES), strict=True)):
+        inputs, labels = {}, {}
+        for modality, (index, labels[modality], draws) in zip(MODALITIES, pair, strict=True):
+            taken = data.domain(modality).take(index)
+            inputs[modality] = augment(modality, taken, draws) if augmenting else taken
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(group["initial_lr"], step + number)
+        out = network(inputs["visual"], inputs["acoustic"])
+        loss = objective(out, labels["visual"], labels["acoustic"], training.alpha, run.kernel)
+        optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses[number] = torch.stack(loss).detach()
+    return losses.cpu()
+
+
+def _begin(run: RunConfig, data: TrainingData) -> Network:
+    """A network before its first step, on the CPU."""
+    with runtime.seeded(runtime.seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
+        head = Head(run.model)
+    if run.model.tuning == "full":
+        return Network(head, {m: build_backbone(data.weights) for m in MODALITIES})
+    for modality in MODALITIES:
+        head.fit(modality, data.domain(modality).numbered(data.training(modality)).cpu())
+    return Network(head)
+
+
+def _optimizer(
+    network: Network, training: TrainConfig, resume: Checkpoint | None
+) -> torch.optim.SGD:
+    head = list(network.head.parameters())
+    backbones = list(network.backbones.parameters())
+    groups = [{"params": head, "lr": training.lr, "initial_lr": training.lr}]
+    if backbones:
+        slow = training.lr * _BACKBONE_RATE
+        groups.append({"params": backbones, "lr": slow, "initial_lr": slow})
+    optimizer = torch.optim.SGD(
+        groups,
+        lr=training.lr,
+        momentum=training.momentum,
+        weight_decay=training.decay,
+        foreach=True,
+    )
+    if resume is not None:
+        held = resume.group("momentum")
+        for name, parameter in network.named_parameters():
+            if name in held:
+                state = held[name].to(parameter.device, copy=True)
+                optimizer.state[parameter]["momentum_buffer"] = state
+    return optimizer
+
+
+def _snapshot(network: Network, optimizer: torch.optim.SGD, bank: Bank | None) -> dict[str, Tensor]:
+    """Copies on the CPU, which the next epoch leaves alone."""
+    tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        buffer = optimizer.state[parameter].get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer
+    tensors |= {f"bank.{i}": z for i, z in enumerate(bank or ())}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _finite(losses: Tensor, epoch: int) -> None:
+    bad = (~torch.isfinite(losses)).any(1).nonzero()
+    if len(bad):
+        number = int(bad[0])
+        raise Diverged(
+            f"the loss is {float(losses[number, 0])} at step {number + 1} of {len(losses)} in epoch"
+            f" {epoch}: a smaller lr, momentum or alpha may help"
+        )
+
+
+def _same(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
+    """A run goes on only as what it was."""
+    before, now = resume.run.as_dict(), run.as_dict()
+    other = [name for name in now if name != "epochs" and before.get(name) != now[name]]
+    if other:
+        name = other[0]
+        raise ConfigError(
+            f"the checkpoint to go on from has {name} = {before[name]}, this run has {now[name]}"
+        )
+    if (resume.data, resume.backbone_sha256) != (data.fingerprint, data.weights.sha256):
+        raise ConfigError("the checkpoint to go on from was trained on other data or weights")

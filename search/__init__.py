@@ -1,0 +1,1 @@
+"""A study: the space, Optuna inside Ray Tune, and what the terminal shows of it."""

@@ -1,0 +1,26 @@
+"""The search command. Its arguments are read before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from fdan.arguments import exit_code
+from search.arguments import parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code, which is 2 for a user's mistake."""
+    return exit_code(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = parser().parse_args(argv)
+    # Here: Ray, MLflow and Optuna take seconds, --help and a misspelt option need none of them.
+    from search import session
+
+    return session.run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

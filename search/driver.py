@@ -1,0 +1,230 @@
+"""Ray: starting it or attaching to it, and running a study's trials on it until they are done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+
+from fdan.errors import DeviceError, FdanError
+from search import trial
+from search.bridge import Bridge
+from search.scheduler import OptunaScheduler, Stopped
+from search.searcher import OptunaSearcher
+
+
+class DriverError(FdanError):
+    """Ray cannot be started or reached, or cannot hold a single trial."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial occupies."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+    """May be a fraction: trials then share a GPU."""
+
+
+class Stop:
+    """Why the study should end before its trials are done, if it should."""
+
+    def __init__(self, budget: float | None = None) -> None:
+        """`budget`: seconds from now."""
+        self._deadline = None if budget is None else time.monotonic() + budget
+        self.reason = ""
+        self.code = 0
+        """Exit code: that of the signal, 0 for a budget that is spent."""
+
+    def request(self, reason: str, code: int) -> None:
+        self.reason, self.code = self.reason or reason, self.code or code
+
+    def due(self) -> bool:
+        if not self.reason and self._deadline is not None and time.monotonic() >= self._deadline:
+            self.reason = "the time budget is spent"
+        return bool(self.reason)
+
+
+# Read by Tune on the driver. Its own files are not needed (Optuna's storage is the truth), and its
+# own signal handler and printing would get in the way of ours.
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter keeps silent when told to
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, folder: Path, cpus: int | None = None) -> Iterator[None]:
+    """Ray for the length of the block: the cluster at `address`, or one of our own here.
+
+    A local one has `cpus` CPUs (None: those of the machine), keeps its files in a temporary folder
+    and is not found by other programs. Ray that is up in this process already is used as it is.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    for name in ("ray", "ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        yield from _started(address, folder, cpus, stack)
+
+
+def _started(
+    address: str | None, folder: Path, cpus: int | None, stack: contextlib.ExitStack
+) -> Iterator[None]:
+    temporary = None
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    # What Ray and Tune print belongs to nobody's output; it may help to find out what happened.
+    log = stack.enter_context((folder / "ray.log").open("a", encoding="utf-8", buffering=1))
+    stack.enter_context(contextlib.redirect_stdout(log))
+    try:
+        # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
+        with contextlib.chdir(folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if address is not None:
+                ray.init(address=address, **common)
+            else:
+                temporary = _short_folder()
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=100 * 2**20,  # nothing of ours goes through it
+                    _temp_dir=str(temporary),
+                    **common,
+                )
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        where = f"at {address}" if address is not None else "on this machine"
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DriverError(f"Ray {where} cannot be reached or started: {line}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cpus(wanted: int) -> int:
+    """CPUs that a local Ray should have for `wanted` to run at once, even if it means sharing."""
+    return max(wanted, len(os.sched_getaffinity(0)))
+
+
+def concurrent(wanted: int | None, each: Resources, trials: int) -> int:
+    """How many trials run at once on the cluster that is up.
+
+    Raises DriverError where not even one fits, DeviceError where it is the GPU that is missing.
+    """
+    there = ray.cluster_resources()
+    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    if each.gpus > gpus:
+        raise DeviceError(
+            f"--gpus-per-trial {each.gpus:g}: Ray sees {gpus:g} GPUs; use --gpus-per-trial 0"
+        )
+    if each.cpus > cpus:
+        raise DriverError(f"--cpus-per-trial {each.cpus}: Ray sees {cpus:g} CPUs")
+    room = int(cpus // each.cpus) if each.cpus else trials
+    if each.gpus:
+        # Fractions do not add up: two trials of 0.4 fit a GPU, five do not fit two.
+        per_gpu = int(1 / each.gpus + 1e-9) if each.gpus <= 1 else 1 / each.gpus
+        room = min(room, int(gpus * per_gpu))
+    return max(1, min(wanted or room, trials))
+
+
+def run(
+    bridge: Bridge,
+    train: trial.Trainable,
+    *,
+    trials: int,
+    each: Resources,
+    at_once: int,
+    folder: Path,
+    stop: Stop,
+) -> None:
+    """Run `trials` more trials of the bridge's study on the cluster that is up.
+
+    Returns when they are done or `stop` is due; in both cases, and when anything raises, no trial
+    is left RUNNING in Optuna's storage.
+    """
+    tune_folder = folder / "tune"
+    shutil.rmtree(tune_folder, ignore_errors=True)
+    worker = trial.function(train, folder, max(1, each.cpus))
+    left_over = "the driver failed"
+    try:
+        tune.Tuner(
+            tune.with_resources(worker, {"cpu": each.cpus, "gpu": each.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSearcher(bridge, trials),
+                scheduler=OptunaScheduler(bridge, stop.due),
+                num_samples=trials,
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=str(tune_folder.absolute()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+            ),
+        ).fit()
+        left_over = "ended without a word"
+    except Stopped:
+        left_over = stop.reason
+    except KeyboardInterrupt:
+        stop.request("stopped by the user", 130)
+        left_over = stop.reason
+    finally:
+        bridge.close_all(left_over, keep=stop.code == 0 and bool(stop.reason))
+        shutil.rmtree(tune_folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def signals(stop: Stop, say: Any) -> Iterator[None]:
+    """Inside, the first Ctrl-C or SIGTERM asks the study to stop; a second Ctrl-C insists."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        name = "stopped by the user" if number == signal.SIGINT else "stopped by a signal"
+        stop.request(name, 128 + number)
+        say("stopping: running trials end as FAIL, finished ones are kept (Ctrl-C again: at once)")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _folder_name(tune_trial: Any) -> str:
+    """Tune would put the settings in it, and a process id that says nothing."""
+    return f"{tune_trial.config['number']:04d}"
+
+
+def _short_folder() -> Path:
+    """A temporary folder for Ray, whose socket names have to fit into 107 characters."""
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="fdan-", dir=base if len(base) <= 20 else "/tmp"))

@@ -1,0 +1,218 @@
+"""What a command line amounts to, resolved before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fdan import arguments as shared
+from fdan.errors import ConfigError, unknown
+from fdan.media.faces import FaceSettings
+from fdan.media.spectrogram import SpectrogramSettings
+from fdan.run_config import RunConfig
+from fdan.runtime import choose_device
+from fdan.split import PartCount, SplitConfig
+from fdan.task import Task
+from search import pruners, samplers, space, storage
+from search.driver import Resources
+from search.progress import duration, shown
+from search.space import Space
+from search.study import Identity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study as it will be run. Paths are absolute: workers have other working folders."""
+
+    arguments: argparse.Namespace
+    settings: shared.Settings
+    space: Space
+    runs: Path
+    each: Resources
+    address: str | None
+
+    @property
+    def trials(self) -> int:
+        """Trials in all; a grid has no more than its combinations."""
+        wanted: int = self.arguments.trials
+        if self.arguments.sampler != "grid":
+            return wanted
+        size = self.space.size()
+        assert size is not None
+        return min(wanted, size)
+
+    @property
+    def epochs(self) -> int:
+        epochs: int = self.settings.values["epochs"]
+        return epochs
+
+    @property
+    def seed(self) -> int:
+        seed: int = self.settings.values["seed"]
+        return seed
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """RunConfig's settings that are not searched."""
+        return {k: v for k, v in self.settings.run.items() if k not in self.space.names}
+
+    @property
+    def device(self) -> str:
+        """In a worker, to which Ray shows only the GPUs of its trial."""
+        return "cuda" if self.each.gpus else "cpu"
+
+    @property
+    def tracking_uri(self) -> str:
+        uri: str | None = self.arguments.tracking_uri
+        return uri or f"sqlite:///{self.runs / 'mlflow.db'}"
+
+    def name(self, task: Task) -> str:
+        """The study's name: given, or the task's in letters that suit a folder."""
+        if self.arguments.study:
+            return str(self.arguments.study)
+        if self.settings.preset == "demo":
+            return "demo"
+        return re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-")
+
+    def identity(self, data: str) -> Identity:
+        fixed = {k: v for k, v in self.fixed.items() if k != "seed"}
+        split = self.settings.of(SplitConfig)
+        return Identity(self.space.as_dict(), data, split, fixed, self.seed)
+
+
+def resolve(arguments: argparse.Namespace) -> Plan:
+    """Check everything that can be checked without reading data. Raises FdanError's kinds."""
+    for kind, known in (("sampler", samplers.HELP), ("pruner", pruners.HELP)):
+        name = getattr(arguments, kind)
+        if name not in known:
+            raise ConfigError(f"--{kind}: {unknown(kind, name, known)}")
+    if arguments.study is not None and not re.fullmatch(r"[\w.-]+", arguments.study):
+        raise ConfigError(
+            f"--study '{arguments.study}': it names a folder, so letters, digits, '.', '_' and '-'"
+        )
+    if arguments.study in ("data", "stores", "features", ".", ".."):
+        raise ConfigError(f"--study {arguments.study}: that folder of --runs has another use")
+    if arguments.storage is not None:
+        storage.check(arguments.storage)
+    address = arguments.address or os.environ.get("RAY_ADDRESS")
+    gpus = _gpus(arguments, address)
+    settings = shared.settings_of(arguments, gpu=gpus > 0)
+    known_settings = RunConfig().as_dict()
+    whole = space.load(arguments.space, known_settings)
+    pinned = settings.chosen & set(known_settings)
+    searched = whole.resolve(settings.run, frozenset(pinned))
+    if not searched.dimensions:
+        raise ConfigError(
+            f"--space {arguments.space}: each of its dimensions is pinned by a flag, so nothing is"
+            " left to search; python -m fdan train runs one setting"
+        )
+    samplers.make(arguments.sampler, searched, settings.values["seed"], 0)
+    for point in searched.enqueue:
+        RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")
+    runs = arguments.runs.expanduser().absolute()
+    arguments.runs = runs
+    each = Resources(arguments.cpus_per_trial, gpus)
+    return Plan(arguments, settings, searched, runs, each, address)
+
+
+def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> None:
+    """--dry-run."""
+    console.print(f"[bold]study {plan.name(task)}[/]: {task.name}, {plan.runs / plan.name(task)}")
+    console.print(_settings(plan))
+    console.print(_space(plan))
+    console.print(_split(parts))
+    speakers = [part for part in parts if part.speakers]
+    for part in speakers:
+        listed = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
+        console.print(f"  {part.part}: {listed}", highlight=False)
+    console.print(
+        "  (counted from the listing: unreadable files and copies are found when it is prepared)",
+        style="dim",
+    )
+    most = plan.trials * plan.epochs
+    budget = plan.arguments.time_budget
+    console.print(
+        f"\n[bold]planned[/]: {plan.trials} trials of at most {plan.epochs} epochs"
+        f" ({most} epochs at most), sampler {plan.arguments.sampler},"
+        f" pruner {plan.arguments.pruner}"
+        + (f", for at most {duration(budget)}" if budget else ""),
+        highlight=False,
+    )
+    console.print(
+        f"  the pruner compares {pruners.rungs(plan.arguments.pruner, plan.epochs)}",
+        highlight=False,
+    )
+    console.print("nothing was started (--dry-run)")
+
+
+def preparation(settings: shared.Settings) -> Mapping[str, SpectrogramSettings | FaceSettings]:
+    """Each modality's preparation settings."""
+    return {
+        "acoustic": SpectrogramSettings.from_mapping(settings.of(SpectrogramSettings)),
+        "visual": FaceSettings.from_mapping(settings.of(FaceSettings)),
+    }
+
+
+def _gpus(arguments: argparse.Namespace, address: str | None) -> float:
+    """GPUs of a trial. On a cluster, this machine's own say nothing."""
+    wanted: float | None = arguments.gpus_per_trial
+    if arguments.device == "cpu":
+        if wanted:
+            raise ConfigError(f"--gpus-per-trial {wanted:g} and --device cpu contradict each other")
+        return 0.0
+    if wanted is not None and (wanted == 0 or address is not None):
+        return wanted
+    if arguments.device == "auto" and wanted is None and address is not None:
+        return 0.0
+    device = choose_device("cuda" if wanted else arguments.device)
+    return (wanted or 1.0) if device.type == "cuda" else 0.0
+
+
+def _settings(plan: Plan) -> Table:
+    table = Table(title="settings that all trials share", title_justify="left", box=None)
+    for title in ("setting", "value", "from"):
+        table.add_column(title)
+    hidden = set(plan.space.names)
+    for name, value in plan.settings.values.items():
+        if name not in hidden:
+            origin = plan.settings.source(name)
+            style = "bold" if origin == "chosen" else ""
+            table.add_row(name, "none" if value is None else shown(value), origin, style=style)
+    return table
+
+
+def _space(plan: Plan) -> Table:
+    title = f"space {plan.arguments.space}: {plan.space.description}"
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("searched")
+    table.add_column("values")
+    for point in range(len(plan.space.enqueue)):
+        table.add_column(f"first {point + 1}", justify="right")
+    for dimension in plan.space.dimensions:
+        firsts = [point.get(dimension.name) for point in plan.space.enqueue]
+        cells = ["" if value is None else shown(value) for value in firsts]
+        table.add_row(dimension.name, str(dimension), *cells)
+    return table
+
+
+def _split(parts: list[PartCount]) -> Table:
+    table = Table(title="split, samples", title_justify="left", box=None)
+    table.add_column("part")
+    for emotion in parts[0].emotions:
+        table.add_column(emotion, justify="right")
+    table.add_column("all", justify="right")
+    table.add_column("speakers", justify="right")
+    for part in parts:
+        counts = [str(count) for count in part.emotions.values()]
+        speakers = str(len(part.speakers)) if part.speakers else "unknown"
+        table.add_row(part.part, *counts, Text(str(part.total), style="bold"), speakers)
+    return table

@@ -1,0 +1,25 @@
+"""What a worker and the driver say to each other. Light: a worker imports no Optuna for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+REPORT = "report"
+"""Key of a worker's result that holds a Report."""
+
+FAILED = "failed"
+"""Key of a worker's result that says why its trial failed, the worker being fit for the next."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One epoch of a trial."""
+
+    epoch: int
+    """From 1."""
+    value: float
+    """What the study maximises."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    confusion: Sequence[Sequence[int]] = ()
+    """(7, 7) counts on the validation part, rows are true classes; empty where there are none."""

@@ -1,0 +1,59 @@
+"""Ray Tune's Searcher over one Optuna study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from search.bridge import Bridge
+
+
+class OptunaSearcher(Searcher):  # type: ignore[misc]
+    """Asks the study for a trial when Tune has room for one, and closes it when Tune is done.
+
+    Tune calls, from one thread: `suggest` for each trial; the scheduler's `on_trial_result` and
+    then ours after each report, but not ours when the scheduler stops the trial;
+    `on_trial_complete` once at its end, after the scheduler's `on_trial_complete` or
+    `on_trial_error`. A trial that Tune gives up when the whole study is stopped is not announced
+    to anybody: the driver closes what is left.
+
+    Tune pickles its searcher into `tuner.pkl` and its snapshots. Nothing reads those: Optuna's
+    storage is the truth. So this pickles to an empty shell, and open connections stay here.
+    """
+
+    def __init__(self, bridge: Bridge, trials: int) -> None:
+        """`trials` are started, no more."""
+        super().__init__(metric=None, mode=None)
+        self._bridge = bridge
+        self._left = trials
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._left <= 0:
+            finished: str = Searcher.FINISHED
+            return finished
+        number, params = self._bridge.ask()
+        self._left -= 1
+        self._numbers[trial_id] = number
+        return {"number": number, "params": dict(params)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        if error:  # the scheduler saw the error itself and gave a better reason
+            self._bridge.condemn(number, "the worker failed")
+        self._bridge.close(number)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        pass
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Shell, ())
+
+
+class Shell:
+    """What the searcher and the scheduler leave in Tune's files."""

@@ -1,0 +1,326 @@
+"""From a command line to a finished, tracked study."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from fdan import arguments as shared
+from fdan.listed import listed_task
+from fdan.origin import origin
+from fdan.split import Split, SplitConfig, describe, split
+from fdan.task import Task
+from fdan.terminal import Preparing, unreadable
+from search import driver, figures, plan, pruners, samplers, storage, study, trial
+from search.bridge import Bridge
+from search.plan import Plan
+from search.progress import Progress, State, shown
+from search.tracked import Kept, Tracked
+from tracking.tracker import Tracker
+
+EXPERIMENT = "fdan-search"
+"""MLflow's experiment, which holds all studies."""
+
+_DRAIN_S = 60.0
+"""How long the end waits for MLflow."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the study that a command line asks for, or print its plan; returns the exit code.
+
+    0: the study has what it was asked for, or its time is up; 1: no trial of it is complete;
+    130: Ctrl-C. A user's mistake is an FdanError.
+    """
+    resolved = plan.resolve(arguments)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if resolved.arguments.dry_run:
+        return _dry_run(resolved)
+    console = Console(stderr=True)
+    with Preparing(console) as tell:
+        task, parts = shared.open_task(resolved.arguments, resolved.settings, tell)
+        work = _work(resolved, task)
+        if resolved.address is None:
+            _load(resolved, task, parts, work, tell)
+    for line in unreadable(task):
+        console.print(line, style="yellow", highlight=False, markup=False)
+    return _search(resolved, task, parts, work, console)
+
+
+def _dry_run(resolved: Plan) -> int:
+    demo = shared.demo_folder(resolved.runs)
+    sources = shared.sources(resolved.arguments)
+    task = listed_task(
+        sources, plan.preparation(resolved.settings), absent_demo=None if demo.exists() else demo
+    )
+    parts = split(task, SplitConfig.from_mapping(resolved.settings.of(SplitConfig)))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    plan.show(resolved, task, describe(task, parts), console)
+    return 0
+
+
+def _work(resolved: Plan, task: Task) -> trial.Work:
+    return trial.Work(
+        acoustic=tuple(store.folder for store in task.acoustic),
+        visual=tuple(store.folder for store in task.visual),
+        split=resolved.settings.of(SplitConfig),
+        fixed=resolved.fixed,
+        device=resolved.device,
+        gpus=resolved.each.gpus,
+        cache=resolved.runs / "features",
+    )
+
+
+def _load(resolved: Plan, task: Task, parts: Split, work: trial.Work, tell: Preparing) -> None:
+    """Before any trial starts: weights that cannot be had end the search in one line, and frozen
+    features are computed once with all cores."""
+    from fdan.backbones import find_weights
+    from fdan.run_config import RunConfig
+    from fdan.runtime import choose_device
+    from fdan.training_data import load
+
+    run = RunConfig.from_mapping(resolved.settings.run)
+    if run.model.tuning == "full":
+        find_weights(run.model.backbone, run.model.weights)
+        return
+    device = choose_device("cuda:0" if work.device == "cuda" else "cpu")
+    load(task, parts, run, device, work.cache, tell.features)
+
+
+def _search(resolved: Plan, task: Task, parts: Split, work: trial.Work, console: Console) -> int:
+    arguments, name = resolved.arguments, resolved.name(task)
+    folder = resolved.runs / name
+    identity = resolved.identity(task.fingerprint)
+    store = storage.open_storage(arguments.storage, folder)
+    before = study.stored_trials(name, store)
+    opened = study.open_study(
+        name,
+        store,
+        identity,
+        samplers.make(arguments.sampler, resolved.space, resolved.seed, before),
+        pruners.make(arguments.pruner, resolved.epochs),
+        resolved.space,
+    )
+    stop = driver.Stop(arguments.time_budget)
+    # The tracker's spool has one owner: a second driver on this study ends here, before it could
+    # take the first one's trials for dead ones.
+    folder.mkdir(parents=True, exist_ok=True)
+    with Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker:
+        study.end_abandoned(opened)
+        _end_abandoned_runs(opened, tracker)
+        tags = _tags(resolved, task)
+        tracker.open_study(name, _parameters(resolved, task), tags)
+        left = resolved.trials - study.stored_trials(name, store)
+        if left > 0:
+            with driver.signals(stop, lambda text: console.print(text, style="bold yellow")):
+                _run(resolved, opened, work, tracker, tags, stop, left, name, folder, console)
+        else:
+            console.print(
+                f"study {name} has its {resolved.trials} trials already: nothing to run"
+                f" (--trials {resolved.trials + 20} extends it)",
+                highlight=False,
+            )
+        best = study.best(opened)
+        _finish(resolved, opened, task, best, folder, tracker, stop, console)
+    _summary(resolved, opened, best, name, folder, stop)
+    return stop.code or (0 if best is not None else 1)
+
+
+def _run(
+    resolved: Plan,
+    opened: optuna.Study,
+    work: trial.Work,
+    tracker: Tracker,
+    tags: dict[str, Any],
+    stop: driver.Stop,
+    left: int,
+    name: str,
+    folder: Path,
+    console: Console,
+) -> None:
+    """The trials that are still to run."""
+    best = study.best(opened)
+    known = None if best is None or best.value is None else (best.number, best.value)
+    state = State(name, resolved.trials, resolved.epochs, 1, study.counts(opened), known)
+    tracked = Tracked(tracker, resolved.fixed, tags)
+    at_least = resolved.arguments.concurrent
+    cpus = None if at_least is None else driver.cpus(at_least * resolved.each.cpus)
+    with Progress(state, console) as progress:
+        bridge = Bridge(
+            opened,
+            resolved.space,
+            pruner=resolved.arguments.pruner,
+            epochs=resolved.epochs,
+            listeners=(progress, tracked, Kept(folder, known)),
+        )
+        with driver.cluster(resolved.address, folder, cpus):
+            state.at_once = driver.concurrent(at_least, resolved.each, left)
+            progress.note(f"{state.at_once} trials at once; the first ones are starting")
+            driver.run(
+                bridge,
+                trial.trainer(work),
+                trials=left,
+                each=resolved.each,
+                at_once=state.at_once,
+                folder=folder,
+                stop=stop,
+            )
+            progress.note("")
+    tracked.finish()
+
+
+def _finish(
+    resolved: Plan,
+    opened: optuna.Study,
+    task: Task,
+    best: FrozenTrial | None,
+    folder: Path,
+    tracker: Tracker,
+    stop: driver.Stop,
+    console: Console,
+) -> None:
+    """Figures, the best model, and the end of the parent run."""
+    with contextlib.ExitStack() as stack:
+        if console.is_terminal:
+            stack.enter_context(console.status("writing figures and the best model"))
+        for file in figures.write(opened, folder / "figures"):
+            tracker.artifact(None, file, "study")
+        if best is not None:
+            _best_model(resolved, task, best, folder)
+        done = sum(study.counts(opened).values())
+        # The parent is KILLED like a pruned trial where it was stopped: neither failed nor whole.
+        whole = done >= resolved.trials
+        tracker.close_study(
+            "COMPLETE" if whole else "PRUNED",
+            f"{done} of {resolved.trials} trials" + (f": {stop.reason}" if stop.reason else ""),
+        )
+        if not tracker.drain(_DRAIN_S):
+            console.print(
+                f"{tracker.unsent} records wait for MLflow ({tracker.away_reason or 'slow'}); they"
+                f" are safe: python -m tracking flush {folder}",
+                style="yellow",
+                highlight=False,
+            )
+
+
+def _best_model(resolved: Plan, task: Task, best: FrozenTrial, folder: Path) -> None:
+    """<study>/best, unless the checkpoint is gone and best is already of this trial."""
+    from fdan.checkpoint import Checkpoint
+    from fdan.model_folder import write_model
+
+    checkpoint = trial.folder_of(folder, best.number) / trial.CHECKPOINT
+    if not checkpoint.is_dir():
+        return
+    config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
+    facts = {**origin(task, config), "study": folder.name, "trial": best.number}
+    write_model(folder / "best", Checkpoint.load(checkpoint), facts)
+
+
+def _end_abandoned_runs(opened: optuna.Study, tracker: Tracker) -> None:
+    """MLflow's runs of trials that a driver left behind get Optuna's state."""
+    trials = opened.get_trials(deepcopy=False)
+    for number in sorted(tracker.open_trials):
+        reason = trials[number].user_attrs.get(study.REASON, "")
+        tracker.close_trial(number, trials[number].state.name, reason)
+
+
+def _parameters(resolved: Plan, task: Task) -> dict[str, Any]:
+    arguments = resolved.arguments
+    searched = {f"space.{d.name}": str(d) for d in resolved.space.dimensions}
+    return {
+        "task": task.name,
+        "sampler": arguments.sampler,
+        "pruner": arguments.pruner,
+        "trials": resolved.trials,
+        **resolved.settings.of(SplitConfig),
+        **resolved.fixed,
+        **searched,
+    }
+
+
+def _tags(resolved: Plan, task: Task) -> dict[str, Any]:
+    versions = {}
+    for package in ("fdan-search", "torch", "torchvision", "ray", "optuna", "mlflow"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[f"version.{package}"] = version(package)
+    return {
+        "task": task.name,
+        "data": task.fingerprint,
+        "protocol": resolved.settings.values["protocol"],
+        "seed": resolved.seed,
+        "git": _revision(),
+        "version.python": platform.python_version(),
+        **versions,
+    }
+
+
+def _revision() -> str:
+    """The git commit of this code, `+` where files differ from it; empty outside a repository."""
+    here = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + "+" * bool(commit and git("status", "--porcelain", "--", str(here.parent)))
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _summary(
+    resolved: Plan,
+    opened: optuna.Study,
+    best: FrozenTrial | None,
+    name: str,
+    folder: Path,
+    stop: driver.Stop,
+) -> None:
+    counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
+    print(f"\nstudy {name}: {counts or 'no trials'}" + (f" ({stop.reason})" if stop.reason else ""))
+    if best is None or best.value is None:
+        print("no trial is complete, so there is no best one")
+        for failed in opened.get_trials(deepcopy=False, states=(TrialState.FAIL,))[:1]:
+            why = failed.user_attrs.get(study.REASON)
+            print(f"the first failure: trial {failed.number}: {why}")
+    else:
+        print(f"best trial {best.number}: validation UAR {best.value:.4f}")
+        width = max(map(len, best.params))
+        for key, value in best.params.items():
+            print(f"  {key:<{width}}  {shown(value)}")
+        if (folder / "best").is_dir():
+            print(f"its model:     {_relative(folder / 'best')}")
+    print(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
+    uri = resolved.tracking_uri
+    if uri.startswith("sqlite:///"):
+        command = Path(sys.executable).with_name("mlflow")
+        shown_command = _relative(command) if command.exists() else "mlflow"
+        print(
+            "compare them:  "
+            f"{shlex.join([shown_command, 'ui', '--backend-store-uri', uri])}\n"
+            "               then open http://127.0.0.1:5000"
+        )
+    else:
+        print(f"compare them:  {uri}")
+
+
+def _relative(path: Path) -> str:
+    """As short as one can type it from here."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)

@@ -1,0 +1,102 @@
+"""Training data made of numbers: no files, no media. Each fixture is a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from fdan.backbones import Weights
+    from fdan.run_config import RunConfig
+    from fdan.training_data import Domain, TrainingData
+
+# Torch is imported inside: tests of the data side start without it.
+
+SEVEN = 7
+
+
+def _frozen_data(
+    seed: int = 0, signal: float = 0.12, acoustic: int = 84, visual: int = 105
+) -> TrainingData:
+    """Features of resnet18's size around seven class centres; two thirds of the speech trains."""
+    from fdan.backbones import Weights
+    from fdan.training_data import Domain
+
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(SEVEN, 512))
+    made = {}
+    for modality, count in (("visual", visual), ("acoustic", acoustic)):
+        labels = np.arange(count) % SEVEN
+        noise = random.normal(size=(count, 512))
+        features = 3 + 2 * (signal * centres[labels] + noise)
+        made[modality] = Domain.of([features.astype(np.float32)], labels)
+    return _parts(made, Weights("resnet18", None, "synthetic"))
+
+
+def _image_data(
+    seed: int = 0, acoustic: int = 21, visual: int = 24, size: int = 32
+) -> TrainingData:
+    """Noise with a bright bar at the height of the class; each modality in two stores."""
+    from fdan.backbones import find_weights
+    from fdan.training_data import Domain
+
+    random = np.random.default_rng(seed)
+    made = {}
+    for modality, count, channels in (("visual", visual, 3), ("acoustic", acoustic, 1)):
+        labels = np.arange(count) % SEVEN
+        images = random.integers(0, 100, (count, size, size, channels), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[4 * label : 4 * label + 4] += 120
+        made[modality] = Domain.of([images[:9], images[9:]], labels)
+    return _parts(made, find_weights("resnet18", "none"))
+
+
+def _parts(made: dict[str, Domain], weights: Weights) -> TrainingData:
+    from fdan.training_data import TrainingData
+
+    speech = np.arange(len(made["acoustic"].labels))
+    cut = 2 * len(speech) // 3
+    return TrainingData(
+        visual=made["visual"],
+        acoustic=made["acoustic"],
+        visual_train=np.arange(len(made["visual"].labels)),
+        acoustic_train=speech[:cut],
+        acoustic_validation=speech[cut:],
+        weights=weights,
+        fingerprint="synthetic",
+    )
+
+
+def _run_of(**settings: object) -> RunConfig:
+    """A small run; frozen unless told otherwise."""
+    from fdan.run_config import RunConfig
+
+    base: dict[str, object] = {
+        "backbone": "resnet18",
+        "weights": "none",
+        "tuning": "frozen",
+        "width": 16,
+        "batch": 8,
+        "epochs": 4,
+        "lr": 0.01,
+        "bank": 2,
+    }
+    return RunConfig.from_mapping(base | settings)
+
+
+@pytest.fixture(scope="session")
+def frozen_data() -> Callable[..., TrainingData]:
+    return _frozen_data
+
+
+@pytest.fixture(scope="session")
+def image_data() -> Callable[..., TrainingData]:
+    return _image_data
+
+
+@pytest.fixture(scope="session")
+def run_of() -> Callable[..., RunConfig]:
+    return _run_of

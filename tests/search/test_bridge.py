@@ -1,0 +1,172 @@
+"""The bridge without Ray: samplers, pruners, verdicts and reasons in Optuna's own storage."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from fdan.errors import ConfigError
+from search import pruners, samplers, space
+from search.bridge import Bridge, Closed
+from search.report import Report
+from search.space import Space
+from search.study import REASON
+from tests.search.conftest import DISCRETE, KNOWN, SPACE, MakeStudy
+
+EPOCHS = 9
+
+
+def run(study: optuna.Study, searched: Space, trials: int, pruner: str = "none") -> list[Closed]:
+    """Trials two at a time, whose value grows towards lr."""
+    closed: list[Closed] = []
+
+    class Listener:
+        def asked(self, number: int, params: object) -> None:
+            pass
+
+        def reported(self, number: int, report: Report) -> None:
+            pass
+
+        def closed(self, trial: Closed) -> None:
+            closed.append(trial)
+
+    bridge = Bridge(study, searched, pruner=pruner, epochs=EPOCHS, listeners=[Listener()])
+    for _ in range(0, trials, 2):
+        pair = [bridge.ask(), bridge.ask()]
+        for epoch in range(1, EPOCHS + 1):
+            for number, params in list(pair):
+                rate = float(params["lr"])  # type: ignore[arg-type]
+                if bridge.report(number, Report(epoch, rate * (1 - 0.5**epoch))):
+                    bridge.close(number)
+                    pair.remove((number, params))
+        for number, _ in pair:
+            bridge.close(number)
+    return closed
+
+
+@pytest.mark.parametrize("sampler", samplers.HELP)
+def test_every_sampler_runs_a_study(sampler: str, make_study: MakeStudy) -> None:
+    searched = space.parse(DISCRETE if sampler == "grid" else SPACE, KNOWN)
+    # Enough for tpe and gp to leave their random start.
+    study = make_study(searched, sampler)
+    run(study, searched, 14)
+    trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 14
+    assert all(("heads" in t.params) == (t.params["layers"] > 0) for t in trials)
+    if sampler == "grid":
+        assert len({tuple(sorted(t.params.items())) for t in trials}) == 14
+
+
+@pytest.mark.parametrize("pruner", pruners.HELP)
+def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", pruner, EPOCHS)
+    closed = run(study, searched, 30, pruner)
+    pruned = [trial for trial in closed if trial.state is TrialState.PRUNED]
+    assert bool(pruned) == (pruner != "none")
+    assert len(pruned) < 30
+    for trial in pruned:
+        stored = study.trials[trial.number]
+        last = trial.reports[-1]
+        assert stored.state is TrialState.PRUNED
+        assert stored.intermediate_values == {r.epoch: r.value for r in trial.reports}
+        assert stored.user_attrs[REASON] == trial.reason
+        assert trial.reason.startswith(f"epoch {last.epoch}: ")
+        assert f"value {last.value:.3f}" in trial.reason
+        assert pruner in trial.reason
+        assert last.epoch < EPOCHS
+
+
+def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", "median", EPOCHS)
+    bridge = Bridge(study, searched, pruner="median", epochs=EPOCHS)
+    for value in (0.1, 0.2, 0.3, 0.4, 0.5):
+        number, _ = bridge.ask()
+        for epoch in range(1, EPOCHS + 1):
+            bridge.report(number, Report(epoch, value))
+        bridge.close(number)
+    number, _ = bridge.ask()
+    assert bridge.report(number, Report(1, 0.25))
+    bridge.close(number)
+    reason = study.trials[number].user_attrs[REASON]
+    assert reason == "epoch 1: value 0.250 below the median 0.300 of 5 trials"
+
+
+def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", "halving", EPOCHS)
+    bridge = Bridge(study, searched, pruner="halving", epochs=EPOCHS)
+    for value in (0.9, 0.8, 0.7, 0.1):
+        number, _ = bridge.ask()
+        assert not bridge.report(number, Report(EPOCHS, value))
+        bridge.close(number)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = Bridge(study, searched, pruner="none", epochs=EPOCHS)
+    number, _ = bridge.ask()
+    assert not bridge.report(number, Report(1, 0.5))
+    assert bridge.report(number, Report(2, value))
+    bridge.close(number)
+    trial = study.trials[number]
+    assert trial.state is TrialState.FAIL
+    assert trial.intermediate_values == {1: 0.5}
+    assert trial.user_attrs[REASON] == f"epoch 2: value is {value}"
+
+
+def test_closing_all_leaves_nothing_running(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = Bridge(study, searched, pruner="none", epochs=EPOCHS)
+    numbers = [bridge.ask()[0] for _ in range(3)]
+    bridge.report(numbers[0], Report(1, 0.5))
+    bridge.close_all("the time budget is spent", keep=True)
+    bridge.close(numbers[0])  # a late word from Tune changes nothing
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL]
+    assert study.trials[0].user_attrs[REASON] == "epoch 1: the time budget is spent"
+    assert bridge.live == ()
+
+
+def test_a_sampler_that_raises_leaves_nothing_running(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+
+    class Broken(Space):
+        def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, space.Value]:
+            raise RuntimeError("no")
+
+    bridge = Bridge(study, Broken(searched.dimensions), pruner="none", epochs=EPOCHS)
+    with pytest.raises(RuntimeError):
+        bridge.ask()
+    bridge.close_all("the driver failed")
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+
+
+def test_grid_refuses_continuous_dimensions() -> None:
+    with pytest.raises(ConfigError, match="lr is continuous"):
+        samplers.make("grid", space.parse(SPACE, KNOWN), 0, 0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: samplers.make(n, None, 0, 0), lambda n: pruners.make(n, 9)]
+)  # type: ignore[arg-type]
+def test_unknown_names(make: object) -> None:
+    with pytest.raises(ConfigError, match="unknown .* 'nonne'"):
+        make("nonne")  # type: ignore[operator]
+
+
+def test_a_continued_study_draws_new_settings(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    run(make_study(searched), searched, 4)
+    again = make_study(searched)
+    run(again, searched, 4)
+    assert len({trial.params["lr"] for trial in again.trials}) == 8

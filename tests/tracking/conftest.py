@@ -1,0 +1,171 @@
+"""A real MLflow server, an initialised SQLite database, and the database read without MLflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Tables:
+    """The SQL tables of an MLflow database."""
+
+    path: Path
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=20) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def metrics(self) -> dict[tuple[str, str, int], list[float]]:
+        """Values of each (run's name, key, step), as many as there are rows."""
+        found: dict[tuple[str, str, int], list[float]] = {}
+        for name, key, step, value in self.rows(
+            "select r.name, m.key, m.step, m.value from metrics m join runs r using (run_uuid)"
+        ):
+            found.setdefault((name, key, step), []).append(value)
+        return found
+
+    def runs(self) -> dict[str, str]:
+        """Name -> status; a name twice is a failure."""
+        rows = self.rows("select name, status from runs")
+        assert len(dict(rows)) == len(rows), f"runs doubled: {rows}"
+        return dict(rows)
+
+    def tags(self, run: str) -> dict[str, str]:
+        return dict(
+            self.rows(
+                "select t.key, t.value from tags t join runs r using (run_uuid) where r.name = ?",
+                run,
+            )
+        )
+
+    def params(self, run: str) -> dict[str, str]:
+        return dict(
+            self.rows(
+                "select p.key, p.value from params p join runs r using (run_uuid) where r.name = ?",
+                run,
+            )
+        )
+
+
+class MlflowServer:
+    """`mlflow server` on a loopback port, over SQLite; may be killed and started again."""
+
+    def __init__(self, folder: Path, template: Path) -> None:
+        self.folder = folder
+        self.tables = Tables(folder / "server.db")
+        shutil.copyfile(template, self.tables.path)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, wait: bool = True) -> None:
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlflow", "server", "--workers=1"),
+                    *("--host=127.0.0.1", f"--port={self.port}"),
+                    f"--backend-store-uri=sqlite:///{self.tables.path}",
+                    f"--artifacts-destination={self.folder / 'artifacts'}",
+                ],
+                cwd=self.folder,
+                env={
+                    **os.environ,
+                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                    "MLFLOW_DISABLE_TELEMETRY": "true",
+                },
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs. Making one takes seconds, copying one does not."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "empty.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, template: Path) -> Tables:
+    """A database of the test's own."""
+    path = tmp_path / "runs" / "mlflow.db"
+    path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(template, path)
+    return Tables(path)
+
+
+@pytest.fixture
+def uri(database: Tables) -> str:
+    return f"sqlite:///{database.path}"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[MlflowServer]:
+    """One server for all tests; each uses an experiment and a study's name of its own, and
+    leaves the server running."""
+    running = MlflowServer(tmp_path_factory.mktemp("server"), template)
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.Popen[str]]:
+    """Start a Python program with our packages on its path."""
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.entities import Metric, Param, RunTag
+
+from tracking import limits
+from tracking.batches import Item, batches
+from tracking.records import Record
+
+Kind = Literal["metric", "param", "tag"]
+
+
+def item(number: int, kind: Kind, key: str, value: str = "") -> Item:
+    record = Record(number, 0, "x", "7", {})
+    if kind == "metric":
+        return Item(record, kind, Metric(key, 1.0, 0, number))
+    return Item(record, kind, Param(key, value) if kind == "param" else RunTag(key, value))
+
+
+kinds = st.sampled_from(["metric", "metric", "metric", "param", "tag"])
+values = st.sampled_from(["", "1", "2", "x" * 6000, "é" * 6000])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(kinds, st.integers(0, 300), values), max_size=150), st.integers(1, 25))
+def test_limits_order_and_completeness(parts: list[tuple[Kind, int, str]], times: int) -> None:
+    items = [item(n, k, f"{k}{key}", v) for n, (k, key, v) in enumerate(parts * times)]
+    packed = list(batches(items))
+    latest: dict[str, str] = {}
+    for batch in packed:
+        assert batch
+        by = {k: [i for i in batch if i.kind == k] for k in ("metric", "param", "tag")}
+        assert len(by["metric"]) <= 1000 and len(by["param"]) <= 100 and len(by["tag"]) <= 100
+        assert len(batch) <= 1000
+        for kind in ("param", "tag"):
+            keys = [i.entity.key for i in by[kind]]
+            assert len(set(keys)) == len(keys)
+        body = [{"key": i.entity.key, "value": i.entity.value, "t": 0} for i in batch]
+        assert len(json.dumps(body)) < 1e6
+        latest |= {i.entity.key: i.entity.value for i in by["tag"]}
+    sent = [i for batch in packed for i in batch]
+    metrics = [i for i in sent if i.kind == "metric"]
+    assert metrics == [i for i in items if i.kind == "metric"]
+    assert latest == {i.entity.key: i.entity.value for i in items if i.kind == "tag"}
+    params = {(i.entity.key, i.entity.value) for i in items if i.kind == "param"}
+    assert {(i.entity.key, i.entity.value) for i in sent if i.kind == "param"} == params
+
+
+def test_a_thousand_metrics_are_one_call() -> None:
+    items = [item(n, "metric", "uar") for n in range(1001)]
+    assert [len(batch) for batch in batches(items)] == [1000, 1]
+    assert limits.METRICS_PER_CALL == 1000
+
+
+def test_a_second_value_of_a_parameter_is_asked_apart() -> None:
+    items = [item(1, "param", "a", "1"), item(2, "param", "b", "1"), item(3, "param", "a", "2")]
+    assert [[str(i) for i in batch] for batch in batches(items)] == [
+        ["param a", "param b"],
+        ["param a"],
+    ]

@@ -1,0 +1,97 @@
+"""The ledger: what one server has of a spool. The number of the last record it holds and the id
+of each run on it.
+
+    spool/sent.json      {"uri": ..., "sent": 1234}
+    spool/runs.json      {"uri": ..., "runs": {"study": "3f...", "7": "a1..."}}
+    spool/refused.jsonl  what the server would not take, one line each, with its reason
+
+Both JSON files are replaced whole. A ledger that is lost, behind, or another server's costs time
+and nothing else: everything is sent again from the first record, runs are found by their tags,
+and a metric that the server has already stays one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Ledger:
+    """The ledger of the server at `uri` (without its password), beside the spool in `folder`."""
+
+    def __init__(self, folder: Path, uri: str, last: int) -> None:
+        """last: the spool's newest record; a ledger that knows of later ones is another spool's."""
+        self._folder = folder
+        self._uri = uri
+        position = self._load("sent.json").get("sent", 0)
+        runs = self._load("runs.json").get("runs", {})
+        self._sent: int = position if isinstance(position, int) and 0 <= position <= last else 0
+        self._runs: dict[str, str] = runs if isinstance(runs, dict) else {}
+        if not self._runs:
+            self._sent = 0  # records without their runs: begin with the runs
+        self._refused: set[tuple[int, str]] = set()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            for line in (folder / "refused.jsonl").read_text().splitlines():
+                entry = json.loads(line)
+                if entry["uri"] == uri:
+                    self._refused.add((entry["record"], entry["what"]))
+
+    @property
+    def sent(self) -> int:
+        """Every record up to this number is with the server, or was refused by it."""
+        return self._sent
+
+    @property
+    def refused(self) -> int:
+        """How many things this server refused."""
+        return len(self._refused)
+
+    def was_refused(self, record: int, what: str) -> bool:
+        return (record, what) in self._refused
+
+    def run_id(self, run: str) -> str | None:
+        return self._runs.get(run)
+
+    def add_run(self, run: str, run_id: str) -> None:
+        self._runs[run] = run_id
+        _replace(self._folder / "runs.json", {"uri": self._uri, "runs": self._runs})
+
+    def advance(self, number: int) -> None:
+        self._sent = number
+        _replace(self._folder / "sent.json", {"uri": self._uri, "sent": number})
+
+    def forget(self) -> None:
+        """The server has none of it any more: everything is to be sent again."""
+        self._runs, self._sent = {}, 0
+
+    def refuse(self, record: int, run: str, what: str, reason: str) -> bool:
+        """Put something aside for good. False when it was there already."""
+        if (record, what) in self._refused:
+            return False
+        entry = {"record": record, "run": run, "what": what, "reason": reason, "uri": self._uri}
+        with (self._folder / "refused.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._refused.add((record, what))
+        return True
+
+    def _load(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self._folder / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        mine = isinstance(content, dict) and content.get("uri") == self._uri
+        return content if mine else {}
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    with part.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

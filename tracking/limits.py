@@ -1,0 +1,67 @@
+"""What MLflow takes: names, lengths and batch sizes. Everything is made to fit before it is
+recorded, so that the server has no reason to refuse it.
+
+The limits are those of mlflow.utils.validation and of its SQL columns, checked by a test
+against the installed MLflow.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import posixpath
+import re
+import zlib
+from typing import Any, Final
+
+METRICS_PER_CALL: Final = 1000
+PARAMS_PER_CALL: Final = 100
+TAGS_PER_CALL: Final = 100
+ENTITIES_PER_CALL: Final = 1000
+# The server takes 1e6 bytes of JSON a call; the envelope and escapes need some of it.
+BYTES_PER_CALL: Final = 800_000
+
+NAME: Final = 250
+PARAM: Final = 6000
+TAG: Final = 8000
+
+_OTHER: Final = re.compile(r"[^/\w.\- :]")
+
+
+@functools.lru_cache(4096)  # the same few names come with every epoch
+def name(text: str) -> str:
+    """A metric's, parameter's or tag's name that MLflow takes. A name that had to change ends
+    in a checksum of what it was, so that two different ones stay different.
+
+    >>> name("validation/uar"), name("lr*2"), name("../up")
+    ('validation/uar', 'lr_2-59bb3ca0', '__/up-bc47d24d')
+    """
+    clean = _OTHER.sub("_", text)
+    parts = ["_" * len(part) if part in (".", "..") else part for part in clean.split("/")]
+    clean = posixpath.normpath("/".join(part for part in parts if part) or "_")
+    if clean.startswith(".."):
+        clean = "__" + clean[2:]
+    if clean == text and len(clean) <= NAME:
+        return clean
+    return f"{clean[: NAME - 9]}-{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
+
+
+def value(thing: Any, longest: int) -> str:
+    """A parameter's or tag's value as text: text as it is, everything else as JSON, so that
+    numbers come back exactly and `true` and `null` are told from words.
+
+    >>> value("speaker", TAG), value(0.1, PARAM), value(True, PARAM), value(None, PARAM)
+    ('speaker', '0.1', 'true', 'null')
+    """
+    text = thing if isinstance(thing, str) else json.dumps(thing, default=_plain)
+    # PostgreSQL refuses NUL in text, UTF-8 has no lone surrogates.
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    if len(text) <= longest:
+        return text
+    note = f" ... ({len(text)} characters, cut)"
+    return text[: longest - len(note)] + note
+
+
+def _plain(thing: Any) -> Any:
+    """NumPy's scalars and arrays as Python's, anything else (a Path, an Enum) as its text."""
+    return thing.tolist() if hasattr(thing, "tolist") else str(thing)

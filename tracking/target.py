@@ -1,0 +1,53 @@
+"""Where a study's records go: the tracking URI and the experiment, noted beside the spool so that
+`python -m tracking flush` needs no more than the folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fdan.errors import FdanError
+from tracking.server import shown
+
+
+@dataclass(frozen=True)
+class Target:
+    """uri: an MLflow server or database; experiment: MLflow's name for a group of runs."""
+
+    uri: str
+    experiment: str
+
+    def save(self, spool: Path) -> None:
+        """Note it in the spool's folder, without the password."""
+        path = spool / "target.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({**asdict(self), "uri": shown(self.uri)}) + "\n")
+        part.replace(path)
+
+    @classmethod
+    def load(cls, spool: Path) -> Target:
+        """Raises FdanError if the folder is no spool."""
+        path = spool / "target.json"
+        try:
+            content = json.loads(path.read_text())
+            return cls(str(content["uri"]), str(content["experiment"]))
+        except FileNotFoundError:
+            raise FdanError(
+                f"{spool} holds no tracking records (no {path.name} in it); give a study's folder, "
+                "such as runs/demo, or its spool"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FdanError(f"{path} cannot be read ({error}); give --tracking-uri") from None
+
+    def artifacts(self, spool: Path) -> Path:
+        """Folder for artifacts if the target is a database: mlartifacts beside an SQLite file,
+        else in the runs folder above <study>/spool. A server has its own."""
+        if self.uri.startswith("sqlite:"):
+            return Path(self.uri.partition("///")[2]).parent / "mlartifacts"
+        return spool.resolve().parent.parent / "mlartifacts"
+
+
+def default_uri(runs: Path) -> str:
+    """The database that needs no server: <runs>/mlflow.db."""
+    return f"sqlite:///{(runs / 'mlflow.db').resolve()}"

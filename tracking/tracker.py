@@ -1,0 +1,287 @@
+"""The driver's way to MLflow. Every call appends to the spool and returns; the sender does the
+rest. A study is a parent run, a trial a child run.
+
+Only one process, the driver, has a Tracker for a spool. After a crash a new Tracker on the same
+folder goes on exactly where the last one was: it knows which runs are open, what they were
+opened with and which epochs they have, and it records none of that twice.
+
+Records (tracking/records.py gives the envelope; the run is "study" or a trial's number):
+
+    begin     study_id
+    open      name, identity (the tags by which the run is found again), tags, params
+    metrics   step, values (name -> number, or "nan", "inf", "-inf")
+    tags      tags
+    artifact  kept (name of the copy in the spool), folder
+    close     status (FINISHED, KILLED, FAILED), tags
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tracking import limits
+from tracking.ledger import Ledger
+from tracking.records import Record
+from tracking.sender import Sender
+from tracking.server import Server, check_uri, shown
+from tracking.spool import Spool
+from tracking.target import Target
+
+STUDY: Final = "study"
+
+# MLflow has no word for a run that was stopped because others promise more: KILLED is the one
+# that is neither a success nor a fault.
+_STATUS: Final = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+class Tracker:
+    """Records a study; a thread of its own sends it to `uri`.
+
+    spool: folder of the records, usually <runs>/<study>/spool; uri: an MLflow server
+    (http://HOST:PORT) or database (sqlite:////path/mlflow.db, postgresql://...); experiment:
+    MLflow's name for what holds the studies' runs.
+
+    Raises FdanError for a URI that can never work, SpoolError if another process writes this
+    spool. A server that is away is no error. Every recording call can raise SpoolFull.
+    """
+
+    def __init__(self, spool: Path, uri: str, experiment: str) -> None:
+        check_uri(uri)
+        self._spool = Spool(spool)
+        try:
+            self._read_back()
+            target = Target(uri, experiment)
+            target.save(spool)
+            self._ledger = Ledger(spool, shown(uri), self._spool.last)
+            self._tidy()
+            server = Server(uri, experiment, target.artifacts(spool))
+            self._sender = Sender(self._spool, self._ledger, server)
+        except BaseException:
+            self._spool.close()
+            raise
+        self._sender.start()
+
+    # The study
+
+    def open_study(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        note: str = "",
+    ) -> None:
+        """Open the parent run, or open it again. note: Markdown, shown as its description."""
+        self._name = name
+        extra = {"mlflow.note.content": note} if note else {}
+        self._open(STUDY, name, params, {"fdan.stage": "study", **tags, **extra})
+
+    def study_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics of the parent, e.g. the best value after `step` trials."""
+        self._metrics(STUDY, step, metrics)
+
+    def close_study(self, state: str, reason: str) -> None:
+        """state: COMPLETE, PRUNED or FAIL; reason: one sentence."""
+        self._close(STUDY, state, reason, {})
+
+    # Its trials
+
+    def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+        """Open a trial's run; after a crash, or for a trial that goes on, the same run again."""
+        name = f"trial-{number:04d}"
+        self._open(str(number), name, params, {"fdan.stage": "search", **tags})
+
+    def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch's metrics. One that was recorded before is passed over: a trial that goes on
+        from a checkpoint may come by the last epoch once more, and the first account stands."""
+        self._metrics(str(number), epoch, metrics)
+
+    def close_trial(
+        self, number: int, state: str, reason: str, tags: Mapping[str, Any] | None = None
+    ) -> None:
+        """state: COMPLETE, PRUNED or FAIL; reason: one sentence. Closing twice is closing once."""
+        self._close(str(number), state, reason, tags or {})
+
+    def set_tags(self, number: int | None, tags: Mapping[str, Any]) -> None:
+        """Tags of a trial's run, or of the parent's (None), open or closed."""
+        self._append("tags", _run(number), {"tags": _texts(tags, limits.TAG)})
+
+    def artifact(self, number: int | None, file: Path, folder: str = "") -> None:
+        """Send a file with a trial's run, or with the parent's (None), into `folder` there. The
+        file is copied first and may go at once. Raises SpoolError if it cannot be read."""
+        kept = self._spool.keep(file)
+        self._append("artifact", _run(number), {"kept": kept, "folder": folder}, durable=True)
+
+    # What is known
+
+    @property
+    def study_id(self) -> str:
+        """Made once for a spool: two studies of one name stay two on a shared server."""
+        return self._study_id
+
+    @property
+    def open_trials(self) -> set[int]:
+        """Trials that were opened and not closed, by this or an earlier process."""
+        return {int(run) for run in self._open_runs if run != STUDY}
+
+    def history(self, number: int) -> list[tuple[int, dict[str, float]]]:
+        """(epoch, metrics) of all recorded epochs of a trial, in order; read from the disk."""
+        found: dict[int, dict[str, float]] = {}
+        for record in self._spool.records():
+            if record.kind == "metrics" and record.run == str(number):
+                values = {key: float(value) for key, value in record.data["values"].items()}
+                found.setdefault(record.data["step"], {}).update(values)
+        return sorted(found.items())
+
+    @property
+    def unsent(self) -> int:
+        """Records that wait for the server."""
+        return self._spool.last - self._ledger.sent
+
+    @property
+    def refused(self) -> int:
+        """Things that the server would not take; they are in <spool>/refused.jsonl."""
+        return self._ledger.refused
+
+    @property
+    def away_since(self) -> float | None:
+        """Seconds since 1970 when the server was found away; None while it is there."""
+        return self._sender.away_since
+
+    @property
+    def away_reason(self) -> str:
+        return self._sender.reason
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything recorded so far is with the server; False after `timeout` s."""
+        return self._sender.drain(timeout)
+
+    def close(self) -> None:
+        """Stop sending and let go of the spool. What is not sent waits there for the next
+        Tracker or for `python -m tracking flush`."""
+        self._sender.stop()
+        self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Recording
+
+    def _open(
+        self, run: str, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]
+    ) -> None:
+        assert run == STUDY or self._name, "open_trial before open_study"
+        own = {
+            "fdan.study": self._name,
+            "fdan.state": "RUNNING",
+            "fdan.reason": "",
+            "mlflow.user": _user(),
+            "mlflow.source.name": Path(sys.argv[0]).name or "python",
+            "mlflow.source.type": "LOCAL",
+        }
+        texts = _texts(params, limits.PARAM)
+        known = self._params.setdefault(run, {})
+        # MLflow never changes a parameter. One that has changed since (more --trials, say) is
+        # told in a tag.
+        changed = {
+            f"fdan.changed.{key}": value
+            for key, value in texts.items()
+            if known.get(key, value) != value
+        }
+        data = {
+            "name": name,
+            "identity": {"fdan.study_id": self._study_id, "fdan.trial": run},
+            "tags": _texts({**own, **tags, **changed}, limits.TAG),
+            "params": {key: value for key, value in texts.items() if key not in known},
+        }
+        self._append("open", run, data, durable=True)
+
+    def _metrics(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
+        last = self._last_step.get(run, {})
+        values = {}
+        for key, value in metrics.items():
+            key = limits.name(key)
+            if step > last.get(key, step - 1):
+                number = float(value)
+                values[key] = number if math.isfinite(number) else repr(number)
+        if values:
+            self._append("metrics", run, {"step": int(step), "values": values})
+
+    def _close(self, run: str, state: str, reason: str, tags: Mapping[str, Any]) -> None:
+        if run not in self._open_runs:
+            assert run in self._params, f"close of run {run} before its opening"
+            return
+        own = {"fdan.state": state, "fdan.reason": reason}
+        if run != STUDY:
+            own["mlflow.note.content"] = f"**{state}** {reason}"
+        data = {"status": _STATUS[state], "tags": _texts({**own, **tags}, limits.TAG)}
+        self._append("close", run, data, durable=True)
+
+    def _append(self, kind: str, run: str, data: dict[str, Any], durable: bool = False) -> None:
+        self._learn(self._spool.append(kind, run, data, durable=durable))
+
+    # Going on
+
+    def _read_back(self) -> None:
+        self._study_id = ""
+        self._name = ""
+        self._open_runs: set[str] = set()
+        self._params: dict[str, dict[str, str]] = {}
+        self._last_step: dict[str, dict[str, int]] = {}
+        for record in self._spool.records():
+            self._learn(record)
+        if not self._study_id:
+            self._append("begin", STUDY, {"study_id": uuid.uuid4().hex[:12]}, durable=True)
+
+    def _learn(self, record: Record) -> None:
+        """What a record, new or old, means for the ones to come."""
+        run, data = record.run, record.data
+        match record.kind:
+            case "begin":
+                self._study_id = data["study_id"]
+            case "open":
+                self._study_id = data["identity"]["fdan.study_id"]
+                self._open_runs.add(run)
+                self._params.setdefault(run, {}).update(data["params"])
+                if run == STUDY:
+                    self._name = data["name"]
+            case "close":
+                self._open_runs.discard(run)
+            case "metrics":
+                last = self._last_step.setdefault(run, {})
+                for key in data["values"]:
+                    last[key] = max(last.get(key, data["step"]), data["step"])
+
+    def _tidy(self) -> None:
+        waiting = self._spool.records(after=self._ledger.sent)
+        self._spool.drop_others({r.data["kept"] for r in waiting if r.kind == "artifact"})
+
+
+def _run(number: int | None) -> str:
+    return STUDY if number is None else str(number)
+
+
+def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:
+    return {limits.name(key): limits.value(value, longest) for key, value in values.items()}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
