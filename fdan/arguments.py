@@ -73,15 +73,16 @@ class Parser(argparse.ArgumentParser):
         message = message.removeprefix("argument ")
         self.exit(2, f"error: {message}\n")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, extra = self.parse_known_args(args, namespace)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Nobody passes unknown options on. A command's own parser names the nearest of its own."""
+        found, extra = super().parse_known_args(args, namespace)
         if extra:
             name = extra[0].partition("=")[0]
             if not name.startswith("-"):
                 self.error(f"'{extra[0]}': expected an option such as --help before it")
             line = unknown("option", name, self._option_string_actions).partition(" Known:")[0]
             self.error(f"{line.rstrip(':')}; see --help")
-        return found
+        return found, extra
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

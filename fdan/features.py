@@ -1,7 +1,7 @@
 """Frozen backbones' features: computed once for a store, then read by every run.
 
 A file holds (N, F) float32 and is named by all that decides its contents: the store's
-fingerprint, the backbone, its weights' sha256, the images' size.
+fingerprint, the backbone, its weights' sha256, the images' number and size.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def features_of(
     """
     n, height, width, _ = store.images.shape
     file = cache / (
-        f"{store.fingerprint[:24]}-{weights.backbone}-{weights.sha256[:16]}-{height}x{width}.npy"
+        f"{store.fingerprint[:24]}-{weights.backbone}-{weights.sha256[:16]}"
+        f"-{n}x{height}x{width}.npy"
     )
     shape = (n, FEATURES[weights.backbone])
     found = _open(file, shape)

@@ -25,7 +25,7 @@ class Preparing:
         self._console = console
         self._bars: Bars | None = None
         self._rows: dict[tuple[str, str], TaskID] = {}
-        self._last = 0.0
+        self._last = time.monotonic()  # what is quick says nothing
         self._features = 0
 
     def __enter__(self) -> Self:

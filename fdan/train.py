@@ -27,6 +27,8 @@ from fdan.training_data import TrainingData, load
 __all__ = ["Diverged", "EpochReport", "RunConfig", "TrainConfig", "TrainingData", "load", "train"]
 
 _BACKBONE_RATE: Final = 0.1
+# What each column of an epoch's losses holds.
+_TERMS: Final = ("loss", "acoustic loss", "visual loss", "LMMD")
 
 
 class Diverged(FdanError):  # noqa: N818
@@ -225,12 +227,12 @@ def _snapshot(network: Network, optimizer: torch.optim.SGD, bank: Bank | None) -
 
 
 def _finite(losses: Tensor, epoch: int) -> None:
-    bad = (~torch.isfinite(losses)).any(1).nonzero()
+    bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
-        number = int(bad[0])
+        number, term = bad[0].tolist()
         raise Diverged(
-            f"the loss is {float(losses[number, 0])} at step {number + 1} of {len(losses)} in epoch"
-            f" {epoch}: a smaller lr, momentum or alpha may help"
+            f"the {_TERMS[term]} is {float(losses[number, term])} at step {number + 1} of"
+            f" {len(losses)} in epoch {epoch}: a smaller lr, momentum or alpha may help"
         )
 
 

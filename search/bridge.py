@@ -115,7 +115,7 @@ class Bridge:
         """The trial will be closed as FAIL. The first verdict stays."""
         live = self._live[number]
         if live.verdict is None:
-            live.verdict = (TrialState.FAIL, reason)
+            live.verdict = (TrialState.FAIL, " ".join(reason.split()))
 
     def close(self, number: int) -> None:
         """The trial has ended: as its verdict says, or complete. Closing twice does nothing."""

@@ -61,12 +61,12 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 def crash(text: str) -> str:
-    """One line out of the error file that Tune writes: the last line of a traceback, or how the
-    worker died."""
+    """One line out of the error file that Tune writes: the trial's exception, else the last line
+    of a traceback, else how the worker died."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Failure #")]
     if not lines:
         return "the worker failed"
     if any(line.startswith("Traceback ") or "ray::" in line for line in lines[:2]):
-        return lines[-1][:300]
+        return lines[-1].rpartition("Crashed: ")[2][:300]
     return f"the worker died: {lines[0]}"[:300]

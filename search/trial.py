@@ -35,6 +35,13 @@ Trainable = Callable[[Assignment, Callable[[Report], None]], None]
 data did (the worker goes on to the next trial); any other exception ends the worker too."""
 
 
+class Crashed(Exception):  # noqa: N818
+    """A trial's exception in one message; its traceback is in error.txt."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split())[:300])
+
+
 def folder_of(study: Path, number: int) -> Path:
     """The folder that the trial `number` of a study owns."""
     return study / "trials" / f"{number:04d}"
@@ -54,7 +61,8 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
         except Exception as error:
             _keep(folder / "error.txt", traceback.format_exc())
             if not _out_of_memory(error):
-                raise  # whatever state this process is in, no other trial should inherit it
+                # Whatever state this process is in, no other trial should inherit it.
+                raise Crashed(f"{type(error).__name__}: {error}") from None
             sys.modules["torch"].cuda.empty_cache()
             tune.report({FAILED: "out of GPU memory"})
 

@@ -34,6 +34,9 @@ _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
+# Opens the UI on training runs; without it, on the pages for language models.
+_EXPERIMENT: Final = {"mlflow.experimentKind": "custom_model_development"}
+
 _REFUSALS: Final = frozenset(("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"))
 
 
@@ -197,7 +200,9 @@ class Server:
             if not self.uri.startswith("http"):
                 place = self._artifacts.resolve().as_uri()
             try:
-                return client, client.create_experiment(self._experiment, artifact_location=place)
+                return client, client.create_experiment(
+                    self._experiment, artifact_location=place, tags=_EXPERIMENT
+                )
             except Exception:
                 # Another study may just have made it.
                 found = client.get_experiment_by_name(self._experiment)

@@ -214,8 +214,9 @@ class Tracker:
     def _metrics(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         last = self._last_step.get(run, {})
         values = {}
-        for key, value in metrics.items():
-            key = limits.name(key)
+        # MLflow's pages begin with the metric that came first: the one that the study is about.
+        for key in sorted(metrics, key=lambda key: key != "value"):
+            value, key = metrics[key], limits.name(key)
             if step > last.get(key, step - 1):
                 number = float(value)
                 values[key] = number if math.isfinite(number) else repr(number)

@@ -370,7 +370,8 @@ def _pitch(
     ending = final * np.clip((through - 0.7) / 0.3, 0, 1) ** 2
     shake = tremor * np.sin(2 * np.pi * (rng.random() + 7 * at * HOP / SAMPLE_RATE))  # 7 Hz
     drift = _smooth(rng.normal(0, 1.2, len(at)), 6)
-    return level + slope * (through - 0.5) + _smooth(melody, 3) + ending + shake + drift
+    pitch: Array = level + slope * (through - 0.5) + _smooth(melody, 3) + ending + shake + drift
+    return pitch
 
 
 def _pulses(f0: Array, jitter: float, rng: np.random.Generator) -> Array:
@@ -383,8 +384,9 @@ def _pulses(f0: Array, jitter: float, rng: np.random.Generator) -> Array:
     # A taller pulse for a longer period: the voice's power does not depend on its pitch.
     tall = np.sqrt(SAMPLE_RATE / f0[when.astype(int)]) * np.exp(rng.normal(0, 0.06, count)) / 10
     whole, part = when.astype(int), when % 1
-    pulses = np.bincount(whole, tall * (1 - part), len(f0))
-    return pulses + np.bincount(whole + 1, tall * part, len(f0))
+    early = np.bincount(whole, tall * (1 - part), len(f0))
+    late = np.bincount(whole + 1, tall * part, len(f0))
+    return (early + late).astype(np.float64)
 
 
 def _envelope(formants: Array, tilt: float) -> Array:
@@ -482,23 +484,23 @@ class Face:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Face:
-        dark = rng.uniform(0.25, 0.7)
+        dark = rng.uniform(0.25, 0.65)
         skin = np.array([175, 200, 236]) * (1 - dark) + np.array([78, 108, 155]) * dark
-        hair = np.array([[20, 22, 28], [30, 45, 70], [60, 100, 140], [105, 105, 110]], float)
+        hair = np.array([[20, 22, 28], [26, 34, 48], [34, 50, 70], [50, 50, 54]], float)
         return cls(
             skin=skin + rng.normal(0, 6, 3),
-            hair=hair[rng.integers(4)] * (1 - 0.45 * dark) + rng.normal(0, 6, 3),
-            iris=rng.uniform(20, 90, 3),
+            hair=hair[rng.integers(4)] + rng.normal(0, 3, 3),
+            iris=rng.uniform(20, 70, 3),
             lips=skin * np.array([0.62, 0.55, 0.85]) + rng.normal(0, 6, 3),
-            wall=rng.uniform(100, 160) + rng.normal(0, 12, 3),
+            wall=rng.uniform(115, 145) + rng.normal(0, 5, 3),
             rest=rng.normal(0, _REST),
             length=rng.uniform(1.2, 1.4),
             apart=rng.uniform(0.4, 0.46),
             brow=rng.uniform(0.05, 0.09),
             size=rng.uniform(0.29, 0.34),
             fringe=rng.uniform(0, 1),
-            light=rng.normal(0, 0.1, 2),
-            grain=rng.uniform(2, 7),
+            light=rng.normal(0, 0.08, 2),
+            grain=rng.uniform(2, 6),
         )
 
 
@@ -511,8 +513,8 @@ def film(
     """
     count = max(round(len(opening) * HOP / SAMPLE_RATE * FRAME_RATE), 3)
     through = np.arange(count) / (count - 1)
-    apex, strength = rng.uniform(0.35, 0.65), rng.uniform(0.5, 1.1)
-    course = np.interp(through, [0, apex, 1], [rng.uniform(0.1, 0.4), 1, rng.uniform(0.4, 0.8)])
+    apex, strength = rng.uniform(0.35, 0.65), rng.uniform(0.7, 1.1)
+    course = np.interp(through, [0, apex, 1], [rng.uniform(0.3, 0.6), 1, rng.uniform(0.5, 0.9)])
     expressions = (
         np.outer(course * strength, _EXPRESSION[emotion])
         + face.rest
@@ -522,7 +524,7 @@ def film(
     talk = np.interp(through * (len(opening) - 1), np.arange(len(opening)), opening)
     expressions[:, 6] += 0.07 * talk
     where = rng.normal(0, 0.03, 2) + rng.normal(0, 0.004, (count, 2)).cumsum(axis=0)
-    roll = rng.normal(0, 0.06) + rng.normal(0, 0.01, count).cumsum()
+    roll = rng.normal(0, 0.045) + rng.normal(0, 0.01, count).cumsum()
     size = face.size * np.exp(rng.normal(0, 0.05))
     blink = int(rng.integers(count)) if rng.random() < 0.3 else -1
     light = _light(face, rng)
@@ -542,7 +544,8 @@ def _light(face: Face, rng: np.random.Generator) -> Array:
     across = np.linspace(-1, 1, SIZE)
     x, y = face.light + rng.normal(0, 0.03, 2)
     lamp = 1 + x * across[None, :] + y * across[:, None]
-    return (np.clip(lamp, 0.35, 1.6) * rng.uniform(0.9, 1.1))[:, :, None]
+    light: Array = np.clip(lamp, 0.35, 1.6)[:, :, None] * rng.uniform(0.9, 1.1)
+    return light
 
 
 @dataclasses.dataclass(frozen=True)
@@ -558,7 +561,8 @@ class _Place:
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         turned = points @ np.array([[cos, sin], [-sin, cos]])
         centre = np.array([0.5, 0.52]) + self.where
-        return np.round((turned * self.size + centre) * SIZE * _SCALE * 16).astype(np.int32)
+        pixels = (turned * self.size + centre) * SIZE * _SCALE
+        return np.asarray(np.round(pixels * 16), np.int32)
 
 
 def _oval(x: float, y: float, wide: float, high: float) -> Array:
@@ -612,7 +616,9 @@ def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]
         fill(_oval(s * 0.1, 0.33 - 0.05 * wrinkle, 0.045, 0.025), 0.4)
         if wrinkle > 0.15:
             fold = _curve([0.16, 0.12], [0.26, 0.24], [0.3, 0.45]) * [s, 1]
-            fill(np.vstack([fold, (fold + np.array([0.035 * wrinkle, 0]))[::-1]]), 1 - 0.3 * wrinkle)
+            fill(
+                np.vstack([fold, (fold + np.array([0.035 * wrinkle, 0]))[::-1]]), 1 - 0.3 * wrinkle
+            )
     _mouth(fill, face, (corner, opening, width, lip))
     blur(0.45)
     return picture
@@ -623,10 +629,10 @@ Fill = Callable[[Array, "Colour | float"], None]
 
 def _eye(fill: Fill, face: Face, side: int, eye: float, lower: float) -> None:
     """One eye: `eye` opens it, `lower` raises its lower lid."""
-    high = 0.115 * max(1 + eye, 0.12)
-    low = 0.085 * max(1 + 0.5 * eye - 0.7 * lower, 0.15)
+    high = 0.13 * max(1 + eye, 0.12)
+    low = 0.095 * max(1 + 0.5 * eye - 0.7 * lower, 0.15)
     x = side * face.apart
-    left, right = [x - 0.2, -0.17], [x + 0.2, -0.17]
+    left, right = [x - 0.22, -0.17], [x + 0.22, -0.17]
     upper = _curve(left, [x, -0.17 - 2 * high], right)
     under = _curve(right, [x, -0.17 + 2 * low], left)
     rim = np.array([[0, 0.035]])
@@ -642,7 +648,7 @@ def _eye(fill: Fill, face: Face, side: int, eye: float, lower: float) -> None:
 
 def _mouth(fill: Fill, face: Face, shape: tuple[float, float, float, float]) -> None:
     corner, opening, width, lip = shape
-    half = 0.34 + width
+    half = 0.38 + width
     gap = max(opening, 0.0)
     y = 0.68
     left, right = [-half, y - corner], [half, y - corner]

@@ -5,7 +5,6 @@ Where one file of many is bad, it is listed and passed over.
 
 from __future__ import annotations
 
-import csv
 import shutil
 import wave
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import corpora
 from tests.commands.conftest import Run
 
 FDAN = ("-m", "fdan")
@@ -167,24 +167,7 @@ def test_all_files_bad(run: Run, corpus: Path, tmp_path: Path) -> None:
 
 def test_csv_rows_without_a_file(run: Run, corpus: Path, tmp_path: Path) -> None:
     """MELD's tables list clips that are not there: listed, and passed over."""
-    root = tmp_path / "MELD"
-    films = sorted((corpus / "VisualData").rglob("*.avi"))
-    tables = {"train": "train_splits", "dev": "dev_splits_complete"}
-    tables["test"] = "output_repeated_splits_test"
-    words = {"a": "anger", "d": "disgust", "f": "fear", "h": "joy"}
-    words |= {"n": "neutral", "sa": "sadness", "su": "surprise"}
-    for part, folder in tables.items():
-        (root / folder).mkdir(parents=True)
-        with (root / f"{part}_sent_emo.csv").open("w", newline="") as table:
-            rows = csv.writer(table)
-            rows.writerow(
-                ["Sr No.", "Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID"]
-            )
-            for number, film in enumerate(films):
-                emotion = words[film.stem.rstrip("0123456789")]
-                rows.writerow([number, "Hi", film.parent.name, emotion, number, 0])
-                if number:
-                    shutil.copy(film, root / folder / f"dia{number}_utt0.mp4")
+    root = corpora.meld(corpus, tmp_path / "MELD", missing=1)
     done = run(
         *FDAN, "prepare", "--visual", f"meld:{root}", "--acoustic", f"demo:{corpus}", *SMALL[:4]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -100,3 +101,10 @@ def image_data() -> Callable[..., TrainingData]:
 @pytest.fixture(scope="session")
 def run_of() -> Callable[..., RunConfig]:
     return _run_of
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """These tensors are small: threads that wait for each other cost more than they bring."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -126,7 +126,7 @@ def test_weights_that_do_not_fit_name_the_first_difference(
 
 def test_weights_of_another_network(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="do not fit resnet50: 'layer1.0.conv1.weight'"):
+    with pytest.raises(WeightsError, match=r"do not fit resnet50: 'layer1\.0\.conv1\.weight'"):
         build_backbone(find_weights("resnet50", str(tmp_path / "w.pth")))
 
 

@@ -211,6 +211,13 @@ def test_samples_that_all_coincide_are_no_trouble(dtype: torch.dtype) -> None:
     assert torch.isfinite(grad_v).all() and torch.isfinite(grad_a).all()
 
 
+def test_rounding_never_makes_a_distance_negative() -> None:
+    # The same samples on both sides, and a bandwidth below their distances' rounding errors.
+    z, y = (100 * sample(8, 40, 1, 64)[0]).float(), torch.arange(40) % CLASSES
+    found = lmmd(z, z.clone(), y, y, CLASSES, KernelConfig(kernels=1, bandwidth=1e-6))
+    assert 0 <= float(found) <= 4  # four means of kernels, each at most 1
+
+
 def test_float32_far_from_the_origin() -> None:
     # Distances of about 1 between points 1000 away: a Gram form about the origin has none left.
     z_v, z_a, y_v, y_a = sample(6)

@@ -238,6 +238,19 @@ def test_frame_counts_that_lie(lie: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(brightness(tmp_path / "liar.avi"), positions(60, 3), atol=1)
 
 
+def test_frames_that_do_not_decode_are_not_counted(tmp_path: Path) -> None:
+    write_avi(tmp_path / "a.avi", 60)
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    at = data.index(b"movi") + 4
+    for index in range(60):
+        size = struct.unpack_from("<I", data, at + 4)[0]
+        if index >= 30:
+            data[at + 8 : at + 8 + size] = bytes(size)
+        at += 8 + size + size % 2
+    (tmp_path / "damaged.avi").write_bytes(data)
+    np.testing.assert_allclose(brightness(tmp_path / "damaged.avi"), positions(30, 3), atol=1)
+
+
 @pytest.mark.parametrize("content", [b"nonsense" * 100, "header", "sound"])
 def test_useless_video(content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / "a.avi"

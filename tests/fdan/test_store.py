@@ -387,7 +387,7 @@ def test_pickling_passes_the_folder_on(ready: Store) -> None:
     assert pickle.loads(data).fingerprint == ready.fingerprint
 
 
-@pytest.mark.parametrize("harm", ["short", "long", "gone", "manifest", "labels", "format"])
+@pytest.mark.parametrize("harm", ["short", "long", "gone", "manifest", "labels", "shape", "format"])
 def test_damage_is_noticed(harm: str, ready: Store) -> None:
     images, manifest = ready.folder / "images.npy", ready.folder / "manifest.json"
     content = json.loads(manifest.read_text())
@@ -402,6 +402,8 @@ def test_damage_is_noticed(harm: str, ready: Store) -> None:
     elif harm == "labels":
         content["samples"]["speakers"].pop()
         manifest.write_text(json.dumps(content))
+    elif harm == "shape":
+        manifest.write_text(json.dumps({**content, "shape": [14, 8, 32, 3]}))
     else:
         manifest.write_text(json.dumps({**content, "format": 0}))
     with pytest.raises(DataError, match="prepare again") as error:

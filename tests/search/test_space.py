@@ -1,4 +1,4 @@
-"""Spaces as data: shipped ones, conditions, pinned settings, grids, and what is wrong with a file."""
+"""Spaces as data: shipped ones, conditions, pinned settings, grids, what is wrong with a file."""
 
 from __future__ import annotations
 

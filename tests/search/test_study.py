@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -36,14 +37,14 @@ BASE = Identity({"lr": "0 .. 1"}, "a" * 64, {"protocol": "speaker"}, {"epochs": 
             Identity({"lr": "0 .. 2"}, BASE.data, BASE.split, BASE.fixed, 0),
             "space (lr: 0 .. 1, now",
         ),
-        (Identity(BASE.space, "b" * 64, BASE.split, BASE.fixed, 0), "other data"),
+        (replace(BASE, data="b" * 64), "other data"),
         (
             Identity(BASE.space, BASE.data, {"protocol": "paper"}, BASE.fixed, 0),
             "protocol: speaker",
         ),
-        (Identity(BASE.space, BASE.data, BASE.split, {"epochs": 8}, 0), "epochs: 9, now 8"),
-        (Identity(BASE.space, BASE.data, BASE.split, {}, 0), "epochs is gone"),
-        (Identity(BASE.space, BASE.data, BASE.split, BASE.fixed, 1), "seed 0, now 1"),
+        (replace(BASE, fixed={"epochs": 8}), "epochs: 9, now 8"),
+        (replace(BASE, fixed={}), "epochs is gone"),
+        (replace(BASE, seed=1), "seed 0, now 1"),
     ],
 )
 @pytest.mark.parametrize("url", [None, "sqlite:///{}/study.db"])
@@ -100,7 +101,7 @@ def test_best_is_the_highest_complete_trial(make_study: MakeStudy) -> None:
     [
         ("mysql://me@host/db", "expected sqlite"),
         ("sqlite:////no/such/folder/study.db", "cannot be opened"),
-        ("postgresql://me:secret@127.0.0.1:1/db", "cannot be opened"),
+        ("postgresql://me:secret@127.0.0.1:1/db", "--storage postgresql://me:***@"),
     ],
 )
 def test_a_storage_that_cannot_be_opened(url: str, words: str, tmp_path: Path) -> None:

@@ -1,0 +1,168 @@
+"""Every command of the README, in its order, in one folder, as a newcomer types it.
+
+Only sizes are cut down, by options put behind the README's own; the corpora are small ones in the
+published layouts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from tests.commands import corpora
+from tests.commands.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.strip().splitlines()
+]
+SMALL = ["--spectrogram-size", "32", "--face-size", "32"]
+SHORT = ["--epochs", "2", *SMALL, "--backbone", "resnet18", "--tuning", "frozen"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("newcomer")
+
+
+@pytest.fixture(scope="module")
+def data(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the README's paths stand for."""
+    root = tmp_path_factory.mktemp("data")
+    weights = root / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), weights)
+    return {
+        "/data/SAVEE": str(corpus),
+        "/data/MELD": str(corpora.meld(corpus, root / "MELD")),
+        "/data/RAVDESS": str(corpora.ravdess(corpus, root / "RAVDESS")),
+        "/data/FER2013/train": str(corpora.fer2013(corpus, root / "FER2013")),
+        "/data/resnet18.pth": str(weights),
+    }
+
+
+def shrunk(words: list[str], home: Path) -> list[str]:
+    """The command with options that make it small behind its own."""
+    if words[:2] == ["make", "search"]:
+        arguments = ["--trials", "2", "--runs", str(home / "runs"), *SHORT]
+        # The environment is there: it runs this test.
+        return [
+            "make",
+            "-C",
+            str(ROOT),
+            "-o",
+            ".venv/ready",
+            "search",
+            f"SEARCH_ARGS={shlex.join(arguments)}",
+        ]
+    if words[:2] == ["make", "test"]:
+        return ["make", "-C", str(ROOT), "-n", "-o", ".venv/ready", "test"]
+    if words[:2] == ["python", "search/run.py"]:
+        weights = [] if "--weights" in words else ["--weights", "none"]
+        return [
+            sys.executable,
+            str(ROOT / "search/run.py"),
+            *words[2:],
+            "--trials",
+            "2",
+            *SHORT,
+            *weights,
+        ]
+    if words[:4] == ["python", "-m", "fdan", "prepare"]:
+        return [sys.executable, *words[1:], *SMALL]
+    if words[:4] == ["python", "-m", "fdan", "train"]:
+        return [sys.executable, *words[1:], *SHORT, "--weights", "none"]
+    if words[0] == "python":
+        return [sys.executable, *words[1:]]
+    raise AssertionError(f"the README has a command that this test does not know: {words}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command: str, home: Path, data: dict[str, str]) -> None:
+    for path, there in data.items():
+        command = command.replace(path, there)
+    for name, modality in (("STORE_A", "acoustic"), ("STORE_V", "visual")):
+        if name in command:
+            command = command.replace(
+                name, str(next((home / "runs/stores").glob(f"demo-{modality}-*")))
+            )
+    words = shlex.split(command)
+    if words[0].endswith("mlflow"):
+        opens_the_ui(words, home)
+        return
+    done = subprocess.run(
+        shrunk(words, home),
+        cwd=home,
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip()
+
+
+def opens_the_ui(words: list[str], home: Path) -> None:
+    """The UI comes up on the database that the search wrote, and shows the study's experiment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    address = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [mlflow, *words[1:], "--port", str(port)],
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(address, timeout=5) as page:
+                    assert page.status == 200
+                break
+            except OSError:
+                assert server.poll() is None, "the MLflow UI ended by itself"
+                time.sleep(1)
+        else:
+            pytest.fail("the MLflow UI did not come up in two minutes")
+        wanted = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=fdan-search"
+        with urllib.request.urlopen(wanted, timeout=30) as answer:
+            assert b'"fdan-search"' in answer.read()
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_the_readme_shows_what_there_is() -> None:
+    """Each path of the folder tree exists, and `make test` runs style, types and tests."""
+    tree = README.partition("## Where things are")[2].partition("```text\n")[2].partition("```")[0]
+    top = ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        top = name if not line.startswith(" ") else top
+        path = ROOT / name if name == top else ROOT / top / name
+        assert path.exists(), f"the README's tree names {path}"
+    plan = subprocess.run(
+        ["make", "-C", str(ROOT), "-n", "-o", ".venv/ready", "test"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert all(tool in plan for tool in ("ruff check", "ruff format --check", "mypy", "pytest"))

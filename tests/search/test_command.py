@@ -1,0 +1,243 @@
+"""The command as a user starts it, and one whole search of a small demo corpus."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from fdan.arguments import settings_of, sources
+from fdan.checkpoint import Checkpoint
+from fdan.corpora import demo, read
+from fdan.listed import listed_task
+from fdan.media.pixels import default_settings
+from fdan.model_folder import read_model
+from search import command, plan, storage, study
+from search.arguments import parser, seconds
+from search.study import REASON
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "search" / "run.py"
+SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "3"]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return demo.generate(tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, workers=1)
+
+
+Resolve = Callable[..., plan.Plan]
+
+
+@pytest.fixture
+def resolve(tmp_path: Path) -> Resolve:
+    def run(*flags: str) -> plan.Plan:
+        return plan.resolve(parser().parse_args(["--runs", str(tmp_path / "runs"), *flags]))
+
+    return run
+
+
+def errors(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    """What a command line that is refused says on stderr."""
+    try:
+        code = command.main(list(flags))
+    except SystemExit as left:  # argparse's way out
+        code = left.code
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--trails", "4"], "did you mean '--trials'"),
+        (["--trials=0"], "--trials: '0': expected a whole number from 1"),
+        (["--sampler", "tpo"], "did you mean 'tpe'"),
+        (["--pruner", "medain"], "did you mean 'median'"),
+        (["--space", "papr"], "did you mean 'paper'"),
+        (["--space", "missing.toml"], "no such file"),
+        (["--backbone", "resnet19"], "did you mean 'resnet18'"),
+        (["--time-budget", "soon"], "such as 90s, 30m or 2h"),
+        (["--gpus-per-trial", "1.5"], "expected 0, a part of a GPU"),
+        (["--gpus-per-trial", "1", "--device", "cpu"], "contradict"),
+        (["--storage", "mysql://host/db"], "expected sqlite:///FILE"),
+        (["--study", "a/b"], "it names a folder"),
+        (["--task", "savee"], "expected CORPUS:FOLDER"),
+        (["--task", "savee:/x", "--visual", "savee:/x"], "--task names both"),
+        (["--acoustic", "savee:/x"], "give --visual"),
+        (["--task", "savee:/no/such/folder", "--dry-run"], "no such folder"),
+        (["--lr", "-1"], "lr = -1.0: must be greater than 0"),
+        (["--sampler", "grid"], "are continuous"),
+        (["--space", "paper", "--alpha", "1", "--decay", "0"], "nothing is left to search"),
+        (["sweep"], "'sweep'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    flags: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert words in errors(capsys, "--runs", str(tmp_path / "runs"), *flags)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    for flags in (["--device", "cuda"], ["--gpus-per-trial", "1"]):
+        assert "no usable GPU" in errors(capsys, "--runs", str(tmp_path / "runs"), *flags)
+
+
+def test_run_py_alone_elsewhere(tmp_path: Path) -> None:
+    """As `ray submit` copies it, beside files that would stand in the way of modules of ours and
+    of others."""
+    shutil.copy(RUN, tmp_path / "run.py")
+    for name in ("trial", "study", "search", "random", "optuna"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), "--dry-run", "--trials", "7"],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=200,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "7 trials of at most" in done.stdout
+
+
+def test_help_has_groups_defaults_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for part in ("study:", "search:", "resources:", "data:", "model:", "training:", "examples:"):
+        assert f"\n{part}" in text
+    for part in ("(default: 20)", "[Hz]", "drawn at random", "30m", "python search/run.py"):
+        assert part in text
+
+
+def test_dry_run_plans_and_starts_nothing(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", "--lr", "0.02", "--dry-run"]
+    assert command.main([*flags, "--trials", "7", "--epochs", "12", "--time-budget", "90m"]) == 0
+    out = capsys.readouterr().out
+    assert "7 trials of at most 12 epochs (84 epochs at most)" in out
+    assert "for at most 1h30m" in out
+    assert "at epochs 2, 6 of 12" in out
+    for part in ("visual train", "acoustic train", "acoustic validation", "acoustic test"):
+        assert part in out
+    assert any(line.split()[:2] == ["lr", "0.02"] for line in out.splitlines())
+    assert not runs.exists()
+
+
+def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:
+    arguments = parser().parse_args(["--runs", str(tmp_path)])
+    prepared = {modality: default_settings(modality) for modality in ("acoustic", "visual")}
+    task = listed_task(sources(arguments), prepared, absent_demo=sources(arguments)[0].path)
+    settings = demo.DemoSettings()
+    count = settings.speakers * settings.takes * 7
+    assert len(task.samples("acoustic")) == count
+    assert len(task.samples("visual")) == 3 * count
+    # The listing that the generator's own files give, for a corpus of another size.
+    small = demo.DemoSettings(speakers=4, takes=1)
+    for source in sources(parser().parse_args(["--task", f"demo:{corpus}"])):
+        rows = read(source).rows
+        assert len(rows) == small.speakers * small.takes * 7
+        samples = task.samples(source.modality)
+        listed = list(zip(samples.utterances, samples.speakers, strict=True))
+        # Same order: what both hold comes in the same sequence.
+        mine = [(row.utterance, row.speaker) for row in rows]
+        assert [pair for pair in dict.fromkeys(listed) if pair in mine] == mine
+
+
+def test_flags_pin_dimensions_and_presets_follow_the_task(resolve: Resolve) -> None:
+    here = resolve("--lr", "0.02")
+    assert "lr" not in here.space.names
+    assert here.fixed["lr"] == 0.02
+    assert {"alpha", "decay", "layers"} <= set(here.space.names)
+    assert here.settings.preset == "demo"
+    assert (here.fixed["tuning"], here.fixed["weights"]) == ("frozen", "none")
+    elsewhere = resolve("--task", "savee:/data", "--device", "cpu")
+    assert elsewhere.settings.preset == "cpu"
+    assert (elsewhere.fixed["tuning"], elsewhere.fixed["backbone"]) == ("frozen", "resnet34")
+    arguments = parser().parse_args(["--task", "savee:/data"])
+    on_gpu = settings_of(arguments, gpu=True)
+    assert (on_gpu.preset, on_gpu.values["tuning"]) == ("gpu", "full")
+    assert on_gpu.values["spectrogram_size"] == 224
+
+
+def test_a_grid_ends_with_its_combinations(resolve: Resolve) -> None:
+    assert resolve("--space", "paper", "--sampler", "grid").trials == 6
+    assert resolve("--space", "paper", "--sampler", "grid", "--trials", "4").trials == 4
+
+
+def test_times() -> None:
+    assert (seconds("90s"), seconds("1h30m"), seconds("2d")) == (90, 5400, 172800)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_whole_search(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prepared, searched, continued, extended, refused."""
+    runs = tmp_path / "runs"
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "whole"]
+    flags += ["--pruner", "halving", "--seed", "3"]
+    assert command.main([*flags, "--trials", "4"]) == 0
+    out, err = capsys.readouterr()
+    opened = optuna.load_study(
+        study_name="whole", storage=storage.open_storage(None, runs / "whole")
+    )
+    trials = opened.trials
+    assert len(trials) == 4
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    best = study.best(opened)
+    assert best is not None
+    assert f"best trial {best.number}: validation UAR {best.value:.4f}" in out
+    assert f"ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}" in out
+    assert "http://127.0.0.1:5000" in out
+    assert "4/4 trials" in err
+
+    folder = runs / "whole"
+    kept = {p.parent.name for p in folder.glob("trials/*/checkpoint")}
+    assert kept == {f"{best.number:04d}"}
+    checkpoint = Checkpoint.load(folder / "trials" / f"{best.number:04d}" / "checkpoint")
+    assert checkpoint.epoch == 3
+    assert checkpoint.value == best.value
+    assert read_model(folder / "best").facts["trial"] == best.number
+    table = list(csv.DictReader((folder / "figures" / "trials.csv").open()))
+    assert [row["state"] for row in table] == [trial.state.name for trial in trials]
+    assert [row["reason"] for row in table] == [trial.user_attrs[REASON] for trial in trials]
+
+    assert command.main([*flags, "--trials", "4"]) == 0
+    assert "has its 4 trials already" in capsys.readouterr().err
+    assert command.main([*flags, "--trials", "5"]) == 0
+    assert len(opened.trials) == 5
+    capsys.readouterr()
+    line = errors(capsys, *flags, "--lr", "0.01")
+    assert "study 'whole' exists with another space (lr is gone)" in line
+    line = errors(capsys, *flags, "--protocol", "paper")
+    assert "another split (protocol: speaker, now paper)" in line
+    assert len(opened.trials) == 5
+
+
+def test_weights_that_do_not_fit_end_it_in_a_line(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"nothing")
+    flags = ["--runs", str(tmp_path), "--task", f"demo:{corpus}", *SMALL]
+    assert "weights" in errors(capsys, *flags, "--weights", str(weights))
+    assert not (tmp_path / "demo").exists()
