@@ -17,11 +17,9 @@ from typing import Any, Final, NoReturn
 from fdan.config import Config, add_options, given
 from fdan.corpora import STORE, Source, parse_source
 from fdan.errors import ConfigError, FdanError, unknown
-from fdan.lmmd import KernelConfig
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.model import ModelConfig
-from fdan.run_config import TrainConfig
+from fdan.run_config import KernelConfig, ModelConfig, TrainConfig
 from fdan.split import Split, SplitConfig, split
 from fdan.store import Progress, Store, Tell, prepare
 from fdan.task import Task

@@ -12,26 +12,30 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from filelock import FileLock
 from torch import Tensor, nn
 
 from fdan import runtime
 from fdan.errors import WeightsError
 
-# Features after global average pooling.
-FEATURES: Final = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vgg16": 512, "vgg19": 512}
-
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _CLASSIFIER: Final = ("fc.", "classifier.")
 _DOWNLOAD_TIMEOUT: Final = 20.0  # seconds without an answer
 _NO_WEIGHTS_SEED: Final = 0
+
+
+def _torchvision() -> Any:
+    """Its models. Imported where a network is built: that takes seconds, for the compiler that
+    torchvision brings along, and a trial on frozen features never needs it."""
+    import torchvision.models
+
+    return torchvision.models
 
 
 class Backbone(nn.Module):
@@ -48,7 +52,7 @@ class Backbone(nn.Module):
         # On the CPU even where the weights are built without storage: nothing loads these two.
         for constant, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
             self.register_buffer(constant, torch.tensor(values, device="cpu"), persistent=False)
-        self.body: nn.Module = torchvision.models.get_model(name, weights=None)
+        self.body: nn.Module = _torchvision().get_model(name, weights=None)
         if name.startswith("resnet"):
             self.body.fc = nn.Identity()
         else:
@@ -155,7 +159,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _imagenet(backbone: str) -> Path:
     """Torchvision's ImageNet weights (the first edition, of the paper's time), in torch's cache."""
-    url: str = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1.url
+    url: str = _torchvision().get_model_weights(backbone).IMAGENET1K_V1.url
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / url.rsplit("/", 1)[1]
     if file.is_file():

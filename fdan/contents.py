@@ -47,7 +47,7 @@ class ContentCache:
                 content, entry = found
                 contents.append(content)
                 if entry:
-                    fresh[os.path.abspath(path)] = entry
+                    fresh[str(path.absolute())] = entry
                 progress(done + 1)
         if fresh:
             self._save(fresh)
@@ -58,7 +58,7 @@ class ContentCache:
             stat = path.stat()
             if not S_ISREG(stat.st_mode):  # a pipe would be read for ever
                 return Content(problem="is not a regular file"), None
-            known = self._known.get(os.path.abspath(path))
+            known = self._known.get(str(path.absolute()))
             if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
                 return Content(str(known[2])), None
             with path.open("rb") as file:

@@ -18,7 +18,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from fdan.backbones import FEATURES, Weights, build_backbone
+from fdan.backbones import Weights, build_backbone
+from fdan.run_config import FEATURES
 
 _IMAGES_AT_ONCE = 64
 

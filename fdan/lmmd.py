@@ -5,28 +5,10 @@ Shapes: V visual samples, A acoustic samples, N = V + A, D features, C classes, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from fdan.config import Config, option
-
-
-@dataclass(frozen=True)
-class KernelConfig(Config):
-    """The kernel of Eq. 8: a sum of Gaussians exp(-d^2 / b_k), which the paper leaves open.
-
-    Bandwidths are b_k = base * scale * ratio ** (k - kernels // 2) for k = 0 .. kernels - 1. The
-    defaults are those of DSAN (Zhu et al. 2020), which the authors' released code uses.
-    """
-
-    kernels: int = option(5, "Gaussians in the LMMD's kernel", low=1, high=64)
-    ratio: float = option(2.0, "ratio of neighbouring bandwidths", low=1.0, high=100.0)
-    scale: float = option(1.0, "factor on all bandwidths", above=0.0)
-    bandwidth: float | None = option(
-        None, "fixed base bandwidth; none: each batch's mean squared distance", above=0.0
-    )
+from fdan.run_config import KernelConfig
 
 
 def lmmd(

@@ -7,7 +7,6 @@ D width, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,41 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fdan.attention import CrossAttention
-from fdan.backbones import FEATURES
-from fdan.config import Config, option
 from fdan.emotions import EMOTIONS
-from fdan.errors import ConfigError
-from fdan.lmmd import KernelConfig, lmmd
+from fdan.lmmd import lmmd
+from fdan.run_config import FEATURES, KernelConfig, ModelConfig
 
 CLASSES = len(EMOTIONS)
 MODALITIES = ("visual", "acoustic")
-
-
-@dataclass(frozen=True)
-class ModelConfig(Config):
-    """The network. Backbone and its fine-tuning are the paper's; the bottleneck's width and the
-    shared classifier come from the authors' released code, the paper being silent on them."""
-
-    backbone: str = option("resnet34", "torchvision network", choices=tuple(FEATURES))
-    weights: str = option("imagenet", "what it starts from: imagenet, none, or a state dict's file")
-    tuning: str = option(
-        "full", "train all of it, or keep the backbones frozen", choices=("full", "frozen")
-    )
-    width: int = option(256, "features after the bottleneck (d)", low=1)
-    layers: int = option(1, "cross-attention layers; 0 is FDAN_1", low=0, high=16)
-    heads: int = option(1, "attention heads; must divide the width", low=1)
-    ffn: int = option(2, "feed-forward network's hidden width, in widths", low=1, high=16)
-    context: str = option(
-        "bank",
-        "what speech attends to when tested: training faces, or nothing",
-        choices=("bank", "none"),
-    )
-    bank: int = option(8, "training samples of each class and modality in the bank", low=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width % self.heads:
-            raise ConfigError(f"heads = {self.heads} does not divide width = {self.width}")
 
 
 class Standardise(nn.Module):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fdan.corpora.listing import files_below, suffixes
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
-from fdan.model_folder import SpeechModel
+
+if TYPE_CHECKING:
+    from fdan.model_folder import SpeechModel
 
 
 @dataclass(frozen=True)

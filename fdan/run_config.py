@@ -1,16 +1,63 @@
-"""Everything that decides a training run, apart from its data: one flat set of names."""
+"""Everything that decides a training run, apart from its data: one flat set of names.
+
+Read by command lines, so nothing here imports torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fdan.config import Config, option
 from fdan.errors import ConfigError, unknown
-from fdan.lmmd import KernelConfig
-from fdan.model import ModelConfig
+
+# Backbones, and their features after global average pooling.
+FEATURES: Final = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vgg16": 512, "vgg19": 512}
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The network. Backbone and its fine-tuning are the paper's; the bottleneck's width and the
+    shared classifier come from the authors' released code, the paper being silent on them."""
+
+    backbone: str = option("resnet34", "torchvision network", choices=tuple(FEATURES))
+    weights: str = option("imagenet", "what it starts from: imagenet, none, or a state dict's file")
+    tuning: str = option(
+        "full", "train all of it, or keep the backbones frozen", choices=("full", "frozen")
+    )
+    width: int = option(256, "features after the bottleneck (d)", low=1)
+    layers: int = option(1, "cross-attention layers; 0 is FDAN_1", low=0, high=16)
+    heads: int = option(1, "attention heads; must divide the width", low=1)
+    ffn: int = option(2, "feed-forward network's hidden width, in widths", low=1, high=16)
+    context: str = option(
+        "bank",
+        "what speech attends to when tested: training faces, or nothing",
+        choices=("bank", "none"),
+    )
+    bank: int = option(8, "training samples of each class and modality in the bank", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ConfigError(f"heads = {self.heads} does not divide width = {self.width}")
+
+
+@dataclass(frozen=True)
+class KernelConfig(Config):
+    """The kernel of Eq. 8: a sum of Gaussians exp(-d^2 / b_k), which the paper leaves open.
+
+    Bandwidths are b_k = base * scale * ratio ** (k - kernels // 2) for k = 0 .. kernels - 1. The
+    defaults are those of DSAN (Zhu et al. 2020), which the authors' released code uses.
+    """
+
+    kernels: int = option(5, "Gaussians in the LMMD's kernel", low=1, high=64)
+    ratio: float = option(2.0, "ratio of neighbouring bandwidths", low=1.0, high=100.0)
+    scale: float = option(1.0, "factor on all bandwidths", above=0.0)
+    bandwidth: float | None = option(
+        None, "fixed base bandwidth; none: each batch's mean squared distance", above=0.0
+    )
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fdan.backbones import FEATURES, Weights, find_weights
+from fdan.backbones import Weights, find_weights
 from fdan.batches import Ints
 from fdan.errors import DataError
 from fdan.features import Progress, features_of, tensor_of
-from fdan.model import ModelConfig
-from fdan.run_config import RunConfig
+from fdan.run_config import FEATURES, ModelConfig, RunConfig
 
 if TYPE_CHECKING:
     from fdan.split import Split

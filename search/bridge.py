@@ -140,10 +140,16 @@ class Bridge:
 
     def close_all(self, reason: str, *, keep: bool = False) -> None:
         """End what still runs: FAIL, or with `keep` PRUNED where there are values to keep."""
+        trouble: Exception | None = None
         for number in self.live:
             live = self._live[number]
             if keep and live.reports and live.verdict is None:
                 epoch = live.reports[-1].epoch
                 live.verdict = (TrialState.PRUNED, f"epoch {epoch}: {reason}")
             self.condemn(number, reason)
-            self.close(number)
+            try:
+                self.close(number)
+            except Exception as error:  # a listener's full disk must not leave others RUNNING
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble

@@ -22,8 +22,8 @@ from ray import tune
 from fdan.errors import DeviceError, FdanError
 from search import trial
 from search.bridge import Bridge
-from search.scheduler import OptunaScheduler, Stopped
-from search.searcher import OptunaSearcher
+from search.scheduler import OptunaScheduler
+from search.searcher import OptunaSearcher, Stopped
 
 
 class DriverError(FdanError):
@@ -191,8 +191,10 @@ def run(
             ),
         ).fit()
         left_over = "ended without a word"
-    except Stopped:
-        left_over = stop.reason
+    except Stopped as stopped:
+        left_over = stop.reason or "the driver failed"
+        if isinstance(stopped.__cause__, FdanError):
+            raise stopped.__cause__ from None
     except KeyboardInterrupt:
         stop.request("stopped by the user", 130)
         left_over = stop.reason

@@ -192,16 +192,13 @@ class Progress:
             rows = list(state.running.values())
             rows += state.ended[::-1][: max(0, _SHOWN - len(rows))]
             head = Text(f"study {state.name}: {state.headline(now)}", style="bold")
-            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-            for title, side in (
-                ("trial", "right"),
-                ("state", "left"),
-                ("epoch", "right"),
-                ("value", "right"),
-                ("time", "right"),
-            ):
-                table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]
-            table.add_column("settings, or why it ended", overflow="ellipsis", no_wrap=True)
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+            for title, width in (("trial", 5), ("state", 8), ("epoch", 7), ("value", 5)):
+                table.add_column(title, min_width=width, no_wrap=True)
+            table.add_column("time", min_width=6, no_wrap=True)
+            table.add_column(
+                "settings, or why it ended", ratio=1, overflow="ellipsis", no_wrap=True
+            )
             for row in rows:
                 took = now - row.began if row.state == "RUNNING" else row.took
                 best = state.best is not None and state.best[0] == row.number

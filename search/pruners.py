@@ -79,8 +79,8 @@ def rungs(name: str, epochs: int) -> str:
 def reason(name: str, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> str:
     """Why `trial` was pruned at its last report, as far as the pruner lets one see.
 
-    Optuna's pruners answer yes or no. The median is computed again from the same trials; of a rung
-    one knows who reached that epoch, not which of them shared the bracket.
+    Optuna's pruners answer yes or no. The median and the rung are computed again from the same
+    trials; which trials share a bracket, hyperband keeps to itself.
     """
     epoch = trial.last_step
     assert epoch is not None, "a pruned trial has reported"
@@ -99,14 +99,16 @@ def reason(name: str, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> str:
             f"epoch {epoch}: {shown} below the median {statistics.median(rivals):.3f} "
             f"of {len(rivals)} trials"
         )
+    text = f"epoch {epoch}: value {value:.3f} not in the best {_fraction()}"
+    if name == "hyperband":
+        return f"{text} of its bracket (hyperband)"
     reached = [
         other.intermediate_values[epoch]
         for other in others
         if other.number != trial.number and epoch in other.intermediate_values
     ]
     better = sum(rival > value for rival in reached)
-    text = f"epoch {epoch}: value {value:.3f} not in the best {_fraction()} of its rung ({name})"
-    return f"{text}, {better} of {len(reached)} others were better there" if reached else text
+    return f"{text} of its rung, where {better} of {len(reached)} others were better (halving)"
 
 
 def _fraction() -> str:

@@ -10,15 +10,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.bridge import Bridge
 from search.report import FAILED, REPORT, Report
-from search.searcher import Shell
-
-
-class Stopped(BaseException):
-    """Leaves Tune's loop at once.
-
-    Tune's own way out waits up to 15 s for the epochs under way, which nobody will read. Not an
-    Exception, so that Tune does not take it for a failure and tidy up in the same slow way.
-    """
+from search.searcher import Shell, Stopped, leaving
 
 
 class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -29,14 +21,14 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     before it reaches a scheduler, so each epoch comes here once.
     """
 
-    def __init__(self, bridge: Bridge, stopped: Callable[[], bool]) -> None:
-        """`stopped()` is asked several times a second; once true, Tune's loop ends by Stopped."""
+    def __init__(self, bridge: Bridge, due: Callable[[], bool]) -> None:
+        """`due()` is asked several times a second; once true, Tune's loop ends by Stopped."""
         super().__init__()
         self._bridge = bridge
-        self._stopped = stopped
+        self._due = due
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        if self._stopped():
+        if self._due():
             raise Stopped
         return super().choose_trial_to_run(tune_controller)
 
@@ -48,7 +40,8 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         else:
             report = result.get(REPORT)
             assert isinstance(report, Report), f"trial {number} reported {sorted(result)}"
-            stop = self._bridge.report(number, report)
+            with leaving():
+                stop = self._bridge.report(number, report)
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
 

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from fdan.errors import FdanError
 from search.bridge import Bridge
+
+
+class Stopped(BaseException):
+    """Leaves Tune's loop at once.
+
+    Tune's own way out waits up to 15 s for the epochs under way, which nobody will read. Not an
+    Exception, so that Tune does not take it for a failure and tidy up in the same slow way.
+    """
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Tune would bury an error that a user can mend (a full disk, say) in a traceback of its own;
+    it travels as the cause of Stopped instead."""
+    try:
+        yield
+    except FdanError as error:
+        raise Stopped from error
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
@@ -33,7 +54,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if self._left <= 0:
             finished: str = Searcher.FINISHED
             return finished
-        number, params = self._bridge.ask()
+        with leaving():
+            number, params = self._bridge.ask()
         self._left -= 1
         self._numbers[trial_id] = number
         return {"number": number, "params": dict(params)}
@@ -46,7 +68,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             return
         if error:  # the scheduler saw the error itself and gave a better reason
             self._bridge.condemn(number, "the worker failed")
-        self._bridge.close(number)
+        with leaving():
+            self._bridge.close(number)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         pass

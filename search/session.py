@@ -168,6 +168,11 @@ def _run(
         with driver.cluster(resolved.address, folder, cpus):
             state.at_once = driver.concurrent(at_least, resolved.each, left)
             progress.note(f"{state.at_once} trials at once; the first ones are starting")
+            if state.at_once > samplers.STARTUP and resolved.arguments.sampler in ("tpe", "gp"):
+                progress.say(
+                    f"{state.at_once} trials at once: as many are drawn at random before"
+                    f" {resolved.arguments.sampler} has results to learn from"
+                )
             driver.run(
                 bridge,
                 trial.trainer(work),
@@ -232,8 +237,11 @@ def _end_abandoned_runs(opened: optuna.Study, tracker: Tracker) -> None:
     """MLflow's runs of trials that a driver left behind get Optuna's state."""
     trials = opened.get_trials(deepcopy=False)
     for number in sorted(tracker.open_trials):
-        reason = trials[number].user_attrs.get(study.REASON, "")
-        tracker.close_trial(number, trials[number].state.name, reason)
+        if number < len(trials) and trials[number].state.is_finished():
+            reason = trials[number].user_attrs.get(study.REASON, "")
+            tracker.close_trial(number, trials[number].state.name, reason)
+        else:
+            tracker.close_trial(number, "FAIL", "not in Optuna's storage")
 
 
 def _parameters(resolved: Plan, task: Task) -> dict[str, Any]:

@@ -111,7 +111,9 @@ def end_abandoned(study: optuna.Study) -> None:
     Called by the one driver of the study, before it starts trials of its own.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study._storage.set_trial_user_attr(trial._trial_id, REASON, "left by a driver that died")
+        optuna.trial.Trial(study, trial._trial_id).set_user_attr(
+            REASON, "left by a driver that died"
+        )
         study.tell(trial.number, state=TrialState.FAIL)
 
 

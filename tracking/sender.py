@@ -128,7 +128,7 @@ class Sender(threading.Thread):
         self._delivery.given_up.add(lost.run)
         self._caught_up_at = self._window[-1].number
         self._ledger.forget()
-        pass
+        self._reader.rewind(0)
         self._window = []
 
     def _succeeded(self) -> None:

@@ -34,9 +34,6 @@ _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
-# Opens the UI on training runs; without it, on the pages for language models.
-_EXPERIMENT: Final = {"mlflow.experimentKind": "custom_model_development"}
-
 _REFUSALS: Final = frozenset(("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"))
 
 
@@ -88,6 +85,14 @@ class Server:
         self._experiment = experiment
         self._artifacts = artifacts
         self._connected: tuple[MlflowClient, str] | None = None
+
+    @property
+    def page(self) -> str | None:
+        """The experiment's page, to be put behind the UI's address; None before the first contact.
+        Without the workflow a browser that is new to MLflow shows its pages for language models."""
+        if self._connected is None:
+            return None
+        return f"/#/experiments/{self._connected[1]}/runs?workflowType=machine_learning"
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
         """Id of the first run of the experiment with these tags, deleted ones included."""
@@ -200,9 +205,7 @@ class Server:
             if not self.uri.startswith("http"):
                 place = self._artifacts.resolve().as_uri()
             try:
-                return client, client.create_experiment(
-                    self._experiment, artifact_location=place, tags=_EXPERIMENT
-                )
+                return client, client.create_experiment(self._experiment, artifact_location=place)
             except Exception:
                 # Another study may just have made it.
                 found = client.get_experiment_by_name(self._experiment)

@@ -62,8 +62,8 @@ class Tracker:
             target.save(spool)
             self._ledger = Ledger(spool, shown(uri), self._spool.last)
             self._tidy()
-            server = Server(uri, experiment, target.artifacts(spool))
-            self._sender = Sender(self._spool, self._ledger, server)
+            self._server = Server(uri, experiment, target.artifacts(spool))
+            self._sender = Sender(self._spool, self._ledger, self._server)
         except BaseException:
             self._spool.close()
             raise
@@ -158,6 +158,11 @@ class Tracker:
     @property
     def away_reason(self) -> str:
         return self._sender.reason
+
+    @property
+    def page(self) -> str | None:
+        """Path of the experiment's page in the UI; None until the server was first reached."""
+        return self._server.page
 
     def drain(self, timeout: float) -> bool:
         """Wait until everything recorded so far is with the server; False after `timeout` s."""

@@ -16,14 +16,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import wave
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,11 +34,12 @@ import numpy.typing as npt
 from fdan.config import Config, option
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
+from fdan.media.workers import cores
 
 Array = npt.NDArray[np.float64]
 
 SAMPLE_RATE: Final = 16_000  # Hz
-FRAME_RATE: Final = 12.5  # frames/s
+FRAME_RATE: Final = 12  # frames/s; OpenCV's AVI files hold whole numbers only
 SIZE: Final = 128  # pixels, width and height
 MANIFEST: Final = "demo.json"
 
@@ -86,21 +87,22 @@ def generate(
     folder = Path(folder)
     if _there_already(folder, settings):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
-        _write_all(partial, settings, progress or (lambda done, total: None), workers)
-        text = json.dumps(_manifest(settings), indent=2) + "\n"
-        (partial / MANIFEST).write_text(text, encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp's 0700 would keep other users of a shared machine out
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         try:
+            _write_all(partial, settings, progress or (lambda done, total: None), workers)
+            text = json.dumps(_manifest(settings), indent=2) + "\n"
+            (partial / MANIFEST).write_text(text, encoding="utf-8")
+            partial.chmod(0o755)  # mkdtemp's 0700 would keep other users of a machine out
             partial.rename(folder)
-        except OSError:
-            # Another process may have finished the same corpus meanwhile; else this raises.
-            if not _there_already(folder, settings):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        # Another process may have finished the same corpus meanwhile.
+        if not _there_already(folder, settings):
+            reason = error.strerror or error
+            raise DataError(f"{folder}: the demo corpus cannot be written: {reason}") from error
     return folder
 
 
@@ -151,36 +153,66 @@ def _write_all(
     progress: Callable[[int, int], None],
     workers: int | None,
 ) -> None:
-    cells = list(itertools.product(range(settings.speakers), EMOTIONS))
-    total = len(cells) * settings.takes
-    for modality, speaker in itertools.product(
-        ("AudioData", "VisualData"), range(cells[-1][0] + 1)
-    ):
-        (folder / modality / speaker_name(speaker)).mkdir(parents=True)
+    total = settings.speakers * len(EMOTIONS) * settings.takes
+    for modality in ("AudioData", "VisualData"):
+        for speaker in range(settings.speakers):
+            (folder / modality / speaker_name(speaker)).mkdir(parents=True)
     # A process that writes fewer utterances than this costs more to start than it saves.
-    workers = min(workers or len(os.sched_getaffinity(0)), -(-total // 40))
+    workers = min(workers or cores(), -(-total // 40))
+    counts = _side_by_side(folder, settings, workers) if workers > 1 else _part(folder, settings)
     done = 0
     progress(done, total)
-    if workers <= 1:
-        for cell in cells:
-            done += _write_cell(folder, settings, *cell)
-            progress(done, total)
-        return
-    spawn = multiprocessing.get_context("spawn")  # fork is unsafe beside torch's threads
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    for count in counts:
+        done += count
+        progress(done, total)
+    if done != total:
+        raise OSError(f"a process ended after {done} of {total} utterances; see above for why")
+
+
+def _part(folder: Path, settings: DemoSettings, part: int = 0, parts: int = 1) -> Iterator[int]:
+    """Write every `parts`-th cell; yields the number of utterances written since the last."""
+    cells = itertools.product(range(settings.speakers), EMOTIONS)
+    for speaker, emotion in itertools.islice(cells, part, None, parts):
+        yield _write_cell(folder, settings, speaker, emotion)
+
+
+def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Iterator[int]:
+    """The same, by `parts` processes.
+
+    Plain ones: what multiprocessing spawns imports the caller's main script, and torch with it,
+    and fork is unsafe beside torch's threads. All of them write their counts into one pipe.
+    """
+    ours, theirs = os.pipe()
+    processes: list[subprocess.Popen[bytes]] = []
+    package = str(Path(__file__).resolve().parents[2])
+    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": search}
     try:
-        for future in as_completed(
-            [pool.submit(_write_cell, folder, settings, *cell) for cell in cells]
-        ):
-            done += future.result()
-            progress(done, total)
+        with open(ours, encoding="ascii") as counts:  # noqa: PTH123 (a descriptor, not a path)
+            try:
+                for part in range(parts):
+                    task = json.dumps([str(folder), settings.as_dict(), part, parts])
+                    command = [sys.executable, "-m", "fdan.corpora.demo", task]
+                    processes.append(subprocess.Popen(command, stdout=theirs, env=environment))
+            finally:
+                os.close(theirs)  # so that the pipe ends with the last of them
+            yield from map(int, counts)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
-def _start_worker() -> None:
+def _work(task: str) -> None:
+    """One process of `_side_by_side`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     cv2.setNumThreads(1)
+    folder, settings, part, parts = json.loads(task)
+    try:
+        for count in _part(Path(folder), DemoSettings.from_mapping(settings), part, parts):
+            print(count, flush=True)
+    except OSError as error:  # a full disk, say
+        sys.exit(f"error: {error}")
 
 
 def _write_cell(folder: Path, settings: DemoSettings, speaker: int, emotion: str) -> int:
@@ -249,10 +281,10 @@ _PROSODY: Final = {
     #          level range slope final tremor tempo loud tilt breath jitter pause
     "anger": (3.5, 6.0, -3.0, -4.0, 0.0, 0.20, 10.0, 4.5, -0.2, 0.5, 0.03),
     "disgust": (-3.0, 3.0, -3.0, -2.0, 0.0, -0.45, 1.0, 2.0, 0.1, 1.6, 0.15),
-    "fear": (6.0, 1.5, 1.0, 0.5, 0.8, 0.50, -2.0, -0.5, 0.6, 0.5, 0.08),
+    "fear": (6.0, 1.5, 1.0, 0.5, 0.8, 0.50, -2.0, -0.5, 0.4, 0.5, 0.08),
     "happiness": (4.5, 9.0, 0.0, 1.0, 0.0, 0.10, 5.0, 2.0, 0.0, 0.0, 0.02),
     "neutral": (0.0, 2.5, -1.5, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03),
-    "sadness": (-1.5, 1.0, -3.0, -1.0, 0.3, -0.55, -8.0, -3.5, 1.0, 0.2, 0.20),
+    "sadness": (-1.5, 1.0, -3.0, -1.0, 0.3, -0.55, -8.0, -3.5, 0.6, 0.2, 0.20),
     "surprise": (5.0, 5.0, 6.0, 9.0, 0.0, 0.0, 3.0, 1.0, 0.3, 0.0, 0.02),
 }
 # How far one utterance strays from that, and how far a speaker's own habit does.
@@ -279,7 +311,7 @@ class Voice:
             tract=(1.1 if high else 0.95) * np.exp(rng.normal(0, 0.04)),
             habit=rng.normal(0, _HABIT),
             channel=rng.normal(0, 1.5, 6) / np.sqrt(np.arange(1, 7)),
-            noise=rng.uniform(-60, -52),
+            noise=rng.uniform(-64, -56),
             hum=rng.uniform(-4, -2),
         )
 
@@ -332,7 +364,7 @@ def speak(
     air = rng.normal(0, 1, pulses.shape)
     envelope = _envelope(formants, tilt)
     hiss = 1 / (1 + (3500 * voice.tract / np.maximum(_BINS, 1)) ** 4)
-    breathy = 0.012 * np.exp(2.5 * np.clip(breath, -0.5, 1.2))
+    breathy = 0.012 * np.exp(2.5 * np.clip(breath, -0.5, 0.7))
     voiced = opening[:, None] * envelope
     spectrum = _frames(pulses) * voiced + _frames(air) * (
         breathy * voiced + 0.05 * friction[:, None] * hiss
@@ -423,7 +455,7 @@ def _record(sound: Array, voice: Voice, loud: float, rng: np.random.Generator) -
     """The utterance as the speaker's microphone hears it: level, colour of the channel, noise."""
     size = len(sound)
     rms = np.sqrt(np.mean(sound**2))
-    spectrum = np.fft.rfft(sound / rms * 10 ** ((loud - 30) / 20))
+    spectrum = np.fft.rfft(sound / rms * 10 ** ((loud - 34) / 20))
     noise = np.fft.rfft(rng.normal(0, 1, size))
     octaves = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50) / 1000)
     hum = 10 ** (voice.hum * octaves / 20)
@@ -680,3 +712,7 @@ def _curve(start: Any, pull: Any, end: Any) -> Array:
     a, b, c = np.asarray(start, float), np.asarray(pull, float), np.asarray(end, float)
     curve: Array = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
     return curve
+
+
+if __name__ == "__main__":
+    _work(sys.argv[1])

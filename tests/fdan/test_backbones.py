@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 import torchvision
 
-from fdan.backbones import FEATURES, Backbone, build_backbone, find_weights
+from fdan.backbones import Backbone, build_backbone, find_weights
 from fdan.errors import WeightsError
+from fdan.run_config import FEATURES
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "weights"
 

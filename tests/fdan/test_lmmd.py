@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdan.errors import ConfigError
-from fdan.lmmd import KernelConfig, lmmd
+from fdan.lmmd import lmmd
+from fdan.run_config import KernelConfig
 
 CLASSES = 7
 

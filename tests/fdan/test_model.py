@@ -12,8 +12,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fdan.errors import ConfigError
-from fdan.lmmd import KernelConfig, lmmd
-from fdan.model import Head, ModelConfig, Network, Standardise, objective
+from fdan.lmmd import lmmd
+from fdan.model import Head, Network, Standardise, objective
+from fdan.run_config import KernelConfig, ModelConfig
 
 KERNEL = KernelConfig()
 

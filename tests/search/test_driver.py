@@ -187,6 +187,29 @@ def test_a_spent_budget_keeps_what_was_learnt(
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.usefixtures("ray_here")
+def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        report(Report(1, 0.5, {"pid": os.getpid()}))
+        time.sleep(300)
+
+    class Full(Seen):
+        def reported(self, number: int, report: Report) -> None:
+            raise FdanError("the disk is full")
+
+        def closed(self, trial: Closed) -> None:
+            raise FdanError("the disk is full")
+
+    bridge = Bridge(study, small_space, pruner="none", epochs=EPOCHS, listeners=[Full()])
+    with pytest.raises(FdanError, match="the disk is full"):
+        driver.run(bridge, train, trials=4, each=ONE, at_once=2, folder=tmp_path, stop=Stop())
+    assert {trial.state for trial in study.trials} == {TrialState.FAIL}
+
+
 def test_budget_is_counted_from_the_start() -> None:
     assert not Stop(None).due()
     assert not Stop(3600).due()

@@ -59,6 +59,7 @@ def test_a_study(tmp_path: Path, database: Tables, uri: str) -> None:
         after = time.time_ns() // 1_000_000
         assert tracker.drain(60)
         assert (tracker.unsent, tracker.refused, tracker.away_since) == (0, 0, None)
+        assert tracker.page == "/#/experiments/1/runs?workflowType=machine_learning"
     assert database.runs() == {
         "demo": "FINISHED",
         "trial-0000": "FINISHED",
