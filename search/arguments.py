@@ -70,6 +70,12 @@ def _study(top: Parser) -> None:
         help="MLflow: sqlite:///FILE or http://HOST:PORT (default: sqlite, RUNS/mlflow.db)",
     )
     group.add_argument(
+        "--score-test",
+        action="store_true",
+        help="score the winner on the test part at the end; once a study: a second time shows\n"
+        "the first figure again",
+    )
+    group.add_argument(
         "--dry-run",
         action="store_true",
         help="print settings, space, split and planned trials, and start nothing",

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ from rich.console import Console
 from fdan import arguments as shared
 from fdan.listed import listed_task
 from fdan.origin import origin
+from fdan.run_config import RunConfig
 from fdan.split import Split, SplitConfig, describe, split
 from fdan.task import Task
 from fdan.terminal import Preparing, unreadable
-from search import driver, figures, plan, pruners, samplers, storage, study, trial
+from fdan.training_data import TrainingData
+from search import driver, figures, plan, pruners, samplers, storage, study, trial, yardstick
 from search.bridge import Bridge
 from search.plan import Plan
 from search.progress import Progress, State, shown
 from search.tracked import Kept, Tracked
+from search.yardstick import Tested
 from tracking.tracker import Tracker
 
 EXPERIMENT = "fdan-search"
@@ -50,11 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     with Preparing(console) as tell:
         task, parts = shared.open_task(resolved.arguments, resolved.settings, tell)
         work = _work(resolved, task)
-        if resolved.address is None:
-            _load(resolved, task, parts, work, tell)
+        bar = _load(resolved, task, parts, work, tell) if resolved.address is None else None
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
-    return _search(resolved, task, parts, work, console)
+    return _search(resolved, task, parts, work, bar, console)
 
 
 def _dry_run(resolved: Plan) -> int:
@@ -83,23 +86,43 @@ def _work(resolved: Plan, task: Task) -> trial.Work:
     )
 
 
-def _load(resolved: Plan, task: Task, parts: Split, work: trial.Work, tell: Preparing) -> None:
+def _load(
+    resolved: Plan, task: Task, parts: Split, work: trial.Work, tell: Preparing
+) -> float | None:
     """Before any trial starts: weights that cannot be had end the search in one line, and frozen
-    features are computed once with all cores."""
+    features are computed once with all cores. Returns the baseline that the search has to beat."""
     from fdan.backbones import find_weights
-    from fdan.run_config import RunConfig
-    from fdan.runtime import choose_device
-    from fdan.training_data import load
 
     run = RunConfig.from_mapping(resolved.settings.run)
     if run.model.tuning == "full":
         find_weights(run.model.backbone, run.model.weights)
-        return
+        return None
+    return yardstick.baseline(_data(run, task, parts, work, tell.features))
+
+
+def _data(
+    run: RunConfig,
+    task: Task,
+    parts: Split,
+    work: trial.Work,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrainingData:
+    """What trials train on, in this process."""
+    from fdan.runtime import choose_device
+    from fdan.training_data import load
+
     device = choose_device("cuda:0" if work.device == "cuda" else "cpu")
-    load(task, parts, run, device, work.cache, tell.features)
+    return load(task, parts, run, device, work.cache, progress)
 
 
-def _search(resolved: Plan, task: Task, parts: Split, work: trial.Work, console: Console) -> int:
+def _search(
+    resolved: Plan,
+    task: Task,
+    parts: Split,
+    work: trial.Work,
+    bar: float | None,
+    console: Console,
+) -> int:
     arguments, name = resolved.arguments, resolved.name(task)
     folder = resolved.runs / name
     identity = resolved.identity(task.fingerprint)
@@ -122,6 +145,13 @@ def _search(resolved: Plan, task: Task, parts: Split, work: trial.Work, console:
         _end_abandoned_runs(opened, tracker)
         tags = _tags(resolved, task)
         tracker.open_study(name, _parameters(resolved, task), tags)
+        if bar is not None:
+            tracker.study_metrics(0, {"baseline_uar": bar})
+            console.print(
+                "to beat: logistic regression on the same frozen speech features and split,"
+                f" validation UAR {bar:.4f}",
+                highlight=False,
+            )
         left = resolved.trials - study.stored_trials(name, store)
         if left > 0:
             with driver.signals(stop, lambda text: console.print(text, style="bold yellow")):
@@ -133,8 +163,11 @@ def _search(resolved: Plan, task: Task, parts: Split, work: trial.Work, console:
                 highlight=False,
             )
         best = study.best(opened)
+        asked = arguments.score_test and best is not None and not stop.reason
+        if asked and best is not None and yardstick.tested(opened) is None:
+            _score_test(opened, best, task, parts, work, folder, tracker)
         _finish(resolved, opened, task, best, folder, tracker, stop, console)
-    _summary(resolved, opened, best, name, folder, stop)
+    _summary(resolved, opened, best, bar, name, folder, stop)
     return stop.code or (0 if best is not None else 1)
 
 
@@ -233,6 +266,27 @@ def _best_model(resolved: Plan, task: Task, best: FrozenTrial, folder: Path) -> 
     write_model(folder / "best", Checkpoint.load(checkpoint), facts)
 
 
+def _score_test(
+    opened: optuna.Study,
+    best: FrozenTrial,
+    task: Task,
+    parts: Split,
+    work: trial.Work,
+    folder: Path,
+    tracker: Tracker,
+) -> None:
+    """The only place of a search that looks at the test part: after the last trial."""
+    from fdan.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.load(trial.folder_of(folder, best.number) / trial.CHECKPOINT)
+    data = _data(checkpoint.run, task, parts, work)
+    found = yardstick.score_test(opened, best.number, checkpoint, data, parts)
+    measured = {"test/war": found.war, "test/uar": found.uar, "test/wf1": found.wf1}
+    if found.baseline_uar is not None:
+        measured["test/baseline_uar"] = found.baseline_uar
+    tracker.study_metrics(0, measured)
+
+
 def _end_abandoned_runs(opened: optuna.Study, tracker: Tracker) -> None:
     """MLflow's runs of trials that a driver left behind get Optuna's state."""
     trials = opened.get_trials(deepcopy=False)
@@ -295,6 +349,7 @@ def _summary(
     resolved: Plan,
     opened: optuna.Study,
     best: FrozenTrial | None,
+    bar: float | None,
     name: str,
     folder: Path,
     stop: driver.Stop,
@@ -307,10 +362,13 @@ def _summary(
             why = failed.user_attrs.get(study.REASON)
             print(f"the first failure: trial {failed.number}: {why}")
     else:
-        print(f"best trial {best.number}: validation UAR {best.value:.4f}")
+        against = "" if bar is None else f" (logistic regression: {bar:.4f})"
+        print(f"best trial {best.number}: validation UAR {best.value:.4f}{against}")
         width = max(map(len, best.params))
         for key, value in best.params.items():
             print(f"  {key:<{width}}  {shown(value)}")
+        if (found := yardstick.tested(opened)) is not None:
+            print(_tested(found, best.number))
         if (folder / "best").is_dir():
             print(f"its model:     {_relative(folder / 'best')}")
     print(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
@@ -325,6 +383,20 @@ def _summary(
         )
     else:
         print(f"compare them:  {uri}")
+
+
+def _tested(found: Tested, best: int) -> str:
+    """The test part's line, always with the trial that it is about."""
+    against = (
+        "" if found.baseline_uar is None else f"; logistic regression: {found.baseline_uar:.4f}"
+    )
+    line = (
+        f"test part:     UAR {found.uar:.4f}, WAR {found.war:.4f}, w-F1 {found.wf1:.4f}"
+        f" ({found.samples} utterances{against})"
+    )
+    if found.trial == best:
+        return line
+    return f"{line}\n               of trial {found.trial}: scored once, when that was the best"
 
 
 def _relative(path: Path) -> str:

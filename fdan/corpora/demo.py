@@ -288,8 +288,8 @@ _PROSODY: Final = {
     "surprise": (5.0, 5.0, 6.0, 9.0, 0.0, 0.0, 3.0, 1.0, 0.3, 0.0, 0.02),
 }
 # How far one utterance strays from that, and how far a speaker's own habit does.
-_STRAY: Final = np.array([0.8, 0.7, 1.0, 0.8, 0.1, 0.08, 1.5, 0.5, 0.1, 0.2, 0.02])
-_HABIT: Final = np.array([0.0, 0.5, 0.4, 0.4, 0.0, 0.08, 1.0, 0.4, 0.1, 0.2, 0.01])
+_STRAY: Final = np.array([0.7, 0.5, 0.8, 0.6, 0.1, 0.06, 1.1, 0.4, 0.08, 0.15, 0.02])
+_HABIT: Final = np.array([0.0, 0.4, 0.3, 0.3, 0.0, 0.06, 0.8, 0.3, 0.08, 0.15, 0.01])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +310,7 @@ class Voice:
             pitch=(190 if high else 115) * 2 ** rng.normal(0, 0.13),
             tract=(1.1 if high else 0.95) * np.exp(rng.normal(0, 0.04)),
             habit=rng.normal(0, _HABIT),
-            channel=rng.normal(0, 1.5, 6) / np.sqrt(np.arange(1, 7)),
+            channel=rng.normal(0, 1.2, 6) / np.sqrt(np.arange(1, 7)),
             noise=rng.uniform(-64, -56),
             hum=rng.uniform(-4, -2),
         )
@@ -342,7 +342,7 @@ def speak(
     """One utterance: the sound (samples,) in -1..1 at SAMPLE_RATE, and how far the mouth is open
     (frames,) in 0..1 at SAMPLE_RATE / HOP."""
     stray = rng.normal(0, _STRAY)
-    prosody = np.array(_PROSODY[emotion]) * rng.uniform(0.7, 1.15) + voice.habit + stray
+    prosody = np.array(_PROSODY[emotion]) * rng.uniform(0.8, 1.2) + voice.habit + stray
     level, span, slope, final, tremor, tempo, loud, tilt, breath, jitter, pause = prosody
     starts, lengths, total = _timing(sentence, tempo, max(pause, 0), rng)
     at = np.arange(total)

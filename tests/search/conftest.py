@@ -7,6 +7,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from ray._raylet import PlacementGroupID
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from search import driver, pruners, samplers, space, storage, study
 from search.space import Space
@@ -43,6 +49,15 @@ def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray of our own with two CPUs."""
     with driver.cluster(None, tmp_path_factory.mktemp("ray"), cpus=2):
         yield
+
+
+@pytest.fixture
+def free_ray(ray_here: None) -> Iterator[None]:
+    """The shared Ray, and its CPUs free again afterwards: a study that was stopped leaves workers
+    that end only with Ray, which a search shuts down and these tests go on with."""
+    yield
+    for name in placement_group_table():
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 @pytest.fixture

@@ -263,7 +263,7 @@ def test_a_driver_killed_again_and_again(
     """SIGKILL while recording, while sending, and once with a torn line on top."""
     spool = tmp_path / "spool"
     order = random.Random(7)
-    for kill in range(3):
+    for kill in range(2):
         driver = python("-c", DRIVER, str(spool), uri)
         assert driver.stdout is not None
         driver.stdout.readline()
@@ -275,7 +275,7 @@ def test_a_driver_killed_again_and_again(
         driver.send_signal(signal.SIGKILL)
         _, err = driver.communicate()
         assert "Traceback" not in err, err
-        if kill == 2:
+        if kill == 0:
             with sorted(spool.glob("*.jsonl"))[-1].open("ab") as segment:
                 segment.write(b'{"n":99999,"t":17')
         if kill == 1:  # sent, but not noted: all of it comes again
