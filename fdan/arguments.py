@@ -224,6 +224,8 @@ def settings_of(arguments: argparse.Namespace, *, gpu: bool) -> Settings:
         replaced = {k: v for k, v in PRESETS[name].items() if k in _names(config)}
         values |= config.from_mapping({**replaced, **own}, "command line").as_dict()
         chosen |= own
+    if values["weights"] not in ("imagenet", "none"):  # a worker runs in another folder
+        values["weights"] = str(Path(values["weights"]).expanduser().absolute())
     return Settings(name, values, frozenset(chosen))
 
 

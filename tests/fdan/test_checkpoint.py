@@ -110,6 +110,13 @@ def _flip(folder: Path) -> None:
     file.write_bytes(held)
 
 
+def _point_outside(folder: Path) -> None:
+    """Whole tensors, but not in the checkpoint's own folder."""
+    file = next(folder.glob("*.safetensors"))
+    file.rename(folder.parent / file.name)
+    _json(lambda facts: facts.update(tensors=f"../{file.name}"))(folder)
+
+
 def _remove(pattern: str) -> Callable[[Path], None]:
     return lambda folder: next(folder.glob(pattern)).unlink()
 
@@ -127,7 +134,7 @@ def _remove(pattern: str) -> Callable[[Path], None]:
         _json(lambda facts: facts.update(format=77)),
         _json(lambda facts: facts.update(history=None)),
         _json(lambda facts: facts["run"].update(widht=3)),
-        _json(lambda facts: facts.update(tensors="../../elsewhere")),
+        _point_outside,
         lambda folder: (folder / "checkpoint.json").write_bytes(b"\xff\x00\x01"),
         lambda folder: (folder / "checkpoint.json").write_text("[]"),
     ],
