@@ -131,7 +131,7 @@ def _resources(top: Parser) -> None:
     group.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="Ray cluster to run on: auto, HOST:PORT or ray://HOST:PORT\n"
+        help="Ray cluster to run on, from one of its nodes: auto or HOST:PORT\n"
         "(default: RAY_ADDRESS if it is set, else a Ray of its own on this machine)",
     )
 

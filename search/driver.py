@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import warnings
@@ -72,6 +73,24 @@ _ENVIRONMENT = {
 }
 
 
+def check_address(address: str | None) -> None:
+    """Raises DriverError where nobody listens: Ray itself would try for minutes."""
+    if address is None or address in ("auto", "local"):
+        return
+    if address.startswith("ray://"):
+        raise DriverError(
+            f"--address {address}: a Ray client cannot hold a study; run the search on a node of"
+            " the cluster (ray submit) with --address auto"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise DriverError(f"--address {address}: expected auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise DriverError(f"--address {address}: no Ray cluster answers there ({error})") from None
+
+
 @contextlib.contextmanager
 def cluster(address: str | None, folder: Path, cpus: int | None = None) -> Iterator[None]:
     """Ray for the length of the block: the cluster at `address`, or one of our own here.
@@ -101,7 +120,7 @@ def _started(
         # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
         with contextlib.chdir(folder), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            if address is not None:
+            if address not in (None, "local"):
                 ray.init(address=address, **common)
             else:
                 temporary = _short_folder()

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from fdan import arguments as shared
+from fdan.errors import FdanError
 from fdan.listed import listed_task
 from fdan.origin import origin
 from fdan.run_config import RunConfig
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resolved.arguments.dry_run:
         return _dry_run(resolved)
+    driver.check_address(resolved.address)
     console = Console(stderr=True)
     with Preparing(console) as tell:
         task, parts = shared.open_task(resolved.arguments, resolved.settings, tell)
@@ -154,7 +156,10 @@ def _search(
             )
         left = resolved.trials - study.stored_trials(name, store)
         if left > 0:
-            with driver.signals(stop, lambda text: console.print(text, style="bold yellow")):
+            with (
+                driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
+                _closing(tracker),
+            ):
                 _run(resolved, opened, work, tracker, tags, stop, left, name, folder, console)
         else:
             console.print(
@@ -169,6 +174,19 @@ def _search(
         _finish(resolved, opened, task, best, folder, tracker, stop, console)
     _summary(resolved, opened, best, bar, name, folder, stop)
     return stop.code or (0 if best is not None else 1)
+
+
+@contextlib.contextmanager
+def _closing(tracker: Tracker) -> Iterator[None]:
+    """What ends the study ends its parent run, which would otherwise look as if it were running."""
+    try:
+        yield
+    except BaseException as error:
+        # A spool that cannot take this either must not hide the cause.
+        with contextlib.suppress(FdanError):
+            tracker.close_study("FAIL", " ".join(str(error).split()) or type(error).__name__)
+            tracker.drain(10.0)
+        raise
 
 
 def _run(

@@ -283,14 +283,14 @@ _PROSODY: Final = {
     "anger": (3.5, 6.0, -3.0, -4.0, 0.0, 0.20, 10.0, 4.5, -0.2, 0.5, 0.03),
     "disgust": (-3.0, 3.0, -3.0, -2.0, 0.0, -0.45, 1.0, 2.0, 0.1, 1.6, 0.15),
     "fear": (6.0, 1.5, 1.0, 0.5, 0.8, 0.50, -2.0, -0.5, 0.4, 0.5, 0.08),
-    "happiness": (4.5, 9.0, 0.0, 1.0, 0.0, 0.10, 5.0, 2.0, 0.0, 0.0, 0.02),
+    "happiness": (4.5, 10.0, 0.0, 1.0, 0.0, 0.15, 6.0, 2.0, 0.0, 0.0, 0.02),
     "neutral": (0.0, 2.5, -1.5, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03),
     "sadness": (-1.5, 1.0, -3.0, -1.0, 0.3, -0.55, -8.0, -3.5, 0.6, 0.2, 0.20),
-    "surprise": (5.0, 5.0, 6.0, 9.0, 0.0, 0.0, 3.0, 1.0, 0.3, 0.0, 0.02),
+    "surprise": (5.5, 4.0, 8.0, 12.0, 0.0, 0.0, 3.0, 0.5, 0.5, 0.0, 0.02),
 }
 # How far one utterance strays from that, and how far a speaker's own habit does.
 _STRAY: Final = np.array([0.7, 0.5, 0.8, 0.6, 0.1, 0.06, 1.1, 0.4, 0.08, 0.15, 0.02])
-_HABIT: Final = np.array([0.0, 0.4, 0.3, 0.3, 0.0, 0.06, 0.8, 0.3, 0.08, 0.15, 0.01])
+_HABIT: Final = np.array([0.0, 0.4, 0.3, 0.3, 0.0, 0.06, 0.6, 0.25, 0.06, 0.15, 0.01])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +312,7 @@ class Voice:
             tract=(1.1 if high else 0.95) * np.exp(rng.normal(0, 0.04)),
             habit=rng.normal(0, _HABIT),
             channel=rng.normal(0, 1.2, 6) / np.sqrt(np.arange(1, 7)),
-            noise=rng.uniform(-64, -56),
+            noise=rng.uniform(-62, -57),
             hum=rng.uniform(-4, -2),
         )
 

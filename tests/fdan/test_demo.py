@@ -184,6 +184,20 @@ def test_killed_generation_is_not_taken_for_complete(tmp_path: Path) -> None:
     assert len(contents(folder)) == 15
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds its processes in /proc")
+def test_a_lost_process_is_reported(tmp_path: Path) -> None:
+    def kill_one(done: int, total: int) -> None:
+        for children in Path("/proc/self/task").glob("*/children") if done == 6 else ():
+            for child in children.read_text().split():
+                if str(tmp_path).encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+                    return
+
+    with pytest.raises(DataError, match="process ended after"):
+        generate(tmp_path / "demo", speakers=2, progress=kill_one, workers=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_at_once_agree(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(generate, tmp_path / "demo", speakers=1, takes=1) for _ in range(2)]
