@@ -62,7 +62,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     for title in ("store", "samples", "unreadable", "counted"):
         table.add_column(title, justify="left" if title in ("store", "counted") else "right")
     for store in (*task.acoustic, *task.visual):
-        counts = ", ".join(f"{name} {count}" for name, count in store.counts.items())
+        counts = "; ".join(f"{name}: {count}" for name, count in store.counts.items())
         table.add_row(_short(store.folder), str(len(store)), str(len(store.unreadable)), counts)
     out = _console()
     out.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -141,9 +142,24 @@ def _started(
     try:
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _shut_down() -> None:
+    """ray.shutdown() where other threads run (the tracker's, the figures').
+
+    An actor's handle that one of them happens to collect while Ray goes down ends the whole
+    process ("the core worker has already been shutdown"). So they are collected before, and
+    nothing is collected meanwhile.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def cpus(wanted: int) -> int:
