@@ -42,12 +42,13 @@ _RUN: Final[tuple[tuple[type[Config], str], ...]] = (
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "demo": {
         "spectrogram_size": 96,
-        "face_size": 64,
+        "face_size": 96,
+        "margin": 0.0,
         "detect_side": 128,
         "backbone": "resnet18",
         "weights": "none",
         "tuning": "frozen",
-        "epochs": 20,
+        "epochs": 30,
     },
     # A head on frozen features is at its best after 10 to 20 epochs.
     "cpu": {"tuning": "frozen", "epochs": 30},

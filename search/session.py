@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from fdan import arguments as shared
@@ -29,9 +24,10 @@ from fdan.training_data import TrainingData
 from search import driver, figures, plan, pruners, samplers, storage, study, trial, yardstick
 from search.bridge import Bridge
 from search.plan import Plan
-from search.progress import Progress, State, shown
+from search.progress import Progress, State
+from search.provenance import parameters, tags
+from search.summary import summary
 from search.tracked import Kept, Tracked
-from search.yardstick import Tested
 from tracking.tracker import Tracker
 
 EXPERIMENT = "fdan-search"
@@ -145,14 +141,15 @@ def _search(
     with Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker:
         study.end_abandoned(opened)
         _end_abandoned_runs(opened, tracker)
-        tags = _tags(resolved, task)
-        tracker.open_study(name, _parameters(resolved, task), tags)
+        of_runs = tags(resolved, task)
+        tracker.open_study(name, parameters(resolved, task), of_runs)
         if bar is not None:
             tracker.study_metrics(0, {"baseline_uar": bar})
             console.print(
                 "to beat: logistic regression on the same frozen speech features and split,"
                 f" validation UAR {bar:.4f}",
                 highlight=False,
+                soft_wrap=True,
             )
         left = resolved.trials - study.stored_trials(name, store)
         if left > 0:
@@ -160,7 +157,7 @@ def _search(
                 driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
                 _closing(tracker),
             ):
-                _run(resolved, opened, work, tracker, tags, stop, left, name, folder, console)
+                _run(resolved, opened, work, tracker, of_runs, stop, left, name, folder, console)
         else:
             console.print(
                 f"study {name} has its {resolved.trials} trials already: nothing to run"
@@ -172,7 +169,8 @@ def _search(
         if asked and best is not None and yardstick.tested(opened) is None:
             _score_test(opened, best, task, parts, work, folder, tracker)
         _finish(resolved, opened, task, best, folder, tracker, stop, console)
-    _summary(resolved, opened, best, bar, name, folder, stop)
+        page = tracker.page
+    print(summary(opened, bar, folder, stop.reason, resolved.tracking_uri, page))
     return stop.code or (0 if best is not None else 1)
 
 
@@ -194,7 +192,7 @@ def _run(
     opened: optuna.Study,
     work: trial.Work,
     tracker: Tracker,
-    tags: dict[str, Any],
+    of_runs: dict[str, Any],
     stop: driver.Stop,
     left: int,
     name: str,
@@ -205,7 +203,7 @@ def _run(
     best = study.best(opened)
     known = None if best is None or best.value is None else (best.number, best.value)
     state = State(name, resolved.trials, resolved.epochs, 1, study.counts(opened), known)
-    tracked = Tracked(tracker, resolved.fixed, tags)
+    tracked = Tracked(tracker, resolved.fixed, of_runs)
     at_least = resolved.arguments.concurrent
     cpus = None if at_least is None else driver.cpus(at_least * resolved.each.cpus)
     with Progress(state, console) as progress:
@@ -314,111 +312,3 @@ def _end_abandoned_runs(opened: optuna.Study, tracker: Tracker) -> None:
             tracker.close_trial(number, trials[number].state.name, reason)
         else:
             tracker.close_trial(number, "FAIL", "not in Optuna's storage")
-
-
-def _parameters(resolved: Plan, task: Task) -> dict[str, Any]:
-    arguments = resolved.arguments
-    searched = {f"space.{d.name}": str(d) for d in resolved.space.dimensions}
-    return {
-        "task": task.name,
-        "sampler": arguments.sampler,
-        "pruner": arguments.pruner,
-        "trials": resolved.trials,
-        **resolved.settings.of(SplitConfig),
-        **resolved.fixed,
-        **searched,
-    }
-
-
-def _tags(resolved: Plan, task: Task) -> dict[str, Any]:
-    versions = {}
-    for package in ("fdan-search", "torch", "torchvision", "ray", "optuna", "mlflow"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[f"version.{package}"] = version(package)
-    return {
-        "task": task.name,
-        "data": task.fingerprint,
-        "protocol": resolved.settings.values["protocol"],
-        "seed": resolved.seed,
-        "git": _revision(),
-        "version.python": platform.python_version(),
-        **versions,
-    }
-
-
-def _revision() -> str:
-    """The git commit of this code, `+` where files differ from it; empty outside a repository."""
-    here = Path(__file__).resolve().parent
-
-    def git(*args: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + "+" * bool(commit and git("status", "--porcelain", "--", str(here.parent)))
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _summary(
-    resolved: Plan,
-    opened: optuna.Study,
-    best: FrozenTrial | None,
-    bar: float | None,
-    name: str,
-    folder: Path,
-    stop: driver.Stop,
-) -> None:
-    counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
-    print(f"\nstudy {name}: {counts or 'no trials'}" + (f" ({stop.reason})" if stop.reason else ""))
-    if best is None or best.value is None:
-        print("no trial is complete, so there is no best one")
-        for failed in opened.get_trials(deepcopy=False, states=(TrialState.FAIL,))[:1]:
-            why = failed.user_attrs.get(study.REASON)
-            print(f"the first failure: trial {failed.number}: {why}")
-    else:
-        against = "" if bar is None else f" (logistic regression: {bar:.4f})"
-        print(f"best trial {best.number}: validation UAR {best.value:.4f}{against}")
-        width = max(map(len, best.params))
-        for key, value in best.params.items():
-            print(f"  {key:<{width}}  {shown(value)}")
-        if (found := yardstick.tested(opened)) is not None:
-            print(_tested(found, best.number))
-        if (folder / "best").is_dir():
-            print(f"its model:     {_relative(folder / 'best')}")
-    print(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
-    uri = resolved.tracking_uri
-    if uri.startswith("sqlite:///"):
-        command = Path(sys.executable).with_name("mlflow")
-        shown_command = _relative(command) if command.exists() else "mlflow"
-        print(
-            "compare them:  "
-            f"{shlex.join([shown_command, 'ui', '--backend-store-uri', uri])}\n"
-            "               then open http://127.0.0.1:5000"
-        )
-    else:
-        print(f"compare them:  {uri}")
-
-
-def _tested(found: Tested, best: int) -> str:
-    """The test part's line, always with the trial that it is about."""
-    against = (
-        "" if found.baseline_uar is None else f"; logistic regression: {found.baseline_uar:.4f}"
-    )
-    line = (
-        f"test part:     UAR {found.uar:.4f}, WAR {found.war:.4f}, w-F1 {found.wf1:.4f}"
-        f" ({found.samples} utterances{against})"
-    )
-    if found.trial == best:
-        return line
-    return f"{line}\n               of trial {found.trial}: scored once, when that was the best"
-
-
-def _relative(path: Path) -> str:
-    """As short as one can type it from here."""
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)

@@ -209,7 +209,7 @@ def test_a_whole_search(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     best = study.best(opened)
     assert best is not None
     assert f"best trial {best.number}: validation UAR {best.value:.4f}" in out
-    assert f"ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}" in out
+    assert f"--backend-store-uri sqlite:///{runs / 'mlflow.db'}" in out
     assert "http://127.0.0.1:5000" in out
     assert "4/4 trials" in err
 
