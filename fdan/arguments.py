@@ -19,9 +19,10 @@ from fdan.corpora import STORE, Source, parse_source
 from fdan.errors import ConfigError, FdanError, unknown
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
+from fdan.preparing import prepare
 from fdan.run_config import KernelConfig, ModelConfig, TrainConfig
 from fdan.split import Split, SplitConfig, split
-from fdan.store import Progress, Store, Tell, prepare
+from fdan.store import Progress, Store, Tell
 from fdan.task import Task
 
 DEMO: Final = "demo"

@@ -23,9 +23,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from fdan.contents import Content, ContentCache
-from fdan.corpora import Listing, Row, Source, read
+from fdan.corpora import STORE, Listing, Row, Source, read
 from fdan.errors import DataError
-from fdan.media.pixels import Pixels, Settings, image_shape, store_settings
+from fdan.media.pixels import Pixels, Settings, default_settings, image_shape, store_settings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.media.workers import Workers, cores
 from fdan.store import FORMAT, IMAGES, MANIFEST, Progress, Store, Tell, open_store
@@ -35,16 +35,38 @@ _DONE: Final = "done.jsonl"
 _TELL_S: Final = 0.1
 
 
-def make(
+def prepare(
     source: Source,
-    settings: Settings,
+    settings: Settings | None,
     root: Path,
     *,
-    workers: int | None,
-    progress: Tell | None,
-    timeout_s: float,
+    workers: int | None = None,
+    progress: Tell | None = None,
+    timeout_s: float = 120.0,
 ) -> Store:
-    """What `fdan.store.prepare` says, for a source that is not a store already."""
+    """The store of a source below `root`: opened if it is there, made otherwise.
+
+    Two processes that prepare the same store at once make it once. A `store:` source is opened
+    as it is, whatever the settings.
+
+    Args:
+        settings: SpectrogramSettings or FaceSettings, as the source's modality needs; None for
+            the defaults.
+        workers: processes that decode; None for one a core.
+        progress: told what stage is how far, at most ten times a second.
+        timeout_s: seconds that one file may take before it is listed as unreadable.
+
+    Raises:
+        DataError: nothing to prepare, nothing readable, or no place to put it.
+    """
+    if source.corpus == STORE:
+        store = open_store(source.path)
+        if store.modality != source.modality:
+            raise DataError(
+                f"{source}: holds {store.modality} samples and is given as {source.modality} source"
+            )
+        return store
+    settings = default_settings(source.modality) if settings is None else settings
     assert isinstance(settings, SpectrogramSettings) == (source.modality == "acoustic")
     count = cores() if workers is None else max(1, workers)
     listing = read(source)

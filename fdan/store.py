@@ -10,18 +10,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.corpora import STORE, Source
 from fdan.corpora.listing import MODALITIES, PARTS
 from fdan.emotions import EMOTIONS, label
 from fdan.errors import DataError
-
-if TYPE_CHECKING:
-    from fdan.media.pixels import Settings
 
 FORMAT: Final = 1
 IMAGES: Final = "images.npy"
@@ -144,48 +140,3 @@ class Progress:
 
 
 Tell = Callable[[Progress], None]
-
-
-def prepare(
-    source: Source,
-    settings: Settings | None,
-    root: Path,
-    *,
-    workers: int | None = None,
-    progress: Tell | None = None,
-    timeout_s: float = 120.0,
-) -> Store:
-    """The store of a source below `root`: opened if it is there, made otherwise.
-
-    Two processes that prepare the same store at once make it once. A `store:` source is opened
-    as it is, whatever the settings.
-
-    Args:
-        settings: SpectrogramSettings or FaceSettings, as the source's modality needs; None for
-            the defaults.
-        workers: processes that decode; None for one a core.
-        progress: told what stage is how far, at most ten times a second.
-        timeout_s: seconds that one file may take before it is listed as unreadable.
-
-    Raises:
-        DataError: nothing to prepare, nothing readable, or no place to put it.
-    """
-    if source.corpus == STORE:
-        store = open_store(source.path)
-        if store.modality != source.modality:
-            raise DataError(
-                f"{source}: holds {store.modality} samples and is given as {source.modality} source"
-            )
-        return store
-    # Here, so that opening a store imports nothing that decodes media.
-    from fdan.media.pixels import default_settings
-    from fdan.preparing import make
-
-    return make(
-        source,
-        default_settings(source.modality) if settings is None else settings,
-        root,
-        workers=workers,
-        progress=progress,
-        timeout_s=timeout_s,
-    )

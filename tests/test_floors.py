@@ -16,7 +16,7 @@ FORBIDDEN = {
 }
 # What decodes media. Training from a prepared store must not need it.
 MEDIA = {"librosa", "cv2", "av", "soundfile"}
-MEDIA_HOMES = ("fdan/media/", "fdan/corpora/demo.py")
+MEDIA_HOMES = ("fdan/media/", "fdan/corpora/demo/")
 
 
 def imported(file: Path) -> set[str]:

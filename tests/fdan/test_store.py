@@ -23,7 +23,8 @@ from fdan.media.faces import FaceSettings
 from fdan.media.pixels import Pixels
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.media.workers import Workers
-from fdan.store import Progress, Store, open_store, prepare
+from fdan.preparing import prepare
+from fdan.store import Progress, Store, open_store
 
 REPO = Path(__file__).resolve().parents[2]
 SPEECH = SpectrogramSettings(seconds=0.2, spectrogram_size=32)
@@ -249,7 +250,7 @@ import sys
 from pathlib import Path
 from fdan.corpora import Source
 from fdan.media.faces import FaceSettings
-from fdan.store import prepare
+from fdan.preparing import prepare
 source, root = Source("folders", Path(sys.argv[1]), "visual"), Path(sys.argv[2])
 print(prepare(source, FaceSettings(face_size=16), root, workers=1, timeout_s=1).folder)
 """
@@ -423,7 +424,7 @@ sys.meta_path.insert(0, Blocked())
 from pathlib import Path
 import fdan.split, fdan.task, fdan.media.pixels
 from fdan.corpora import parse_source
-from fdan.store import prepare
+from fdan.preparing import prepare
 store = prepare(parse_source("store:" + sys.argv[1], "visual"), None, Path("/nonexistent"))
 assert store.images[:].sum() > 0
 assert "torch" not in sys.modules

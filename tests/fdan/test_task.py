@@ -14,7 +14,8 @@ from fdan.corpora import Source
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
 from fdan.media.faces import FaceSettings
-from fdan.store import Store, prepare
+from fdan.preparing import prepare
+from fdan.store import Store
 from fdan.task import Task
 
 Make = Callable[..., Store]

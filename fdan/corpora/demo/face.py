@@ -1,0 +1,255 @@
+"""The demo corpus's faces: drawn, lit and filmed. The geometry of brows, eyes and mouth carries the
+emotion; skin, hair, place, light and camera do not. The mouth moves with the voice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fdan.corpora.demo.voice import HOP, SAMPLE_RATE, Array
+
+FRAME_RATE: Final = 12  # frames/s; OpenCV's AVI files hold whole numbers only
+SIZE: Final = 128  # pixels, width and height
+# Geometry of each emotion at its apex, after the action units of the Facial Action Coding System
+# (Ekman and Friesen, 1978), as a change from the neutral face in half-widths of the head (upward
+# is positive): inner and outer brow, brows drawn together; opening of the eye and lower lid as
+# shares; lip corner, mouth's opening and width, raised upper lip; wrinkled nose as a share.
+_EXPRESSION: Final = {
+    #        inner outer together eye lower corner open width lip nose
+    "anger": (-0.16, 0.04, 0.09, 0.05, 0.60, -0.07, 0.03, -0.09, 0.00, 0.5),
+    "disgust": (-0.10, -0.05, 0.04, -0.40, 0.70, -0.09, 0.04, -0.03, 0.09, 1.3),
+    "fear": (0.16, 0.04, 0.08, 0.50, 0.15, -0.06, 0.13, 0.10, 0.00, 0.0),
+    "happiness": (0.00, 0.03, 0.00, -0.20, 0.60, 0.16, 0.07, 0.16, 0.03, 0.1),
+    "neutral": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "sadness": (0.12, -0.09, 0.06, -0.40, 0.00, -0.13, 0.00, -0.06, 0.00, 0.0),
+    "surprise": (0.18, 0.18, -0.01, 0.75, -0.15, 0.00, 0.25, -0.10, 0.00, 0.0),
+}
+# How far one clip's face strays from that, and how far a speaker's face at rest does.
+_TWITCH: Final = np.array([0.01, 0.01, 0.005, 0.04, 0.05, 0.01, 0.006, 0.01, 0.005, 0.08])
+_REST: Final = np.array([0.01, 0.01, 0.005, 0.05, 0.05, 0.01, 0.0, 0.015, 0.005, 0.05])
+_TURN: Final = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+_SCALE: Final = 2  # faces are drawn at twice their size and shrunk
+Colour = npt.NDArray[np.float64]  # (3,), BGR, 0..255
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """What a speaker looks like in every emotion."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    lips: Colour
+    wall: Colour
+    rest: Array  # (10,), added to the expression
+    length: float  # of the head, in half-widths
+    apart: float  # distance of an eye from the middle, in half-widths
+    brow: float  # thickness, in half-widths
+    size: float  # half-width of the head as a share of the picture
+    fringe: float  # how far the hair reaches down, 0..1
+    light: Array  # (2,), direction and strength across the picture
+    grain: float  # camera noise, grey levels
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Face:
+        dark = rng.uniform(0.25, 0.65)
+        skin = np.array([175, 200, 236]) * (1 - dark) + np.array([78, 108, 155]) * dark
+        hair = np.array([[20, 22, 28], [26, 34, 48], [34, 50, 70], [50, 50, 54]], float)
+        return cls(
+            skin=skin + rng.normal(0, 6, 3),
+            hair=hair[rng.integers(4)] + rng.normal(0, 3, 3),
+            iris=rng.uniform(20, 70, 3),
+            lips=skin * np.array([0.62, 0.55, 0.85]) + rng.normal(0, 6, 3),
+            wall=rng.uniform(115, 145) + rng.normal(0, 5, 3),
+            rest=rng.normal(0, _REST),
+            length=rng.uniform(1.2, 1.4),
+            apart=rng.uniform(0.4, 0.46),
+            brow=rng.uniform(0.05, 0.09),
+            size=rng.uniform(0.29, 0.34),
+            fringe=rng.uniform(0, 1),
+            light=rng.normal(0, 0.08, 2),
+            grain=rng.uniform(2, 6),
+        )
+
+
+def film(
+    face: Face, emotion: str, opening: Array, rng: np.random.Generator
+) -> Iterable[npt.NDArray[np.uint8]]:
+    """Frames (SIZE, SIZE, 3), BGR, of one utterance whose mouth opens as `opening` says.
+
+    The expression grows from almost neutral to its apex and falls back part of the way.
+    """
+    count = max(round(len(opening) * HOP / SAMPLE_RATE * FRAME_RATE), 3)
+    through = np.arange(count) / (count - 1)
+    apex, strength = rng.uniform(0.35, 0.65), rng.uniform(0.7, 1.1)
+    course = np.interp(through, [0, apex, 1], [rng.uniform(0.3, 0.6), 1, rng.uniform(0.5, 0.9)])
+    expressions = (
+        np.outer(course * strength, _EXPRESSION[emotion])
+        + face.rest
+        + rng.normal(0, _TWITCH)
+        + rng.normal(0, _TWITCH / 4, (count, 10))
+    )
+    talk = np.interp(through * (len(opening) - 1), np.arange(len(opening)), opening)
+    expressions[:, 6] += 0.07 * talk
+    where = rng.normal(0, 0.03, 2) + rng.normal(0, 0.004, (count, 2)).cumsum(axis=0)
+    roll = rng.normal(0, 0.045) + rng.normal(0, 0.01, count).cumsum()
+    size = face.size * np.exp(rng.normal(0, 0.05))
+    blink = int(rng.integers(count)) if rng.random() < 0.3 else -1
+    light = _light(face, rng)
+    for frame in range(count):
+        if frame == blink:
+            expressions[frame, 3] = -0.85
+        place = _Place(where[frame], roll[frame], size)
+        picture = cv2.resize(
+            _draw(face, expressions[frame], place), (SIZE, SIZE), interpolation=cv2.INTER_AREA
+        )
+        seen = picture * light + rng.normal(0, face.grain, (SIZE, SIZE, 1))
+        yield np.clip(seen, 0, 255).astype(np.uint8)
+
+
+def _light(face: Face, rng: np.random.Generator) -> Array:
+    """(SIZE, SIZE, 1): a lamp's share for every pixel, a little different in every take."""
+    across = np.linspace(-1, 1, SIZE)
+    x, y = face.light + rng.normal(0, 0.03, 2)
+    lamp = 1 + x * across[None, :] + y * across[:, None]
+    light: Array = np.clip(lamp, 0.35, 1.6)[:, :, None] * rng.uniform(0.9, 1.1)
+    return light
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the head is: its centre off the middle (shares of the picture), roll (rad), size."""
+
+    where: Array
+    roll: float
+    size: float
+
+    def pixels(self, points: Array) -> npt.NDArray[np.int32]:
+        """Points (n, 2) in half-widths of the head, y downward, as OpenCV's 1/16 pixels."""
+        cos, sin = np.cos(self.roll), np.sin(self.roll)
+        turned = points @ np.array([[cos, sin], [-sin, cos]])
+        centre = np.array([0.5, 0.52]) + self.where
+        pixels = (turned * self.size + centre) * SIZE * _SCALE
+        return np.asarray(np.round(pixels * 16), np.int32)
+
+
+def _oval(x: float, y: float, wide: float, high: float) -> Array:
+    return np.column_stack([x + wide * np.cos(_TURN), y + high * np.sin(_TURN)])
+
+
+def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]:
+    """One picture (SIZE * _SCALE, SIZE * _SCALE, 3), unlit."""
+    inner, outer, together, eye, lower, corner, opening, width, lip, nose = expression
+    side = SIZE * _SCALE
+    picture = np.empty((side, side, 3), np.uint8)
+    picture[:] = np.clip(face.wall, 0, 255)
+
+    def fill(points: Array, colour: Colour | float) -> None:
+        paint = face.skin * colour if isinstance(colour, float) else colour
+        shade = [float(c) for c in np.clip(paint, 0, 255)]
+        cv2.fillPoly(picture, [place.pixels(points)], shade, cv2.LINE_AA, 4)
+
+    def blur(amount: float) -> None:
+        cv2.GaussianBlur(picture, (0, 0), amount * _SCALE, dst=picture)
+
+    # Hair, neck and shoulders, head; then the soft shades of the skin.
+    fill(_oval(0, -0.15, 1.14, face.length + 0.12), face.hair)
+    fill(_oval(0, 2.4, 1.7, 1.0), face.wall[::-1] * 0.6)
+    fill(_oval(0, 1.2, 0.5, 0.6), 0.72)
+    fill(_oval(0, 0, 1.0, face.length), 0.9)
+    fill(_oval(0, 0.03, 0.86, face.length * 0.88), 1.0)
+    fill(_oval(0, -face.length * 0.6, 0.55, 0.22), 1.07)
+    for s in (-1, 1):
+        fill(_oval(s * face.apart, -0.2, 0.31, 0.2), 0.78)
+        fill(_oval(s * 0.5, 0.3, 0.22, 0.18), 1.08)
+        fill(_oval(s * 0.14, 0.28, 0.09, 0.08), 0.7)
+    fill(_oval(0, 0.02, 0.09, 0.28), 1.1)
+    blur(1.6)
+    top = _oval(0, 0, 1.03, face.length + 0.03)[len(_TURN) // 2 + 1 :]
+    down = -0.62 - 0.35 * (1 - face.fringe)
+    fill(
+        np.vstack([top[top[:, 1] < down], [[0.4, down], [0, down - 0.06], [-0.4, down]]]), face.hair
+    )
+
+    wrinkle = float(np.clip(nose, 0, 1.3))
+    for s in (-1, 1):
+        _eye(fill, face, s, eye, lower)
+        # The brow: an arc from the inner to the outer end, thinner outside.
+        ends = np.array([[0.17 - together, -0.46 - inner], [0.72, -0.44 - outer]])
+        middle = ends.mean(axis=0) - [0, 0.07 + 0.2 * max(outer, 0)]
+        spine = _curve(ends[0], middle, ends[1])
+        thick = face.brow * np.linspace(1, 0.5, len(spine))[:, None] * [[0, 1]]
+        fill(np.vstack([spine - thick, (spine + thick)[::-1]]) * [s, 1], face.hair * 0.7)
+        # Nostril, and the folds beside a wrinkled nose.
+        fill(_oval(s * 0.1, 0.33 - 0.05 * wrinkle, 0.045, 0.025), 0.4)
+        if wrinkle > 0.15:
+            fold = _curve([0.16, 0.12], [0.26, 0.24], [0.3, 0.45]) * [s, 1]
+            fill(
+                np.vstack([fold, (fold + np.array([0.035 * wrinkle, 0]))[::-1]]), 1 - 0.3 * wrinkle
+            )
+    _mouth(fill, face, (corner, opening, width, lip))
+    blur(0.45)
+    return picture
+
+
+Fill = Callable[[Array, "Colour | float"], None]
+
+
+def _eye(fill: Fill, face: Face, side: int, eye: float, lower: float) -> None:
+    """One eye: `eye` opens it, `lower` raises its lower lid."""
+    high = 0.13 * max(1 + eye, 0.12)
+    low = 0.095 * max(1 + 0.5 * eye - 0.7 * lower, 0.15)
+    x = side * face.apart
+    left, right = [x - 0.22, -0.17], [x + 0.22, -0.17]
+    upper = _curve(left, [x, -0.17 - 2 * high], right)
+    under = _curve(right, [x, -0.17 + 2 * low], left)
+    rim = np.array([[0, 0.035]])
+    fill(np.vstack([upper - rim, under + rim * 0.4]), face.hair * 0.35 + 10)
+    fill(np.vstack([upper, under]), np.array([215.0, 220, 225]))
+    # The iris, cut by the lids.
+    disc = _oval(x, -0.17, 0.105, 0.115)
+    top, bottom = -0.17 - high * 0.95, -0.17 + low * 0.95
+    for scale, colour in ((1.0, face.iris), (0.5, np.array([12.0, 12, 12]))):
+        ball = (disc - [x, -0.17]) * scale + [x, -0.17]
+        fill(np.column_stack([ball[:, 0], np.clip(ball[:, 1], top, bottom)]), colour)
+
+
+def _mouth(fill: Fill, face: Face, shape: tuple[float, float, float, float]) -> None:
+    corner, opening, width, lip = shape
+    half = 0.38 + width
+    gap = max(opening, 0.0)
+    y = 0.68
+    left, right = [-half, y - corner], [half, y - corner]
+    over, under = y - 0.6 * gap - lip, y + 1.2 * gap + 0.3 * corner
+    fill(
+        np.vstack(
+            [
+                _curve(left, [0, over - 0.1 - (y - corner - over) * 0.6], right),
+                _curve(right, [0, under + 0.17 + (under - y + corner) * 0.6], left),
+            ]
+        ),
+        face.lips,
+    )
+    inside = np.vstack(
+        [
+            _curve(left, [0, 2 * over - (y - corner)], right),
+            _curve(right, [0, 2 * under - (y - corner) + 0.03], left),
+        ]
+    )
+    fill(inside * [0.9, 1], np.array([30.0, 25, 55]))
+    if gap > 0.03:
+        teeth = np.column_stack([inside[:, 0] * 0.75, np.minimum(inside[:, 1], over + 0.4 * gap)])
+        fill(teeth, np.array([205.0, 215, 220]))
+
+
+def _curve(start: Any, pull: Any, end: Any) -> Array:
+    """A quadratic Bézier curve (12, 2)."""
+    t = np.linspace(0, 1, 12)[:, None]
+    a, b, c = np.asarray(start, float), np.asarray(pull, float), np.asarray(end, float)
+    curve: Array = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+    return curve
