@@ -1,0 +1,73 @@
+"""A search says what it has to beat, and asks the test part once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score
+from sklearn.preprocessing import StandardScaler
+
+from fdan.__main__ import main as fdan_main
+from fdan.corpora import demo
+from fdan.origin import reopen
+from search import command, storage, yardstick
+
+SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "1"]
+
+
+def line(text: str, start: str) -> str:
+    (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return found
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = demo.generate(tmp_path / "demo", speakers=4, takes=2, workers=1)
+    runs = tmp_path / "runs"
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "s"]
+    flags += ["--concurrent", "1"]
+
+    assert command.main([*flags, "--trials", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "test part" not in out, "nobody asked for it"
+    held = storage.open_storage(None, runs / "s")
+    assert yardstick.tested(optuna.load_study(study_name="s", storage=held)) is None
+
+    # The bar, computed here from the features that the search left behind.
+    facts = json.loads((runs / "s" / "best" / "model.json").read_text())
+    task, parts = reopen(facts)
+    (folder,) = [f for f in (runs / "features").rglob("*.npy") if len(np.load(f)) == 56]
+    features, labels = np.load(folder), task.samples("acoustic").labels
+    scaler = StandardScaler().fit(features[parts.acoustic_train])
+    fitted = LogisticRegression(max_iter=2000).fit(
+        scaler.transform(features[parts.acoustic_train]), labels[parts.acoustic_train]
+    )
+    for part, words in (("acoustic_validation", "to beat"), ("acoustic_test", "")):
+        samples = getattr(parts, part)
+        predicted = fitted.predict(scaler.transform(features[samples]))
+        bar = recall_score(labels[samples], predicted, average="macro")
+        if words:
+            assert f"validation UAR {bar:.4f}" in line(err, words)
+
+    assert command.main([*flags, "--trials", "1", "--score-test"]) == 0
+    first = line(capsys.readouterr().out, "test part:")
+    assert f"logistic regression: {bar:.4f}" in first
+    assert fdan_main(["evaluate", str(runs / "s" / "best"), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert f"UAR {alone['uar']:.4f}, WAR {alone['war']:.4f}, w-F1 {alone['wf1']:.4f}" in first
+    assert alone["samples"] == len(parts.acoustic_test)
+
+    # Extended until another trial is the best, the figure stays that of the trial it was asked of.
+    for trials in (4, 8, 12):
+        assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
+        out = capsys.readouterr().out
+        assert line(out, "test part:") == first
+        if "best trial 0" not in out:
+            assert "of trial 0: scored once, when that was the best" in out
+            return
+    pytest.fail("no other trial became the best: the test shows nothing")
