@@ -26,7 +26,7 @@ def parser() -> Parser:
     verbs = top.add_subparsers(metavar="COMMAND", required=True)
 
     demo = _verb(
-        verbs, "demo", commands.demo, "write the demo corpus: wav and avi files as SAVEE's"
+        verbs, "demo", commands.demo, "write the demo corpus: wav and avi files in SAVEE's layout"
     )
     demo.add_argument("folder", type=Path, metavar="FOLDER", help="where it goes")
     commands.add_demo_options(demo)
@@ -54,7 +54,8 @@ def parser() -> Parser:
     )
     _json_and_device(evaluate)
 
-    predict = _verb(verbs, "predict", commands.predict, "emotions of new audio or video files")
+    text = "emotions of new audio or video files (exit code 2 if none can be read)"
+    predict = _verb(verbs, "predict", commands.predict, text)
     predict.add_argument("model", type=Path, metavar="MODEL", help="a folder that train wrote")
     predict.add_argument(
         "paths",

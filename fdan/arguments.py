@@ -228,7 +228,7 @@ def settings_of(arguments: argparse.Namespace, *, gpu: bool) -> Settings:
         values |= config.from_mapping({**replaced, **own}, "command line").as_dict()
         chosen |= own
     if values["weights"] not in ("imagenet", "none"):  # a worker runs in another folder
-        values["weights"] = str(Path(values["weights"]).expanduser().absolute())
+        values["weights"] = str(_weights_file(values["weights"]))
     return Settings(name, values, frozenset(chosen))
 
 
@@ -267,6 +267,19 @@ def _generate(folder: Path, workers: int | None, progress: Tell | None) -> None:
             progress(Progress(f"demo corpus {folder}", "generating", done, total))
 
     demo.generate(folder, progress=tell, workers=workers)
+
+
+def _weights_file(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    if "://" in text:
+        raise ConfigError(f"--weights {text}: is an address; download it, then name the file")
+    if path.is_dir():
+        raise ConfigError(f"--weights {text}: is a folder; name a state dict's file in it")
+    if not path.exists():
+        raise ConfigError(
+            f"--weights {text}: no such file; give a state dict's file, 'imagenet' or 'none'"
+        )
+    return path
 
 
 def _names(config: type[Config]) -> list[str]:

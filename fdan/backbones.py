@@ -127,7 +127,7 @@ def _fitting(name: str, file: Path, wanted: Mapping[str, Tensor]) -> dict[str, T
         fitting[key] = held[key].to(tensor.dtype)
     for key in held:
         if key not in wanted:
-            raise WeightsError(f"weights {file} do not fit {name}: it has no '{key}'")
+            raise WeightsError(f"weights {file} do not fit {name}, which has no '{key}'")
     return fitting
 
 

@@ -29,6 +29,9 @@ Command = Callable[[argparse.Namespace], int]
 CHECKPOINT = "checkpoint"
 """Below --out: what training goes on from."""
 
+FACTS = "model.json"
+"""What every model's folder holds."""
+
 LISTED = 20
 """Unreadable files that `prepare` names on the terminal; the manifest has them all."""
 
@@ -124,7 +127,7 @@ def train(arguments: argparse.Namespace) -> int:
         out / "model", last, origin(task, SplitConfig.from_mapping(settings.of(SplitConfig)))
     )
     print(f"validation UAR {last.value:.3f} over the last epochs; model in {out / 'model'}")
-    print(f"next: python -m fdan evaluate {shlex.quote(str(out / 'model'))}")
+    print(f"next: python -m fdan evaluate {shlex.quote(str(out))}")
     return 0
 
 
@@ -133,7 +136,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from fdan.metrics import confusion_matrix, measures
     from fdan.model_folder import read_model
 
-    model = read_model(arguments.model, arguments.device)
+    model = read_model(_model_folder(arguments.model), arguments.device)
     task, parts = reopen(model.facts, arguments.stores)
     samples = parts.acoustic_test if arguments.part == "test" else parts.acoustic_validation
     truth = task.samples("acoustic").labels[samples]
@@ -173,18 +176,26 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Emotions of new files. Exit code 2 if none of them can be read."""
+    """Emotions of new files. Exit code 2 if none of them can be read; those that cannot are named
+    on stderr."""
     from fdan.model_folder import read_model
     from fdan.predict import predict as run_prediction
 
-    model = read_model(arguments.model, arguments.device)
     files = speech_files(arguments.paths)
+    model = read_model(_model_folder(arguments.model), arguments.device)
     found = run_prediction(model, files)
     predictions = _as_json(found) if arguments.json else _as_table(found)
-    if all(one.emotion is None for one in predictions):
-        only = f"{predictions[0].file}: {predictions[0].reason}"
-        raise DataError(only if len(predictions) == 1 else f"no file could be read, such as {only}")
+    failed = [one for one in predictions if one.emotion is None]
+    for one in failed if len(failed) < len(predictions) else failed[1:]:
+        print(f"passed over {one.file}: {one.reason}", file=sys.stderr)
+    if len(failed) == len(predictions):
+        raise DataError(f"{failed[0].file}: {failed[0].reason}")
     return 0
+
+
+def _model_folder(folder: Path) -> Path:
+    """A folder that `train` wrote holds the model beside its checkpoint."""
+    return folder / "model" if (folder / "model" / FACTS).is_file() else folder
 
 
 def _as_json(found: Iterable[Prediction]) -> list[Prediction]:
@@ -201,14 +212,16 @@ def _as_json(found: Iterable[Prediction]) -> list[Prediction]:
 
 
 def _as_table(found: Iterable[Prediction]) -> list[Prediction]:
-    """A line a file as it is judged; files that cannot be read go to stderr."""
-    predictions = []
-    print("  ".join(["emotion".ljust(9), *(short.rjust(5) for short in SHORT), "file"]))
+    """A line a file as it is judged, files that cannot be read left out."""
+    predictions: list[Prediction] = []
+    headed = False
     for one in found:
         predictions.append(one)
         if one.emotion is None:
-            print(f"{one.file}: {one.reason}", file=sys.stderr)
             continue
+        if not headed:
+            print("  ".join(["emotion".ljust(9), *(short.rjust(5) for short in SHORT), "file"]))
+            headed = True
         chances = "  ".join(f"{one.probabilities[emotion]:5.2f}" for emotion in EMOTIONS)
         print(f"{one.emotion:<9}  {chances}  {one.file}", flush=True)
     return predictions

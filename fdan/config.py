@@ -62,6 +62,13 @@ class Config:
                 raise ConfigError(f"{where}: {unknown('setting', name, names)}")
         return cls(**values)
 
+    @classmethod
+    def check(cls, name: str, value: Any) -> None:
+        """ConfigError for a value that the field `name` refuses, whatever the others are."""
+        for field, kind, optional in _fields(cls):
+            if field.name == name and not (value is None and optional):
+                _checked(field, kind, value)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain names and values, ready for JSON."""
         return dataclasses.asdict(self)

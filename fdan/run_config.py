@@ -80,6 +80,9 @@ class TrainConfig(Config):
     seed: int = option(0, "of initial weights, order, augmentation and bank", low=0)
 
 
+_PARTS: Final[tuple[type[Config], ...]] = (ModelConfig, KernelConfig, TrainConfig)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Model, kernel and training; their fields have names that are unique over the three."""
@@ -91,7 +94,7 @@ class RunConfig:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "configuration") -> RunConfig:
         """Build from flat names and values. An unknown name is an error that names the nearest."""
-        parts: list[type[Config]] = [ModelConfig, KernelConfig, TrainConfig]
+        parts = _PARTS
         names = [[f.name for f in dataclasses.fields(part)] for part in parts]
         known = [name for group in names for name in group]
         for name in values:
@@ -103,6 +106,12 @@ class RunConfig:
             KernelConfig.from_mapping(chosen[1], where),
             TrainConfig.from_mapping(chosen[2], where),
         )
+
+    @staticmethod
+    def check(name: str, value: Any) -> None:
+        """ConfigError for a value that the setting `name` refuses, whatever the others are."""
+        for part in _PARTS:
+            part.check(name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """Flat names and values, ready for JSON; `from_mapping` reads it back."""

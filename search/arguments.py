@@ -56,7 +56,8 @@ def _study(top: Parser) -> None:
         "--time-budget",
         metavar="TIME",
         type=seconds,
-        help="end after this long, as in 90s, 30m, 2h, 1h30m (default: none)",
+        help="stop searching after this long, as in 90s, 30m, 2h, 1h30m;\n"
+        "preparing is not counted (default: none)",
     )
     group.add_argument(
         "--storage",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ from search.driver import Resources
 from search.progress import duration, shown
 from search.space import Space
 from search.study import Identity
+
+RESERVED = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
+"""Names in --runs that no study can have."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,10 @@ class Plan:
 
     def identity(self, data: str) -> Identity:
         fixed = {k: v for k, v in self.fixed.items() if k != "seed"}
+        weights = Path(fixed["weights"])
+        if weights.is_file():  # what is in it counts, not where it lies
+            with weights.open("rb") as file:
+                fixed["weights"] = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
         split = self.settings.of(SplitConfig)
         return Identity(self.space.as_dict(), data, split, fixed, self.seed)
 
@@ -99,8 +107,8 @@ def resolve(arguments: argparse.Namespace) -> Plan:
         raise ConfigError(
             f"--study '{arguments.study}': it names a folder, so letters, digits, '.', '_' and '-'"
         )
-    if arguments.study in ("data", "stores", "features", ".", ".."):
-        raise ConfigError(f"--study {arguments.study}: that folder of --runs has another use")
+    if arguments.study in RESERVED:
+        raise ConfigError(f"--study {arguments.study}: that name in --runs has another use")
     if arguments.storage is not None:
         storage.check(arguments.storage)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
@@ -115,6 +123,13 @@ def resolve(arguments: argparse.Namespace) -> Plan:
             f"--space {arguments.space}: each of its dimensions is pinned by a flag, so nothing is"
             " left to search; python -m fdan train runs one setting"
         )
+    for dimension in searched.dimensions:
+        for value in dimension.extremes:
+            try:
+                RunConfig.check(dimension.name, value)
+            except ConfigError as error:
+                place = f"--space {arguments.space}: dimensions.{dimension.name}"
+                raise ConfigError(f"{place}: {error}") from None
     samplers.make(arguments.sampler, searched, settings.values["seed"], 0)
     for point in searched.enqueue:
         RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     0: the study has what it was asked for, or its time is up; 1: no trial of it is complete;
     130: Ctrl-C. A user's mistake is an FdanError.
     """
+    began = time.monotonic()
     resolved = plan.resolve(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resolved.arguments.dry_run:
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         bar = _load(resolved, task, parts, work, tell) if resolved.address is None else None
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
-    return _search(resolved, task, parts, work, bar, console)
+    return _search(resolved, task, parts, work, bar, began, console)
 
 
 def _dry_run(resolved: Plan) -> int:
@@ -119,11 +121,14 @@ def _search(
     parts: Split,
     work: trial.Work,
     bar: float | None,
+    began: float,
     console: Console,
 ) -> int:
     arguments, name = resolved.arguments, resolved.name(task)
     folder = resolved.runs / name
     identity = resolved.identity(task.fingerprint)
+    place = "journal" if arguments.storage is None else storage.shown(arguments.storage)
+    study.check_folder(folder, name, place, identity)
     store = storage.open_storage(arguments.storage, folder)
     before = study.stored_trials(name, store)
     opened = study.open_study(
@@ -134,11 +139,15 @@ def _search(
         pruners.make(arguments.pruner, resolved.epochs),
         resolved.space,
     )
+    study.own_folder(folder, place, identity)
     stop = driver.Stop(arguments.time_budget)
     # The tracker's spool has one owner: a second driver on this study ends here, before it could
     # take the first one's trials for dead ones.
-    folder.mkdir(parents=True, exist_ok=True)
-    with Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker:
+    with (
+        Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker,
+        driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
+        _closing(tracker),
+    ):
         study.end_abandoned(opened)
         _end_abandoned_runs(opened, tracker)
         of_runs = tags(resolved, task)
@@ -153,11 +162,7 @@ def _search(
             )
         left = resolved.trials - study.stored_trials(name, store)
         if left > 0:
-            with (
-                driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
-                _closing(tracker),
-            ):
-                _run(resolved, opened, work, tracker, of_runs, stop, left, name, folder, console)
+            _run(resolved, opened, work, tracker, of_runs, stop, left, name, folder, console)
         else:
             console.print(
                 f"study {name} has its {resolved.trials} trials already: nothing to run"
@@ -167,10 +172,12 @@ def _search(
         best = study.best(opened)
         asked = arguments.score_test and best is not None and not stop.reason
         if asked and best is not None and yardstick.tested(opened) is None:
-            _score_test(opened, best, task, parts, work, folder, tracker)
+            _score_test(opened, best, task, parts, work, folder)
+        _record_test(opened, tracker)
         _finish(resolved, opened, task, best, folder, tracker, stop, console)
         page = tracker.page
-    print(summary(opened, bar, folder, stop.reason, resolved.tracking_uri, page))
+    took = time.monotonic() - began
+    print(summary(opened, bar, folder, stop.reason, resolved.tracking_uri, page, took))
     return stop.code or (0 if best is not None else 1)
 
 
@@ -203,7 +210,9 @@ def _run(
     best = study.best(opened)
     known = None if best is None or best.value is None else (best.number, best.value)
     state = State(name, resolved.trials, resolved.epochs, 1, study.counts(opened), known)
-    tracked = Tracked(tracker, resolved.fixed, of_runs)
+    finished = sum(state.counts.values())
+    best_value = None if known is None else known[1]
+    tracked = Tracked(tracker, resolved.fixed, of_runs, finished, best_value)
     at_least = resolved.arguments.concurrent
     cpus = None if at_least is None else driver.cpus(at_least * resolved.each.cpus)
     with Progress(state, console) as progress:
@@ -270,13 +279,11 @@ def _finish(
 
 
 def _best_model(resolved: Plan, task: Task, best: FrozenTrial, folder: Path) -> None:
-    """<study>/best, unless the checkpoint is gone and best is already of this trial."""
+    """<study>/best: the best trial's model."""
     from fdan.checkpoint import Checkpoint
     from fdan.model_folder import write_model
 
     checkpoint = trial.folder_of(folder, best.number) / trial.CHECKPOINT
-    if not checkpoint.is_dir():
-        return
     config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
     facts = {**origin(task, config), "study": folder.name, "trial": best.number}
     write_model(folder / "best", Checkpoint.load(checkpoint), facts)
@@ -289,14 +296,21 @@ def _score_test(
     parts: Split,
     work: trial.Work,
     folder: Path,
-    tracker: Tracker,
 ) -> None:
     """The only place of a search that looks at the test part: after the last trial."""
     from fdan.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(trial.folder_of(folder, best.number) / trial.CHECKPOINT)
     data = _data(checkpoint.run, task, parts, work)
-    found = yardstick.score_test(opened, best.number, checkpoint, data, parts)
+    yardstick.score_test(opened, best.number, checkpoint, data, parts)
+
+
+def _record_test(opened: optuna.Study, tracker: Tracker) -> None:
+    """What the test part said goes to the parent run. On each start, since a driver may have died
+    between asking and recording; the tracker passes over what it has."""
+    found = yardstick.tested(opened)
+    if found is None:
+        return
     measured = {"test/war": found.war, "test/uar": found.uar, "test/wf1": found.wf1}
     if found.baseline_uar is not None:
         measured["test/baseline_uar"] = found.baseline_uar

@@ -61,6 +61,16 @@ class Dimension:
     def active(self, params: Mapping[str, Value]) -> bool:
         return all(params.get(name) in values for name, values in self.when.items())
 
+    @property
+    def extremes(self) -> tuple[Value, ...]:
+        """All choices, or both ends of the range: if these are valid, everything between is."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return tuple(choices)
+            case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
+                return low, high
+        raise AssertionError(self.distribution)
+
     def contains(self, value: Value) -> bool:
         """Whether a value can be enqueued here."""
         match self.distribution:
@@ -196,7 +206,12 @@ def load(name: str, known: Mapping[str, Value]) -> Space:
             if path.suffix != ".toml" and "/" not in name:
                 raise ConfigError(f"--space: {unknown('space', name, names())}; or a TOML file")
             raise ConfigError(f"--space {name}: no such file")
-    return parse(path.read_text(encoding="utf-8"), known, str(name))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"--space {name}: cannot be read ({reason})") from None
+    return parse(text, known, str(name))
 
 
 def parse(text: str, known: Mapping[str, Value], where: str = "space") -> Space:

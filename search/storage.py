@@ -37,23 +37,23 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         )
     except ImportError as error:
         raise ConfigError(
-            f"--storage {_shown(url)}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
+            f"--storage {shown(url)}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy's and each driver's own hierarchies
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"--storage {_shown(url)}: cannot be opened: {line}") from None
+        raise ConfigError(f"--storage {shown(url)}: cannot be opened: {line}") from None
 
 
 def check(url: str) -> None:
     """Refuse what Optuna's RDBStorage would take for something else."""
     if not url.startswith(("sqlite:///", "postgresql://", "postgresql+")):
         raise ConfigError(
-            f"--storage {_shown(url)}: expected sqlite:///FILE or "
+            f"--storage {shown(url)}: expected sqlite:///FILE or "
             "postgresql://USER@HOST/DATABASE; without it, a journal in the study's folder"
         )
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL without its password."""
     head, at, tail = url.rpartition("@")
     scheme, slashes, user = head.partition("://")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 import optuna
@@ -19,6 +22,9 @@ DIRECTION: Final = "maximize"
 
 IDENTITY = "identity"
 """The study's user attribute that holds what makes it this study."""
+
+OWNER: Final = "study.json"
+"""In a study's folder: whose it is."""
 
 REASON = "reason"
 """The trial's user attribute that says in words why it ended as it did."""
@@ -51,6 +57,45 @@ class Identity:
             "fixed": dict(self.fixed),
             "seed": self.seed,
         }
+
+
+def check_folder(folder: Path, name: str, storage: str, identity: Identity) -> None:
+    """A study's folder holds its checkpoints, its best model and its records for MLflow: those of
+    one study in one storage.
+
+    Raises StudyError where it is another's, or no folder.
+    """
+    file = folder / OWNER
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise StudyError(f"study '{name}': {folder} is a file: choose another --study")
+        if not file.exists():
+            return
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(
+            f"study '{name}': {file} cannot be read ({reason}): choose another --study"
+        ) from None
+    found = differences(held, identity.as_dict())
+    if held.get("storage") != storage:
+        found.insert(0, f"storage {held.get('storage')}, now {storage}")
+    if found:
+        raise StudyError(
+            f"study '{name}' exists in {folder} with {'; '.join(found)}: choose another --study, or"
+            " the same settings to continue it"
+        )
+
+
+def own_folder(folder: Path, storage: str, identity: Identity) -> None:
+    """Write down whose the folder is, once the study is open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / OWNER
+    if not file.exists():
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        text = json.dumps({"storage": storage, **identity.as_dict()}, indent=1)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(file)
 
 
 def open_study(

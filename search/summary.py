@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search import study, yardstick
-from search.progress import shown
+from search.progress import duration, shown
 from search.yardstick import Tested
 
 
@@ -22,15 +22,17 @@ def summary(
     stopped: str,
     tracking_uri: str,
     page: str | None,
+    seconds: float,
 ) -> str:
     """Several lines. bar: the baseline's validation UAR; stopped: why the study ended early, or
-    nothing; page: path of the experiment in MLflow's UI."""
+    nothing; page: path of the experiment in MLflow's UI; seconds: that the whole command took."""
     best = study.best(opened)
     lines: list[str] = []
     counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
     lines.append(
         f"\nstudy {opened.study_name}: {counts or 'no trials'}"
         + (f" ({stopped})" if stopped else "")
+        + f", in {duration(seconds)}"
     )
     if best is None or best.value is None:
         lines.append("no trial is complete, so there is no best one")

@@ -28,14 +28,22 @@ class Tracked:
     the driver's thread with the next event, the last ones by `finish`.
     """
 
-    def __init__(self, tracker: Tracker, fixed: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
-        """fixed: settings that all trials share; tags: of every run."""
+    def __init__(
+        self,
+        tracker: Tracker,
+        fixed: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        finished: int = 0,
+        best: float | None = None,
+    ) -> None:
+        """fixed: settings that all trials share; tags: of every run; finished, best: trials that
+        the study has had before, and the highest value of them."""
         self._tracker = tracker
         self._fixed = fixed
         self._tags = tags
         self._settings: dict[int, dict[str, Any]] = {}
-        self._best: float | None = None
-        self._closed = 0
+        self._best = best
+        self._closed = finished
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="fdan-figures-")
@@ -103,7 +111,7 @@ class Kept:
         if (
             trial.state is not TrialState.COMPLETE
             or value is None
-            or (self._best is not None and value <= self._best[1])
+            or (self._best is not None and not _better((trial.number, value), self._best))
         ):
             self._drop(trial.number)
         else:
@@ -116,6 +124,11 @@ class Kept:
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _better(one: tuple[int, float], other: tuple[int, float]) -> bool:
+    """Of two (number, value): as `study.best` chooses, the earlier one of equals."""
+    return (one[1], -one[0]) > (other[1], -other[0])
 
 
 def _files(folder: Path, settings: Mapping[str, Any], trial: Closed) -> list[Path]:

@@ -67,7 +67,8 @@ def read(source: Source) -> Listing:
         why = f" (for instance {first.path}: {first.reason})" if first else ""
         raise DataError(
             f"{source}: no {source.modality} file of this corpus below it{why};"
-            " is this the right folder?"
+            " is this the right folder? If it holds the other modality only, name both apart:"
+            " --acoustic and --visual"
         )
     emotions = sorted({row.emotion for row in listing.rows})
     if len(emotions) < 2:

@@ -53,6 +53,9 @@ def half_written(folder: Path) -> list[str]:
         ([*SEARCH, "--trials", "0"], "--trials: '0': expected a whole number from 1"),
         ([*SEARCH, "--time-budget", "soon"], "expected a time such as 90s, 30m or 2h"),
         ([*SEARCH, "--sampler", "grid"], "continuous"),
+        ([*SEARCH, "--study", "mlartifacts"], "that name in --runs has another use"),
+        ([*SEARCH, "--weights", "http://x/w.pth"], "is an address; download it"),
+        ([*SEARCH, "--weights", "/"], "is a folder; name a state dict's file"),
         ([*SEARCH, "--task", "savve:/data"], "did you mean 'savee'?"),
         ([*SEARCH, "--task", "/data/SAVEE"], "expected CORPUS:FOLDER"),
         ([*SEARCH, "--task", "savee:/nowhere"], "/nowhere: there is no such folder"),
@@ -84,6 +87,12 @@ def test_unknown_key_in_a_space_file(run: Run, tmp_path: Path) -> None:
     assert "did you mean 'alpha'?" in line and str(space) in line
     space.write_text('[dimensions.alpha]\ntype = "float"\nlow = 0.1\nhihg = 1.0\n')
     assert "did you mean 'high'?" in refused(run, *SEARCH, "--space", space)
+    space.write_text('[dimensions.momentum]\ntype = "float"\nlow = 0.5\nhigh = 1.5\n')
+    assert "momentum = 1.5: must be at most 0.999" in refused(run, *SEARCH, "--space", space)
+    space.write_text('[dimensions.context]\ntype = "categorical"\nchoices = ["bank", "nne"]\n')
+    assert "did you mean 'none'?" in refused(run, *SEARCH, "--space", space)
+    space.write_bytes(b"\xff\xfe")
+    assert "not UTF-8" in refused(run, *SEARCH, "--space", space)
 
 
 def test_empty_corpus(run: Run, tmp_path: Path) -> None:

@@ -125,7 +125,10 @@ def test_speaker_keeps_corpora_apart() -> None:
     savee, meld = acted("ABC"), acted("ABC", corpus="meld")
     task = Task(
         (store("savee", "acoustic", savee), store("meld", "acoustic", meld)),
-        (store("savee", "visual", savee), store("ravdess", "visual", savee)),
+        (
+            store("savee", "visual", savee),
+            store("ravdess", "visual", acted("ABC", corpus="ravdess")),
+        ),
     )
     parts = split(task, SplitConfig())
     assert len(who(task, "acoustic", np.concatenate(acoustic_parts(parts)))) == 6
@@ -298,3 +301,23 @@ def test_describe_counts_everything() -> None:
         assert list(row.emotions) == list(EMOTIONS)
         assert sum(row.emotions.values()) == row.total
         assert not row.speakers or sum(row.speakers.values()) == row.total
+
+
+@pytest.mark.parametrize("protocol", ["speaker", "official", "paper"])
+def test_films_of_held_out_speech_stay_out_of_training(protocol: str) -> None:
+    """The same films once more in class folders, where nobody knows who is in them."""
+    speech = [
+        sample
+        for part, speakers in (("train", "ABCD"), ("validation", "EF"), ("test", "GH"))
+        for sample in acted(speakers, part=part)
+    ]
+    again = store("folders", "visual", [(None, emotion, None, c) for _, emotion, _, c in speech])
+    task = task_of(speech, again)
+    parts = split(task, SplitConfig(protocol=protocol))
+    spoken, filmed = task.samples("acoustic").contents, task.samples("visual").contents
+    held_out = {spoken[i] for i in (*parts.acoustic_validation, *parts.acoustic_test)}
+    trained = {filmed[i] for i in parts.visual_train}
+    if protocol == "paper":
+        assert trained == set(filmed)  # section 3.2: all visual samples
+    else:
+        assert held_out and trained and not held_out & trained

@@ -110,3 +110,22 @@ def test_a_storage_that_cannot_be_opened(url: str, words: str, tmp_path: Path) -
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_of_one_study_in_one_storage(tmp_path: Path) -> None:
+    """Another storage under the same name would overwrite the first study's model and runs."""
+    mine = Identity({"alpha": 1}, "d" * 64, {"protocol": "speaker"}, {"lr": 0.1}, 0)
+    folder = tmp_path / "s"
+    study.check_folder(folder, "s", "journal", mine)
+    study.own_folder(folder, "journal", mine)
+    study.check_folder(folder, "s", "journal", mine)
+    with pytest.raises(StudyError, match=r"storage journal, now sqlite:///x\.db"):
+        study.check_folder(folder, "s", "sqlite:///x.db", mine)
+    with pytest.raises(StudyError, match="seed 0, now 1"):
+        study.check_folder(folder, "s", "journal", replace(mine, seed=1))
+    (folder / study.OWNER).write_text("{")
+    with pytest.raises(StudyError, match="cannot be read"):
+        study.check_folder(folder, "s", "journal", mine)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="is a file"):
+        study.check_folder(tmp_path / "file", "file", "journal", mine)
