@@ -17,7 +17,7 @@ from fdan import arguments as shared
 from fdan.config import add_options, given
 from fdan.corpora.demo import DemoSettings, generate
 from fdan.emotions import EMOTIONS, SHORT
-from fdan.errors import ConfigError, DataError
+from fdan.errors import ConfigError, DataError, WeightsError
 from fdan.origin import origin, reopen
 from fdan.predict import Prediction, speech_files
 from fdan.split import SplitConfig, describe
@@ -133,10 +133,11 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a model on the test or validation part of the data that it was trained on."""
+    folder = _model_folder(arguments.model)
     from fdan.metrics import confusion_matrix, measures
     from fdan.model_folder import read_model
 
-    model = read_model(_model_folder(arguments.model), arguments.device)
+    model = read_model(folder, arguments.device)
     task, parts = reopen(model.facts, arguments.stores)
     samples = parts.acoustic_test if arguments.part == "test" else parts.acoustic_validation
     truth = task.samples("acoustic").labels[samples]
@@ -178,11 +179,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def predict(arguments: argparse.Namespace) -> int:
     """Emotions of new files. Exit code 2 if none of them can be read; those that cannot are named
     on stderr."""
+    folder = _model_folder(arguments.model)
+    files = speech_files(arguments.paths)
     from fdan.model_folder import read_model
     from fdan.predict import predict as run_prediction
 
-    files = speech_files(arguments.paths)
-    model = read_model(_model_folder(arguments.model), arguments.device)
+    model = read_model(folder, arguments.device)
     found = run_prediction(model, files)
     predictions = _as_json(found) if arguments.json else _as_table(found)
     failed = [one for one in predictions if one.emotion is None]
@@ -195,7 +197,12 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def _model_folder(folder: Path) -> Path:
     """A folder that `train` wrote holds the model beside its checkpoint."""
-    return folder / "model" if (folder / "model" / FACTS).is_file() else folder
+    for place in (folder / "model", folder):
+        if (place / FACTS).is_file():
+            return place
+    raise WeightsError(
+        f"model {folder}: there is no {FACTS} in it; name a folder that train or a search wrote"
+    )
 
 
 def _as_json(found: Iterable[Prediction]) -> list[Prediction]:

@@ -16,10 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
-    # Here: Ray, MLflow and Optuna take seconds, --help and a misspelt option need none of them.
+    # Here: --help and a misspelt option need no Optuna, a setting that is refused no Ray or MLflow.
+    from search import plan
+
+    resolved = plan.resolve(arguments)
     from search import session
 
-    return session.run(arguments)
+    return session.run(resolved)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,21 +23,13 @@ from ray import tune
 from fdan.errors import DeviceError, FdanError
 from search import trial
 from search.bridge import Bridge
+from search.resources import Resources
 from search.scheduler import OptunaScheduler
 from search.searcher import OptunaSearcher, Stopped
 
 
 class DriverError(FdanError):
     """Ray cannot be started or reached, or cannot hold a single trial."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial occupies."""
-
-    cpus: int = 1
-    gpus: float = 0.0
-    """May be a fraction: trials then share a GPU."""
 
 
 class Stop:

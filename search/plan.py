@@ -20,12 +20,11 @@ from fdan.errors import ConfigError, unknown
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.run_config import RunConfig
-from fdan.runtime import choose_device
 from fdan.split import PartCount, SplitConfig
 from fdan.task import Task
 from search import pruners, samplers, space, storage
-from search.driver import Resources
 from search.progress import duration, shown
+from search.resources import Resources
 from search.space import Space
 from search.study import Identity
 
@@ -111,11 +110,12 @@ def resolve(arguments: argparse.Namespace) -> Plan:
         raise ConfigError(f"--study {arguments.study}: that name in --runs has another use")
     if arguments.storage is not None:
         storage.check(arguments.storage)
+    shared.sources(arguments)
+    known_settings = RunConfig().as_dict()
+    whole = space.load(arguments.space, known_settings)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
     gpus = _gpus(arguments, address)
     settings = shared.settings_of(arguments, gpu=gpus > 0)
-    known_settings = RunConfig().as_dict()
-    whole = space.load(arguments.space, known_settings)
     pinned = settings.chosen & set(known_settings)
     searched = whole.resolve(settings.run, frozenset(pinned))
     if not searched.dimensions:
@@ -188,6 +188,9 @@ def _gpus(arguments: argparse.Namespace, address: str | None) -> float:
         return wanted
     if arguments.device == "auto" and wanted is None and address is not None:
         return 0.0
+    # Here: this imports torch, which takes seconds.
+    from fdan.runtime import choose_device
+
     device = choose_device("cuda" if wanted else arguments.device)
     return (wanted or 1.0) if device.type == "cuda" else 0.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -38,14 +37,13 @@ _DRAIN_S = 60.0
 """How long the end waits for MLflow."""
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(resolved: Plan) -> int:
     """Run the study that a command line asks for, or print its plan; returns the exit code.
 
     0: the study has what it was asked for, or its time is up; 1: no trial of it is complete;
     130: Ctrl-C. A user's mistake is an FdanError.
     """
     began = time.monotonic()
-    resolved = plan.resolve(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resolved.arguments.dry_run:
         return _dry_run(resolved)
