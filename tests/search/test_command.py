@@ -81,7 +81,10 @@ def errors(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
         (["--task", "savee:/no/such/folder", "--dry-run"], "no such folder"),
         (["--lr", "-1"], "lr = -1.0: must be greater than 0"),
         (["--sampler", "grid"], "are continuous"),
-        (["--space", "paper", "--alpha", "1", "--decay", "0"], "nothing is left to search"),
+        (
+            ["--momentum", "0.99", "--space", "paper", "--alpha", "1", "--decay", "0"],
+            "nothing is left to search",
+        ),
         (["sweep"], "'sweep'"),
     ],
 )
@@ -230,7 +233,7 @@ def test_a_whole_search(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(opened.trials) == 5
     capsys.readouterr()
     line = errors(capsys, *flags, "--lr", "0.01")
-    assert "study 'whole' exists with another space (lr is gone)" in line
+    assert "study 'whole' exists in" in line and "with another space (lr is gone)" in line
     line = errors(capsys, *flags, "--protocol", "paper")
     assert "another split (protocol: speaker, now paper)" in line
     assert len(opened.trials) == 5
