@@ -36,13 +36,15 @@ _COLUMNS: Final = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 # The test folder also holds final_videos_test..., which are other cuts of the same clips.
 _CLIP: Final = re.compile(r"dia(\d+)_utt(\d+)")
 _DEPTH: Final = 4
+# In MB (10^6 bytes), several times what the largest of MELD's tables has.
+_LARGEST: Final = 8.0
 
 
 def read(root: Path, modality: str) -> Listing:
-    """Rows of MELD below `root`: those of its tables that have a clip.
+    """Rows of MELD below `root`: those of its tables that have a clip, each clip once.
 
     Raises:
-        DataError: none of the three tables is there, or one lacks a column.
+        DataError: none of the three tables is there, or one is no table of MELD's.
     """
     tables, folders = _locate(root)
     if not tables:
@@ -50,6 +52,7 @@ def read(root: Path, modality: str) -> Listing:
         raise DataError(f"none of MELD's tables ({names}) is in it")
     rows: list[Row] = []
     problems: list[Problem] = []
+    unused = 0
     for part in _PARTS:
         table, folder = tables.get(part.table), folders.get(part.folder)
         if table is None:
@@ -59,10 +62,13 @@ def read(root: Path, modality: str) -> Listing:
         if folder is None:
             problems.append(Problem(table, f"its folder {part.folder} is missing"))
             continue
-        found, missing = _read_part(part, table, _clips(folder, modality))
+        clips = _clips(folder, modality)
+        found, missing = _read_part(part, table, clips)
         rows += found
         problems += missing
-    return Listing(tuple(rows), tuple(problems))
+        unused += len(clips) - len(found)
+    passed_over = {"clip without a usable row": unused} if unused else {}
+    return Listing(tuple(rows), tuple(problems), passed_over)
 
 
 def _locate(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -106,35 +112,77 @@ def _clips(folder: Path, modality: str) -> dict[tuple[int, int], Path]:
 def _read_part(
     part: _Part, table: Path, clips: dict[tuple[int, int], Path]
 ) -> tuple[list[Row], list[Problem]]:
-    rows: list[Row] = []
+    rows: dict[tuple[int, int], Row] = {}
     problems: list[Problem] = []
-    for number, record in _records(table):
-        try:
-            key = (int(record["Dialogue_ID"] or ""), int(record["Utterance_ID"] or ""))
-        except ValueError:
-            problems.append(Problem(table, f"line {number}: no dialogue or utterance number"))
+    numberless: list[int] = []
+    repeated: list[int] = []
+    for line, record in _records(table):
+        key = (_number(record["Dialogue_ID"]), _number(record["Utterance_ID"]))
+        if key[0] is None or key[1] is None:
+            numberless.append(line)
             continue
         clip = f"dia{key[0]}_utt{key[1]}"
         emotion = from_name(record["Emotion"] or "")
         if emotion is None:
-            reason = f"line {number}, {clip}: unknown emotion '{record['Emotion']}'"
+            reason = f"line {line}, {clip}: unknown emotion {_shown(record['Emotion'])}"
             problems.append(Problem(table, reason))
         elif key not in clips:
-            problems.append(Problem(table, f"line {number}: {clip} has no file"))
+            problems.append(Problem(table, f"line {line}: {clip} has no file"))
+        elif key in rows:
+            repeated.append(line)
         else:
             # Dialogue numbers start again in each part.
             utterance = f"{part.name}_{clip}"
             speaker = " ".join((record["Speaker"] or "").split()) or None
-            rows.append(Row(clips[key], emotion, speaker, utterance, part.name))
-    return rows, problems
+            rows[key] = Row(clips[key], emotion, speaker, utterance, part.name)
+    problems += _alike(table, numberless, "no dialogue or utterance number")
+    problems += _alike(table, repeated, "a clip that an earlier line has already")
+    return list(rows.values()), problems
+
+
+def _number(text: str | None) -> int | None:
+    # Nine digits: a damaged table may hold thousands.
+    return int(text) if text and re.fullmatch(r"\s*[0-9]{1,9}\s*", text) else None
+
+
+def _shown(text: str | None) -> str:
+    """A cell as it can be put in one line, whatever is in it."""
+    text = text or ""
+    return repr(text if len(text) <= 30 else f"{text[:30]}...")
+
+
+def _alike(table: Path, lines: list[int], reason: str) -> list[Problem]:
+    """One problem for all lines that have the same: in a damaged table they may be very many."""
+    if not lines:
+        return []
+    more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
+    return [Problem(table, f"line {lines[0]}: {reason}{more}")]
 
 
 def _records(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Rows of a table by column, each with the number of its (last) line.
+
+    Raises:
+        DataError: it is no table, or none of MELD's.
+    """
+    size = table.stat().st_size
+    if not size:
+        raise DataError(f"{table.name} is empty (0 bytes)")
+    if size > _LARGEST * 1e6:
+        raise DataError(f"{table.name} has {size / 1e6:.0f} MB: is it MELD's own table?")
     # The published tables carry Windows-1252 quotes here and there; only names matter here.
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{table.name} lacks the column {missing[0]}: is it MELD's own table?")
-        for record in reader:
-            yield reader.line_num, record
+        try:
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{table.name} lacks the column {missing[0]}: is it MELD's own table?"
+                )
+            for record in reader:
+                yield reader.line_num, record
+        except csv.Error as error:
+            raise DataError(
+                f"{table.name} cannot be read beyond line {reader.line_num} ({error}):"
+                " is a quotation mark left open there?"
+            ) from error

@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from fdan.corpora.listing import VIDEO
 from fdan.errors import DataError
+from fdan.media.container import opened
 
 # One step of 16-bit audio: a recording that never leaves it holds no sound.
 SILENCE: Final = 1.0 / 32768.0
+# Samples that a header may declare before it is doubted: hours of sound. A FLAC file that comes
+# out of a pipe, for one, does not say how long it is.
+_LONGEST: Final = 2**28
+# In Hz. What says something else is damaged, and resampling it could fill any memory.
+_RATES: Final = range(1000, 768_001)
 
 
 def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
@@ -56,12 +62,20 @@ def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return cut
 
 
+def _check_rate(rate: int) -> None:
+    if rate not in _RATES:
+        raise DataError(f"declares a sample rate of {rate} Hz: its header is damaged")
+
+
 def _of_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             rate = int(file.samplerate)
+            _check_rate(rate)
+            if file.frames * file.channels > _LONGEST:
+                return _of_container(path)
             speech = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         # m4a, a coding that libsndfile does not know, or a FLAC file that breaks off: FFmpeg
@@ -71,22 +85,22 @@ def _of_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
 
 
 def _of_container(path: Path) -> tuple[NDArray[np.float32], int]:
+    with opened(path) as container:
+        if not container.streams.audio:
+            raise DataError("has no sound track")
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise DataError("has sound in a coding that is not known here")
+        rate = int(stream.codec_context.sample_rate)
+        _check_rate(rate)
+        return _decode(container, stream, rate), rate
+
+
+def _decode(container: Any, stream: Any, rate: int) -> NDArray[np.float32]:
     import av
 
-    av.logging.set_level(None)
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.audio:
-                raise DataError("has no sound track")
-            stream = container.streams.audio[0]
-            rate = int(stream.codec_context.sample_rate)
-            return _decode(av, container, stream, rate), rate
-    except av.FFmpegError as error:
-        raise DataError(f"cannot be decoded ({error.strerror or type(error).__name__})") from error
-
-
-def _decode(av: Any, container: Any, stream: Any, rate: int) -> NDArray[np.float32]:
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+    forms = set()
     blocks: list[NDArray[np.float32]] = []
     with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
         for packet in container.demux(stream):
@@ -95,6 +109,9 @@ def _decode(av: Any, container: Any, stream: Any, rate: int) -> NDArray[np.float
             except av.FFmpegError:  # one damaged packet of many
                 continue
             for frame in frames:
+                forms.add((frame.format.name, frame.layout.name, frame.sample_rate))
+                if len(forms) > 1:
+                    raise DataError("changes its channels or its sample rate on the way")
                 blocks += [part.to_ndarray()[0] for part in resampler.resample(frame)]
     blocks += [part.to_ndarray()[0] for part in resampler.resample(None)] if blocks else []
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

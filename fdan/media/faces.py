@@ -21,6 +21,8 @@ WHOLE: Final = "face crops taken whole"
 # A still image no larger than this is a face crop already (FER2013 is 48 x 48, RAF-DB 100 x 100).
 _CROP_SIDE: Final = 128
 
+_UNDECODABLE: Final = "cannot be decoded as an image (damaged, or not what its name says)"
+
 # The cascade's window is 24 pixels; a face smaller than an eighth of the frame is no speaker's.
 _SMALLEST: Final = 24
 _SMALLEST_PART: Final = 8
@@ -59,9 +61,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise DataError("cannot be decoded as an image") from error
+        if error.code == cv2.Error.StsNoMem:
+            raise
+        raise DataError(_UNDECODABLE) from error
     if image is None or not image.size:
-        raise DataError("cannot be decoded as an image")
+        raise DataError(_UNDECODABLE)
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -101,6 +105,8 @@ def _largest_face(image: NDArray[np.uint8], settings: FaceSettings) -> tuple[int
 
     height, width = image.shape[:2]
     scale = min(1.0, settings.detect_side / max(height, width))
+    if scale * min(height, width) < _SMALLEST:
+        return None
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     if scale < 1.0:
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

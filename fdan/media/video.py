@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
+from fdan.media.container import opened
 
 
 def positions(count: int, frames: int) -> list[int]:
@@ -52,7 +53,7 @@ def _open(path: Path) -> Any:
     # One thread a worker: files are decoded side by side.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        raise DataError("cannot be decoded as a video")
+        raise DataError("cannot be decoded as a video (damaged, or its coding is not known here)")
     return capture
 
 
@@ -61,16 +62,13 @@ def _packets(path: Path) -> int:
     and unlike the count in a container's header it is never a promise."""
     import av
 
-    av.logging.set_level(None)
     count = 0
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise DataError("has no picture track")
-            with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
-                count = sum(bool(packet.size) for packet in container.demux(video=0))
-    except av.FFmpegError as error:
-        raise DataError(f"cannot be decoded ({error.strerror or type(error).__name__})") from error
+    with opened(path) as container:
+        if not container.streams.video:
+            raise DataError("has no picture track")
+        with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
+            for packet in container.demux(video=0):
+                count += bool(packet.size)
     return count
 
 

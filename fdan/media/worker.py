@@ -3,7 +3,7 @@
 It reads pickled messages on stdin and answers on stdout, each with its length before it: first
 the settings and the seconds that a file may take, answered with None or the reason why it cannot
 start; then lists of paths, answered with one Pixels or one reason (a str) a path. It ends when
-stdin does.
+stdin does, and with the exit code OUT_OF_MEMORY when a file needs more memory than it may take.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import math
 import os
 import pickle
+import resource
 import signal
 import struct
 import sys
@@ -23,6 +24,10 @@ from fdan.media.pixels import Pixels, Settings, read_pixels
 from fdan.media.spectrogram import SpectrogramSettings
 
 LENGTH: Final = struct.Struct("<Q")
+OUT_OF_MEMORY: Final = 77
+# What decoding a file may take, in MB (10^6 bytes). A film in 8K takes half of it, an hour of
+# stereo sound two thirds (measured); a damaged header can ask for any number.
+MEMORY_MB: Final = 2000
 _GRACE_S: Final = 3
 
 
@@ -38,6 +43,7 @@ def main() -> None:
     _send(answers, reason)
     if reason:
         return
+    _bound_memory()
     while (paths := _receive(requests)) is not None:
         for path in paths:
             # The parent ends a process that hangs; this ends it where the parent is gone. The
@@ -62,13 +68,39 @@ def _prepare(settings: Settings) -> str | None:
     return None
 
 
+def _bound_memory() -> None:
+    """From here on this process gets MEMORY_MB more and no byte beyond. Linux keeps to it; other
+    systems leave it to the machine's own memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    except OSError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = pages * resource.getpagesize() + MEMORY_MB * 10**6
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
 def _answer(path: Path, settings: Settings) -> Pixels | str:
     try:
         return read_pixels(path, settings)
     except FdanError as error:
         return str(error)
     except Exception as error:  # one bad file of many must not end the run
-        return f"cannot be decoded ({type(error).__name__}: {str(error).splitlines()[:1]})"
+        if _out_of_memory(error):
+            # A new process, so that what earlier files left behind is not this one's fault.
+            raise SystemExit(OUT_OF_MEMORY) from error
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"cannot be decoded ({type(error).__name__}: {first_line})"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, or OpenCV in its own words, was refused memory."""
+    cv2 = sys.modules["cv2"]
+    if isinstance(error, cv2.error):
+        return getattr(error, "code", 0) == cv2.Error.StsNoMem or "bad_alloc" in str(error)
+    return isinstance(error, MemoryError)
 
 
 def _send(stream: BinaryIO | Any, message: Any) -> None:

@@ -1,0 +1,1 @@
+"""Measurements: ours against limits and peers; each is a command."""

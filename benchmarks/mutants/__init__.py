@@ -1,0 +1,1 @@
+"""Damaged media files: made from whole ones, laid out as corpora, prepared and judged."""

@@ -1,0 +1,181 @@
+"""One process that decodes media files, each in bounded time and memory.
+
+A file that crashes the process, hangs in a decoder or eats memory costs that file alone. A plain
+subprocess rather than multiprocessing: a spawned child would import the caller's main script,
+torch with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fdan.errors import DataError
+from fdan.media.pixels import Pixels, Settings
+from fdan.media.worker import LENGTH, MEMORY_MB, OUT_OF_MEMORY
+
+# Seconds that a process may take to start; a loaded machine with a cold disk takes many.
+_START_S: Final = 300.0
+
+
+class _LostError(Exception):
+    """The process ended or was ended while it worked on a file."""
+
+
+class _TooSlowError(_LostError):
+    pass
+
+
+class Process:
+    """One process, started on first use and again after it was lost."""
+
+    def __init__(self, settings: Settings, timeout_s: float) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """From another thread: no more answers. The thread that reads then sees the end."""
+        with self._lock:
+            self._stopping = True
+            if self._process is not None:
+                self._process.kill()
+
+    def read(self, paths: Sequence[Path]) -> list[Pixels | str]:
+        """At least one answer, at most one a path, in their order."""
+        answers: list[Pixels | str] = []
+        try:
+            self._ask(paths)
+            for path in paths:
+                answers.append(self.answer(path))
+        except _TooSlowError:
+            self.end()
+            answers.append(f"took longer than {self._timeout_s:g} s to read")
+        except _LostError as lost:
+            self.end()
+            # The file may be innocent (memory was short, say): once more, by itself.
+            answers.append(self._again(paths[len(answers)], str(lost)))
+        return answers
+
+    def answer(self, path: Path) -> Pixels | str:
+        """Wait for the answer on `path`, the next of those that were asked for."""
+        answer: Pixels | str = self._hear(self._timeout_s)
+        return answer
+
+    def end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def _again(self, path: Path, reason: str) -> Pixels | str:
+        try:
+            self._ask([path])
+            return self.answer(path)
+        except _LostError:
+            self.end()
+            return reason
+
+    def _ask(self, paths: Sequence[Path]) -> None:
+        if self._process is None:
+            self._start()
+        self._say([str(path) for path in paths])
+
+    def _start(self) -> None:
+        package = Path(__file__).resolve().parents[2]
+        search = [str(package), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, search)),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "OPENCV_LOG_LEVEL": "SILENT",
+            "OPENCV_FFMPEG_LOGLEVEL": "-8",
+        }
+        with self._lock:
+            if self._stopping:
+                raise _LostError("it was stopped")
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fdan.media.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=environment,
+            )
+        try:
+            self._say((self._settings, self._timeout_s))
+            reason = self._hear(_START_S)
+        except _LostError as lost:
+            self.end()
+            raise DataError(
+                f"cannot start a process to decode media ({lost}): python -m fdan.media.worker"
+            ) from lost
+        if reason:
+            self.end()
+            raise DataError(str(reason))
+
+    def _say(self, message: Any) -> None:
+        process = self._process
+        assert process is not None and process.stdin is not None
+        data = pickle.dumps(message)
+        view = memoryview(LENGTH.pack(len(data)) + data)
+        try:
+            while view:
+                view = view[process.stdin.write(view) or 0 :]
+        except OSError as error:
+            raise _LostError(self._last_words()) from error
+
+    def _hear(self, seconds: float) -> Any:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        deadline = time.monotonic() + seconds
+        pipe = process.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            header = self._exactly(pipe, selector, LENGTH.size, deadline)
+            data = self._exactly(pipe, selector, LENGTH.unpack(header)[0], deadline)
+        return pickle.loads(data)
+
+    def _exactly(
+        self, pipe: int, selector: selectors.BaseSelector, size: int, deadline: float
+    ) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise _TooSlowError
+            read = os.readv(pipe, [view])
+            if not read:
+                raise _LostError(self._last_words())
+            view = view[read:]
+        return data
+
+    def _last_words(self) -> str:
+        process = self._process
+        assert process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        code = process.returncode
+        if code == OUT_OF_MEMORY:
+            return f"needs more than {MEMORY_MB} MB of memory (damaged, or far too long or large)"
+        if code is not None and code < 0:
+            return f"decoding it ended the process (signal {-code})"
+        return f"decoding it ended the process (exit code {code})"
