@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 from fdan.config import Config, add_options, given
 from fdan.corpora import STORE, Source, parse_source
-from fdan.errors import ConfigError, FdanError, unknown
+from fdan.errors import ConfigError, DiskFull, FdanError, disk_full, unknown
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.preparing import prepare
@@ -103,15 +103,22 @@ def exit_code(main: Callable[[], int]) -> int:
     try:
         return main()
     except FdanError as error:
-        text = " ".join(str(error).split())
-        print(f"error: {text}", file=sys.stderr)
-        return 2
+        return _mistake(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        return _mistake(DiskFull(getattr(error, "filename", None) or error))
+
+
+def _mistake(error: FdanError) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

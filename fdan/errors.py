@@ -6,6 +6,8 @@ Our own mistakes stay assertions and tracebacks.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -39,3 +41,27 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" did you mean '{near[0]}'?" if near else ""
     return f"unknown {what} '{name}':{hint} Known: {', '.join(names)}"
+
+
+class DiskFull(FdanError):  # noqa: N818
+    """There is no room to write; what was written before is whole."""
+
+    def __init__(self, where: object) -> None:
+        super().__init__(
+            f"no room left on the disk ({where}): what was written before is whole; free some"
+            " space, then the same command goes on"
+        )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that a disk (or quota) is full."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # safetensors gives the system's words without its number.
+        if getattr(cause, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -44,7 +44,11 @@ def parser() -> Parser:
 
 def _study(top: Parser) -> None:
     group = top.add_argument_group("study")
-    group.add_argument("--study", metavar="NAME", help="its name (default: from the data)")
+    group.add_argument(
+        "--study",
+        metavar="NAME",
+        help="its name (default: from the data); that of an earlier one alone goes on with it",
+    )
     group.add_argument(
         "--trials",
         metavar="INT",
@@ -128,6 +132,14 @@ def _resources(top: Parser) -> None:
         metavar="NUMBER",
         type=_share,
         help="GPUs of a trial; 0.5: two share one (default: 1 if there is a GPU, else 0)",
+    )
+    group.add_argument(
+        "--epoch-timeout",
+        metavar="TIME",
+        type=seconds,
+        default=3600.0,
+        help="an epoch that takes longer hangs: its worker is killed and the trial goes on with\n"
+        "another one from its newest checkpoint (default: 1h)",
     )
     group.add_argument(
         "--address",

@@ -1,24 +1,28 @@
 """The trials that are under way, and the only code that writes them to Optuna's storage.
 
-Ray Tune drives it from one thread: the searcher asks and closes, the scheduler reports. Everybody
-else (tracking, progress) listens. A trial is asked for once and closed once, whatever happens
-in between, and every closing carries its reason.
+Ray Tune drives it from one thread: the searcher takes trials and lets go of them, the scheduler
+reports. Everybody else (tracking, progress) listens. A trial is asked for once and closed once,
+whatever happens in between, and every closing carries its reason. In between it may change hands:
+a trial whose worker died waits here for the next one, a trial whose driver died is taken up again.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from search import pruners
+from search import pruners, study
 from search.report import Report
 from search.space import Space, Value
-from search.study import REASON
+from search.storage import Patience
+
+DEATHS = 3
+"""A trial that so many workers in a row die of, none of them finishing an epoch, is FAIL."""
 
 
 @dataclass(frozen=True)
@@ -36,86 +40,182 @@ class Closed:
         return self.reports[-1].value if self.reports else None
 
 
-class Listener(Protocol):
-    """Whoever wants to know. Called on the driver's thread, so each call returns at once."""
+class Listener:
+    """Whoever wants to know. Called on the driver's thread, so each call returns at once.
 
-    def asked(self, number: int, params: Mapping[str, Value]) -> None: ...
+    A listener hears of an epoch before Optuna's storage has it, and once more where the driver dies
+    in between; of a closing afterwards.
+    """
 
-    def reported(self, number: int, report: Report) -> None: ...
+    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+        """A trial starts, or is taken up again."""
 
-    def closed(self, trial: Closed) -> None: ...
+    def reported(self, number: int, report: Report) -> None:
+        """A trial has finished an epoch."""
+
+    def interrupted(self, number: int, reason: str) -> None:
+        """A trial's worker is gone; it goes on with another one."""
+
+    def paused(self, number: int, reason: str) -> None:
+        """This driver lets a trial rest; the next one takes it up again."""
+
+    def closed(self, trial: Closed) -> None:
+        """A trial has ended."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a worker is to do: a trial, from its start or from where it is."""
+
+    number: int
+    params: Mapping[str, Value]
+    after: int
+    """The last epoch that has been reported; 0 for a new trial."""
 
 
 @dataclass
 class _Live:
     trial: optuna.Trial
     params: Mapping[str, Value]
+    told: bool = False
+    """Whether the listeners know of it."""
     reports: list[Report] = field(default_factory=list)
     verdict: tuple[TrialState, str] | None = None
+    deaths: int = 0
+    """Of workers, since the last new epoch."""
+    gone: str = ""
+    """Why the worker is gone that has the trial, if it is."""
+
+    @property
+    def epoch(self) -> int:
+        return self.reports[-1].epoch if self.reports else 0
 
 
 class Bridge:
     """Asks a study for trials and tells it how they went.
 
-    `pruner` is the pruner's name, for the reason; `epochs` is where a trial ends by itself.
+    `pruner` is the pruner's name, for the reason; `epochs` is where a trial ends by itself;
+    `trials` new ones are to be asked for; `patience` waits for a storage that is away.
     """
 
     def __init__(
         self,
-        study: optuna.Study,
+        opened: optuna.Study,
         space: Space,
         *,
         pruner: str,
         epochs: int,
+        trials: int,
+        patience: Patience,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self.study = study
+        self.study = opened
         self._space = space
         self._pruner = pruner
         self._epochs = epochs
+        self._patience = patience
         self._listeners = listeners
         self._live: dict[int, _Live] = {}
+        self._waiting: deque[int] = deque()
+        self.left = trials
+        """New trials still to be asked for."""
+        self.epochs_heard = 0
+        """New epochs of all trials, so far."""
 
     @property
     def live(self) -> tuple[int, ...]:
+        """Trials that have not ended, with a worker or without."""
         return tuple(self._live)
 
-    def ask(self) -> tuple[int, Mapping[str, Value]]:
-        """A new trial: its number and its settings."""
-        trial = self.study.ask()
-        # In the bridge before its settings are drawn: a sampler that raises leaves nothing RUNNING.
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for a worker."""
+        return len(self._waiting)
+
+    def ask(self) -> Turn:
+        """A new trial."""
+        trial = self._patience.call(self._fresh)
+        self.left -= 1
+        # In the bridge before its settings are drawn: a sampler that raises loses no trial.
         live = self._live[trial.number] = _Live(trial, {})
-        live.params = self._space.suggest(trial)
-        for listener in self._listeners:
-            listener.asked(trial.number, live.params)
-        return trial.number, live.params
+        return self._start(live)
+
+    def take_up(self, trial: FrozenTrial, reports: Mapping[int, Report]) -> None:
+        """Go on with a trial that is RUNNING although no driver is. reports: what its worker wrote
+        down; Optuna has the epochs that count."""
+        number = trial.number
+        live = self._live[number] = _Live(optuna.Trial(self.study, trial._trial_id), {})
+        for epoch, value in sorted(trial.intermediate_values.items()):
+            live.reports.append(reports.get(epoch) or Report(epoch, value))
+        self._start(live)
+        for report in live.reports:
+            for listener in self._listeners:
+                listener.reported(number, report)
+        if live.epoch < self._epochs and not self._pruned(live):
+            self._waiting.append(number)
+        else:
+            self.close(number)
+
+    def again(self) -> Turn:
+        """The trial that has waited longest for a worker."""
+        live = self._live[self._waiting.popleft()]
+        return Turn(live.trial.number, live.params, live.epoch)
 
     def report(self, number: int, report: Report) -> bool:
         """One epoch of a trial. True: the trial ends here, its verdict is set.
 
-        The last epoch is not put before the pruner: the trial has done all its work, and its value
-        is worth more to the sampler as a complete one.
+        An epoch that is known is passed over: a trial that goes on from its checkpoint comes by
+        some again. The last epoch is not put before the pruner: the trial has done all its work,
+        and its value is worth more to the sampler as a complete one.
         """
         live = self._live[number]
+        if report.epoch <= live.epoch:
+            return False
         if not math.isfinite(report.value):
             self.condemn(number, f"epoch {report.epoch}: value is {report.value}")
             return True
         live.reports.append(report)
-        live.trial.report(report.value, report.epoch)
+        live.deaths = 0
+        self.epochs_heard += 1
         for listener in self._listeners:
             listener.reported(number, report)
-        if report.epoch >= self._epochs or not live.trial.should_prune():
-            return False
-        trials = self.study.get_trials(deepcopy=False)
-        why = pruners.reason(self._pruner, trials[number], trials)
-        live.verdict = (TrialState.PRUNED, why)
-        return True
+        self._patience.call(lambda: live.trial.report(report.value, report.epoch))
+        return report.epoch < self._epochs and self._pruned(live)
 
     def condemn(self, number: int, reason: str) -> None:
         """The trial will be closed as FAIL. The first verdict stays."""
         live = self._live[number]
         if live.verdict is None:
             live.verdict = (TrialState.FAIL, " ".join(reason.split()))
+
+    def died(self, number: int, reason: str) -> None:
+        """The trial's worker is gone. Another one will go on, unless too many have died of it."""
+        live = self._live[number]
+        live.deaths += 1
+        if live.deaths < DEATHS:
+            live.gone = " ".join(reason.split())
+        else:
+            self.condemn(number, f"{reason}: {DEATHS} times in a row in epoch {live.epoch + 1}")
+
+    def all_lost(self, reason: str) -> None:
+        """Every worker is gone, for a reason that is no trial's: all trials wait for others."""
+        for number in self.live:
+            if number not in self._waiting:
+                self._live[number].gone = reason
+                self.let_go(number)
+
+    def let_go(self, number: int) -> None:
+        """The worker has let go of the trial: it waits for another one, or has ended."""
+        live = self._live.get(number)
+        if live is None:
+            return
+        if live.gone and live.verdict is None:
+            reason, live.gone = live.gone, ""
+            self._waiting.append(number)
+            for listener in self._listeners:
+                listener.interrupted(number, reason)
+        else:
+            self.close(number)
 
     def close(self, number: int) -> None:
         """The trial has ended: as its verdict says, or complete. Closing twice does nothing."""
@@ -130,26 +230,63 @@ class Bridge:
         else:
             state, reason = TrialState.FAIL, "ended without a report"
         value = live.reports[-1].value if state is TrialState.COMPLETE else None
-        live.trial.set_user_attr(REASON, reason)
-        self.study.tell(live.trial, value, state)
+        self._patience.call(lambda: self._tell(live, value, state, reason))
         # Only now: while telling fails, the trial is still ours to close.
         del self._live[number]
         closed = Closed(number, state, reason, tuple(live.reports))
         for listener in self._listeners:
             listener.closed(closed)
 
-    def close_all(self, reason: str, *, keep: bool = False) -> None:
-        """End what still runs: FAIL, or with `keep` PRUNED where there are values to keep."""
-        trouble: Exception | None = None
+    def pause_all(self, reason: str) -> None:
+        """Leave what still runs to the next driver. Optuna's storage need not hear of it."""
+        for number in self.live:
+            live = self._live.pop(number)
+            for listener in self._listeners if live.told else ():
+                listener.paused(number, reason)
+        self._waiting.clear()
+
+    def stop_all(self, reason: str) -> None:
+        """End what still runs, for good: PRUNED with its values, FAIL where there are none."""
         for number in self.live:
             live = self._live[number]
-            if keep and live.reports and live.verdict is None:
-                epoch = live.reports[-1].epoch
-                live.verdict = (TrialState.PRUNED, f"epoch {epoch}: {reason}")
+            if live.reports and live.verdict is None:
+                live.verdict = (TrialState.PRUNED, f"epoch {live.epoch}: {reason}")
             self.condemn(number, reason)
-            try:
-                self.close(number)
-            except Exception as error:  # a listener's full disk must not leave others RUNNING
-                trouble = trouble or error
-        if trouble is not None:
-            raise trouble
+            self.close(number)
+        self._waiting.clear()
+
+    def _start(self, live: _Live) -> Turn:
+        live.params = self._patience.call(lambda: self._suggest(live))
+        number = live.trial.number
+        live.told = True
+        for listener in self._listeners:
+            listener.asked(number, live.params)
+        return Turn(number, live.params, live.epoch)
+
+    def _suggest(self, live: _Live) -> dict[str, Value]:
+        # Read again, for what the storage took although its answer was lost.
+        live.trial = optuna.Trial(self.study, live.trial._trial_id)
+        return self._space.suggest(live.trial)
+
+    def _fresh(self) -> optuna.Trial:
+        """A trial that is not in the bridge yet: one that the storage made although its answer was
+        lost, or a new one."""
+        for frozen in study.under_way(self.study):
+            if frozen.number not in self._live:
+                return optuna.Trial(self.study, frozen._trial_id)
+        return self.study.ask()
+
+    def _pruned(self, live: _Live) -> bool:
+        if not self._patience.call(live.trial.should_prune):
+            return False
+        trials = self.study.get_trials(deepcopy=False)
+        number = live.trial.number
+        why = pruners.reason(self._pruner, trials[number], trials)
+        live.verdict = (TrialState.PRUNED, why)
+        return True
+
+    def _tell(self, live: _Live, value: float | None, state: TrialState, reason: str) -> None:
+        trial = live.trial
+        if trial.storage.get_trial(trial._trial_id).state is TrialState.RUNNING:
+            trial.set_user_attr(study.REASON, reason)
+            self.study.tell(trial, value, state)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from fdan.arguments import exit_code
+from search import remembered
 from search.arguments import parser
 
 
@@ -15,11 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    arguments = parser().parse_args(argv)
+    typed = sys.argv[1:] if argv is None else argv
+    before = remembered.words(typed)
+    arguments = parser().parse_args([*before, *typed])
     # Here: --help and a misspelt option need no Optuna, a setting that is refused no Ray or MLflow.
     from search import plan
 
-    resolved = plan.resolve(arguments)
+    resolved = plan.resolve(arguments, typed, before)
     from search import session
 
     return session.run(resolved)

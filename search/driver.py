@@ -12,6 +12,7 @@ import socket
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -20,16 +21,21 @@ from typing import Any
 import ray
 from ray import tune
 
-from fdan.errors import DeviceError, FdanError
+from fdan.errors import DeviceError, FdanError, disk_full
 from search import trial
 from search.bridge import Bridge
 from search.resources import Resources
 from search.scheduler import OptunaScheduler
-from search.searcher import OptunaSearcher, Stopped
+from search.searcher import OptunaSearcher, Stopped, leaving
+from search.silence import Silence
 
 
 class DriverError(FdanError):
     """Ray cannot be started or reached, or cannot hold a single trial."""
+
+
+class RayLost(DriverError):  # noqa: N818
+    """The Ray that was started here has lost one of its own processes."""
 
 
 class Stop:
@@ -39,6 +45,8 @@ class Stop:
         """`budget`: seconds from now."""
         self._deadline = None if budget is None else time.monotonic() + budget
         self.reason = ""
+        self.final = False
+        """Whether the trials under way end with it: those of a spent budget do."""
         self.code = 0
         """Exit code: that of the signal, 0 for a budget that is spent."""
 
@@ -47,7 +55,7 @@ class Stop:
 
     def due(self) -> bool:
         if not self.reason and self._deadline is not None and time.monotonic() >= self._deadline:
-            self.reason = "the time budget is spent"
+            self.reason, self.final = "the time budget is spent", True
         return bool(self.reason)
 
 
@@ -104,6 +112,7 @@ def _started(
     address: str | None, folder: Path, cpus: int | None, stack: contextlib.ExitStack
 ) -> Iterator[None]:
     temporary = None
+    handler = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # What Ray and Tune print belongs to nobody's output; it may help to find out what happened.
     log = stack.enter_context((folder / "ray.log").open("a", encoding="utf-8", buffering=1))
@@ -115,7 +124,7 @@ def _started(
             if address not in (None, "local"):
                 ray.init(address=address, **common)
             else:
-                temporary = _short_folder()
+                temporary = _temporary(folder)
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -124,12 +133,17 @@ def _started(
                     _temp_dir=str(temporary),
                     **common,
                 )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        where = f"at {address}" if address is not None else "on this machine"
+    except Exception as error:  # Ray's own are of any kind
+        if disk_full(error):
+            raise
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DriverError(f"Ray {where} cannot be reached or started: {line}") from None
+        if temporary is None:
+            raise DriverError(f"Ray at {address} cannot be reached: {line}") from None
+        _shut_down()
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RayLost(f"Ray on this machine did not start: {line}") from None
+    # Ray has put handlers of its own in front of this program's, which end it there and then.
+    signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -148,6 +162,11 @@ def _shut_down() -> None:
     gc.collect()
     gc.disable()
     try:
+        try:
+            _check_ray()
+        except RayLost:  # the rest of it does not end by itself
+            node = ray._private.worker._global_node
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
         ray.shutdown()
     finally:
         gc.enable()
@@ -183,28 +202,33 @@ def run(
     bridge: Bridge,
     train: trial.Trainable,
     *,
-    trials: int,
     each: Resources,
     at_once: int,
+    epoch_timeout: float,
     folder: Path,
     stop: Stop,
 ) -> None:
-    """Run `trials` more trials of the bridge's study on the cluster that is up.
+    """Run the bridge's trials, those that wait and new ones, on the cluster that is up.
 
-    Returns when they are done or `stop` is due; in both cases, and when anything raises, no trial
-    is left RUNNING in Optuna's storage.
+    Returns when they are done or `stop` is due. Trials that are under way then stay in the bridge.
+    epoch_timeout: seconds of silence after which a trial's worker is killed. Raises RayLost.
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
     worker = trial.function(train, folder, max(1, each.cpus))
-    left_over = "the driver failed"
+
+    def due() -> bool:
+        with leaving():
+            _check_ray()
+        return stop.due()
+
     try:
         tune.Tuner(
             tune.with_resources(worker, {"cpu": each.cpus, "gpu": each.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearcher(bridge, trials),
-                scheduler=OptunaScheduler(bridge, stop.due),
-                num_samples=trials,
+                search_alg=OptunaSearcher(bridge),
+                scheduler=OptunaScheduler(bridge, due, Silence(epoch_timeout)),
+                num_samples=-1,  # the searcher knows when there are no more
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
@@ -216,17 +240,26 @@ def run(
                 failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             ),
         ).fit()
-        left_over = "ended without a word"
     except Stopped as stopped:
-        left_over = stop.reason or "the driver failed"
         if isinstance(stopped.__cause__, FdanError):
             raise stopped.__cause__ from None
     except KeyboardInterrupt:
         stop.request("stopped by the user", 130)
-        left_over = stop.reason
     finally:
-        bridge.close_all(left_over, keep=stop.code == 0 and bool(stop.reason))
         shutil.rmtree(tune_folder, ignore_errors=True)
+
+
+def _check_ray() -> None:
+    """Ray waits for ever for a raylet of its own that is gone, and ends this process a minute
+    after its GCS is."""
+    node = ray._private.worker._global_node
+    if node is None:  # it did not come up
+        return
+    for name, processes in node.all_processes.items():
+        for started in processes:
+            code = started.process.poll()
+            if code is not None and name in ("raylet", "gcs_server"):
+                raise RayLost(f"Ray's {name} ended (exit code {code})")
 
 
 @contextlib.contextmanager
@@ -236,7 +269,10 @@ def signals(stop: Stop, say: Any) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         name = "stopped by the user" if number == signal.SIGINT else "stopped by a signal"
         stop.request(name, 128 + number)
-        say("stopping: running trials end as FAIL, finished ones are kept (Ctrl-C again: at once)")
+        say(
+            "stopping: the same command continues the study, its running trials from their newest"
+            " checkpoints (Ctrl-C again: at once)"
+        )
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -252,7 +288,11 @@ def _folder_name(tune_trial: Any) -> str:
     return f"{tune_trial.config['number']:04d}"
 
 
-def _short_folder() -> Path:
-    """A temporary folder for Ray, whose socket names have to fit into 107 characters."""
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="fdan-", dir=base if len(base) <= 20 else "/tmp"))
+def _temporary(study: Path) -> Path:
+    """A folder for Ray's files, whose sockets' names have to fit into 107 characters. Takes away
+    what a driver of this study left that was killed."""
+    base = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= 20 else "/tmp")
+    prefix = f"fdan-{zlib.crc32(str(study.resolve()).encode()):08x}-"
+    for stale in base.glob(f"{prefix}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=base))

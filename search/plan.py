@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ class Plan:
     runs: Path
     each: Resources
     address: str | None
+    typed: tuple[str, ...]
+    """The command line."""
+    before: tuple[str, ...]
+    """What it leaves out and an earlier start of the study said."""
 
     @property
     def trials(self) -> int:
@@ -96,7 +100,9 @@ class Plan:
         return Identity(self.space.as_dict(), data, split, fixed, self.seed)
 
 
-def resolve(arguments: argparse.Namespace) -> Plan:
+def resolve(
+    arguments: argparse.Namespace, typed: Sequence[str] = (), before: Sequence[str] = ()
+) -> Plan:
     """Check everything that can be checked without reading data. Raises FdanError's kinds."""
     for kind, known in (("sampler", samplers.HELP), ("pruner", pruners.HELP)):
         name = getattr(arguments, kind)
@@ -136,7 +142,7 @@ def resolve(arguments: argparse.Namespace) -> Plan:
     runs = arguments.runs.expanduser().absolute()
     arguments.runs = runs
     each = Resources(arguments.cpus_per_trial, gpus)
-    return Plan(arguments, settings, searched, runs, each, address)
+    return Plan(arguments, settings, searched, runs, each, address, tuple(typed), tuple(before))
 
 
 def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> None:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.bridge import Closed
+from search.bridge import Closed, Listener
 from search.report import Report
 from search.space import Value
 
@@ -76,6 +76,9 @@ class State:
         ):
             self.best = (trial.number, value)
 
+    def paused(self, number: int) -> None:
+        del self.running[number]
+
     @property
     def done(self) -> int:
         return sum(self.counts.values())
@@ -104,7 +107,7 @@ class State:
         )
 
 
-class Progress:
+class Progress(Listener):
     """A bridge's listener that shows the study on a console while it is entered."""
 
     def __init__(self, state: State, console: Console) -> None:
@@ -150,7 +153,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays, above the table."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=self._live is None)
 
     # The bridge's listener
 
@@ -170,6 +173,13 @@ class Progress:
             head = self._state.headline(now)
         if self._live is None:
             self._line(f"trial {trial.number} {trial.state.name}: {trial.reason} | {head}")
+
+    def interrupted(self, number: int, reason: str) -> None:
+        self.say(f"trial {number}: {reason}; another worker goes on from its newest checkpoint")
+
+    def paused(self, number: int, reason: str) -> None:
+        with self._lock:
+            self._state.paused(number)
 
     # Showing
 

@@ -11,6 +11,12 @@ REPORT = "report"
 FAILED = "failed"
 """Key of a worker's result that says why its trial failed, the worker being fit for the next."""
 
+LOST = "lost"
+"""Key of a worker's result that says why it could not go on with its trial; another may."""
+
+FULL = "full"
+"""Key of a worker's result that says where it found no room to write: no trial can go on there."""
+
 
 @dataclass(frozen=True)
 class Report:

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from fdan.errors import DiskFull
 from search.bridge import Bridge
-from search.report import FAILED, REPORT, Report
+from search.report import FAILED, FULL, LOST, REPORT, Report
 from search.searcher import Shell, Stopped, leaving
+from search.silence import Silence
 
 
 class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -21,45 +25,80 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     before it reaches a scheduler, so each epoch comes here once.
     """
 
-    def __init__(self, bridge: Bridge, due: Callable[[], bool]) -> None:
-        """`due()` is asked several times a second; once true, Tune's loop ends by Stopped."""
+    def __init__(self, bridge: Bridge, due: Callable[[], bool], silence: Silence) -> None:
+        """`due()` is asked several times a second; once true, Tune's loop ends by Stopped. The
+        worker of a trial that is in `silence` for too long is killed."""
         super().__init__()
         self._bridge = bridge
         self._due = due
+        self._silence = silence
+        self._killed: dict[int, str] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         if self._due():
             raise Stopped
+        self._end_silent(tune_controller)
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
-        if FAILED in result:
-            self._bridge.condemn(number, result[FAILED])
+        self._silence.heard(number)
+        if FULL in result:
+            with leaving():
+                raise DiskFull(result[FULL])
+        if FAILED in result or LOST in result:
+            if FAILED in result:
+                self._bridge.condemn(number, result[FAILED])
+            else:
+                self._bridge.died(number, result[LOST])
             stop = True
         else:
             report = result.get(REPORT)
             assert isinstance(report, Report), f"trial {number} reported {sorted(result)}"
             with leaving():
                 stop = self._bridge.report(number, report)
+        if stop:
+            self._silence.forget(number)
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._silence.forget(trial.config["number"])
+
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        number = trial.config["number"]
+        self._silence.forget(number)
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-        self._bridge.condemn(trial.config["number"], crash(text))
+        raised, reason = crash(text)
+        if raised:
+            self._bridge.condemn(number, reason)
+        else:
+            self._bridge.died(number, self._killed.pop(number, reason))
+
+    def _end_silent(self, tune_controller: Any) -> None:
+        live = tune_controller.get_live_trials()
+        running = {trial.config["number"]: trial for trial in live if trial.status == Trial.RUNNING}
+        for number in self._silence.over(running):
+            self._killed[number] = f"no epoch for {self._silence.limit:.0f} s"
+            self._silence.forget(number)
+            # Its end comes back as on_trial_error.
+            ray.kill(running[number].temporary_state.ray_actor, no_restart=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Shell, ())
 
 
-def crash(text: str) -> str:
-    """One line out of the error file that Tune writes: the trial's exception, else the last line
-    of a traceback, else how the worker died."""
+def crash(text: str) -> tuple[bool, str]:
+    """What the error file that Tune writes says, in one line: (True, the exception that the trial
+    raised), or (False, how its worker died)."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Failure #")]
     if not lines:
-        return "the worker failed"
+        return False, "the worker died"
     if any(line.startswith("Traceback ") or "ray::" in line for line in lines[:2]):
-        return lines[-1].rpartition("Crashed: ")[2][:300]
-    return f"the worker died: {lines[0]}"[:300]
+        return True, lines[-1].rpartition("Crashed: ")[2][:300]
+    if "low on memory" in text:
+        return False, "the machine ran out of memory and Ray ended the worker"
+    if lines[0].startswith("The actor died unexpectedly"):
+        return False, "the worker's process ended unexpectedly"
+    return False, f"the worker died: {lines[0]}"[:300]

@@ -31,7 +31,9 @@ def leaving() -> Iterator[None]:
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
-    """Asks the study for a trial when Tune has room for one, and closes it when Tune is done.
+    """Takes a trial from the bridge when Tune has room, and lets go of it when Tune is done.
+
+    To Tune, a trial that goes on with another worker is a new one; its number is the same.
 
     Tune calls, from one thread: `suggest` for each trial; the scheduler's `on_trial_result` and
     then ours after each report, but not ours when the scheduler stops the trial;
@@ -43,33 +45,32 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     storage is the truth. So this pickles to an empty shell, and open connections stay here.
     """
 
-    def __init__(self, bridge: Bridge, trials: int) -> None:
-        """`trials` are started, no more."""
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__(metric=None, mode=None)
         self._bridge = bridge
-        self._left = trials
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._left <= 0:
-            finished: str = Searcher.FINISHED
-            return finished
         with leaving():
-            number, params = self._bridge.ask()
-        self._left -= 1
-        self._numbers[trial_id] = number
-        return {"number": number, "params": dict(params)}
+            if self._bridge.waiting:
+                turn = self._bridge.again()
+            elif self._bridge.left > 0:
+                turn = self._bridge.ask()
+            elif self._bridge.live:
+                return None  # one of them may have to go on with another worker
+            else:
+                finished: str = Searcher.FINISHED
+                return finished
+        self._numbers[trial_id] = turn.number
+        return {"number": turn.number, "params": dict(turn.params), "after": turn.after}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         number = self._numbers.pop(trial_id, None)
-        if number is None:
-            return
-        if error:  # the scheduler saw the error itself and gave a better reason
-            self._bridge.condemn(number, "the worker failed")
-        with leaving():
-            self._bridge.close(number)
+        if number is not None:
+            with leaving():
+                self._bridge.let_go(number)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         pass

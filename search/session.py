@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -21,13 +21,23 @@ from fdan.split import Split, SplitConfig, describe, split
 from fdan.task import Task
 from fdan.terminal import Preparing, unreadable
 from fdan.training_data import TrainingData
-from search import driver, figures, plan, pruners, samplers, storage, study, trial, yardstick
-from search.bridge import Bridge
+from search import (
+    driver,
+    figures,
+    kept,
+    plan,
+    pruners,
+    running,
+    samplers,
+    storage,
+    study,
+    trial,
+    yardstick,
+)
 from search.plan import Plan
-from search.progress import Progress, State
 from search.provenance import parameters, tags
 from search.summary import summary
-from search.tracked import Kept, Tracked
+from search.tracked import Tracked
 from tracking.tracker import Tracker
 
 EXPERIMENT = "fdan-search"
@@ -51,11 +61,44 @@ def run(resolved: Plan) -> int:
     console = Console(stderr=True)
     with Preparing(console) as tell:
         task, parts = shared.open_task(resolved.arguments, resolved.settings, tell)
-        work = _work(resolved, task)
-        bar = _load(resolved, task, parts, work, tell) if resolved.address is None else None
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
-    return _search(resolved, task, parts, work, bar, began, console)
+    url, name = resolved.arguments.storage, resolved.name(task)
+    folder, identity = resolved.runs / name, resolved.identity(task.fingerprint)
+    place = "journal" if url is None else storage.shown(url)
+    study.check_folder(folder, name, place, identity)
+    with study.driving(folder, name), storage.failing_in_words(url):
+        work = _work(resolved, task)
+        bar = None
+        if resolved.address is None:
+            with Preparing(console) as tell:
+                bar = _load(resolved, task, parts, work, tell)
+        store = storage.open_storage(url, folder)
+        opened = study.open_study(
+            name,
+            store,
+            place,
+            folder,
+            identity,
+            samplers.make(
+                resolved.arguments.sampler,
+                resolved.space,
+                resolved.seed,
+                study.stored_trials(name, store),
+            ),
+            pruners.make(resolved.arguments.pruner, resolved.epochs),
+            resolved.space,
+        )
+        words = [storage.shown(word) for word in (*resolved.before, *resolved.typed)]
+        study.remember(folder, resolved.trials, words)
+        if resolved.before:
+            console.print(
+                f"study {name}, as before: {shlex.join(resolved.before)}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        return _search(resolved, opened, task, parts, work, bar, folder, began, console)
 
 
 def _dry_run(resolved: Plan) -> int:
@@ -115,39 +158,22 @@ def _data(
 
 def _search(
     resolved: Plan,
+    opened: optuna.Study,
     task: Task,
     parts: Split,
     work: trial.Work,
     bar: float | None,
+    folder: Path,
     began: float,
     console: Console,
 ) -> int:
-    arguments, name = resolved.arguments, resolved.name(task)
-    folder = resolved.runs / name
-    identity = resolved.identity(task.fingerprint)
-    place = "journal" if arguments.storage is None else storage.shown(arguments.storage)
-    study.check_folder(folder, name, place, identity)
-    store = storage.open_storage(arguments.storage, folder)
-    before = study.stored_trials(name, store)
-    opened = study.open_study(
-        name,
-        store,
-        identity,
-        samplers.make(arguments.sampler, resolved.space, resolved.seed, before),
-        pruners.make(arguments.pruner, resolved.epochs),
-        resolved.space,
-    )
-    study.own_folder(folder, place, identity)
+    arguments, name = resolved.arguments, opened.study_name
     stop = driver.Stop(arguments.time_budget)
-    # The tracker's spool has one owner: a second driver on this study ends here, before it could
-    # take the first one's trials for dead ones.
     with (
         Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker,
         driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
         _closing(tracker),
     ):
-        study.end_abandoned(opened)
-        _end_abandoned_runs(opened, tracker)
         of_runs = tags(resolved, task)
         tracker.open_study(name, parameters(resolved, task), of_runs)
         if bar is not None:
@@ -158,15 +184,27 @@ def _search(
                 highlight=False,
                 soft_wrap=True,
             )
-        left = resolved.trials - study.stored_trials(name, store)
-        if left > 0:
-            _run(resolved, opened, work, tracker, of_runs, stop, left, name, folder, console)
+        best = study.best(opened)
+        tracked = Tracked(
+            tracker,
+            resolved.fixed,
+            of_runs,
+            sum(study.counts(opened).values()),
+            None if best is None else best.value,
+        )
+        trials = opened.get_trials(deepcopy=False)
+        tracked.catch_up(trials, folder)
+        kept.sweep(folder, trials, best)
+        left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
+        if left or study.under_way(opened):
+            running.run(resolved, opened, work, tracked, stop, left, folder, console)
         else:
             console.print(
                 f"study {name} has its {resolved.trials} trials already: nothing to run"
                 f" (--trials {resolved.trials + 20} extends it)",
                 highlight=False,
             )
+        tracked.finish()
         best = study.best(opened)
         asked = arguments.score_test and best is not None and not stop.reason
         if asked and best is not None and yardstick.tested(opened) is None:
@@ -192,56 +230,6 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _run(
-    resolved: Plan,
-    opened: optuna.Study,
-    work: trial.Work,
-    tracker: Tracker,
-    of_runs: dict[str, Any],
-    stop: driver.Stop,
-    left: int,
-    name: str,
-    folder: Path,
-    console: Console,
-) -> None:
-    """The trials that are still to run."""
-    best = study.best(opened)
-    known = None if best is None or best.value is None else (best.number, best.value)
-    state = State(name, resolved.trials, resolved.epochs, 1, study.counts(opened), known)
-    finished = sum(state.counts.values())
-    best_value = None if known is None else known[1]
-    tracked = Tracked(tracker, resolved.fixed, of_runs, finished, best_value)
-    at_least = resolved.arguments.concurrent
-    cpus = None if at_least is None else driver.cpus(at_least * resolved.each.cpus)
-    with Progress(state, console) as progress:
-        bridge = Bridge(
-            opened,
-            resolved.space,
-            pruner=resolved.arguments.pruner,
-            epochs=resolved.epochs,
-            listeners=(progress, tracked, Kept(folder, known)),
-        )
-        with driver.cluster(resolved.address, folder, cpus):
-            state.at_once = driver.concurrent(at_least, resolved.each, left)
-            progress.note(f"{state.at_once} trials at once; the first ones are starting")
-            if state.at_once > samplers.STARTUP and resolved.arguments.sampler in ("tpe", "gp"):
-                progress.say(
-                    f"{state.at_once} trials at once: as many are drawn at random before"
-                    f" {resolved.arguments.sampler} has results to learn from"
-                )
-            driver.run(
-                bridge,
-                trial.trainer(work),
-                trials=left,
-                each=resolved.each,
-                at_once=state.at_once,
-                folder=folder,
-                stop=stop,
-            )
-            progress.note("")
-    tracked.finish()
-
-
 def _finish(
     resolved: Plan,
     opened: optuna.Study,
@@ -261,10 +249,9 @@ def _finish(
         if best is not None:
             _best_model(resolved, task, best, folder)
         done = sum(study.counts(opened).values())
-        # The parent is KILLED like a pruned trial where it was stopped: neither failed nor whole.
         whole = done >= resolved.trials
         tracker.close_study(
-            "COMPLETE" if whole else "PRUNED",
+            "COMPLETE" if whole else "PAUSED",
             f"{done} of {resolved.trials} trials" + (f": {stop.reason}" if stop.reason else ""),
         )
         if not tracker.drain(_DRAIN_S):
@@ -313,14 +300,3 @@ def _record_test(opened: optuna.Study, tracker: Tracker) -> None:
     if found.baseline_uar is not None:
         measured["test/baseline_uar"] = found.baseline_uar
     tracker.study_metrics(0, measured)
-
-
-def _end_abandoned_runs(opened: optuna.Study, tracker: Tracker) -> None:
-    """MLflow's runs of trials that a driver left behind get Optuna's state."""
-    trials = opened.get_trials(deepcopy=False)
-    for number in sorted(tracker.open_trials):
-        if number < len(trials) and trials[number].state.is_finished():
-            reason = trials[number].user_attrs.get(study.REASON, "")
-            tracker.close_trial(number, trials[number].state.name, reason)
-        else:
-            tracker.close_trial(number, "FAIL", "not in Optuna's storage")

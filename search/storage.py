@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from fdan.errors import ConfigError
+from fdan.errors import ConfigError, FdanError
 
 JOURNAL = "journal.log"
 
+_Result = TypeVar("_Result")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+
+
+class StorageError(FdanError):
+    """The storage cannot be read or written (any more)."""
+
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """The storage at `url`, or the journal in `folder` (which is made) where there is none.
-
-    One process writes a study, so the journal's lock is never waited for; the lock of a driver
-    that was killed is taken over after its grace period of seconds.
-    """
+    """The storage at `url`, or the journal in `folder` where there is none. Called by the study's
+    driver, the only one to write it."""
     if url is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = str(folder / JOURNAL)
-        return JournalStorage(
-            JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path, grace_period=30))
-        )
+        path = folder / JOURNAL
+        _mend(path)
+        # So whoever held the journal's own lock is dead.
+        path.with_name(path.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
+        lock = JournalFileSymlinkLock(str(path), grace_period=30)
+        return JournalStorage(_Journal(str(path), lock_obj=lock))
+    return _database(url, skip_table_creation=False)
+
+
+def look_into(url: str | None, folder: Path) -> BaseStorage:
+    """The storage, to be read only: nothing is made where there is none. Raises StorageError."""
+    if url is None:
+        path = folder / JOURNAL
+        if not path.is_file():
+            raise StorageError(f"{path}: no such file")
+        return JournalStorage(JournalFileBackend(str(path)))
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        raise StorageError(f"{url}: no such file")
+    return _database(url, skip_table_creation=True)
+
+
+def _database(url: str, *, skip_table_creation: bool) -> RDBStorage:
     check(url)
     try:
         return RDBStorage(
             url,
-            engine_kwargs={"pool_pre_ping": True} if url.startswith("postgresql") else None,
+            engine_kwargs={"pool_pre_ping": True} if _is_server(url) else None,
             skip_compatibility_check=False,
             heartbeat_interval=None,  # the driver knows its trials, nobody else may end them
             grace_period=None,
             heartbeat_stale_trial_callback=None,
-            skip_table_creation=False,
+            skip_table_creation=skip_table_creation,
         )
     except ImportError as error:
         raise ConfigError(
             f"--storage {shown(url)}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy's and each driver's own hierarchies
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"--storage {shown(url)}: cannot be opened: {line}") from None
+        raise ConfigError(f"--storage {shown(url)}: cannot be opened: {_line(error)}") from None
 
 
 def check(url: str) -> None:
@@ -60,3 +88,109 @@ def shown(url: str) -> str:
     if not at or ":" not in user:
         return url
     return f"{scheme}{slashes}{user.split(':')[0]}:***@{tail}"
+
+
+@contextlib.contextmanager
+def failing_in_words(url: str | None) -> Iterator[None]:
+    """Inside, a storage that cannot be read or written is a StorageError, one line."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(
+            f"Optuna's storage {shown(url or JOURNAL)} failed: {_line(error)}: what it holds is"
+            " whole; once it works, the same command continues the study"
+        ) from None
+
+
+class Patience:
+    """Waits for a database server that is away, as long as it takes. A file that cannot be written
+    (a full disk, say) is a StorageError at once: that needs somebody."""
+
+    def __init__(
+        self, url: str | None, say: Callable[[str], None], due: Callable[[], bool]
+    ) -> None:
+        """say: is told when the server goes and comes; due: true ends the waiting."""
+        self._url = url
+        self._say = say
+        self._due = due
+
+    def call(self, action: Callable[[], _Result]) -> _Result:
+        """`action()`, again and again until the storage takes it. It may have taken an action whose
+        answer was lost, so an action must bear being repeated."""
+        began, pause = time.monotonic(), _FIRST_PAUSE_S
+        while True:
+            try:
+                result = action()
+            except OSError as error:
+                raise StorageError(
+                    f"Optuna's journal cannot be written ({error.strerror or error}): what it holds"
+                    " is whole; free some space, then the same command continues the study"
+                ) from None
+            except (SQLAlchemyError, StorageInternalError) as error:
+                with failing_in_words(self._url):
+                    if not (_is_server(self._url) and _away(error)) or self._due():
+                        raise
+                if pause == _FIRST_PAUSE_S:
+                    self._say(
+                        f"Optuna's storage {shown(self._url or '')} is away ({_line(error)}):"
+                        " the study waits for it, nothing is lost"
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                continue
+            if pause > _FIRST_PAUSE_S:
+                self._say(f"Optuna's storage is back after {time.monotonic() - began:.0f} s")
+            return result
+
+
+def _is_server(url: str | None) -> bool:
+    return url is not None and url.startswith("postgresql")
+
+
+def _away(error: Exception) -> bool:
+    """Whether it is the connection that failed, not what was said over it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError):
+            return cause.connection_invalidated or type(cause).__name__ in (
+                "OperationalError",
+                "InterfaceError",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _line(error: BaseException) -> str:
+    """The first line of the innermost cause, which is the driver's own."""
+    original = getattr(error, "orig", None) or error.__cause__ or error
+    text = str(getattr(original, "orig", None) or original).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+class _Journal(JournalFileBackend):
+    """A full disk may take a part of a line; a part in the middle of the journal would make all of
+    it unreadable."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = Path(self._file_path).stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError:
+            os.truncate(self._file_path, size)
+            raise
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that was torn when its writer died: it never counted."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        at, tail = end, b""
+        while at > 0 and b"\n" not in tail:
+            at = max(0, at - (1 << 20))
+            file.seek(at)
+            tail = file.read(end - at)
+        whole = at + tail.rfind(b"\n") + 1
+        if whole < end:
+            file.truncate(whole)

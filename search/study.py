@@ -1,10 +1,15 @@
-"""Opening a study: new, or the same one again. Another study under its name is refused."""
+"""Opening a study: new, or the same one again. Another study under its name is refused, and so is
+a second driver."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fdan.errors import FdanError
+from fdan.lock import Held, Lock
 from search.space import Space
 
 DIRECTION: Final = "maximize"
@@ -23,8 +29,14 @@ DIRECTION: Final = "maximize"
 IDENTITY = "identity"
 """The study's user attribute that holds what makes it this study."""
 
+HOME = "home"
+"""The study's user attribute that says in which folder its checkpoints and records are."""
+
 OWNER: Final = "study.json"
-"""In a study's folder: whose it is."""
+"""In a study's folder: whose it is, and how it was started last."""
+
+LOCK: Final = "lock"
+"""In a study's folder: held by its driver."""
 
 REASON = "reason"
 """The trial's user attribute that says in words why it ended as it did."""
@@ -65,18 +77,9 @@ def check_folder(folder: Path, name: str, storage: str, identity: Identity) -> N
 
     Raises StudyError where it is another's, or no folder.
     """
-    file = folder / OWNER
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise StudyError(f"study '{name}': {folder} is a file: choose another --study")
-        if not file.exists():
-            return
-        held = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyError(
-            f"study '{name}': {file} cannot be read ({reason}): choose another --study"
-        ) from None
+    held = _held(folder, name)
+    if held is None:
+        return
     found = differences(held, identity.as_dict())
     if held.get("storage") != storage:
         found.insert(0, f"storage {held.get('storage')}, now {storage}")
@@ -87,30 +90,57 @@ def check_folder(folder: Path, name: str, storage: str, identity: Identity) -> N
         )
 
 
-def own_folder(folder: Path, storage: str, identity: Identity) -> None:
-    """Write down whose the folder is, once the study is open."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / OWNER
-    if not file.exists():
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        text = json.dumps({"storage": storage, **identity.as_dict()}, indent=1)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(file)
+@contextlib.contextmanager
+def driving(folder: Path, name: str) -> Iterator[None]:
+    """Inside, this process is the study's only driver. Makes the study's folder, and takes it away
+    again where the study in it did not come about.
+
+    Raises StudyError while another driver lives; a dead one holds nothing.
+    """
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder / LOCK)
+    except Held as held:
+        end = f" (kill {held.owner.pid})" if held.owner is not None and held.owner.here else ""
+        raise StudyError(
+            f"study '{name}' is being run by {held.owner or 'another process'}: wait for it, stop"
+            f" it{end}, or choose another --study; how far it is: python -m search status {name}"
+        ) from None
+    except OSError as error:
+        raise StudyError(f"study '{name}': {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            yield
+        except FdanError:
+            if fresh and not (folder / OWNER).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def open_study(
     name: str,
     storage: BaseStorage,
+    shown: str,
+    folder: Path,
     identity: Identity,
     sampler: BaseSampler,
     pruner: BasePruner,
     space: Space,
 ) -> optuna.Study:
-    """The study `name`: made with its known good settings enqueued, or continued.
+    """The study `name`: made with its known good settings enqueued, or continued. Called by its
+    driver; shown: how the storage is called in a message.
 
-    Raises StudyError where a study of that name exists with another identity.
+    Raises StudyError where a study of that name exists with another identity or another folder, or
+    where the storage has lost it.
     """
     exists = name in optuna.get_all_study_names(storage)
+    held = _held(folder, name)
+    if held is not None and not exists:
+        raise StudyError(
+            f"study '{name}': {folder} holds its checkpoints and records, but its trials are gone"
+            f" from {shown}: bring that back, move the folder away, or choose another --study"
+        )
     study = optuna.create_study(
         storage=storage,
         sampler=sampler,
@@ -119,24 +149,90 @@ def open_study(
         direction=DIRECTION,
         load_if_exists=True,
     )
-    if exists and (stored := study.user_attrs.get(IDENTITY)) is not None:
+    here = {
+        "id": held["id"] if held is not None else uuid.uuid4().hex,
+        "path": str(folder),
+        "host": socket.gethostname(),
+    }
+    stored = study.user_attrs.get(IDENTITY)
+    if stored is not None:
         if found := differences(stored, identity.as_dict()):
             raise StudyError(
                 f"study '{name}' exists with {'; '.join(found)}: "
                 "choose another --study, or the same settings to continue it"
             )
-        return study
-    if exists and study.get_trials(deepcopy=False):
+        here = _same_home(study, here)
+    elif HOME not in study.user_attrs and study.get_trials(deepcopy=False):
         raise StudyError(
             f"study '{name}' exists in this storage and was not made by this program: "
             "choose another --study"
         )
-    # Enqueued before the identity is set: a driver that dies between the two finds a study that
-    # it may still make whole, and skip_if_exists keeps each setting single.
-    for point in space.enqueue:
-        study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
-    study.set_user_attr(IDENTITY, identity.as_dict())
+    else:
+        # The identity comes last: a driver that dies on the way leaves a study with a home that
+        # can be made whole, and skip_if_exists keeps each setting single.
+        if HOME not in study.user_attrs:
+            study.set_user_attr(HOME, here)
+        here = _same_home(study, here)
+        for point in space.enqueue:
+            study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
+        study.set_user_attr(IDENTITY, identity.as_dict())
+    if held is None:
+        _own(folder, {"id": here["id"], "storage": shown, **identity.as_dict()})
     return study
+
+
+def _same_home(study: optuna.Study, here: dict[str, str]) -> dict[str, str]:
+    """The study's home, which is `here`. StudyError where it is another folder: a driver there may
+    be alive, and the checkpoints and records are there in any case."""
+    home: dict[str, str] = study.user_attrs[HOME]
+    same_place = (home["path"], home["host"]) == (here["path"], here["host"])
+    # Its driver may have died before it could write the folder's id down.
+    if home["id"] != here["id"] and not (same_place and not Path(home["path"], OWNER).exists()):
+        raise StudyError(
+            f"study '{study.study_name}' in this storage belongs to the folder {home['path']} on"
+            f" {home['host']}: continue it there (--runs), or choose another --study"
+        )
+    return home
+
+
+def _held(folder: Path, name: str) -> dict[str, Any] | None:
+    """What the folder says of whose it is; None where it says nothing yet."""
+    file = folder / OWNER
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise StudyError(f"study '{name}': {folder} is a file: choose another --study")
+        if not file.exists():
+            return None
+        held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(held, dict) or "id" not in held:
+            raise ValueError("not a study's")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(
+            f"study '{name}': {file} cannot be read ({reason}): choose another --study"
+        ) from None
+    return held
+
+
+def remember(folder: Path, trials: int, arguments: Sequence[str]) -> None:
+    """Write down how the study was started last: trials in all, and the command line."""
+    facts = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    _own(folder, {**facts, "trials": trials, "arguments": list(arguments)})
+
+
+def _own(folder: Path, facts: dict[str, Any]) -> None:
+    """Write down whose the folder is."""
+    file = folder / OWNER
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as text:
+            text.write(json.dumps(facts, indent=1) + "\n")
+            text.flush()
+            os.fsync(text.fileno())
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StudyError(f"{file} cannot be written: {error.strerror}") from None
 
 
 def stored_trials(name: str, storage: BaseStorage) -> int:
@@ -148,18 +244,6 @@ def stored_trials(name: str, storage: BaseStorage) -> int:
         trial.state != TrialState.WAITING
         for trial in storage.get_all_trials(study_id, deepcopy=False)
     )
-
-
-def end_abandoned(study: optuna.Study) -> None:
-    """Trials that are RUNNING although no driver is: a driver that was killed left them.
-
-    Called by the one driver of the study, before it starts trials of its own.
-    """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        optuna.trial.Trial(study, trial._trial_id).set_user_attr(
-            REASON, "left by a driver that died"
-        )
-        study.tell(trial.number, state=TrialState.FAIL)
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -205,9 +289,15 @@ def best(study: optuna.Study) -> FrozenTrial | None:
 
 
 def counts(study: optuna.Study) -> dict[str, int]:
-    """Trials by Optuna's state, those not started yet left out."""
+    """Finished trials by Optuna's state."""
     found = {state.name: 0 for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)}
     for trial in study.get_trials(deepcopy=False):
-        if trial.state not in (TrialState.WAITING,):
-            found[trial.state.name] = found.get(trial.state.name, 0) + 1
+        if trial.state.is_finished():
+            found[trial.state.name] += 1
     return found
+
+
+def under_way(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were started and have not ended, in the order of their numbers. Where no driver
+    lives, they are those that the next one goes on with."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -29,11 +29,15 @@ def summary(
     best = study.best(opened)
     lines: list[str] = []
     counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
+    resting = len(study.under_way(opened))
     lines.append(
         f"\nstudy {opened.study_name}: {counts or 'no trials'}"
         + (f" ({stopped})" if stopped else "")
         + f", in {duration(seconds)}"
     )
+    if resting:
+        trials = "1 trial rests at its" if resting == 1 else f"{resting} trials rest at their"
+        lines.append(f"{trials} newest checkpoint: the same command goes on")
     if best is None or best.value is None:
         lines.append("no trial is complete, so there is no best one")
         for failed in opened.get_trials(deepcopy=False, states=(TrialState.FAIL,))[:1]:

@@ -1,27 +1,31 @@
-"""A study's events as records for MLflow, and what is kept on disk of each trial."""
+"""A study's events as records for MLflow."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from fdan.emotions import EMOTIONS
-from search.bridge import Closed
+from search import epoch_log
+from search.bridge import Closed, Listener
 from search.report import Report
 from search.space import Value
-from search.trial import CHECKPOINT, folder_of
+from search.study import REASON
+from search.trial import folder_of
 from tracking.tracker import Tracker
 
+_CONFIGURATION = "config.json"
 
-class Tracked:
+
+class Tracked(Listener):
     """A bridge's listener that feeds a Tracker: a child run for each trial.
 
     Figures are drawn in a thread, so that no trial waits for them, and handed to the tracker on
@@ -42,11 +46,35 @@ class Tracked:
         self._fixed = fixed
         self._tags = tags
         self._settings: dict[int, dict[str, Any]] = {}
+        self._interruptions: dict[int, int] = {}
         self._best = best
         self._closed = finished
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="fdan-figures-")
+
+    def catch_up(self, trials: Sequence[FrozenTrial], study: Path) -> None:
+        """What a driver that died had no more time to record of trials that had ended.
+
+        trials: all of Optuna's; study: the folder with what their workers wrote down. Everything
+        that was recorded is passed over.
+        """
+        for number in sorted(self._tracker.open_trials):
+            if number >= len(trials):
+                self._tracker.close_trial(number, "FAIL", "not in Optuna's storage")
+        for trial in trials:
+            unclosed = trial.number in self._tracker.open_trials
+            undrawn = _CONFIGURATION not in self._tracker.files(trial.number)
+            if not trial.state.is_finished() or not (unclosed or undrawn):
+                continue
+            closed = _ended(trial, study)
+            if unclosed:
+                for report in closed.reports:
+                    self._record(trial.number, report)
+                self._close(closed)
+            if undrawn:
+                self.draw(closed, {**self._fixed, **trial.params})
+        self._record_best()
 
     def asked(self, number: int, params: Mapping[str, Value]) -> None:
         settings = self._settings[number] = {**self._fixed, **params}
@@ -55,19 +83,26 @@ class Tracked:
         self._tracker.open_trial(number, settings, tags)
 
     def reported(self, number: int, report: Report) -> None:
-        metrics = {**report.metrics, "value": report.value}
-        self._tracker.epoch(number, report.epoch, metrics)
+        self._record(number, report)
         self._hand_over(wait=False)
 
+    def interrupted(self, number: int, reason: str) -> None:
+        times = self._interruptions[number] = self._interruptions.get(number, 0) + 1
+        self._tracker.set_tags(number, {"interruptions": times, "last_interruption": reason})
+
+    def paused(self, number: int, reason: str) -> None:
+        self._tracker.close_trial(number, "PAUSED", f"{reason}: the same command goes on with it")
+
     def closed(self, trial: Closed) -> None:
-        settings = self._settings.pop(trial.number)
-        tags = {} if trial.value is None else {"value": trial.value, "epochs": len(trial.reports)}
-        self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags)
+        self._close(trial)
         self._closed += 1
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             self._best = trial.value if self._best is None else max(self._best, trial.value)
-        if self._best is not None:
-            self._tracker.study_metrics(self._closed, {"best_value": self._best})
+        self._record_best()
+        self.draw(trial, self._settings.pop(trial.number))
+
+    def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
+        """Have a closed trial's figures drawn and its configuration written."""
         folder = Path(self._folder.name, str(trial.number))
         self._drawn.append((trial.number, self._drawing.submit(_files, folder, settings, trial)))
         self._hand_over(wait=False)
@@ -77,6 +112,18 @@ class Tracked:
         self._hand_over(wait=True)
         self._drawing.shutdown()
         self._folder.cleanup()
+
+    def _record(self, number: int, report: Report) -> None:
+        metrics = {**report.metrics, "value": report.value}
+        self._tracker.epoch(number, report.epoch, metrics)
+
+    def _close(self, trial: Closed) -> None:
+        tags = {} if trial.value is None else {"value": trial.value, "epochs": len(trial.reports)}
+        self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags)
+
+    def _record_best(self) -> None:
+        if self._best is not None:
+            self._tracker.study_metrics(self._closed, {"best_value": self._best})
 
     def _hand_over(self, *, wait: bool) -> None:
         left = []
@@ -90,51 +137,21 @@ class Tracked:
         self._drawn = left
 
 
-class Kept:
-    """A bridge's listener that keeps the checkpoints of the best trial and of those under way.
-
-    A hundred trials of two tuned ResNet-34 would otherwise fill 34 GB.
-    """
-
-    def __init__(self, study: Path, best: tuple[int, float] | None) -> None:
-        self._study = study
-        self._best = best
-
-    def asked(self, number: int, params: Mapping[str, Value]) -> None:
-        pass
-
-    def reported(self, number: int, report: Report) -> None:
-        pass
-
-    def closed(self, trial: Closed) -> None:
-        value = trial.value
-        if (
-            trial.state is not TrialState.COMPLETE
-            or value is None
-            or (self._best is not None and not _better((trial.number, value), self._best))
-        ):
-            self._drop(trial.number)
-        else:
-            before, self._best = self._best, (trial.number, value)
-            if before is not None:
-                self._drop(before[0])
-
-    def _drop(self, number: int) -> None:
-        folder = folder_of(self._study, number)
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _better(one: tuple[int, float], other: tuple[int, float]) -> bool:
-    """Of two (number, value): as `study.best` chooses, the earlier one of equals."""
-    return (one[1], -one[0]) > (other[1], -other[0])
+def _ended(trial: FrozenTrial, study: Path) -> Closed:
+    """What its listeners were told, or should have been, when the trial ended."""
+    logged = epoch_log.read(folder_of(study, trial.number))
+    reports = [
+        logged.get(epoch) or Report(epoch, value)
+        for epoch, value in sorted(trial.intermediate_values.items())
+    ]
+    reason = trial.user_attrs.get(REASON, "")
+    return Closed(trial.number, trial.state, reason, tuple(reports))
 
 
 def _files(folder: Path, settings: Mapping[str, Any], trial: Closed) -> list[Path]:
     """A closed trial's configuration, and its figures where it has reported something."""
     folder.mkdir(parents=True, exist_ok=True)
-    configuration = folder / "config.json"
+    configuration = folder / _CONFIGURATION
     configuration.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     files = [configuration]
     if not trial.reports:

@@ -1,21 +1,30 @@
 """One trial inside a worker. Nothing here knows Optuna's study or MLflow: a trial gets settings,
-reports epochs, and keeps its newest checkpoint in the folder of its number."""
+reports epochs, and keeps its newest checkpoint and what it reported in the folder of its number,
+from where another worker goes on if this one dies."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from fdan.errors import FdanError
-from search.report import FAILED, REPORT, Report
+from fdan.errors import FdanError, disk_full
+from fdan.lock import Held, Lock, holds
+from search import epoch_log
+from search.report import FAILED, FULL, LOST, REPORT, Report
+
+if TYPE_CHECKING:
+    from fdan.checkpoint import Checkpoint
+    from fdan.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,10 @@ class Assignment:
 
     number: int
     params: Mapping[str, Any]
+    after: int
+    """The last epoch that is reported already."""
     folder: Path
-    """The trial's own, made already: <study>/trials/0007."""
+    """The trial's own, made already: <study>/trials/0007. No other worker writes there."""
     threads: int
     """CPU threads that belong to this trial."""
 
@@ -48,25 +59,59 @@ def folder_of(study: Path, number: int) -> Path:
 
 
 def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str, Any]], None]:
-    """`train` as a function for Ray Tune, whose config is {"number": ..., "params": {...}}."""
+    """`train` as a function for Ray Tune, whose config is {"number", "params", "after"}."""
 
     def fdan_trial(config: dict[str, Any]) -> None:
         folder = folder_of(study, config["number"])
-        folder.mkdir(parents=True, exist_ok=True)
-        assignment = Assignment(config["number"], config["params"], folder, threads)
         try:
-            train(assignment, lambda report: tune.report({REPORT: report}))
+            folder.mkdir(parents=True, exist_ok=True)
+            assignment = Assignment(**config, folder=folder, threads=threads)
+            with _alone(folder):
+                train(assignment, lambda report: tune.report({REPORT: report}))
         except FdanError as error:
             tune.report({FAILED: str(error)})
         except Exception as error:
+            if disk_full(error):
+                tune.report({FULL: getattr(error, "filename", None) or str(folder)})
+                return
             _keep(folder / "error.txt", traceback.format_exc())
-            if not _out_of_memory(error):
+            if _out_of_memory(error):
+                sys.modules["torch"].cuda.empty_cache()
+                tune.report({LOST: "out of GPU memory"})
+            elif isinstance(error, MemoryError):
+                tune.report({LOST: "out of memory"})
+            else:
                 # Whatever state this process is in, no other trial should inherit it.
                 raise Crashed(f"{type(error).__name__}: {error}") from None
-            sys.modules["torch"].cuda.empty_cache()
-            tune.report({FAILED: "out of GPU memory"})
 
     return fdan_trial
+
+
+_ORPHAN_S = 60.0
+"""How long a trial waits for a worker that has it still."""
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Inside, no other worker has the trial in `folder`.
+
+    One that has is left over from a driver that died, since a driver gives a trial to one worker at
+    a time: it is ended here, for Ray takes its time over that.
+    """
+    path, until = folder / "lock", time.monotonic() + _ORPHAN_S
+    while True:
+        try:
+            lock = Lock(path)
+            break
+        except Held as held:
+            if time.monotonic() > until:
+                raise
+            if held.owner is not None and holds(held.owner, path):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(held.owner.pid, signal.SIGKILL)
+        time.sleep(0.1)
+    with lock:
+        yield
 
 
 @dataclass(frozen=True)
@@ -108,7 +153,6 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
     # Here, so that a process that only plans imports no torch.
     import torch
 
-    from fdan.checkpoint import Checkpoint
     from fdan.run_config import RunConfig
     from fdan.train import EpochReport, train
 
@@ -118,19 +162,47 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
         torch.cuda.set_per_process_memory_fraction(work.gpus)
     run = RunConfig.from_mapping({**work.fixed, **assignment.params}, f"trial {assignment.number}")
     folder = assignment.folder / CHECKPOINT
+    resume, unheard = _newest(folder, assignment, run)
+    for told in unheard:
+        report(told)
     saved_at = cost = 0.0
 
     def after_epoch(epoch: EpochReport, checkpoint: Checkpoint) -> None:
         nonlocal saved_at, cost
+        metrics = {name: float(value) for name, value in epoch.metrics.items()}
+        told = Report(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())
+        log.append(told)
         began = time.monotonic()
         if epoch.epoch == run.training.epochs or began - saved_at >= cost / _SAVING:
+            log.sync()
             checkpoint.save(folder)
             saved_at = time.monotonic()
             cost = saved_at - began
-        metrics = {name: float(value) for name, value in epoch.metrics.items()}
-        report(Report(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist()))
+        report(told)
 
-    train(run, _data(work, run), after_epoch, device=work.device)
+    with contextlib.closing(epoch_log.EpochLog(assignment.folder)) as log:
+        train(run, _data(work, run), after_epoch, device=work.device, resume=resume)
+
+
+def _newest(
+    folder: Path, assignment: Assignment, run: RunConfig
+) -> tuple[Checkpoint | None, list[Report]]:
+    """The checkpoint to go on from, None to begin anew, and what was trained up to there without
+    being heard of. Epochs that were reported and lie after the checkpoint are trained again."""
+    from fdan.checkpoint import Checkpoint
+    from fdan.errors import WeightsError
+
+    try:
+        checkpoint = Checkpoint.load(folder)
+    except WeightsError:  # none yet, or not whole
+        return None, []
+    if {**checkpoint.run.as_dict(), "epochs": 0} != {**run.as_dict(), "epochs": 0}:
+        return None, []  # whatever it is doing in this folder
+    logged = epoch_log.read(assignment.folder)
+    unheard = range(assignment.after + 1, checkpoint.epoch + 1)
+    if any(epoch not in logged for epoch in unheard):
+        return None, []
+    return checkpoint, [logged[epoch] for epoch in unheard]
 
 
 _loaded: dict[str, Any] = {}

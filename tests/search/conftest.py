@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,8 +15,15 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from search import driver, pruners, samplers, space, storage, study
-from search.space import Space
+from fdan.arguments import open_task
+from fdan.corpora import demo
+from search import driver, plan, pruners, samplers, session, space, storage, study
+from search.arguments import parser
+from search.bridge import Bridge, Closed, Listener
+from search.report import Report
+from search.space import Space, Value
+from search.storage import Patience
+from search.trial import Work
 
 KNOWN = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
 
@@ -37,6 +45,9 @@ when = { layers = [1, 2] }
 """
 
 DISCRETE = SPACE.replace("high = 1.0", "high = 1.0\nstep = 0.5")
+
+
+SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +81,8 @@ MakeStudy = Callable[..., optuna.Study]
 
 @pytest.fixture
 def make_study(tmp_path: Path) -> MakeStudy:
-    """A study of a space in a journal below tmp_path."""
+    """A study of a space in a journal in tmp_path, read from the disk each time: what a driver
+    that starts finds there."""
 
     def make(
         searched: Space,
@@ -84,6 +96,8 @@ def make_study(tmp_path: Path) -> MakeStudy:
         return study.open_study(
             "small",
             store,
+            "journal",
+            tmp_path,
             identity,
             samplers.make(sampler, searched, seed, study.stored_trials("small", store)),
             pruners.make(pruner, epochs),
@@ -91,3 +105,54 @@ def make_study(tmp_path: Path) -> MakeStudy:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four speakers, an utterance of each emotion."""
+    return demo.generate(tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, workers=1)
+
+
+@pytest.fixture(scope="session")
+def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """What a search of that corpus would give its workers: 6 epochs a trial."""
+    runs = str(tmp_path_factory.mktemp("prepared"))
+    flags = ["--runs", runs, "--task", f"demo:{corpus}", "--workers", "1", "--epochs", "6", *SMALL]
+    resolved = plan.resolve(parser().parse_args(flags))
+    task, _ = open_task(resolved.arguments, resolved.settings)
+    return session._work(resolved, task)
+
+
+class Heard(Listener):
+    """What a listener hears, in its order."""
+
+    def __init__(self) -> None:
+        self.asked_for: dict[int, Mapping[str, Value]] = {}
+        self.reports: list[tuple[int, Report]] = []
+        self.interruptions: list[tuple[int, str]] = []
+        self.pauses: list[tuple[int, str]] = []
+        self.ended: list[Closed] = []
+
+    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+        self.asked_for[number] = params
+
+    def reported(self, number: int, report: Report) -> None:
+        self.reports.append((number, report))
+
+    def interrupted(self, number: int, reason: str) -> None:
+        self.interruptions.append((number, reason))
+
+    def paused(self, number: int, reason: str) -> None:
+        self.pauses.append((number, reason))
+
+    def closed(self, trial: Closed) -> None:
+        self.ended.append(trial)
+
+
+def bridge_of(
+    opened: optuna.Study, searched: Space, epochs: int, *listeners: Listener, **given: Any
+) -> Bridge:
+    """A bridge over a storage that is there."""
+    patience = Patience(None, lambda line: None, lambda: False)
+    settings = {"pruner": "none", "trials": 100, "patience": patience, **given}
+    return Bridge(opened, searched, epochs=epochs, listeners=listeners, **settings)

@@ -10,41 +10,32 @@ from optuna.trial import TrialState
 
 from fdan.errors import ConfigError
 from search import pruners, samplers, space
-from search.bridge import Bridge, Closed
+from search.bridge import Closed
 from search.report import Report
 from search.space import Space
 from search.study import REASON
-from tests.search.conftest import DISCRETE, KNOWN, SPACE, MakeStudy
+from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
 
 EPOCHS = 9
 
 
 def run(study: optuna.Study, searched: Space, trials: int, pruner: str = "none") -> list[Closed]:
     """Trials two at a time, whose value grows towards lr."""
-    closed: list[Closed] = []
-
-    class Listener:
-        def asked(self, number: int, params: object) -> None:
-            pass
-
-        def reported(self, number: int, report: Report) -> None:
-            pass
-
-        def closed(self, trial: Closed) -> None:
-            closed.append(trial)
-
-    bridge = Bridge(study, searched, pruner=pruner, epochs=EPOCHS, listeners=[Listener()])
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, pruner=pruner, trials=trials)
     for _ in range(0, trials, 2):
         pair = [bridge.ask(), bridge.ask()]
         for epoch in range(1, EPOCHS + 1):
-            for number, params in list(pair):
-                rate = float(params["lr"])  # type: ignore[arg-type]
-                if bridge.report(number, Report(epoch, rate * (1 - 0.5**epoch))):
-                    bridge.close(number)
-                    pair.remove((number, params))
-        for number, _ in pair:
-            bridge.close(number)
-    return closed
+            for turn in list(pair):
+                rate = float(turn.params["lr"])  # type: ignore[arg-type]
+                if bridge.report(turn.number, Report(epoch, rate * (1 - 0.5**epoch))):
+                    bridge.let_go(turn.number)
+                    pair.remove(turn)
+        for turn in pair:
+            bridge.let_go(turn.number)
+    assert (bridge.left, bridge.live, bridge.waiting) == (0, (), 0)
+    assert bridge.epochs_heard == len(heard.reports)
+    return heard.ended
 
 
 @pytest.mark.parametrize("sampler", samplers.HELP)
@@ -83,13 +74,13 @@ def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) 
 def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched, "random", "median", EPOCHS)
-    bridge = Bridge(study, searched, pruner="median", epochs=EPOCHS)
+    bridge = bridge_of(study, searched, EPOCHS, pruner="median")
     for value in (0.1, 0.2, 0.3, 0.4, 0.5):
-        number, _ = bridge.ask()
+        number = bridge.ask().number
         for epoch in range(1, EPOCHS + 1):
             bridge.report(number, Report(epoch, value))
         bridge.close(number)
-    number, _ = bridge.ask()
+    number = bridge.ask().number
     assert bridge.report(number, Report(1, 0.25))
     bridge.close(number)
     reason = study.trials[number].user_attrs[REASON]
@@ -99,9 +90,9 @@ def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
 def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched, "random", "halving", EPOCHS)
-    bridge = Bridge(study, searched, pruner="halving", epochs=EPOCHS)
+    bridge = bridge_of(study, searched, EPOCHS, pruner="halving")
     for value in (0.9, 0.8, 0.7, 0.1):
-        number, _ = bridge.ask()
+        number = bridge.ask().number
         assert not bridge.report(number, Report(EPOCHS, value))
         bridge.close(number)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
@@ -111,8 +102,8 @@ def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
 def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: MakeStudy) -> None:
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched)
-    bridge = Bridge(study, searched, pruner="none", epochs=EPOCHS)
-    number, _ = bridge.ask()
+    bridge = bridge_of(study, searched, EPOCHS)
+    number = bridge.ask().number
     assert not bridge.report(number, Report(1, 0.5))
     assert bridge.report(number, Report(2, value))
     bridge.close(number)
@@ -122,33 +113,51 @@ def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: Mak
     assert trial.user_attrs[REASON] == f"epoch 2: value is {value}"
 
 
-def test_closing_all_leaves_nothing_running(make_study: MakeStudy) -> None:
+def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
+    """A spent time budget: what was learnt is kept, and every trial has its reason."""
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched)
-    bridge = Bridge(study, searched, pruner="none", epochs=EPOCHS)
-    numbers = [bridge.ask()[0] for _ in range(3)]
-    bridge.report(numbers[0], Report(1, 0.5))
-    bridge.close_all("the time budget is spent", keep=True)
-    bridge.close(numbers[0])  # a late word from Tune changes nothing
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    numbers = [bridge.ask().number for _ in range(4)]
+    for number in numbers[:2]:
+        bridge.report(number, Report(1, 0.5))
+    bridge.condemn(numbers[1], "diverged")  # its verdict was set before the time was up
+    bridge.died(numbers[2], "the worker died")
+    bridge.let_go(numbers[2])  # waits for another worker
+    bridge.stop_all("the time budget is spent")
+    bridge.let_go(numbers[0])  # a late word from Tune changes nothing
+    bridge.close(numbers[0])
     states = [trial.state for trial in study.trials]
-    assert states == [TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL]
-    assert study.trials[0].user_attrs[REASON] == "epoch 1: the time budget is spent"
-    assert bridge.live == ()
+    assert states == [TrialState.PRUNED, *[TrialState.FAIL] * 3]
+    spent = "the time budget is spent"
+    expected = [f"epoch 1: {spent}", "diverged", spent, spent]
+    assert [trial.user_attrs[REASON] for trial in study.trials] == expected
+    assert [(trial.number, trial.reason) for trial in heard.ended] == [*enumerate(expected)]
+    assert study.trials[0].intermediate_values == {1: 0.5}
+    assert (bridge.live, bridge.waiting) == ((), 0)
 
 
-def test_a_sampler_that_raises_leaves_nothing_running(make_study: MakeStudy) -> None:
+def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    number = bridge.ask().number
+    bridge.condemn(number, "diverged:\nthe loss is inf")
+    bridge.condemn(number, "something else")
+    bridge.died(number, "the worker died")
+    bridge.let_go(number)
+    assert study.trials[number].state is TrialState.FAIL
+    assert study.trials[number].user_attrs[REASON] == "diverged: the loss is inf"
 
-    class Broken(Space):
-        def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, space.Value]:
-            raise RuntimeError("no")
 
-    bridge = Bridge(study, Broken(searched.dimensions), pruner="none", epochs=EPOCHS)
-    with pytest.raises(RuntimeError):
-        bridge.ask()
-    bridge.close_all("the driver failed")
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    bridge.let_go(bridge.ask().number)
+    assert study.trials[0].state is TrialState.FAIL
+    assert study.trials[0].user_attrs[REASON] == "ended without a report"
 
 
 def test_grid_refuses_continuous_dimensions() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,15 +23,17 @@ from fdan.model_folder import read_model
 from search import command, plan, storage, study
 from search.arguments import parser, seconds
 from search.study import REASON
+from tests.search import conftest
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "search" / "run.py"
-SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "3"]
+SMALL = [*conftest.SMALL, "--epochs", "3"]
 
 
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.generate(tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, workers=1)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data and an MLflow database that several studies share."""
+    return tmp_path_factory.mktemp("runs")
 
 
 Resolve = Callable[..., plan.Plan]
@@ -196,9 +199,8 @@ def test_times() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_whole_search(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prepared, searched, continued, extended, refused."""
-    runs = tmp_path / "runs"
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "whole"]
     flags += ["--pruner", "halving", "--seed", "3"]
     assert command.main([*flags, "--trials", "4"]) == 0
@@ -232,11 +234,55 @@ def test_a_whole_search(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert command.main([*flags, "--trials", "5"]) == 0
     assert len(opened.trials) == 5
     capsys.readouterr()
+    flags += ["--trials", "5"]
     line = errors(capsys, *flags, "--lr", "0.01")
     assert "study 'whole' exists in" in line and "with another space (lr is gone)" in line
     line = errors(capsys, *flags, "--protocol", "paper")
     assert "another split (protocol: speaker, now paper)" in line
     assert len(opened.trials) == 5
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_study_that_only_fails_ends_early_and_says_why(
+    corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "hopeless"]
+    assert command.main([*flags, "--lr", "1e30", "--trials", "12"]) == 1
+    out = capsys.readouterr().out
+    assert "study hopeless: 5 FAIL (its first 5 trials all failed, the last one, " in out
+    assert "loss is " in out and "; mend that, then the same command goes on)" in out
+    assert "the first failure: trial " in out
+    journal = storage.look_into(None, runs / "hopeless")
+    opened = optuna.load_study(study_name="hopeless", storage=journal)
+    states = [trial.state for trial in opened.trials]
+    assert states.count(TrialState.FAIL) == 5
+    assert set(states) <= {TrialState.FAIL, TrialState.RUNNING}
+    with sqlite3.connect(runs / "mlflow.db") as mlflow:
+        found = mlflow.execute(
+            "select r.status from runs r join tags t using (run_uuid)"
+            " where r.name like 'trial-%' and (t.key, t.value) = ('fdan.study', 'hopeless')"
+        ).fetchall()
+    assert sorted(found) == [("FAILED",)] * 5 + [("KILLED",)] * states.count(TrialState.RUNNING)
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_spent_budget_ends_what_is_under_way(
+    corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For good: the same command has nothing to go on with. New trials it may start."""
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "brief"]
+    flags += ["--epochs", "100000", "--pruner", "none", "--trials", "2"]
+    code = command.main([*flags, "--time-budget", "6s"])
+    out = capsys.readouterr().out
+    assert code == 1, "no trial is complete"
+    assert "(the time budget is spent)" in out
+    assert "rest" not in out
+    journal = storage.look_into(None, runs / "brief")
+    trials = optuna.load_study(study_name="brief", storage=journal).trials
+    assert len(trials) == 2
+    for one in trials:
+        assert one.state in (TrialState.PRUNED, TrialState.FAIL)
+        assert one.user_attrs[REASON].endswith("the time budget is spent")
 
 
 def test_weights_that_do_not_fit_end_it_in_a_line(

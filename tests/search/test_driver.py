@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -18,16 +19,17 @@ import ray
 from optuna.trial import TrialState
 from ray.util.placement_group import placement_group_table
 
-from fdan.errors import DeviceError, FdanError
+from fdan.errors import DeviceError, DiskFull, FdanError
 from search import driver, storage
-from search.bridge import Bridge, Closed
+from search.bridge import Closed
 from search.driver import Resources, Stop
+from search.hopeless import FIRST, Hopeless
 from search.report import Report
 from search.searcher import OptunaSearcher
-from search.space import Space
+from search.space import Space, Value
 from search.study import REASON
 from search.trial import Assignment
-from tests.search.conftest import SPACE, MakeStudy
+from tests.search.conftest import SPACE, Heard, MakeStudy, bridge_of
 
 # Workers cannot import tests: what they need of this file travels with the function.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -37,48 +39,61 @@ ROOT = Path(__file__).parents[2]
 ONE = Resources(cpus=1)
 
 
-class Seen:
-    """What a listener hears."""
+class Seen(Heard):
+    """And which processes it comes from."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.pids: dict[int, set[float]] = {}
-        self.ended: list[Closed] = []
         self.at_once = 0
         self._open: set[int] = set()
 
-    def asked(self, number: int, params: object) -> None:
+    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+        super().asked(number, params)
         self._open.add(number)
         self.at_once = max(self.at_once, len(self._open))
 
     def reported(self, number: int, report: Report) -> None:
+        super().reported(number, report)
         self.pids.setdefault(number, set()).add(report.metrics["pid"])
 
     def closed(self, trial: Closed) -> None:
+        super().closed(trial)
         self._open.discard(trial.number)
-        self.ended.append(trial)
+
+
+Train = Callable[[Assignment, Callable[[Report], None]], None]
 
 
 def run(
     study: optuna.Study,
     searched: Space,
-    train: Callable[[Assignment, Callable[[Report], None]], None],
+    train: Train,
     folder: Path,
     *,
     trials: int,
     pruner: str = "none",
     stop: Stop | None = None,
+    epoch_timeout: float = 600.0,
+    hopeless: bool = False,
 ) -> Seen:
-    seen = Seen()
-    bridge = Bridge(study, searched, pruner=pruner, epochs=EPOCHS, listeners=[seen])
+    """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
+    seen, stop = Seen(), stop or Stop()
+    listeners = (seen, Hopeless(stop)) if hopeless else (seen,)
+    bridge = bridge_of(study, searched, EPOCHS, *listeners, pruner=pruner, trials=trials)
     driver.run(
         bridge,
         train,
-        trials=trials,
         each=ONE,
         at_once=2,
+        epoch_timeout=epoch_timeout,
         folder=folder,
-        stop=stop or Stop(),
+        stop=stop,
     )
+    if stop.final:
+        bridge.stop_all(stop.reason)
+    else:
+        bridge.pause_all(stop.reason)
     assert bridge.live == ()
     return seen
 
@@ -89,8 +104,8 @@ def curve(rate: float, epoch: int) -> float:
 
 @pytest.mark.usefixtures("ray_here")
 def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_path: Path) -> None:
-    """complete, nan, user's error, exception, dead worker, silent, in one study: each in Optuna's
-    own state with its reason, and the study goes on to the end."""
+    """complete, nan, user's error, exception, deadly, silent, in one study: each in Optuna's own
+    state with its reason, and the study goes on to the end."""
     study = make_study(small_space)
 
     def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
@@ -104,7 +119,7 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
             if epoch == 3 and kind == 3:
                 raise RuntimeError("a fault\nof two lines")
             if epoch == 3 and kind == 4:
-                os._exit(1)
+                os.kill(os.getpid(), signal.SIGKILL)
             if kind == 5:
                 return
             report(Report(epoch, value, {"pid": os.getpid()}))
@@ -117,8 +132,10 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
     assert reasons[1] == "epoch 3: value is nan"
     assert reasons[2] == "diverged: the loss is inf at step 7"
     assert reasons[3] == "RuntimeError: a fault of two lines"
-    assert reasons[4].startswith("the worker died")
+    ended = "the worker's process ended unexpectedly"
+    assert reasons[4] == f"{ended}: 3 times in a row in epoch 3"
     assert reasons[5] == "ended without a report"
+    assert seen.interruptions == [(4, ended)] * 2
     for trial in trials:
         expected = {e: curve(trial.params["lr"], e) for e in range(1, 7)}
         reported = {0: 6, 5: 0}.get(trial.number, 2 if trial.state is fail else 6)
@@ -132,6 +149,82 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
     assert "a fault" in (tmp_path / "trials" / "0003" / "error.txt").read_text()
     assert not (tmp_path / "tune").exists()
     assert all(pg["state"] == "REMOVED" for pg in placement_group_table().values())
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_trial_outlives_its_workers(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Killed, out of memory, hanging: once each, in epoch 3. Another worker goes on."""
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "starts").open("a") as starts:
+            starts.write(f"{assignment.after}\n")
+        # This one keeps a checkpoint after each epoch.
+        for epoch in range(assignment.after + 1, 7):
+            if epoch == 3 and assignment.after == 0:
+                if assignment.number == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if assignment.number == 1:
+                    raise MemoryError
+                if assignment.number == 2:
+                    time.sleep(300)
+            value = curve(float(assignment.params["lr"]), epoch)
+            report(Report(epoch, value, {"pid": os.getpid()}))
+
+    seen = run(study, small_space, train, tmp_path, trials=4, epoch_timeout=4)
+    trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert sorted(seen.interruptions) == [
+        (0, "the worker's process ended unexpectedly"),
+        (1, "out of memory"),
+        (2, "no epoch for 4 s"),
+    ]
+    for trial in trials:
+        starts = (tmp_path / "trials" / f"{trial.number:04d}" / "starts").read_text().split()
+        assert starts == (["0", "2"] if trial.number < 3 else ["0"])
+        expected = {e: curve(trial.params["lr"], e) for e in range(1, 7)}
+        assert trial.intermediate_values == expected
+        assert trial.value == expected[6]
+    assert len(seen.pids[0]) == len(seen.pids[2]) == 2, "a process that died or hung is not reused"
+    assert len(seen.ended) == len(trials)
+
+
+def all_but(good: int) -> Train:
+    """Trials that fail, but one."""
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        if assignment.number != good:
+            raise FdanError(f"diverged: trial {assignment.number}")
+        report(Report(EPOCHS, 0.5, {"pid": os.getpid()}))
+
+    return train
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_study_whose_trials_all_fail_is_stopped(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study, stop = make_study(small_space), Stop()
+    seen = run(study, small_space, all_but(99), tmp_path, trials=20, stop=stop, hopeless=True)
+    assert (len(seen.ended), stop.code, stop.final) == (FIRST, 1, False)
+    last = seen.ended[-1].number
+    words = f"its first 5 trials all failed, the last one, {last}, with: diverged: trial {last};"
+    assert stop.reason.startswith(words)
+    running = [trial for trial in study.trials if trial.state is TrialState.RUNNING]
+    assert sorted(seen.pauses) == [(trial.number, stop.reason) for trial in running]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_one_that_does_not_fail_lets_the_study_go_on(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study, stop = make_study(small_space), Stop()
+    seen = run(study, small_space, all_but(2), tmp_path, trials=9, stop=stop, hopeless=True)
+    assert (len(seen.ended), stop.reason, seen.pauses) == (9, "", [])
+    complete = [trial.number for trial in study.trials if trial.state is TrialState.COMPLETE]
+    assert complete == [2]
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -177,7 +270,7 @@ def test_a_spent_budget_keeps_what_was_learnt(
     class AfterBoth(Stop):
         def due(self) -> bool:
             if sum(bool(t.intermediate_values) for t in study.get_trials(deepcopy=False)) == 2:
-                self.reason = self.reason or "the time budget is spent"
+                self.reason, self.final = "the time budget is spent", True
             return bool(self.reason)
 
     began = time.monotonic()
@@ -204,12 +297,32 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         def closed(self, trial: Closed) -> None:
             raise FdanError("the disk is full")
 
-    bridge = Bridge(study, small_space, pruner="none", epochs=EPOCHS, listeners=[Full()])
+    bridge = bridge_of(study, small_space, EPOCHS, Full(), trials=4)
     began = time.monotonic()
     with pytest.raises(FdanError, match="the disk is full"):
-        driver.run(bridge, train, trials=4, each=ONE, at_once=2, folder=tmp_path, stop=Stop())
-    assert {trial.state for trial in study.trials} == {TrialState.FAIL}
+        driver.run(
+            bridge, train, each=ONE, at_once=2, epoch_timeout=600, folder=tmp_path, stop=Stop()
+        )
+    assert {trial.state for trial in study.trials} == {TrialState.RUNNING}, "they go on later"
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_disk_that_is_full_for_a_worker_lets_the_trials_rest(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """It is no fault of the trial, and the next one would fare no better."""
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        report(Report(1, 0.5, {"pid": os.getpid()}))
+        if assignment.number == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/checkpoints/tensors")
+        time.sleep(300)
+
+    with pytest.raises(DiskFull, match="/checkpoints/tensors"):
+        run(study, small_space, train, tmp_path, trials=4)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 2
 
 
 def test_budget_is_counted_from_the_start() -> None:
@@ -217,7 +330,11 @@ def test_budget_is_counted_from_the_start() -> None:
     assert not Stop(3600).due()
     stop = Stop(0.0)
     assert stop.due()
-    assert (stop.reason, stop.code) == ("the time budget is spent", 0)
+    assert (stop.reason, stop.code, stop.final) == ("the time budget is spent", 0, True)
+    stop = Stop(0.0)
+    stop.request("stopped by the user", 130)
+    assert stop.due()
+    assert (stop.reason, stop.code, stop.final) == ("stopped by the user", 130, False)
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -233,8 +350,7 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:
-    bridge = Bridge(make_study(small_space), small_space, pruner="none", epochs=EPOCHS)
-    searcher = OptunaSearcher(bridge, 3)
+    searcher = OptunaSearcher(bridge_of(make_study(small_space), small_space, EPOCHS))
     again = ray.cloudpickle.loads(ray.cloudpickle.dumps(searcher))
     assert not hasattr(again, "_bridge")
 
@@ -258,22 +374,25 @@ def main():
         report(Report(3, 0.5))
 
     folder = Path(sys.argv[1])
+    folder.mkdir()
     searched = space.parse(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
-    opened = study.open_study("s", storage.open_storage(None, folder),
+    opened = study.open_study("s", storage.open_storage(None, folder), "journal", folder,
         study.Identity({}, "", {}, {}, 0), samplers.make("random", searched, 0, 0),
         pruners.make("none", 3), searched)
     stop = driver.Stop()
-    bridge = Bridge(opened, searched, pruner="none", epochs=3)
+    bridge = Bridge(opened, searched, pruner="none", epochs=3, trials=50,
+                    patience=storage.Patience(None, say, stop.due))
     with driver.signals(stop, say), driver.cluster(None, folder, 2):
-        driver.run(bridge, train, trials=50, each=driver.Resources(), at_once=2, folder=folder,
-                   stop=stop)
+        driver.run(bridge, train, each=driver.Resources(), at_once=2, epoch_timeout=600,
+                   folder=folder, stop=stop)
+    bridge.pause_all(stop.reason)
     sys.exit(stop.code)
 
 main()
 """
 
 
-def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+def test_ctrl_c_lets_the_trials_rest(tmp_path: Path) -> None:
     """As a terminal does it: SIGINT goes to the whole process group, Ray's processes included."""
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
@@ -294,12 +413,12 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, output
     assert time.monotonic() - sent < 30
-    assert "stopping: running trials end as FAIL" in output
+    assert "stopping: the same command continues the study" in output
     assert "Traceback" not in output
     trials = optuna.load_study(study_name="s", storage=storage.open_storage(None, folder)).trials
     assert [trial.state for trial in trials[:2]] == [TrialState.COMPLETE] * 2
-    assert [trial.state for trial in trials[2:]] == [TrialState.FAIL] * 2
-    assert {trial.user_attrs[REASON] for trial in trials[2:]} == {"stopped by the user"}
+    assert [trial.state for trial in trials[2:]] == [TrialState.RUNNING] * 2
+    assert [trial.intermediate_values for trial in trials[2:]] == [{1: 0.5}] * 2
     assert not list(tmp_path.glob("**/tune"))
 
 
@@ -310,7 +429,7 @@ def test_signals_ask_first_and_then_insist(number: signal.Signals, code: int) ->
     with driver.signals(stop, said.append):
         os.kill(os.getpid(), number)
         assert stop.due()
-        assert stop.code == code
+        assert (stop.code, stop.final) == (code, False)
         assert len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

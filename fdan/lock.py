@@ -1,0 +1,117 @@
+"""A file that one process at a time holds. The kernel lets go of it when that process ends, however
+it ends, so a dead process holds nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock, as far as the file says."""
+
+    pid: int
+    host: str
+    since: float
+    """Seconds since 1970."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"process {self.pid} on {self.host}, since {since}"
+
+
+class Held(Exception):  # noqa: N818
+    """Somebody else holds the lock. `owner` is None in the moment before its name is written."""
+
+    def __init__(self, path: Path, owner: Owner | None) -> None:
+        super().__init__(f"{path} is held by {owner or 'another process'}")
+        self.owner = owner
+
+
+class Lock:
+    """Holds the file at `path` from its making to `close`, or to the end of a with block.
+
+    The file itself stays: removing it would let two processes hold two files of one name. Raises
+    Held, and OSError where the file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _read(self._handle)
+            os.close(self._handle)
+            raise Held(path, owner) from None
+        line = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}\n"
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, line.encode(), 0)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def owner(path: Path) -> Owner | None:
+    """Who holds the lock at `path`; None where nobody does. Touches nothing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(handle) or Owner(0, "an unknown host", time.time())
+    else:
+        return None
+    finally:
+        os.close(handle)
+
+
+def holds(owner: Owner, path: Path) -> bool:
+    """Whether that process of this machine has the file at `path` open: its number may be another
+    one's by now, or another container's."""
+    if not owner.here:
+        return False
+    try:
+        opened = list(Path(f"/proc/{owner.pid}/fd").iterdir())
+    except OSError:
+        return False
+    for link in opened:
+        with contextlib.suppress(OSError):
+            if link.samefile(path):
+                return True
+    return False
+
+
+def _read(handle: int) -> Owner | None:
+    try:
+        pid, since, host = os.pread(handle, 300, 0).decode().split()
+        return Owner(int(pid), host, float(since))
+    except ValueError:
+        return None

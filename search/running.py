@@ -1,0 +1,132 @@
+"""Running an open study's trials, on one Ray or, where that breaks down, on several."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich.console import Console
+
+from fdan.errors import FdanError
+from search import driver, epoch_log, samplers, study, trial
+from search.bridge import Bridge
+from search.hopeless import Hopeless
+from search.kept import Kept
+from search.plan import Plan
+from search.progress import Progress, State
+from search.storage import Patience
+from search.tracked import Tracked
+
+_RAY_LOST = 3
+"""So many Rays in a row that break down before any trial has finished an epoch end the study."""
+
+
+def run(
+    resolved: Plan,
+    opened: optuna.Study,
+    work: trial.Work,
+    tracked: Tracked,
+    stop: driver.Stop,
+    left: int,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Run the trials that are under way and `left` new ones."""
+    best = study.best(opened)
+    known = None if best is None or best.value is None else (best.number, best.value)
+    state = State(
+        opened.study_name, resolved.trials, resolved.epochs, 1, study.counts(opened), known
+    )
+    with Progress(state, console) as progress:
+        patience = Patience(resolved.arguments.storage, progress.say, stop.due)
+        bridge = Bridge(
+            opened,
+            resolved.space,
+            pruner=resolved.arguments.pruner,
+            epochs=resolved.epochs,
+            trials=left,
+            patience=patience,
+            listeners=(progress, tracked, Kept(folder, known), Hopeless(stop)),
+        )
+        with _settling(bridge, stop):
+            _take_up(bridge, study.under_way(opened), folder, progress)
+            heard, lost = 0, 0
+            while bridge.left or bridge.waiting:
+                try:
+                    _on_ray(resolved, bridge, work, stop, folder, state, progress)
+                    return
+                except driver.RayLost as error:
+                    lost = lost + 1 if bridge.epochs_heard == heard else 1
+                    heard = bridge.epochs_heard
+                    if stop.due():
+                        return
+                    if lost == _RAY_LOST:
+                        raise driver.DriverError(
+                            f"{error}, {lost} times in a row (see {folder / 'ray.log'}): nothing is"
+                            " lost, the same command continues the study"
+                        ) from None
+                    progress.say(f"{error}: another Ray is started")
+                    bridge.all_lost(str(error))
+
+
+def _take_up(
+    bridge: Bridge, resting: Sequence[FrozenTrial], folder: Path, progress: Progress
+) -> None:
+    """Go on with what the last driver left."""
+    if resting:
+        numbers = ", ".join(str(one.number) for one in resting)
+        progress.say(f"going on with the trials that were under way: {numbers}")
+    for one in resting:
+        bridge.take_up(one, epoch_log.read(trial.folder_of(folder, one.number)))
+
+
+def _on_ray(
+    resolved: Plan,
+    bridge: Bridge,
+    work: trial.Work,
+    stop: driver.Stop,
+    folder: Path,
+    state: State,
+    progress: Progress,
+) -> None:
+    """Ray, for as long as it lives or there are trials."""
+    at_least = resolved.arguments.concurrent
+    cpus = None if at_least is None else driver.cpus(at_least * resolved.each.cpus)
+    with driver.cluster(resolved.address, folder, cpus):
+        ready = bridge.left + bridge.waiting
+        state.at_once = driver.concurrent(at_least, resolved.each, ready)
+        progress.note(f"{state.at_once} trials at once; the first ones are starting")
+        if state.at_once > samplers.STARTUP and resolved.arguments.sampler in ("tpe", "gp"):
+            progress.say(
+                f"{state.at_once} trials at once: as many are drawn at random before"
+                f" {resolved.arguments.sampler} has results to learn from"
+            )
+        driver.run(
+            bridge,
+            trial.trainer(work),
+            each=resolved.each,
+            at_once=state.at_once,
+            epoch_timeout=resolved.arguments.epoch_timeout,
+            folder=folder,
+            stop=stop,
+        )
+        progress.note("")
+
+
+@contextlib.contextmanager
+def _settling(bridge: Bridge, stop: driver.Stop) -> Iterator[None]:
+    """Whatever ends the search: a time budget that is spent ends the trials under way, anything
+    else leaves them to the next driver."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(FdanError):  # a full disk, say, must not hide the cause
+            bridge.pause_all(stop.reason or " ".join(str(error).split()) or type(error).__name__)
+        raise
+    if stop.final:
+        bridge.stop_all(stop.reason)
+    else:
+        bridge.pause_all(stop.reason)

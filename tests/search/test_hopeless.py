@@ -1,0 +1,39 @@
+"""A study whose first trials all fail is stopped; one that does not fail gives hope."""
+
+from __future__ import annotations
+
+import pytest
+from optuna.trial import TrialState
+
+from search.bridge import Closed
+from search.driver import Stop
+from search.hopeless import FIRST, Hopeless
+from search.report import Report
+
+FAIL = TrialState.FAIL
+
+
+def ended(number: int, state: TrialState) -> Closed:
+    return Closed(number, state, f"reason {number}", (Report(1, 0.5),))
+
+
+def test_the_first_trials_all_failing_stop_a_study() -> None:
+    stop = Stop()
+    hopeless = Hopeless(stop)
+    for number in range(FIRST - 1):
+        hopeless.closed(ended(number, FAIL))
+        assert not stop.due()
+    hopeless.closed(ended(FIRST - 1, FAIL))
+    assert stop.due()
+    assert (stop.code, stop.final) == (1, False)
+    assert stop.reason.startswith("its first 5 trials all failed, the last one, 4, with: reason 4;")
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED])
+@pytest.mark.parametrize("at", range(FIRST))
+def test_one_that_does_not_fail_gives_hope(state: TrialState, at: int) -> None:
+    stop = Stop()
+    hopeless = Hopeless(stop)
+    for number in range(3 * FIRST):
+        hopeless.closed(ended(number, state if number == at else FAIL))
+    assert not stop.due()
