@@ -10,9 +10,10 @@ from pathlib import Path
 from fdan.errors import FdanError
 from tracking.ledger import Ledger
 from tracking.sender import Sender
-from tracking.server import Server, check_uri, shown
+from tracking.server import Server
 from tracking.spool import Spool
 from tracking.target import Target
+from tracking.uri import check_uri, shown
 
 _ABOUT = """\
 A study writes every record to its spool, a folder on local disk, and from there to MLflow.

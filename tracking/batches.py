@@ -11,24 +11,31 @@ from tracking.records import Record
 
 _OVERHEAD = 60  # bytes of JSON around a value
 
+Kind = Literal["metric", "param", "tag"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One metric, parameter or tag of a record, as an MLflow entity."""
+    """One metric, parameter or tag of a record. value: a number for a metric, else text; step: a
+    metric's epoch. Its time is the record's."""
 
     record: Record
-    kind: Literal["metric", "param", "tag"]
-    entity: Any  # mlflow.entities.Metric, Param or RunTag
+    kind: Kind
+    key: str
+    value: float | str
+    step: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.entity.key}"
+        return f"{self.kind} {self.key}"
 
     @property
     def size(self) -> int:
         """Bytes of JSON, at most: a character outside ASCII is escaped to six."""
-        value = self.entity.value
-        length = 24 if self.kind == "metric" else len(value) * (1 if value.isascii() else 6)
-        return length + len(self.entity.key) + _OVERHEAD
+        if isinstance(self.value, str):
+            length = len(self.value) * (1 if self.value.isascii() else 6)
+        else:
+            length = 24
+        return length + len(self.key) + _OVERHEAD
 
 
 def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -46,9 +53,9 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     for item in items:
         # A metric may come twice; only its record tells one from the other.
         which = item.record.number if item.kind == "metric" else None
-        key = (item.kind, (item.entity.key, which))
+        key = (item.kind, (item.key, which))
         earlier = batch.get(key)
-        if earlier is not None and earlier.entity.value == item.entity.value:
+        if earlier is not None and earlier.value == item.value:
             continue
         replaces = earlier is not None and item.kind == "tag"
         full = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from tracking.batches import Item, batches
 from tracking.ledger import Ledger
@@ -37,6 +36,8 @@ class Delivery:
         self._server = server
         self._waiting: dict[str, list[Item]] = {}
         self._at: tuple[str, list[Item]] | None = None
+        self._before = spool.last
+        self._made: set[str] = set()
         self.given_up: set[str] = set()
         """Runs whose loss is no reason to start over any more: their records are put aside."""
 
@@ -77,7 +78,7 @@ class Delivery:
 
     def _takes(self, run_id: str, batch: Sequence[Item]) -> bool:
         try:
-            self._log(run_id, batch)
+            self._server.log(run_id, batch)
         except (Away, Refused, Gone):
             return False
         return True
@@ -86,7 +87,9 @@ class Delivery:
         self._flush(record.run)
         data = record.data
         known = self._ledger.run_id(record.run)
-        run_id = known or self._server.find_run(data["identity"])
+        run_id = known or (
+            self._server.find_run(data["identity"]) if self._may_be(record) else None
+        )
         if run_id is not None:
             if known is None:
                 self._ledger.add_run(record.run, run_id)
@@ -97,6 +100,7 @@ class Delivery:
             parent = self._ledger.run_id("study")
             if record.run != "study" and parent is not None:
                 tags["mlflow.parentRunId"] = parent
+            self._made.add(record.run)
             try:
                 run_id = self._server.create_run(data["name"], record.time, tags)
             except Refused as refusal:
@@ -104,25 +108,24 @@ class Delivery:
                 self._put_aside(record, "the run", str(refusal))
                 return
             self._ledger.add_run(record.run, run_id)
-        from mlflow.entities import Param
-
         for key, value in data["params"].items():
-            self._add(Item(record, "param", Param(key, value)))
+            self._add(Item(record, "param", key, value))
+
+    def _may_be(self, record: Record) -> bool:
+        """Whether the server may have the run of this opening without our knowing its id: somebody
+        else may have made it from an older record, or we, without hearing the answer."""
+        return record.number <= self._before or record.run in self._made
 
     def _add_metrics(self, record: Record) -> None:
-        from mlflow.entities import Metric
-
+        step = record.data["step"]
         for key, value in record.data["values"].items():
             # Non-finite values are recorded as text, which float() reads.
-            metric = Metric(key, float(value), record.time, record.data["step"])
-            self._add(Item(record, "metric", metric))
+            self._add(Item(record, "metric", key, float(value), step))
 
     def _add_tags(self, record: Record) -> None:
-        from mlflow.entities import RunTag
-
         tags: Mapping[str, str] = record.data["tags"]
         for key, value in tags.items():
-            self._add(Item(record, "tag", RunTag(key, value)))
+            self._add(Item(record, "tag", key, value))
 
     def _add(self, item: Item) -> None:
         if not self._ledger.was_refused(item.record.number, str(item)):
@@ -138,7 +141,7 @@ class Delivery:
 
     def _send_file(self, record: Record) -> None:
         file, folder = self._spool.kept(record.data["kept"]), record.data["folder"]
-        if not file.exists():
+        if not self._spool.holds(record):
             # Sent before; a server that needs it again after starting over cannot have it.
             log.info("artifact %s of run %s is not kept any more", file.name, record.run)
             return
@@ -173,7 +176,7 @@ class Delivery:
     def _send(self, run_id: str, batch: list[Item]) -> None:
         self._at = (run_id, batch)
         try:
-            self._log(run_id, batch)
+            self._server.log(run_id, batch)
         except Refused as refusal:
             # One bad item must cost its neighbours nothing: halve until it stands alone.
             if self._server.deleted(run_id):
@@ -185,12 +188,6 @@ class Delivery:
                 self._send(run_id, batch[:half])
                 self._send(run_id, batch[half:])
         self._at = None
-
-    def _log(self, run_id: str, batch: Sequence[Item]) -> None:
-        def those(kind: str) -> list[Any]:
-            return [item.entity for item in batch if item.kind == kind]
-
-        self._server.log(run_id, those("metric"), those("param"), those("tag"))
 
     def _run_id(self, run: str) -> str:
         run_id = self._ledger.run_id(run)

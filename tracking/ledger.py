@@ -7,16 +7,22 @@ of each run on it.
 
 Both JSON files are replaced whole. A ledger that is lost, behind, or another server's costs time
 and nothing else: everything is sent again from the first record, runs are found by their tags,
-and a metric that the server has already stays one.
+and a metric that the server has already stays one. So a full disk, which the ledger shares with the
+spool, does not keep records from being sent: what cannot be noted is known until the process ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
+
+from tracking.spool import FULL
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -33,11 +39,13 @@ class Ledger:
         if not self._runs:
             self._sent = 0  # records without their runs: begin with the runs
         self._refused: set[tuple[int, str]] = set()
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError):
             for line in (folder / "refused.jsonl").read_text().splitlines():
-                entry = json.loads(line)
-                if entry["uri"] == uri:
-                    self._refused.add((entry["record"], entry["what"]))
+                with contextlib.suppress(ValueError, KeyError):
+                    entry = json.loads(line)
+                    if entry["uri"] == uri:
+                        self._refused.add((entry["record"], entry["what"]))
+        self._no_room = False
 
     @property
     def sent(self) -> int:
@@ -57,11 +65,11 @@ class Ledger:
 
     def add_run(self, run: str, run_id: str) -> None:
         self._runs[run] = run_id
-        _replace(self._folder / "runs.json", {"uri": self._uri, "runs": self._runs})
+        self._note("runs.json", {"uri": self._uri, "runs": self._runs})
 
     def advance(self, number: int) -> None:
         self._sent = number
-        _replace(self._folder / "sent.json", {"uri": self._uri, "sent": number})
+        self._note("sent.json", {"uri": self._uri, "sent": number})
 
     def forget(self) -> None:
         """The server has none of it any more: everything is to be sent again."""
@@ -72,10 +80,15 @@ class Ledger:
         if (record, what) in self._refused:
             return False
         entry = {"record": record, "run": run, "what": what, "reason": reason, "uri": self._uri}
-        with (self._folder / "refused.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with (self._folder / "refused.jsonl").open("ab") as file:
+            end = file.tell()
+            try:
+                file.write(json.dumps(entry).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), end)  # no half a line on a full disk
+                raise
         self._refused.add((record, what))
         return True
 
@@ -87,11 +100,32 @@ class Ledger:
         mine = isinstance(content, dict) and content.get("uri") == self._uri
         return content if mine else {}
 
+    def _note(self, name: str, content: dict[str, Any]) -> None:
+        try:
+            _replace(self._folder / name, content)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if not self._no_room:
+                log.warning(
+                    "no room in %s to note what the tracking server has (%s): records are sent all "
+                    "the same, and once more after a restart",
+                    self._folder,
+                    error.strerror,
+                )
+            self._no_room = True
+        else:
+            self._no_room = False
+
 
 def _replace(path: Path, content: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
-    with part.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(path)

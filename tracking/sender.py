@@ -12,16 +12,18 @@ from typing import Final
 from tracking.delivery import Delivery, RunLost
 from tracking.ledger import Ledger
 from tracking.records import Record
-from tracking.server import Away, Server, shown
+from tracking.server import Away, Server
 from tracking.spool import Reader, Spool
+from tracking.uri import shown
 
 log = logging.getLogger(__name__)
 
 WINDOW: Final = 2000
 """Records delivered at once; after a failure at most so many are sent again."""
 
-LINGER: Final = 2.0
-"""Seconds to gather records before sending: a call costs about the same for one or a hundred."""
+LINGER: Final = 10.0
+"""Seconds to gather records before sending: a call costs about the same for one or a hundred, and
+it takes its time from the trials. `drain` sends at once."""
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -151,10 +153,15 @@ class Sender(threading.Thread):
         self._reason = str(error) if isinstance(error, Away) else repr(error)
         if self._away_since is None:
             self._away_since = time.time()
+            since = time.strftime("%H:%M:%S", time.localtime(self._away_since))
+            what = f"tracking server {self._uri} away"
+            if isinstance(error, OSError):  # the server's own come as Away
+                self._reason = f"{self._spool.folder}: {error.strerror or error}"
+                what = "sending to the tracking server stopped"
             log.warning(
-                "tracking server %s away since %s (%s): records are kept in %s, nothing is lost",
-                self._uri,
-                time.strftime("%H:%M:%S", time.localtime(self._away_since)),
+                "%s since %s (%s): records are kept in %s, nothing is lost",
+                what,
+                since,
                 self._reason,
                 self._spool.folder,
             )

@@ -1,40 +1,38 @@
 """The MLflow server (or its database) as the sender sees it: six calls, three ways to fail.
 
-mlflow is imported at the first call, in the sender's thread: it takes seconds. Only MlflowClient
-is used, no fluent API and no active run.
+Connecting may import mlflow (tracking/client.py), in the sender's thread: it takes seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from fdan.errors import FdanError, unknown
+from tracking.api import Api
+from tracking.batches import Item
+from tracking.client import Client
+from tracking.records import Record
+from tracking.rest import Rest, speaks
+from tracking.uri import check_uri, shown
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param, RunTag
-    from mlflow.tracking import MlflowClient
+# 413: a proxy's limit on the size of what is sent; it will be as large next time.
+_REFUSALS: Final = frozenset(
+    ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "413")
+)
 
-_SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+# MLflow calls nearly any error of its database a bad request, a connection that broke included.
+# SQLAlchemy names the kind by a link; these two are about the data.
+_DATABASE: Final = re.compile(r"https://sqlalche\.me/e/\w+/(?!9h9h|gkpj)")
 
-# One immediate second try, for a connection that went stale while it was idle; patience is the
-# sender's business. MLflow's own is seven tries and four minutes a call. A user's choice stands.
-_SETTINGS: Final = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-
-_REFUSALS: Final = frozenset(("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"))
+# What matters in the long stories of requests, libpq and SQLAlchemy.
+_CAUSE: Final = re.compile(
+    r"\[Errno -?\d+\] ([\w ]+)|(Read timed out|timed out|Connection refused|the database system is "
+    r"[\w ]+|server closed the connection unexpectedly|terminating connection due to [\w ]+)"
+)
 
 
 class Away(Exception):  # noqa: N818
@@ -49,29 +47,6 @@ class Gone(Exception):  # noqa: N818
     """The server does not know the run (any more)."""
 
 
-def check_uri(uri: str) -> None:
-    """FdanError for a tracking URI that can never work."""
-    scheme = urlsplit(uri).scheme.partition("+")[0]
-    if scheme in ("", "file"):
-        raise FdanError(
-            f"tracking URI '{uri}': MLflow keeps no runs in plain folders any more; give "
-            "http://HOST:PORT of a server, or sqlite:////absolute/path/mlflow.db"
-        )
-    if scheme not in _SCHEMES:
-        raise FdanError(f"tracking URI '{shown(uri)}': {unknown('scheme', scheme, _SCHEMES)}")
-    if scheme in ("http", "https") and not urlsplit(uri).hostname:
-        raise FdanError(f"tracking URI '{shown(uri)}' names no host; give http://HOST:PORT")
-
-
-def shown(uri: str) -> str:
-    """The URI without its password, for logs and files.
-
-    >>> shown("postgresql://me:secret@db/mlflow")
-    'postgresql://me:***@db/mlflow'
-    """
-    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", uri)
-
-
 class Server:
     """One MLflow tracking server or database, and one experiment on it.
 
@@ -84,7 +59,7 @@ class Server:
         self.uri = uri
         self._experiment = experiment
         self._artifacts = artifacts
-        self._connected: tuple[MlflowClient, str] | None = None
+        self._connected: tuple[Api, str] | None = None
 
     @property
     def page(self) -> str | None:
@@ -96,67 +71,51 @@ class Server:
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
         """Id of the first run of the experiment with these tags, deleted ones included."""
-        with self._asking() as (client, experiment):
-            from mlflow.entities import ViewType
-
-            runs = client.search_runs(
-                [experiment],
-                " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()),
-                run_view_type=ViewType.ALL,
-                order_by=["attributes.start_time ASC"],
-                max_results=1,
-            )
-            return runs[0].info.run_id if runs else None
+        with self._experiment_there(), self._asking() as (api, experiment):
+            return api.find_run(experiment, tags)
 
     def create_run(self, name: str, start: int, tags: Mapping[str, str]) -> str:
         """start: ms since 1970. Raises Refused."""
-        with self._asking() as (client, experiment):
-            run = client.create_run(experiment, start_time=start, tags=dict(tags), run_name=name)
-            return str(run.info.run_id)
+        with self._experiment_there(), self._asking() as (api, experiment):
+            return api.create_run(experiment, name, start, tags)
 
-    def log(
-        self,
-        run_id: str,
-        metrics: Sequence[Metric],
-        params: Sequence[Param],
-        tags: Sequence[RunTag],
-    ) -> None:
+    def log(self, run_id: str, items: Sequence[Item]) -> None:
         """One batch within MLflow's limits. Raises Refused and Gone."""
-        with self._asking() as (client, _):
-            client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+        with self._asking() as (api, _):
+            api.log(run_id, items)
 
     def reopen(self, run_id: str) -> None:
         """Set RUNNING again. Raises Refused and Gone."""
-        with self._asking() as (client, _):
-            client.update_run(run_id, status="RUNNING")
+        with self._asking() as (api, _):
+            api.update(run_id, "RUNNING", None)
 
     def finish(self, run_id: str, status: str, end: int) -> None:
         """status: FINISHED, FAILED or KILLED; end: ms since 1970. Raises Refused and Gone."""
-        with self._asking() as (client, _):
-            client.set_terminated(run_id, status=status, end_time=end)
+        with self._asking() as (api, _):
+            api.update(run_id, status, end)
 
     def send_file(self, run_id: str, file: Path, folder: str) -> None:
         """Raises Refused and Gone."""
-        with self._asking() as (client, _):
-            client.log_artifact(run_id, str(file), folder or None)
+        with self._asking() as (api, _):
+            api.send_file(run_id, file, folder)
 
     def deleted(self, run_id: str) -> bool:
         """Whether somebody deleted the run: it then takes nothing more. Raises Gone."""
-        with self._asking() as (client, _):
-            return bool(client.get_run(run_id).info.lifecycle_stage == "deleted")
+        with self._asking() as (api, _):
+            return api.stage(run_id) == "deleted"
 
     def writable(self, run_id: str) -> bool:
         """Whether the run takes a harmless tag just now: tells a server in trouble from a record
         that troubles it."""
+        harmless = Item(Record(0, 0, "tags", "", {}), "tag", "fdan.tracking", "1")
         try:
-            with self._asking() as (client, _):
-                client.set_tag(run_id, "fdan.tracking", "1")
+            self.log(run_id, [harmless])
         except (Away, Refused, Gone):
             return False
         return True
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[tuple[MlflowClient, str]]:
+    def _asking(self) -> Iterator[tuple[Api, str]]:
         try:
             if self._connected is None:
                 self._connected = self._connect()
@@ -166,54 +125,61 @@ class Server:
         except Exception as error:
             raise self._meaning(error) from error
 
+    @contextlib.contextmanager
+    def _experiment_there(self) -> Iterator[None]:
+        """What is gone when a run is looked for or made is the experiment, with the database that
+        held it; the next connection makes it again."""
+        try:
+            yield
+        except Gone as gone:
+            self._connected = None
+            raise Away(f"experiment '{self._experiment}' is gone: {gone}") from gone
+
     def _meaning(self, error: Exception) -> Exception:
-        code = getattr(error, "error_code", "")
+        answer = getattr(error, "response", None)  # of requests' errors, for artifacts
+        code = getattr(error, "error_code", "") or str(getattr(answer, "status_code", ""))
         text = " ".join(str(error).split())
         if self.uri != shown(self.uri):
             secret = urlsplit(self.uri).password
             text = text.replace(secret, "***") if secret else text
         if code == "RESOURCE_DOES_NOT_EXIST":
             return Gone(text)
-        if code in _REFUSALS:
+        if code in _REFUSALS and not _DATABASE.search(text):
             return Refused(text)
-        cause = re.search(r"\[Errno \d+\] ([\w ]+)|(Read timed out|timed out)", text)
+        cause = _CAUSE.search(text)
         short = next((part for part in cause.groups() if part), text) if cause else text
         return Away(short if len(short) < 200 else short[:200] + " ...")
 
-    def _connect(self) -> tuple[MlflowClient, str]:
-        for key, value in _SETTINGS.items():
-            os.environ.setdefault(key, value)
-        from filelock import FileLock
-        from mlflow.tracking import MlflowClient
-
-        # They would talk over the user's progress display: of tables made, of connections tried
-        # again. What matters of it the sender says itself.
-        for name, level in (("mlflow", "WARNING"), ("alembic", "WARNING"), ("urllib3", "ERROR")):
-            logging.getLogger(name).setLevel(level)
+    def _connect(self) -> tuple[Api, str]:
+        if speaks(self.uri):
+            return self._open(Rest(self.uri))
         if not self.uri.startswith("sqlite:"):
-            return self._open(MlflowClient(self.uri))
+            return self._open(Client(self.uri))
+        from filelock import FileLock
+
         # Two processes that open a new SQLite file at once break each other's migration.
         database = Path(self.uri.partition("///")[2])
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.opening", timeout=120):
-            return self._open(MlflowClient(self.uri))
+            return self._open(Client(self.uri))
 
-    def _open(self, client: MlflowClient) -> tuple[MlflowClient, str]:
-        found: Any = client.get_experiment_by_name(self._experiment)
+    def _open(self, api: Api) -> tuple[Api, str]:
+        found = api.experiment(self._experiment)
         if found is None:
             place = None
             if not self.uri.startswith("http"):
                 place = self._artifacts.resolve().as_uri()
             try:
-                return client, client.create_experiment(self._experiment, artifact_location=place)
+                return api, api.create_experiment(self._experiment, place)
             except Exception:
                 # Another study may just have made it.
-                found = client.get_experiment_by_name(self._experiment)
+                found = api.experiment(self._experiment)
                 if found is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        experiment, stage = found
+        if stage == "deleted":
             raise Away(
                 f"experiment '{self._experiment}' was deleted there; bring it back with: "
-                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+                f"mlflow experiments restore --experiment-id {experiment}"
             )
-        return client, str(found.experiment_id)
+        return api, experiment

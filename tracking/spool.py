@@ -7,10 +7,11 @@
 What a crash can take:
 - The process is killed, by whatever signal: nothing. `append` returns when the kernel has the
   line, and the kernel outlives us.
-- The machine loses power: a record appended with `durable=True` (runs opened and closed,
-  artifacts) is on the disk when `append` returns. Others are there within SYNC_EVERY seconds and
-  one fsync, so the last tenth of a second of epochs can be missing. The sender is given only
-  what is on the disk, so the server never has a record that the spool does not.
+- The machine loses power: a record appended with `durable=True` (a study opened and closed) is on
+  the disk when `append` returns. A trial's opening and closing is on its way there at once, an
+  epoch within SYNC_EVERY seconds, and nobody waits for it: the last half second can be missing.
+  Kept files go before their records. The sender is given only what is on the disk, so the server
+  never has a record that the spool does not.
 - A line that was torn on the way is dropped at the next opening; it never counted.
 - A full disk: the part of a line that went in is cut off again and SpoolFull is raised. All
   earlier records stay readable, and appending works again once there is room.
@@ -36,12 +37,14 @@ from tracking.records import Record, parse
 
 log = logging.getLogger(__name__)
 
-SYNC_EVERY: Final = 0.1
-"""Seconds between two fsyncs at most, while there is something to sync."""
+SYNC_EVERY: Final = 0.5
+"""Seconds between two fsyncs at most, while there is something to sync. An fsync holds up the
+writes beside it, so the driver pays for each one."""
 
 SEGMENT_BYTES: Final = 4 << 20
 
-_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""A full disk's errors, a quota's included."""
 
 
 class SpoolError(FdanError):
@@ -62,12 +65,13 @@ class Spool:
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
-        self._ending = threading.Event()
+        self._wake = threading.Event()
         self._trouble: OSError | None = None
         self._last = self._durable = self._size = 0
         self._handle = -1
         self._torn = False
         self._closed = False
+        self._unsynced: dict[Path, None] = {}
         try:
             (folder / "files").mkdir(parents=True, exist_ok=True)
             self._lock_file = _lock(folder / "lock")
@@ -77,7 +81,7 @@ class Spool:
                 os.close(self._lock_file)
                 raise
         except OSError as error:
-            raise _error(folder, error) from error
+            raise write_error(folder, error) from error
         self._syncer = threading.Thread(target=self._keep_syncing, name="spool-sync", daemon=True)
         self._syncer.start()
 
@@ -91,17 +95,26 @@ class Spool:
         """Number of the newest record that is on the disk, not only with the kernel."""
         return self._durable
 
-    def append(self, kind: str, run: str, data: dict[str, Any], *, durable: bool = False) -> Record:
+    def append(
+        self,
+        kind: str,
+        run: str,
+        data: dict[str, Any],
+        *,
+        durable: bool = False,
+        soon: bool = False,
+    ) -> Record:
         """Record something, stamped with this moment.
 
-        durable: wait for the disk (some ms), for what must outlive a power cut.
+        durable: wait for the disk (some ms), for what must outlive a power cut; soon: have it
+        written there at once, but wait for nothing.
         Raises SpoolFull; the record then is not in the spool.
         """
         with self._lock:
             assert not self._closed, "append after close"
             trouble, self._trouble = self._trouble, None
             if trouble is not None:
-                raise _error(self.folder, trouble) from trouble
+                raise write_error(self.folder, trouble) from trouble
             record = Record(self._last + 1, time.time_ns() // 1_000_000, kind, run, data)
             line = record.line()
             try:
@@ -109,26 +122,42 @@ class Spool:
                     self._rotate()
                 self._write(line)
             except OSError as error:
-                raise _error(self.folder, error) from error
+                raise write_error(self.folder, error) from error
             self._size += len(line)
             self._last = record.number
         if durable:
             try:
-                self.sync()
+                # Not the kept files, which take several times as long: they are the syncer's.
+                self._sync(files=False)
             except OSError as error:
-                raise _error(self.folder, error) from error
+                raise write_error(self.folder, error) from error
+        elif soon:
+            self._wake.set()
         return record
 
     def sync(self) -> None:
-        """Everything appended so far is on the disk when this returns. Raises OSError."""
+        """Everything kept and appended so far is on the disk when this returns. Raises OSError."""
+        self._sync(files=True)
+
+    def _sync(self, *, files: bool) -> None:
         with self._lock:
-            number, handle = self._last, os.dup(self._handle)
+            number, handle, unsynced = self._last, os.dup(self._handle), tuple(self._unsynced)
         try:
-            os.fsync(handle)  # outside the lock: appending goes on meanwhile
+            # Outside the lock: appending goes on meanwhile.
+            if unsynced and files:
+                for copy in unsynced:
+                    for path in (copy, copy.parent):
+                        with contextlib.suppress(FileNotFoundError):  # whoever removed it
+                            _sync_path(path)
+                _sync_path(self.folder / "files")
+            os.fsync(handle)
         finally:
             os.close(handle)
         with self._lock:
-            self._durable = max(self._durable, number)
+            if files or not unsynced:
+                self._durable = max(self._durable, number)
+                for copy in unsynced:
+                    self._unsynced.pop(copy, None)
 
     def records(self, after: int = 0) -> Iterator[Record]:
         """Every record from the one numbered after + 1 to the newest, in order."""
@@ -142,8 +171,9 @@ class Spool:
     def keep(self, file: Path) -> str:
         """Copy a file in, so that it can be sent whatever becomes of the original.
 
-        Returns the copy's name, to be given to `kept` and `drop`. Raises SpoolFull, and
-        SpoolError for a file that cannot be read.
+        Returns the copy's name, to be given to `kept` and `drop`. A record appended after it
+        counts as durable only when the copy is on the disk, too. Raises SpoolFull, and SpoolError
+        for a file that cannot be read.
         """
         name = f"{self._last + 1}-{time.time_ns() % 1_000_000_000:09d}"
         folder = self.folder / "files" / name
@@ -151,17 +181,26 @@ class Spool:
             folder.mkdir()
             copy = folder / file.name
             shutil.copyfile(file, copy)
-            for path in (copy, folder, folder.parent):
-                _sync_path(path)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            if error.errno not in _FULL and str(error.filename) == str(file):
+            if error.errno not in FULL and str(error.filename) == str(file):
                 raise SpoolError(f"artifact {file}: {error.strerror}; nothing was kept") from error
-            raise _error(self.folder, error) from error
+            raise write_error(self.folder, error) from error
+        with self._lock:
+            self._unsynced[copy] = None
         return f"{name}/{file.name}"
 
     def kept(self, name: str) -> Path:
         return self.folder / "files" / name
+
+    def holds(self, artifact: Record) -> bool:
+        """Whether the copy that this record is about is there, and whole: a power cut may have left
+        the record, but of the copy nothing or a part."""
+        try:
+            size = self.kept(artifact.data["kept"]).stat().st_size
+        except FileNotFoundError:
+            return False
+        return bool(size == artifact.data.get("bytes", size))
 
     def drop(self, name: str) -> None:
         """Remove a kept copy that is no longer needed."""
@@ -183,7 +222,7 @@ class Spool:
         with self._lock:
             self._closed = True
             os.close(self._handle)
-        self._ending.set()
+        self._wake.set()
         self._syncer.join()
         os.close(self._lock_file)
 
@@ -223,7 +262,6 @@ class Spool:
 
     def _rotate(self) -> None:
         os.fsync(self._handle)
-        self._durable = self._last
         full = self._handle
         self._start_segment(self._last + 1)
         os.close(full)
@@ -243,10 +281,12 @@ class Spool:
             raise
 
     def _keep_syncing(self) -> None:
-        # Looking ten times a second is cheaper for `append` than being woken by it.
-        while not self._ending.wait(SYNC_EVERY):
+        # Looking twice a second is cheaper for `append` than waking this each time.
+        while not self._closed:
+            self._wake.wait(SYNC_EVERY)
+            self._wake.clear()
             try:
-                if self._durable < self._last:
+                if self._durable < self._last and not self._closed:
                     self.sync()
             except OSError as error:  # told at the next append
                 if not self._closed:
@@ -274,12 +314,19 @@ class Reader:
         end = self._spool.durable if self._durable_only else self._spool.last
         found: list[Record] = []
         while self._number < end and len(found) < limit:
+            # Asked before reading: a segment with another after it will not grow any more.
+            later = [path for path in self._spool.segments() if path > self._path]
             with self._path.open("rb") as lines:
                 lines.seek(self._at)
                 for line in lines:
+                    # What lies beyond the end is being written: a line of it can be a part of one.
+                    if self._number >= end or len(found) == limit:
+                        return found
                     record = parse(line)
-                    if record is not None and record.number > end:
+                    if record is None and not line.endswith(b"\n"):
                         break
+                    if record is not None and record.number > end:
+                        return found
                     self._at += len(line)
                     if record is None and self._durable_only:  # the sender, once
                         log.warning(
@@ -291,9 +338,6 @@ class Reader:
                     if record is not None and record.number > self._number:
                         found.append(record)
                         self._number = record.number
-                        if len(found) == limit:
-                            return found
-            later = [path for path in self._spool.segments() if path > self._path]
             if not later:
                 break
             self._path, self._at = later[0], 0
@@ -311,8 +355,9 @@ def _lock(path: Path) -> int:
             f"{path.parent} is being written by process {owner}, which sends its records itself: "
             "wait for it, or end it first"
         ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return handle
 
 
@@ -325,8 +370,9 @@ def _sync_path(path: Path) -> None:
         os.close(handle)
 
 
-def _error(folder: Path, error: OSError) -> SpoolError:
-    if error.errno in _FULL:
+def write_error(folder: Path, error: OSError) -> SpoolError:
+    """What an error of the disk below a spool means to its user."""
+    if error.errno in FULL:
         return SpoolFull(
             f"no room left for tracking records in {folder} ({error.strerror}): everything "
             "recorded so far is whole; free some space and run the same command again"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fdan.errors import FdanError
-from tracking.server import shown
+from tracking.uri import shown
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,17 @@ class Target:
     experiment: str
 
     def save(self, spool: Path) -> None:
-        """Note it in the spool's folder, without the password."""
+        """Note it in the spool's folder, without the password. Raises OSError."""
         path = spool / "target.json"
+        text = json.dumps({**asdict(self), "uri": shown(self.uri)}) + "\n"
+        if path.exists() and path.read_text() == text:
+            return
         part = path.with_suffix(".part")
-        part.write_text(json.dumps({**asdict(self), "uri": shown(self.uri)}) + "\n")
+        try:
+            part.write_text(text)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         part.replace(path)
 
     @classmethod

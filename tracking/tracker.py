@@ -11,7 +11,7 @@ Records (tracking/records.py gives the envelope; the run is "study" or a trial's
     open      name, identity (the tags by which the run is found again), tags, params
     metrics   step, values (name -> number, or "nan", "inf", "-inf")
     tags      tags
-    artifact  kept (name of the copy in the spool), folder
+    artifact  kept (name of the copy in the spool), bytes (its size), folder
     close     status (FINISHED, KILLED, FAILED), tags
 """
 
@@ -31,15 +31,16 @@ from tracking import limits
 from tracking.ledger import Ledger
 from tracking.records import Record
 from tracking.sender import Sender
-from tracking.server import Server, check_uri, shown
-from tracking.spool import Spool
+from tracking.server import Server
+from tracking.spool import Spool, write_error
 from tracking.target import Target
+from tracking.uri import check_uri, shown
 
 STUDY: Final = "study"
 
-# MLflow has no word for a run that was stopped because others promise more: KILLED is the one
-# that is neither a success nor a fault.
-_STATUS: Final = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+# MLflow has no word for a run that was stopped because others promise more, nor for one that rests
+# until its study goes on: KILLED is the one that is neither a success nor a fault.
+_STATUS: Final = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "PAUSED": "KILLED", "FAIL": "FAILED"}
 
 
 class Tracker:
@@ -59,7 +60,10 @@ class Tracker:
         try:
             self._read_back()
             target = Target(uri, experiment)
-            target.save(spool)
+            try:
+                target.save(spool)
+            except OSError as error:
+                raise write_error(spool, error) from error
             self._ledger = Ledger(spool, shown(uri), self._spool.last)
             self._tidy()
             self._server = Server(uri, experiment, target.artifacts(spool))
@@ -88,7 +92,7 @@ class Tracker:
         self._metrics(STUDY, step, metrics)
 
     def close_study(self, state: str, reason: str) -> None:
-        """state: COMPLETE, PRUNED or FAIL; reason: one sentence."""
+        """state: COMPLETE, PAUSED or FAIL; reason: one sentence."""
         self._close(STUDY, state, reason, {})
 
     # Its trials
@@ -106,7 +110,8 @@ class Tracker:
     def close_trial(
         self, number: int, state: str, reason: str, tags: Mapping[str, Any] | None = None
     ) -> None:
-        """state: COMPLETE, PRUNED or FAIL; reason: one sentence. Closing twice is closing once."""
+        """state: COMPLETE, PRUNED, FAIL, or PAUSED for one that will be opened again; reason: one
+        sentence. Closing twice is closing once."""
         self._close(str(number), state, reason, tags or {})
 
     def set_tags(self, number: int | None, tags: Mapping[str, Any]) -> None:
@@ -117,7 +122,8 @@ class Tracker:
         """Send a file with a trial's run, or with the parent's (None), into `folder` there. The
         file is copied first and may go at once. Raises SpoolError if it cannot be read."""
         kept = self._spool.keep(file)
-        self._append("artifact", _run(number), {"kept": kept, "folder": folder}, durable=True)
+        size = self._spool.kept(kept).stat().st_size
+        self._append("artifact", _run(number), {"kept": kept, "bytes": size, "folder": folder})
 
     # What is known
 
@@ -130,6 +136,10 @@ class Tracker:
     def open_trials(self) -> set[int]:
         """Trials that were opened and not closed, by this or an earlier process."""
         return {int(run) for run in self._open_runs if run != STUDY}
+
+    def files(self, number: int | None) -> set[str]:
+        """Names of the artifacts that were recorded for a trial's run, or the parent's (None)."""
+        return self._files.get(_run(number), set())
 
     def history(self, number: int) -> list[tuple[int, dict[str, float]]]:
         """(epoch, metrics) of all recorded epochs of a trial, in order; read from the disk."""
@@ -214,7 +224,7 @@ class Tracker:
             "tags": _texts({**own, **tags, **changed}, limits.TAG),
             "params": {key: value for key, value in texts.items() if key not in known},
         }
-        self._append("open", run, data, durable=True)
+        self._append("open", run, data, durable=run == STUDY, soon=True)
 
     def _metrics(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         last = self._last_step.get(run, {})
@@ -236,10 +246,12 @@ class Tracker:
         if run != STUDY:
             own["mlflow.note.content"] = f"**{state}** {reason}"
         data = {"status": _STATUS[state], "tags": _texts({**own, **tags}, limits.TAG)}
-        self._append("close", run, data, durable=True)
+        self._append("close", run, data, durable=run == STUDY, soon=True)
 
-    def _append(self, kind: str, run: str, data: dict[str, Any], durable: bool = False) -> None:
-        self._learn(self._spool.append(kind, run, data, durable=durable))
+    def _append(
+        self, kind: str, run: str, data: dict[str, Any], durable: bool = False, soon: bool = False
+    ) -> None:
+        self._learn(self._spool.append(kind, run, data, durable=durable, soon=soon))
 
     # Going on
 
@@ -249,6 +261,7 @@ class Tracker:
         self._open_runs: set[str] = set()
         self._params: dict[str, dict[str, str]] = {}
         self._last_step: dict[str, dict[str, int]] = {}
+        self._files: dict[str, set[str]] = {}
         for record in self._spool.records():
             self._learn(record)
         if not self._study_id:
@@ -268,6 +281,8 @@ class Tracker:
                     self._name = data["name"]
             case "close":
                 self._open_runs.discard(run)
+            case "artifact":
+                self._files.setdefault(run, set()).add(Path(data["kept"]).name)
             case "metrics":
                 last = self._last_step.setdefault(run, {})
                 for key in data["values"]:
@@ -275,7 +290,11 @@ class Tracker:
 
     def _tidy(self) -> None:
         waiting = self._spool.records(after=self._ledger.sent)
-        self._spool.drop_others({r.data["kept"] for r in waiting if r.kind == "artifact"})
+        artifacts = [record for record in waiting if record.kind == "artifact"]
+        self._spool.drop_others({record.data["kept"] for record in artifacts})
+        for record in artifacts:
+            if not self._spool.holds(record):  # to be made and recorded again
+                self._files[record.run].discard(Path(record.data["kept"]).name)
 
 
 def _run(number: int | None) -> str:

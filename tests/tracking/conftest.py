@@ -1,4 +1,4 @@
-"""A real MLflow server, an initialised SQLite database, and the database read without MLflow."""
+"""A real MLflow server, an initialised database, and the database read without MLflow."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Tables:
-    """The SQL tables of an MLflow database."""
+    """The SQL tables of an MLflow database in an SQLite file."""
 
     path: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.path}"
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=20) as connection:
@@ -65,12 +69,11 @@ class Tables:
 
 
 class MlflowServer:
-    """`mlflow server` on a loopback port, over SQLite; may be killed and started again."""
+    """`mlflow server` on a loopback port; may be killed and started again."""
 
-    def __init__(self, folder: Path, template: Path) -> None:
+    def __init__(self, folder: Path, tables: Tables) -> None:
         self.folder = folder
-        self.tables = Tables(folder / "server.db")
-        shutil.copyfile(template, self.tables.path)
+        self.tables = tables
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -83,7 +86,7 @@ class MlflowServer:
                 [
                     *(sys.executable, "-m", "mlflow", "server", "--workers=1"),
                     *("--host=127.0.0.1", f"--port={self.port}"),
-                    f"--backend-store-uri=sqlite:///{self.tables.path}",
+                    f"--backend-store-uri={self.tables.uri}",
                     f"--artifacts-destination={self.folder / 'artifacts'}",
                 ],
                 cwd=self.folder,
@@ -140,14 +143,16 @@ def database(tmp_path: Path, template: Path) -> Tables:
 
 @pytest.fixture
 def uri(database: Tables) -> str:
-    return f"sqlite:///{database.path}"
+    return database.uri
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[MlflowServer]:
     """One server for all tests; each uses an experiment and a study's name of its own, and
     leaves the server running."""
-    running = MlflowServer(tmp_path_factory.mktemp("server"), template)
+    folder = tmp_path_factory.mktemp("server")
+    running = MlflowServer(folder, Tables(folder / "server.db"))
+    shutil.copyfile(template, running.tables.path)
     running.start()
     yield running
     running.kill()

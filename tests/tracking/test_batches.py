@@ -1,24 +1,18 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow.entities import Metric, Param, RunTag
 
 from tracking import limits
-from tracking.batches import Item, batches
+from tracking.batches import Item, Kind, batches
 from tracking.records import Record
-
-Kind = Literal["metric", "param", "tag"]
 
 
 def item(number: int, kind: Kind, key: str, value: str = "") -> Item:
     record = Record(number, 0, "x", "7", {})
-    if kind == "metric":
-        return Item(record, kind, Metric(key, 1.0, 0, number))
-    return Item(record, kind, Param(key, value) if kind == "param" else RunTag(key, value))
+    return Item(record, kind, key, 1.0 if kind == "metric" else value, number)
 
 
 kinds = st.sampled_from(["metric", "metric", "metric", "param", "tag"])
@@ -37,17 +31,17 @@ def test_limits_order_and_completeness(parts: list[tuple[Kind, int, str]], times
         assert len(by["metric"]) <= 1000 and len(by["param"]) <= 100 and len(by["tag"]) <= 100
         assert len(batch) <= 1000
         for kind in ("param", "tag"):
-            keys = [i.entity.key for i in by[kind]]
+            keys = [i.key for i in by[kind]]
             assert len(set(keys)) == len(keys)
-        body = [{"key": i.entity.key, "value": i.entity.value, "t": 0} for i in batch]
+        body = [{"key": i.key, "value": i.value, "t": 0} for i in batch]
         assert len(json.dumps(body)) < 1e6
-        latest |= {i.entity.key: i.entity.value for i in by["tag"]}
+        latest |= {i.key: i.value for i in by["tag"]}
     sent = [i for batch in packed for i in batch]
     metrics = [i for i in sent if i.kind == "metric"]
     assert metrics == [i for i in items if i.kind == "metric"]
-    assert latest == {i.entity.key: i.entity.value for i in items if i.kind == "tag"}
-    params = {(i.entity.key, i.entity.value) for i in items if i.kind == "param"}
-    assert {(i.entity.key, i.entity.value) for i in sent if i.kind == "param"} == params
+    assert latest == {i.key: i.value for i in items if i.kind == "tag"}
+    params = {(i.key, i.value) for i in items if i.kind == "param"}
+    assert {(i.key, i.value) for i in sent if i.kind == "param"} == params
 
 
 def test_a_thousand_metrics_are_one_call() -> None:

@@ -4,12 +4,15 @@ import os
 import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tracking import spool as spool_module
+from tracking.records import Record
 from tracking.spool import Reader, Spool, SpoolError, SpoolFull
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -103,6 +106,50 @@ def test_the_sender_reads_only_what_is_on_the_disk(
     spool.close()
 
 
+def test_a_line_that_is_being_written_is_not_taken_for_a_spoilt_one(tmp_path: Path) -> None:
+    """Another process or thread can see the first part of a line, up to a page's end."""
+    spool = Spool(tmp_path)
+    spool.append("metrics", "7", {"step": 1}, durable=True)
+    reader = Reader(spool)
+    line = Record(2, 5, "metrics", "7", {"step": 2}).line()
+    with next(tmp_path.glob("*.jsonl")).open("ab") as segment:
+        segment.write(line[:20])
+        segment.flush()
+        assert [record.number for record in reader.take(10)] == [1]
+        spool._durable = 2  # as if the disk had it, which it can only after the rest
+        assert reader.take(10) == []
+        segment.write(line[20:])
+        segment.flush()
+    assert [record.number for record in reader.take(10)] == [2]
+    spool._durable = 1
+    spool.close()
+
+
+@pytest.mark.parametrize("segment_bytes", [20_000, 4_000_000])
+def test_a_reader_misses_nothing_of_a_writer_at_full_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment_bytes: int
+) -> None:
+    monkeypatch.setattr(spool_module, "SYNC_EVERY", 0.001)
+    monkeypatch.setattr(spool_module.os, "fsync", lambda handle: None)
+    spool = Spool(tmp_path, segment_bytes=segment_bytes)
+    reader = Reader(spool)
+
+    def write() -> None:
+        for number in range(10_000):
+            spool.append("metrics", "7", {"step": number, "padding": "x" * (number % 700)})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found: list[int] = []
+    while writer.is_alive():
+        found += [record.number for record in reader.take(100)]
+    writer.join()
+    spool.sync()
+    found += [record.number for record in reader.take(100_000)]
+    assert found == list(range(1, 10_001))
+    spool.close()
+
+
 def test_syncing_happens_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "SYNC_EVERY", 0.01)
     spool = Spool(tmp_path)
@@ -110,8 +157,46 @@ def test_syncing_happens_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for _ in range(500):
         if spool.durable == 1:
             break
-        spool_module.time.sleep(0.01)
+        time.sleep(0.01)
     assert spool.durable == 1
+    spool.close()
+
+
+def test_what_is_to_be_written_soon_waits_for_no_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SYNC_EVERY", 3600)
+    spool = Spool(tmp_path)
+    spool.append("open", "7", {}, soon=True)
+    for _ in range(500):
+        if spool.durable == 1:
+            break
+        time.sleep(0.01)
+    assert spool.durable == 1
+    spool.close()
+
+
+def test_a_kept_file_is_on_the_disk_before_its_record_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SYNC_EVERY", 3600)
+    file = tmp_path / "curve.png"
+    file.write_bytes(b"png")
+    spool = Spool(tmp_path / "spool")
+    synced: list[Path] = []
+    original = spool_module._sync_path
+    monkeypatch.setattr(
+        spool_module, "_sync_path", lambda path: (synced.append(path), original(path))
+    )
+    kept = spool.keep(file)
+    spool.append("artifact", "7", {"kept": kept})
+    spool.append("close", "study", {}, durable=True)
+    assert (spool.durable, synced) == (0, []), "nobody waits for a file's way to the disk"
+    spool.sync()
+    copy = spool.kept(kept)
+    assert (spool.durable, synced) == (2, [copy, copy.parent, spool.folder / "files"])
+    spool.append("close", "7", {}, durable=True)
+    assert spool.durable == 3 and len(synced) == 3, "once"
     spool.close()
 
 

@@ -7,6 +7,7 @@ import math
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 
 from fdan.errors import FdanError
 from tracking import sender as sender_module
+from tracking.server import Away, Server
 from tracking.spool import SpoolError
 from tracking.tracker import Tracker
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from conftest import Tables
 
 Start = Callable[..., "subprocess.Popen[str]"]
+NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +159,62 @@ def test_artifacts_are_sent_and_their_copies_removed(
     assert list((tmp_path / "spool" / "files").iterdir()) == []
 
 
+def test_a_copy_that_a_power_cut_spoilt_is_not_sent_but_made_again(
+    tmp_path: Path, database: Tables, uri: str
+) -> None:
+    spool = tmp_path / "spool"
+    with Tracker(spool, NOBODY, "fdan") as tracker:
+        tracker.open_study("demo", {}, {})
+        for name in ("whole.png", "short.png", "gone.png"):
+            (tmp_path / name).write_bytes(b"png" * 100)
+            tracker.artifact(None, tmp_path / name)
+        assert tracker.files(None) == {"whole.png", "short.png", "gone.png"}
+    (short,) = (spool / "files").rglob("short.png")
+    short.write_bytes(b"png" * 50)
+    (gone,) = (spool / "files").rglob("gone.png")
+    gone.unlink()
+    with Tracker(spool, uri, "fdan") as tracker:
+        assert tracker.files(None) == {"whole.png"}
+        assert tracker.drain(60) and tracker.refused == 0
+        artifacts = database.path.parent / "mlartifacts"
+        assert [path.name for path in artifacts.rglob("*.png")] == ["whole.png"]
+        tracker.artifact(None, tmp_path / "short.png")
+        assert tracker.drain(60)
+    (sent,) = artifacts.rglob("short.png")
+    assert sent.read_bytes() == b"png" * 100
+
+
+def test_a_run_is_looked_for_only_if_it_can_be_there(
+    tmp_path: Path, database: Tables, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    find, create = Server.find_run, Server.create_run
+
+    def find_run(self: Server, tags: dict[str, str]) -> str | None:
+        looked.append(tags["fdan.trial"])
+        return find(self, tags)
+
+    def create_run(self: Server, name: str, start: int, tags: dict[str, str]) -> str:
+        run_id = create(self, name, start, tags)
+        if name == "trial-0001" and looked.count("1") == 0:
+            raise Away("the answer was lost, the run is there")
+        return run_id
+
+    monkeypatch.setattr(Server, "find_run", find_run)
+    monkeypatch.setattr(Server, "create_run", create_run)
+    with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
+        study(tracker)
+        assert tracker.drain(60)
+    assert looked == ["1"]
+    (tmp_path / "spool" / "runs.json").unlink()
+    with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
+        tracker.open_trial(3, {}, {})
+        assert tracker.drain(60)
+    assert looked == ["1", "study", "0", "1", "2"]
+    assert database.metrics() == expected()
+    assert len(database.runs()) == 5
+
+
 def test_a_record_that_is_refused_is_put_aside_alone(
     tmp_path: Path, database: Tables, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,6 +270,22 @@ def test_a_server_that_lost_its_runs_gets_everything_again(
         assert tracker.drain(60)
     shutil.copyfile(template, database.path)
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
+        tracker.study_metrics(3, {"best": 3.5})
+        assert tracker.drain(60) and tracker.refused == 0
+    assert database.metrics() == expected() | {("demo", "best", 3): [3.5]}
+    assert database.runs()["trial-0002"] == "FAILED"
+
+
+def test_a_database_that_is_replaced_meanwhile_gets_everything_again(
+    tmp_path: Path, database: Tables, uri: str, template: Path
+) -> None:
+    """Its experiment is gone, too."""
+    with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
+        study(tracker)
+        assert tracker.drain(60)
+        with sqlite3.connect(template) as source, sqlite3.connect(database.path) as replaced:
+            source.backup(replaced)
+        assert database.metrics() == {}
         tracker.study_metrics(3, {"best": 3.5})
         assert tracker.drain(60) and tracker.refused == 0
     assert database.metrics() == expected() | {("demo", "best", 3): [3.5]}
