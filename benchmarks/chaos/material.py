@@ -1,0 +1,64 @@
+"""python -m benchmarks.chaos.material FOLDER: what all studies train on, made once: a small demo
+corpus, its stores and its frozen features. Prints where they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+SPEAKERS: Final = 6
+TAKES: Final = 2
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where things are, and the settings that they were prepared with."""
+
+    corpus: str
+    runs: str
+    """With the stores and features that our studies find, too."""
+    acoustic: str
+    """A store."""
+    visual: str
+    features: str
+    split: dict[str, Any]
+    fixed: dict[str, Any]
+    """A RunConfig, apart from what is searched."""
+
+
+def make(folder: Path) -> Material:
+    """As our command line prepares the demo corpus."""
+    import torch
+
+    from fdan import arguments as shared
+    from fdan.corpora.demo import generate
+    from fdan.run_config import RunConfig
+    from fdan.split import SplitConfig
+    from fdan.training_data import load
+
+    corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES)
+    runs = folder / "runs"
+    parser = shared.Parser()
+    shared.add_data_arguments(parser)
+    shared.add_run_arguments(parser)
+    arguments = parser.parse_args(["--task", f"demo:{corpus}", "--runs", str(runs)])
+    settings = shared.settings_of(arguments, gpu=False)
+    task, parts = shared.open_task(arguments, settings)
+    run = RunConfig.from_mapping(settings.run)
+    load(task, parts, run, torch.device("cpu"), runs / "features")
+    return Material(
+        str(corpus),
+        str(runs),
+        str(task.acoustic[0].folder),
+        str(task.visual[0].folder),
+        str(runs / "features"),
+        settings.of(SplitConfig),
+        settings.run,
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(make(Path(sys.argv[1]).absolute()))))
