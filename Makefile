@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEARCH_ARGS ?=
 
-.PHONY: search test lint types unit bench clean
+.PHONY: search test lint types unit clean
 
 search: .venv/ready
 	$(BIN)/python search/run.py $(SEARCH_ARGS)

@@ -230,6 +230,7 @@ class Course:
             self._subject.last_in_optuna,
             self._watch.seen,
             self._watch.promised,
+            hit,
             aftermath.undisturbed(settings, self._terms.ground.material),
             tuple(self._lives),
             self._stuck,

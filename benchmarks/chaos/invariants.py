@@ -15,7 +15,9 @@ Invariant = Callable[[Evidence], list[str]]
 VALUE: Final = "value"
 """The metric that a study maximises."""
 
-_EXCUSED: Final = re.compile(r"times in a row|\b(nan|inf)\b")
+_NO_NUMBER: Final = re.compile(r"\b(nan|inf)\b")
+_DEATHS: Final = "times in a row"
+_ENOUGH_DEATHS: Final = 3
 
 COMPARED: Final = (VALUE, "validation/loss", "train/loss")
 """Metrics that must be those of an undisturbed training, to the last bit."""
@@ -33,13 +35,18 @@ def unfinished(evidence: Evidence) -> list[str]:
 
 
 def none_failed(evidence: Evidence) -> list[str]:
-    """No trial fails of what was done to the machine. One that its worker dies of again and again
-    may, and one whose numbers are no numbers."""
-    return [
-        f"trial {trial.number}: {trial.reason or 'no reason'}"
-        for trial in evidence.stores.trials
-        if trial.state == "FAIL" and not _EXCUSED.search(trial.reason)
-    ]
+    """No trial fails of what was done to the machine. One whose numbers are no numbers may, and one
+    that lost its workers again and again."""
+    found = []
+    for trial in evidence.stores.trials:
+        times = evidence.interruptions.get(trial.number, 0)
+        excused = _NO_NUMBER.search(trial.reason) or (
+            _DEATHS in trial.reason and times >= _ENOUGH_DEATHS
+        )
+        if trial.state == "FAIL" and not excused:
+            why = trial.reason or "no reason"
+            found.append(f"trial {trial.number}, interrupted {times} times: {why}")
+    return found
 
 
 def numbering(evidence: Evidence) -> list[str]:

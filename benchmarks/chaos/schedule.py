@@ -17,7 +17,7 @@ _LIFE: Final = 2.2
 _OLD_S: Final = 8.0
 """How much longer a driver may live that has lived longer than that."""
 
-_GAP_S: Final = (2.0, 15.0)
+_GAP_S: Final = (4.0, 15.0)
 _AGAIN_S: Final = (0.1, 1.0)
 
 

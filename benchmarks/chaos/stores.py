@@ -103,6 +103,8 @@ class Evidence:
     """What Optuna had at some kill; its key is `value`."""
     promised: Mapping[Point, float] = field(default_factory=dict)
     """What MLflow had at some kill, or what lay on disk to be sent there."""
+    interruptions: Mapping[int, int] = field(default_factory=dict)
+    """Trial -> how often its worker, or what its worker needs, was taken away."""
     undisturbed: Mapping[int, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     """Trial -> epoch -> key -> value, of the same settings trained without any fault."""
     lives: tuple[Life, ...] = ()

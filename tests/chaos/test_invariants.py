@@ -66,6 +66,7 @@ def whole() -> Evidence:
             Point(0, "train/loss", 2): 0.5,
             Point(3, "validation/loss", 1): math.nan,
         },
+        interruptions={3: 3},
         undisturbed={0: curve(0), 1: curve(1)},
         lives=(
             Life(0.0, 9.0, None, "frozen features", 0, ("driver",)),
@@ -145,9 +146,18 @@ SPOILT: list[tuple[str, Callable[[Evidence], Evidence], str]] = [
     (
         "trials that failed",
         lambda e: with_trial(e, 3, reason="OSError: No space left on device"),
-        "trial 3: OSError: No space left on device",
+        "trial 3, interrupted 3 times: OSError: No space left on device",
     ),
-    ("trials that failed", lambda e: with_trial(e, 3, reason=""), "trial 3: no reason"),
+    (
+        "trials that failed",
+        lambda e: with_trial(e, 3, reason=""),
+        "trial 3, interrupted 3 times: no reason",
+    ),
+    (
+        "trials that failed",
+        lambda e: replace(e, interruptions={0: 9, 3: 2}),
+        "trial 3, interrupted 2 times: the worker died: 3 times in a row in epoch 2",
+    ),
     ("trial numbers missing or twice", lambda e: trials(e, 0, 1, 3), "no trial 2"),
     ("trial numbers missing or twice", lambda e: trials(e, 0, 1, 2, 2), "number 2 2 times"),
     (

@@ -355,6 +355,25 @@ def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) 
     assert not hasattr(again, "_bridge")
 
 
+def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_space: Space) -> None:
+    """The last one may still have to go on with another worker."""
+    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=1)
+    searcher = OptunaSearcher(bridge)
+    first = searcher.suggest("a")
+    assert isinstance(first, dict)
+    assert (first["number"], first["after"]) == (0, 0)
+    bridge.report(0, Report(1, 0.5))
+    assert searcher.suggest("b") is None
+    bridge.died(0, "the worker died")
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("b") == {**first, "after": 1}
+    assert searcher.suggest("c") is None
+    bridge.report(0, Report(EPOCHS, 0.5))
+    searcher.on_trial_complete("b")
+    assert searcher.suggest("c") == OptunaSearcher.FINISHED
+    assert bridge.study.trials[0].state is TrialState.COMPLETE
+
+
 INTERRUPTED = """
 import sys, time
 from pathlib import Path

@@ -39,11 +39,16 @@ class Dies(Listener):
             raise SystemExit
 
 
-class Undrawn(Tracked):
-    """The driver ends while figures are being drawn."""
+class Fleeting(Tracked):
+    """The machine ends while figures are being drawn, and before the spool is on its disk: what
+    Optuna has of trial 1's last epoch, the spool has not."""
 
     def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
         pass
+
+    def reported(self, number: int, report: Report) -> None:
+        if (number, report.epoch) != (1, EPOCHS):
+            super().reported(number, report)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +95,8 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         ends(bridge, bridge.ask().number, tmp_path)
         tracked.finish()
-        dies, undrawn = Dies(), Undrawn(first, {"batch": 8}, {"data": "d"})
-        bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, undrawn)
+        dies, fleeting = Dies(), Fleeting(first, {"batch": 8}, {"data": "d"})
+        bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
         for _ in range(4):
             bridge.ask()
         first.open_trial(7, {"batch": 8}, {})  # Optuna's storage was set back to a backup
@@ -102,7 +107,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         dies.number = 1
         with pytest.raises(SystemExit):
             ends(bridge, 1, tmp_path)
-        undrawn.finish()
+        fleeting.finish()
         assert first.open_trials == {1, 4, 7}
         assert first.files(3) == set()
 

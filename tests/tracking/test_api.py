@@ -16,6 +16,7 @@ import pytest
 
 from fdan.errors import FdanError
 from tests.tracking.conftest import MlflowServer, Tables
+from tracking import rest as rest_module
 from tracking import uri as uri_module
 from tracking.api import Api
 from tracking.batches import Item
@@ -144,8 +145,13 @@ class Fake(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked: list[tuple[str, str, str | None]]
+    connections: list[object]
     answers: list[tuple[int, bytes] | None]
     """None: hang up without an answer."""
+
+    def setup(self) -> None:
+        self.connections.append(self)
+        super().setup()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
@@ -170,6 +176,7 @@ def fake() -> Iterator[tuple[type[Fake], str]]:
     class Mine(Fake):
         asked: list[tuple[str, str, str | None]] = []  # noqa: RUF012
         answers: list[tuple[int, bytes] | None] = []  # noqa: RUF012
+        connections: list[object] = []  # noqa: RUF012
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine)
     thread = threading.Thread(target=server.serve_forever)
@@ -205,6 +212,20 @@ def test_a_request_is_repeated_only_if_that_is_harmless(fake: tuple[type[Fake], 
     with pytest.raises(ConnectionError):  # on a new connection nothing was closed at rest
         Rest(f"http://{host}").update("7", "RUNNING", None)
     assert len(told.asked) == 1
+
+
+def test_a_connection_is_used_again_while_it_is_warm(
+    fake: tuple[type[Fake], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, host = fake
+    api = Rest(f"http://{host}")
+    told.answers[:] = [(200, b"{}")] * 4
+    api.update("7", "RUNNING", None)
+    api.update("7", "RUNNING", None)
+    assert len(told.connections) == 1
+    monkeypatch.setattr(rest_module, "_IDLE_S", 0.0)
+    api.update("7", "RUNNING", None)
+    assert len(told.connections) == 2
 
 
 @pytest.mark.parametrize(
