@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -110,7 +111,7 @@ class Home:
             time.sleep(0.2)
         return self.processes() == {}
 
-    def mlflow(self, query: str) -> list[tuple[str, ...]]:
+    def mlflow(self, query: str) -> list[tuple[Any, ...]]:
         with sqlite3.connect(self.path / "runs" / "mlflow.db", timeout=20) as database:
             return database.execute(query).fetchall()
 
@@ -236,7 +237,7 @@ def test_every_trial_is_there_once_and_every_epoch_once(home: Home) -> None:
         assert list(one.intermediate_values) == list(range(1, EPOCHS + 1))
         assert found.pop(name) == one.intermediate_values
     assert (runs, found) == ({}, {})
-    times = dict(
+    times: dict[str, str] = dict(
         home.mlflow(
             "select r.name, t.value from tags t join runs r using (run_uuid)"
             " where t.key = 'interruptions'"

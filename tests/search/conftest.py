@@ -25,7 +25,7 @@ from search.space import Space, Value
 from search.storage import Patience
 from search.trial import Work
 
-KNOWN = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
+KNOWN: dict[str, Value] = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
 
 SPACE = """
 [dimensions.lr]

@@ -22,9 +22,10 @@ from ray.util.placement_group import placement_group_table
 from fdan.errors import DeviceError, DiskFull, FdanError
 from search import driver, storage
 from search.bridge import Closed
-from search.driver import Resources, Stop
+from search.driver import Stop
 from search.hopeless import FIRST, Hopeless
 from search.report import Report
+from search.resources import Resources
 from search.searcher import OptunaSearcher
 from search.space import Space, Value
 from search.study import REASON

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search import samplers, space
-from search.bridge import DEATHS, Turn
+from search.bridge import DEATHS, Bridge, Turn
 from search.report import Report
 from search.space import Space
 from search.study import REASON, under_way
@@ -161,10 +161,10 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
         assert ended.value == 0.1
 
 
-def die(bridge: object, number: int) -> None:
+def die(bridge: Bridge, number: int) -> None:
     """As the scheduler and then the searcher tell it."""
-    bridge.died(number, "the worker's\nprocess ended")  # type: ignore[attr-defined]
-    bridge.let_go(number)  # type: ignore[attr-defined]
+    bridge.died(number, "the worker's\nprocess ended")
+    bridge.let_go(number)
 
 
 def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
