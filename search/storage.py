@@ -56,7 +56,8 @@ def _database(url: str, *, skip_table_creation: bool) -> RDBStorage:
     check(url)
     try:
         return RDBStorage(
-            url,
+            # Named, since SQLAlchemy's own choice for PostgreSQL changes over its versions.
+            url.replace("postgresql://", "postgresql+psycopg2://", 1),
             engine_kwargs={"pool_pre_ping": True} if _is_server(url) else None,
             skip_compatibility_check=False,
             heartbeat_interval=None,  # the driver knows its trials, nobody else may end them
