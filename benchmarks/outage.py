@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -206,7 +207,7 @@ def differences(server: MlflowServer, records: Sequence[Record]) -> list[str]:
         data = record.data
         if record.kind == "metrics":
             for key, value in data["values"].items():
-                metrics[record.run, key, data["step"]] = float(value)
+                metrics[record.run, key, data["step"]] = _kept(float(value))
         elif record.kind == "open":
             status[record.run] = "RUNNING"
             params |= {(record.run, key): value for key, value in data["params"].items()}
@@ -221,7 +222,7 @@ def differences(server: MlflowServer, records: Sequence[Record]) -> list[str]:
     for run_id, key, step, value in server.rows("select run_uuid, key, step, value from metrics"):
         rows.setdefault((runs.get(run_id, run_id), key, step), []).append(value)
     for what in metrics.keys() | rows.keys():
-        if rows.get(what) != [metrics.get(what)] and metrics.get(what) == metrics.get(what):
+        if rows.get(what) != [metrics.get(what)]:
             faults.append(f"metric {what}: {rows.get(what)} there, {metrics.get(what)} recorded")
     there = {
         (runs.get(run_id, run_id), key): value
@@ -243,6 +244,12 @@ def differences(server: MlflowServer, records: Sequence[Record]) -> list[str]:
         if not path.is_file() or path.stat().st_size != size:
             faults.append(f"artifact {name} of run '{run}' is not there, or not whole")
     return faults
+
+
+def _kept(value: float) -> float:
+    """A number as MLflow's tables keep it: NaN as 0 (with a mark), infinity as the largest."""
+    largest = sys.float_info.max
+    return 0.0 if math.isnan(value) else max(-largest, min(value, largest))
 
 
 def _counted(server: MlflowServer) -> dict[str, int]:
