@@ -139,7 +139,7 @@ def _started(
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if temporary is None:
             raise DriverError(f"Ray at {address} cannot be reached: {line}") from None
-        _shut_down()
+        _shut_down(own=True)
         shutil.rmtree(temporary, ignore_errors=True)
         raise RayLost(f"Ray on this machine did not start: {line}") from None
     # Ray has put handlers of its own in front of this program's, which end it there and then.
@@ -147,29 +147,29 @@ def _started(
     try:
         yield
     finally:
-        _shut_down()
+        _shut_down(own=temporary is not None)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _shut_down() -> None:
-    """ray.shutdown() where other threads run (the tracker's, the figures').
+def _shut_down(own: bool) -> None:
+    """End the connection to Ray, and Ray itself where it is our `own`.
 
-    An actor's handle that one of them happens to collect while Ray goes down ends the whole
-    process ("the core worker has already been shutdown"). So they are collected before, and
-    nothing is collected meanwhile.
+    What Tune leaves behind talks to Ray as it is collected. While Ray goes down that ends the whole
+    process ("the core worker has already been shutdown"), whichever thread happens to collect it;
+    before, it waits a minute for a GCS that was asked to end together with this process (by a batch
+    system, say) and answers no more. Afterwards it is silent. A Ray of our own is not asked to end
+    but killed, for the same reason: nothing in it is needed.
     """
-    gc.collect()
     gc.disable()
     try:
-        try:
-            _check_ray()
-        except RayLost:  # the rest of it does not end by itself
-            node = ray._private.worker._global_node
+        node = ray._private.worker._global_node
+        if own and node is not None:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
         ray.shutdown()
     finally:
         gc.enable()
+        gc.collect()
 
 
 def cpus(wanted: int) -> int:

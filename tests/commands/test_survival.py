@@ -192,6 +192,8 @@ def test_a_worker_and_then_the_driver_are_killed(home: Home) -> None:
     home.wait_for(lambda: "ended unexpectedly; another worker goes on" in home.said())
     before = home.epochs()
     home.wait_for(lambda: home.epochs() >= before + 10)
+    # What was PAUSED is sent as RUNNING as soon as MLflow is there.
+    home.wait_for(lambda: "PAUSED" not in {state for _, state, _ in home.runs().values()})
     assert home.process is not None
     home.process.kill()
     code, out, said = home.ends()
