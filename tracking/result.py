@@ -1,5 +1,5 @@
-"""What a study came to, in one file: <runs>/<study>/result.json. The search writes it, `promote` and
-`report` read it, and nobody has to open Optuna's storage for that.
+"""What a study came to, in one file: <runs>/<study>/result.json. The search writes it, promotion
+and report read it, and nobody has to open Optuna's storage for that.
 
 Plain JSON throughout; every path in it is absolute, or relative to the study's folder where it says
 so. Part of it are facts that only the search knows (importances, t-SNE) and figures draw later.
@@ -46,7 +46,7 @@ class Result:
     origin: fdan.origin.origin (task, data = fingerprint, stores, preparation, split).
     parts: [{"part", "modality", "emotions": {name: n}, "speakers": {name: n}}].
     unreadable: [{"path", "reason"}] of all sources.
-    baseline: validation UAR of a logistic regression on the same features; None for tuned backbones.
+    baseline: validation UAR of a logistic regression on frozen features; None for tuned ones.
     versions: {"python", "torch", ...}; git: commit of the code, "+" where it was changed.
     cost: {"device": "cpu" | name of the GPU, "trial_seconds", "confirm_seconds", "epochs_trained",
            "epochs_planned" (of all trials that ended, had none been stopped)}.
