@@ -89,7 +89,7 @@ def make_bank(network: Network, run: RunConfig, data: TrainingData) -> Bank | No
     for number, modality in enumerate(MODALITIES):
         domain, train = data.domain(modality), data.training(modality)
         chosen = balanced(train, domain.labels, run.model.bank, run.training.seed, number)
-        features.append(_features(network, modality, domain, chosen))
+        features.append(pooled(network, modality, domain, chosen))
     with torch.inference_mode():
         return network.head.remember(*features)
 
@@ -100,7 +100,7 @@ def logits(network: Network, acoustic: Domain, samples: Ints, bank: Bank | None)
         found = [
             network.head.predict(some, bank)
             for some in torch.split(
-                _features(network, "acoustic", acoustic, samples), _FEATURES_AT_ONCE
+                pooled(network, "acoustic", acoustic, samples), _FEATURES_AT_ONCE
             )
         ]
         return torch.cat(found).cpu()
@@ -120,7 +120,8 @@ def scores(found: Tensor, truth: Ints) -> Scores:
     )
 
 
-def _features(network: Network, modality: str, domain: Domain, samples: Ints) -> Tensor:
+def pooled(network: Network, modality: str, domain: Domain, samples: Ints) -> Tensor:
+    """(N, F) on the domain's device: what the head is given of these samples."""
     index = torch.from_numpy(samples).to(domain.arrays[0].device)
     with torch.inference_mode():
         return torch.cat(

@@ -114,12 +114,16 @@ class Head(nn.Module):
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
         """Logits (A, C) from speech alone. Each row depends on its own sample and the bank; without
         a bank, attention is passed by."""
+        logits: Tensor = self.classifier(self.embed(x_AF, bank))
+        return logits
+
+    def embed(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
+        """What `predict` gives the classifier, (A, D)."""
         z_a = self._narrow("acoustic", x_AF)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, CrossAttention)
             z_a = layer.listen(z_a, None if bank is None else bank[i])
-        logits: Tensor = self.classifier(z_a)
-        return logits
+        return z_a
 
     def _narrow(self, modality: str, x_NF: Tensor) -> Tensor:
         if self.standardise:
