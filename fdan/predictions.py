@@ -1,0 +1,166 @@
+"""What a model said of the utterances of one part, and the file that keeps it.
+
+Two models are compared on the same utterances by these files alone: no model has to run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fdan.emotions import EMOTIONS, label
+from fdan.errors import DataError
+from fdan.metrics import Ints, Measures, confusion_matrix, measures
+
+COLUMNS: Final = ("content", "utterance", "speaker", "emotion", "predicted", *EMOTIONS)
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SUM: Final = 1e-6  # how far a row's probabilities may add up to other than 1
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N utterances, one row each, in the order of the part that was predicted.
+
+    contents: sha256 of each speech file in hex, by which two models' answers are paired.
+    speakers: None where the corpus names none. truth: (N,) indices into EMOTIONS.
+    probabilities: (N, 7), rows add up to 1.
+    """
+
+    contents: tuple[str, ...]
+    utterances: tuple[str, ...]
+    speakers: tuple[str | None, ...]
+    truth: Ints
+    probabilities: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        n = len(self.contents)
+        assert n == len(self.utterances) == len(self.speakers), "one row an utterance"
+        assert self.truth.shape == (n,) and self.probabilities.shape == (n, len(EMOTIONS))
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    @cached_property
+    def predicted(self) -> Ints:
+        """(N,) indices of the most probable emotions."""
+        most: Ints = self.probabilities.argmax(1)
+        return most
+
+    @property
+    def confusion(self) -> Ints:
+        """(7, 7) counts, rows true."""
+        return confusion_matrix(self.truth, self.predicted, len(EMOTIONS))
+
+    def measures(self) -> Measures:
+        """WAR, UAR and weighted F1 of all utterances."""
+        return measures(self.confusion)
+
+    def per_class(self) -> dict[str, dict[str, float | int]]:
+        """{emotion: {"recall", "precision", "samples"}} of the emotions that the truth has. The
+        precision of one that is never predicted is 0."""
+        confusion = self.confusion
+        true, predicted = confusion.sum(1).tolist(), confusion.sum(0).tolist()
+        return {
+            emotion: {
+                "recall": int(confusion[i, i]) / true[i],
+                "precision": int(confusion[i, i]) / max(predicted[i], 1),
+                "samples": true[i],
+            }
+            for i, emotion in enumerate(EMOTIONS)
+            if true[i]
+        }
+
+    def per_speaker(self) -> dict[str, dict[str, float | int]]:
+        """{speaker: {"uar", "war", "samples"}}, by name; utterances of no named speaker are left
+        out. A speaker's UAR is over the emotions of this speaker's own utterances."""
+        found: dict[str, dict[str, float | int]] = {}
+        for name in sorted({speaker for speaker in self.speakers if speaker is not None}):
+            own = np.array([speaker == name for speaker in self.speakers])
+            matrix = confusion_matrix(self.truth[own], self.predicted[own], len(EMOTIONS))
+            m = measures(matrix)
+            found[name] = {"uar": m.uar, "war": m.war, "samples": int(own.sum())}
+        return found
+
+    def write(self, file: Path) -> None:
+        """As CSV, whole or not at all; `read` gives the same numbers back. Raises OSError."""
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            # A file's name need not be valid UTF-8.
+            with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text:
+                rows = csv.writer(text, lineterminator="\n")
+                rows.writerow(COLUMNS)
+                for i in range(len(self)):
+                    rows.writerow(
+                        [
+                            self.contents[i],
+                            self.utterances[i],
+                            self.speakers[i] or "",
+                            EMOTIONS[self.truth[i]],
+                            EMOTIONS[self.predicted[i]],
+                            *(f"{p:.17g}" for p in self.probabilities[i].tolist()),
+                        ]
+                    )
+                text.flush()
+                os.fsync(text.fileno())
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, file: Path) -> Predictions:
+        """DataError, in one line, for a file that is not there or not as `write` left it."""
+        try:
+            text = file.read_bytes().decode("utf-8", errors="surrogateescape")
+            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        except FileNotFoundError:
+            raise DataError(f"predictions {file}: no such file") from None
+        except OSError as error:
+            raise DataError(f"predictions {file} cannot be read: {error.strerror}") from None
+        except csv.Error as error:
+            raise DataError(f"predictions {file} are damaged ({error})") from None
+        if not rows or tuple(rows[0]) != COLUMNS:
+            raise DataError(f"predictions {file} are damaged (not the columns of a prediction)")
+        if len(rows) < 2 or not text.endswith("\n"):
+            raise DataError(f"predictions {file} are damaged (cut off after row {len(rows)})")
+        found: list[list[float]] = []
+        for number, row in enumerate(rows[1:], start=2):
+            try:
+                found.append(_probabilities(row))
+            except ValueError as error:
+                raise DataError(f"predictions {file} are damaged (row {number}: {error})") from None
+        contents, utterances, speakers, truth = zip(*(row[:4] for row in rows[1:]), strict=True)
+        return cls(
+            contents,
+            utterances,
+            tuple(speaker or None for speaker in speakers),
+            np.array([label(emotion) for emotion in truth], dtype=np.int64),
+            np.array(found, dtype=np.float64),
+        )
+
+
+def _probabilities(row: list[str]) -> list[float]:
+    """Those of a row that is right in itself; ValueError says what is not."""
+    if len(row) != len(COLUMNS):
+        raise ValueError(f"{len(row)} columns, not {len(COLUMNS)}")
+    content, _, _, emotion, predicted, *texts = row
+    if not _SHA256.fullmatch(content):
+        raise ValueError("its content is no sha256")
+    if emotion not in EMOTIONS:
+        raise ValueError(f"emotion {emotion[:20]!r}")
+    values = [float(text) for text in texts]
+    if not all(0 <= p <= 1 for p in values) or abs(math.fsum(values) - 1) > _SUM:
+        raise ValueError("its probabilities do not add up to 1")
+    if predicted != EMOTIONS[values.index(max(values))]:
+        raise ValueError(f"predicted {predicted[:20]!r} is not its most probable emotion")
+    return values
