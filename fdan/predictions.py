@@ -98,7 +98,7 @@ class Predictions:
         try:
             # A file's name need not be valid UTF-8.
             with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text:
-                rows = csv.writer(text, lineterminator="\n")
+                rows = csv.writer(text)  # its CR LF make it quote either in a name
                 rows.writerow(COLUMNS)
                 for i in range(len(self)):
                     rows.writerow(
