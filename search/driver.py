@@ -13,7 +13,7 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,6 +49,12 @@ class Stop:
         """Whether the trials under way end with it: those of a spent budget do."""
         self.code = 0
         """Exit code: that of the signal, 0 for a budget that is spent."""
+
+    def renew(self) -> None:
+        """A budget that is spent ends the search, not what comes after it."""
+        if self.final and not self.code:
+            self.reason, self.final = "", False
+        self._deadline = None
 
     def request(self, reason: str, code: int) -> None:
         self.reason, self.code = self.reason or reason, self.code or code
@@ -165,11 +171,27 @@ def _shut_down(own: bool) -> None:
     try:
         node = ray._private.worker._global_node
         if own and node is not None:
+            raylets = [one.process.pid for one in node.all_processes.get("raylet", ())]
+            started = _below(raylets)  # workers and agents, which would take a minute to notice
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+            for number in started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
         ray.shutdown()
     finally:
         gc.enable()
         gc.collect()
+
+
+def _below(numbers: Sequence[int]) -> list[int]:
+    """Processes that these have started, and those that they have."""
+    found: list[int] = []
+    for number in numbers:
+        for file in Path(f"/proc/{number}/task").glob("*/children"):  # none but on Linux
+            with contextlib.suppress(OSError):  # it has ended
+                children = [int(child) for child in file.read_text().split()]
+                found += [*children, *_below(children)]
+    return found
 
 
 def cpus(wanted: int) -> int:
