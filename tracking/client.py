@@ -36,24 +36,30 @@ _LEVELS: Final = {
 }
 
 
+def connect(uri: str) -> Any:
+    """An MlflowClient that gives up soon and keeps quiet. Raises whatever goes wrong."""
+    for key, value in _SETTINGS.items():
+        os.environ.setdefault(key, value)
+    from mlflow.tracking import MlflowClient
+
+    # They would talk over the user's progress display: of tables made, of connections tried
+    # again. What matters of it the sender says itself.
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    uri = with_driver(uri)
+    if not uri.startswith(("http", "sqlite")):
+        _knock(uri)
+    return MlflowClient(uri)
+
+
 class Client:
     """An Api."""
 
     def __init__(self, uri: str) -> None:
-        for key, value in _SETTINGS.items():
-            os.environ.setdefault(key, value)
+        self._client = connect(uri)
         from mlflow import entities
-        from mlflow.tracking import MlflowClient
 
-        # They would talk over the user's progress display: of tables made, of connections tried
-        # again. What matters of it the sender says itself.
-        for name, level in _LEVELS.items():
-            logging.getLogger(name).setLevel(level)
         self._entities = entities
-        uri = with_driver(uri)
-        if not uri.startswith(("http", "sqlite")):
-            _knock(uri)
-        self._client = MlflowClient(uri)
 
     def experiment(self, name: str) -> tuple[str, str] | None:
         found: Any = self._client.get_experiment_by_name(name)
