@@ -1,0 +1,189 @@
+"""The model as MLflow serves it: speech in, emotions out.
+
+This file lies in the registered model itself and is run when that is loaded ("models from code":
+nothing is pickled). Beside it lie the package fdan as it was at promotion, the tensors, and a sound
+with the answer that the model gave to it then. Whoever loads it prepares speech by that code and
+those settings; should the libraries of another machine prepare it differently, the answer to the
+sound differs, and the model refuses to serve.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel
+
+from fdan.emotions import EMOTIONS
+from fdan.errors import DataError, FdanError
+from fdan.media.pixels import Settings, read_pixels, settings_of
+from fdan.model_folder import read_model
+
+Images = npt.NDArray[np.uint8]
+Chances = npt.NDArray[np.float64]
+
+SOUND: Final = "example.wav"
+ANSWER: Final = "answer.json"
+"""In the artifact `example`: a sound, and the model's answer to it at promotion."""
+
+PATHS: Final = "FDAN_SPEECH"
+"""Environment variable: the folder below which a server may read the paths that callers name. A
+server without it takes sound only, since a path would let any caller ask about its files."""
+
+TOLERANCE: Final = 1e-3
+"""How far the answer to the kept sound may be from the kept answer. Other processors round
+differently (1e-6, a pixel's rounding 1e-4); another window or mel scale moves it by tenths."""
+
+_STILLS: Final = (b"\xff\xd8", b"\x89PNG", b"BM")
+"""How a JPEG, PNG or BMP image begins; any other face is taken for a video."""
+
+_SERVERS: Final = ("uvicorn", "gunicorn", "waitress", "mlserver", "hypercorn")
+
+
+class SpeechEmotion(PythonModel):
+    """Columns in: `speech`, the bytes of a sound or video file (base64 in JSON), or `path` to one;
+    `face`, the bytes of an image, may go with it. Columns out: `emotion`; the probability of each;
+    `basis`, what the answer rests on; `model`, which one answered."""
+
+    def load_context(self, context: Any) -> None:
+        """Called by MLflow. Raises MlflowException if this machine would answer otherwise than the
+        one that promoted the model."""
+        with _in_words():
+            self.model = read_model(Path(context.artifacts["model"]))
+            self._settings = settings_of("acoustic", self.model.facts["preparation"]["acoustic"])
+            self._name = _name(Path(context.artifacts["model"]), self.model.facts)
+            self._check(Path(context.artifacts["example"]))
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """A row each, in order. Raises MlflowException, which a server passes on as 400, for the
+        first row that cannot be judged."""
+        rows = []
+        for number, row in enumerate(model_input.to_dict("records")):
+            with _in_words(f"row {number}: "):
+                rows.append(self._answer(row))
+        return pd.DataFrame(rows, columns=["emotion", *EMOTIONS, "basis", "model"])
+
+    def _answer(self, row: dict[str, Any]) -> dict[str, Any]:
+        speech, path, face = (_given(row.get(name)) for name in ("speech", "path", "face"))
+        if (speech is None) == (path is None):
+            raise FdanError(
+                "give either speech, the bytes of a sound file (base64 in JSON), or a path"
+            )
+        if path is None:
+            images = _of_bytes("the speech", speech, "", self._settings)
+        else:
+            images = _images(str(path), _allowed(str(path)), self._settings)
+        if face is None or not self.model.bank:
+            chances, basis = self.model.probabilities(images)[0], "speech"
+        else:
+            chances, basis = self._with_face(images, face), "speech and face"
+        named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
+        return {
+            "emotion": EMOTIONS[int(chances.argmax())],
+            **named,
+            "basis": basis,
+            "model": self._name,
+        }
+
+    def _with_face(self, speech: Images, face: bytes) -> Chances:
+        """(7,): the speech attends to this face besides those of the bank, as in training it did to
+        the faces of its batch."""
+        settings = settings_of("visual", self.model.facts["preparation"]["visual"])
+        still = face.startswith(_STILLS)
+        faces = _of_bytes("the face", face, ".png" if still else ".mp4", settings)
+        network, bank = self.model.network, self.model.bank
+        assert bank
+        with torch.inference_mode():
+            x_VF = network.features("visual", torch.from_numpy(faces))
+            x_AF = network.features("acoustic", torch.from_numpy(speech))
+            own = network.head.remember(x_VF, x_AF)
+            both = tuple(torch.cat(pair) for pair in zip(bank, own, strict=True))
+            logits = network.head.predict(x_AF, both)
+            chances: Chances = torch.softmax(logits.double(), dim=1)[0].numpy()
+        return chances
+
+    def _check(self, example: Path) -> None:
+        then = json.loads((example / ANSWER).read_text(encoding="utf-8"))["probabilities"]
+        images = read_pixels(example / SOUND, self._settings).images
+        apart = float(abs(self.model.probabilities(images)[0] - then).max())
+        if not apart <= TOLERANCE:
+            raise FdanError(
+                f"this machine does not answer as the model did when it was promoted: to {SOUND}"
+                f" in its folder, probabilities differ by {apart:.2g}; install the versions of its"
+                " requirements.txt"
+            )
+
+
+def _given(value: Any) -> Any:
+    """None for a cell that pandas left empty."""
+    return None if value is None or value is pd.NA or value != value else value
+
+
+def _allowed(path: str) -> Path:
+    """The file, if this process may read what its callers name. Raises FdanError."""
+    folder = os.environ.get(PATHS)
+    if folder is not None:
+        file = Path(folder, path).resolve()
+        if not file.is_relative_to(Path(folder).resolve()):
+            raise FdanError(f"{path} is not below the folder that this server reads from")
+        return file
+    if any(name in sys.modules for name in _SERVERS):
+        raise FdanError(
+            "a server takes the sound itself, not a path: send the file's bytes as speech (base64),"
+            f" or start it with {PATHS}=FOLDER to let callers name files below that folder"
+        )
+    return Path(path)
+
+
+def _of_bytes(what: str, content: Any, suffix: str, settings: Settings) -> Images:
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise FdanError(f"{what} is {type(content).__name__}, not bytes")
+    with tempfile.TemporaryDirectory(prefix="fdan-") as folder:
+        file = Path(folder, f"clip{suffix}")
+        file.write_bytes(content)
+        return _images(what, file, settings)
+
+
+def _images(what: str, file: Path, settings: Settings) -> Images:
+    try:
+        return read_pixels(file, settings).images
+    except DataError as error:
+        raise FdanError(f"{what} {error}") from None
+
+
+def _name(folder: Path, facts: Mapping[str, Any]) -> str:
+    """NAME/VERSION where MLflow noted what it loaded, else the study and its trial."""
+    try:
+        noted = yaml.safe_load((folder.parents[1] / "registered_model_meta").read_text())
+        return f"{noted['model_name']}/{noted['model_version']}"
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return f"{facts['study']}, trial {facts['trial']}"
+
+
+@contextmanager
+def _in_words(where: str = "") -> Iterator[None]:
+    """What a caller did wrong in MLflow's own error, which its server answers with 400."""
+    try:
+        yield
+    except FdanError as error:
+        line = " ".join(f"{where}{error}".split())
+        raise MlflowException(line, error_code=INVALID_PARAMETER_VALUE) from None
+
+
+set_model(SpeechEmotion())
