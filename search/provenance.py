@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fdan.origin import origin
 from fdan.split import SplitConfig
 from fdan.task import Task
 from search.plan import Plan
@@ -30,23 +31,55 @@ def parameters(resolved: Plan, task: Task) -> dict[str, Any]:
 
 
 def tags(resolved: Plan, task: Task) -> dict[str, Any]:
-    """Of every run: data, protocol, seed, and the versions of the code."""
-    versions = {}
-    for package in ("fdan-search", "torch", "torchvision", "ray", "optuna", "mlflow"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[f"version.{package}"] = version(package)
+    """Of every run: data, protocol, seed, the versions of the code, and what it ran on."""
     return {
         "task": task.name,
         "data": task.fingerprint,
         "protocol": resolved.settings.values["protocol"],
         "seed": resolved.seed,
-        "git": _revision(),
-        "version.python": platform.python_version(),
-        **versions,
+        "git": revision(),
+        "cpu": cpu(),
+        "threads": resolved.each.cpus,
+        "device": resolved.device,
+        **versions(),
     }
 
 
-def _revision() -> str:
+def made_from(resolved: Plan, task: Task) -> dict[str, Any]:
+    """Of every trial, beside its settings: the data with its split, and the machine. Enough for
+    `python -m search rerun`."""
+    config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
+    return {
+        "origin": origin(task, config),
+        "machine": {
+            "device": resolved.device,
+            "threads": resolved.each.cpus,
+            "features": str(resolved.runs / "features"),
+            "weights": resolved.identity(task.fingerprint).fixed["weights"],
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """version.PACKAGE -> what is installed."""
+    found = {"version.python": platform.python_version()}
+    for package in ("fdan-search", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[f"version.{package}"] = version(package)
+    return found
+
+
+def cpu() -> str:
+    """This machine's processor by its name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name":
+                return name.strip()
+    return platform.processor() or platform.machine()
+
+
+def revision() -> str:
     """The git commit of this code, `+` where files differ from it; empty outside a repository."""
     here = Path(__file__).resolve().parent
 
