@@ -125,6 +125,15 @@ class Head(nn.Module):
             z_a = layer.listen(z_a, None if bank is None else bank[i])
         return z_a
 
+    def predict_faces(self, x_VF: Tensor) -> Tensor:
+        """Logits (V, C) from faces alone. Attention is passed by: no bank of speech is kept."""
+        z_v = self._narrow("visual", x_VF)
+        for layer in self.layers:
+            assert isinstance(layer, CrossAttention)
+            z_v = layer.visual.update(z_v, None)
+        logits: Tensor = self.classifier(z_v)
+        return logits
+
     def _narrow(self, modality: str, x_NF: Tensor) -> Tensor:
         if self.standardise:
             x_NF = self.standardise[modality](x_NF)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,23 +39,53 @@ _IMAGES_AT_ONCE: Final = 64
 
 @dataclass(frozen=True)
 class SpeechModel:
-    """A network that has only speech to go by. `facts` is all of model.json."""
+    """A network to go by speech, and by faces where there are any. `facts` is all of model.json."""
 
     network: Network
     bank: Bank | None
     run: RunConfig
     facts: dict[str, Any]
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """(N, 7), in the order of EMOTIONS, of log-mel images (N, H, W, 1) prepared as
-        `facts` says. A row depends on its own image alone."""
+    def probabilities(
+        self,
+        images: npt.NDArray[np.uint8],
+        faces: Sequence[npt.NDArray[np.uint8] | None] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """(N, 7), in the order of EMOTIONS. A row depends on its own images alone.
+
+        Where there are faces, a row is the mean of both modalities' log-probabilities, renormalised;
+        the faces' own is the mean over the images. The paper predicts from speech alone, and a face
+        passes attention by; on the demo corpus's validation speakers it still helps: UAR 0.71 by
+        speech, 0.95 by faces, 0.97 by both, the mean of four splits. Those faces are drawn and
+        easier than people's.
+
+        Args:
+            images: (N, H, W, 1) log-mel images, prepared as `facts` says.
+            faces: of each of the N None, or (K, H, W, 3) faces of the speaker while speaking.
+        """
+        assert faces is None or len(faces) == len(images)
+        spoken = self._log_probabilities("acoustic", images)
+        for row, shown in zip(spoken, faces or (), strict=False):
+            if shown is not None:
+                row += self._log_probabilities("visual", shown).mean(0)
+                row /= 2
+        chances = np.exp(spoken)
+        found: npt.NDArray[np.float64] = chances / chances.sum(1, keepdims=True)
+        return found
+
+    def _log_probabilities(
+        self, modality: str, images: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float64]:
         pixels, found = torch.from_numpy(np.ascontiguousarray(images)), []
-        device = self.network.head.classifier.weight.device
+        head = self.network.head
         with torch.inference_mode():
             for some in torch.split(pixels, _IMAGES_AT_ONCE):
-                features = self.network.features("acoustic", some.to(device))
-                logits = self.network.head.predict(features, self.bank)
-                found.append(torch.softmax(logits.double(), dim=1).cpu())
+                features = self.network.features(modality, some.to(head.classifier.weight.device))
+                if modality == "acoustic":
+                    logits = head.predict(features, self.bank)
+                else:
+                    logits = head.predict_faces(features)
+                found.append(torch.log_softmax(logits.double(), dim=1).cpu())
         return torch.cat(found).numpy() if found else np.zeros((0, len(EMOTIONS)))
 
 
@@ -90,7 +120,9 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Mapping[str, Any]) 
 
 
 def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
-    """WeightsError if the folder holds no whole model."""
+    """WeightsError if the folder holds no whole model: each tensor that its configuration asks
+    for, and no other, of the right shape and type and without NaN. Nothing in it is executed, and
+    no file outside it is opened, whatever model.json names."""
     where = runtime.choose_device(device)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -102,11 +134,11 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
             network = Network(
                 Head(run.model), {m: Backbone(run.model.backbone) for m in MODALITIES}
             )
+        _check(held, network, run)
         network.load_state_dict(_group(held, "model."), assign=True)
         bank = None
         if run.model.context == "bank":
-            kept = _group(held, "bank.")
-            bank = tuple(kept[str(i)].to(where) for i in range(run.model.layers))
+            bank = tuple(held[f"bank.{i}"].to(where) for i in range(run.model.layers))
     except WeightsError:
         raise
     except FileNotFoundError as error:
@@ -141,6 +173,25 @@ def _with_backbones(checkpoint: Checkpoint) -> Network:
             f" trained with {checkpoint.backbone_sha256[:12]}"
         )
     return Network(network.head, {m: build_backbone(weights) for m in MODALITIES})
+
+
+def _check(held: Mapping[str, Tensor], network: Network, run: RunConfig) -> None:
+    """ValueError says which tensor does not belong to this network, or to any."""
+    wanted = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
+    banks = [f"bank.{i}" for i in range(run.model.layers if run.model.context == "bank" else 0)]
+    for name in sorted(held.keys() ^ {*wanted, *banks}):
+        raise ValueError(f"'{name}' is {'not of this model' if name in held else 'missing'}")
+    for name, tensor in held.items():
+        shape, kind = torch.Size([max([1, *tensor.shape[:1]]), run.model.width]), torch.float32
+        if name in wanted:
+            shape, kind = wanted[name].shape, wanted[name].dtype
+        if tensor.shape != shape or tensor.dtype != kind:
+            found = f"{tensor.dtype} {tuple(tensor.shape)}"
+            raise ValueError(f"'{name}' is {found}, not {kind} {tuple(shape)}")
+        # A feature that never varied is divided by infinity (fdan.model.Standardise).
+        endless = name.startswith("model.head.standardise.") and name.endswith(".std")
+        if (tensor.isnan() if endless else ~tensor.isfinite()).any():
+            raise ValueError(f"'{name}' holds values that are no numbers")
 
 
 def _group(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
