@@ -1,8 +1,9 @@
-"""`python -m search`: look at studies."""
+"""`python -m search`: look at studies, and repeat their trials."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ examples:
   python -m search list
   python -m search status demo
   python -m search status demo --json
+  python -m search rerun 0f3c5a1d9b7e4c2f8a6d4e2b0c9f7a5d
+      train that trial again and compare each epoch's metrics with those that MLflow has
 
-Both only read, and work while the study runs. Running and continuing a study is
+The first three only read, and work while the study runs. Running and continuing a study is
 `python search/run.py --help`."""
 
 
@@ -35,6 +38,33 @@ def parser() -> Parser:
     every = verbs.add_parser("list", help="all studies, a line each")
     _runs(every)
     every.set_defaults(command=_list)
+    again = verbs.add_parser(
+        "rerun",
+        help="train a trial again from what MLflow holds; same metrics: exit code 0, else 1",
+    )
+    again.add_argument("run_id", metavar="RUN_ID", help="its run in MLflow")
+    again.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow: sqlite:///FILE or http://HOST:PORT\n"
+        "(default: MLFLOW_TRACKING_URI if it is set, else ./runs/mlflow.db)",
+    )
+    again.add_argument(
+        "--stores",
+        metavar="FOLDER",
+        type=Path,
+        help="where the prepared stores lie now (default: where they lay, beside MLflow's\n"
+        "database, or ./runs/stores)",
+    )
+    again.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=Path,
+        help="where the backbones' state dict lies now, if it was a file and was moved",
+    )
+    again.add_argument("--epochs", metavar="INT", type=int, help="only the first so many")
+    again.add_argument("--json", action="store_true", help="for programs")
+    again.set_defaults(command=_rerun)
     return top
 
 
@@ -68,6 +98,32 @@ def _list(arguments: argparse.Namespace) -> int:
     if not status.show_all(runs, console):
         console.print(f"no studies in {runs}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _rerun(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from search import recorded
+
+    uri = arguments.tracking_uri or recorded.default_uri()
+    run = recorded.read(uri, arguments.run_id)
+    # Here: this imports what training needs.
+    from search import compared, rerun
+
+    found, differing = rerun.rerun(
+        run,
+        uri,
+        Console(stderr=True),
+        stores=arguments.stores,
+        weights=arguments.weights,
+        epochs=arguments.epochs,
+    )
+    if arguments.json:
+        print(json.dumps(rerun.as_json(run, found, differing), indent=1))
+    else:
+        console = Console()
+        compared.show(found, console if console.is_terminal else Console(width=120))
+    return 1 if found.differing else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -141,7 +141,11 @@ def _trials(client: Any, run: Any, tags: Mapping[str, str]) -> str:
         order_by=["metrics.value DESC"],
         max_results=_NAMED,
     )
-    named = [f"{one.info.run_id} ({_name(one.data.tags)})" for one in found]
+    named = []
+    for one in found:
+        value = one.data.metrics.get("value")
+        words = _which(one.data.tags) + ("" if value is None else f", {value:.3f}")
+        named.append(f"{one.info.run_id} ({words})")
     return f", such as {', '.join(named)}" if named else ""
 
 
@@ -169,9 +173,12 @@ def _configuration(client: Any, run_id: str, tags: Mapping[str, str]) -> dict[st
 
 
 def _name(tags: Mapping[str, str]) -> str:
+    return f"{_which(tags)} of study {tags['fdan.study']}"
+
+
+def _which(tags: Mapping[str, str]) -> str:
     stage, trial = tags.get("fdan.stage", "search"), tags["fdan.trial"]
-    which = f"trial {trial}" if stage == "search" else trial.replace("-", " ")
-    return f"{which} of study {tags['fdan.study']}"
+    return f"trial {trial}" if stage == "search" else trial.replace("-", " ")
 
 
 def _unreadable(uri: str, run_id: str, error: Exception) -> RecordError:
