@@ -75,10 +75,36 @@ def _study(top: Parser) -> None:
         help="MLflow: sqlite:///FILE or http://HOST:PORT (default: sqlite, RUNS/mlflow.db)",
     )
     group.add_argument(
+        "--confirm",
+        metavar="K",
+        type=_count,
+        help="after the search, run the K best settings again with fresh seeds; the best mean is\n"
+        "the winner (default: 3 with --promote, else none)",
+    )
+    group.add_argument(
+        "--seeds",
+        metavar="R",
+        type=_count,
+        default=3,
+        help="fresh seeds of each setting that is confirmed (default: 3)",
+    )
+    group.add_argument(
         "--score-test",
         action="store_true",
         help="score the winner on the test part at the end; once a study: a second time shows\n"
         "the first figure again",
+    )
+    group.add_argument(
+        "--score-again",
+        metavar="REASON",
+        help="score another winner than the one that was scored, for a reason in words, which is\n"
+        "kept with the score",
+    )
+    group.add_argument(
+        "--promote",
+        action="store_true",
+        help="confirm, score on the test part, and make the winner the registry's champion if it\n"
+        "is better than the one there is",
     )
     group.add_argument(
         "--dry-run",

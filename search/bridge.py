@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import pruners, study
 from search.report import Report
-from search.space import Space, Value
+from search.space import Value
 from search.storage import Patience
 
 DEATHS = 3
@@ -94,14 +94,15 @@ class _Live:
 class Bridge:
     """Asks a study for trials and tells it how they went.
 
-    `pruner` is the pruner's name, for the reason; `epochs` is where a trial ends by itself;
-    `trials` new ones are to be asked for; `patience` waits for a storage that is away.
+    `suggest` gives a trial its settings, the same ones when asked again; `pruner` is the pruner's
+    name, for the reason; `epochs` is where a trial ends by itself; `trials` new ones are to be
+    asked for; `patience` waits for a storage that is away.
     """
 
     def __init__(
         self,
         opened: optuna.Study,
-        space: Space,
+        suggest: Callable[[optuna.Trial], dict[str, Value]],
         *,
         pruner: str,
         epochs: int,
@@ -110,7 +111,7 @@ class Bridge:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.study = opened
-        self._space = space
+        self._settings = suggest
         self._pruner = pruner
         self._epochs = epochs
         self._patience = patience
@@ -266,7 +267,7 @@ class Bridge:
     def _suggest(self, live: _Live) -> dict[str, Value]:
         # Read again, for what the storage took although its answer was lost.
         live.trial = optuna.Trial(self.study, live.trial._trial_id)
-        return self._space.suggest(live.trial)
+        return self._settings(live.trial)
 
     def _fresh(self) -> optuna.Trial:
         """A trial that is not in the bridge yet: one that the storage made although its answer was

@@ -58,6 +58,12 @@ class Plan:
         return min(wanted, size)
 
     @property
+    def confirm(self) -> int:
+        """Settings to run again after the search."""
+        asked: int | None = self.arguments.confirm
+        return asked if asked is not None else 3 if self.arguments.promote else 0
+
+    @property
     def epochs(self) -> int:
         epochs: int = self.settings.values["epochs"]
         return epochs
@@ -172,6 +178,13 @@ def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> No
         f"  the pruner compares {pruners.rungs(plan.arguments.pruner, plan.epochs)}",
         highlight=False,
     )
+    if plan.confirm:
+        seeds = plan.arguments.seeds
+        console.print(
+            f"  then the best {plan.confirm} again with {seeds} fresh seeds each:"
+            f" {plan.confirm * seeds} runs of {plan.epochs} epochs",
+            highlight=False,
+        )
     console.print("nothing was started (--dry-run)")
 
 

@@ -49,6 +49,7 @@ class State:
     """Planned in all."""
     epochs: int
     at_once: int
+    noun: str = "trial"
     counts: dict[str, int] = field(default_factory=dict)
     best: tuple[int, float] | None = None
     running: dict[int, _Row] = field(default_factory=dict)
@@ -93,7 +94,9 @@ class State:
         return (waiting * mean + under_way) / max(1, min(self.at_once, waiting + len(self.running)))
 
     def headline(self, now: float) -> str:
-        best = "none yet" if self.best is None else f"{self.best[1]:.3f} (trial {self.best[0]})"
+        best = (
+            "none yet" if self.best is None else f"{self.best[1]:.3f} ({self.noun} {self.best[0]})"
+        )
         counts = ", ".join(
             f"{self.counts[name]} {name}"
             for name in ("COMPLETE", "PRUNED", "FAIL")
@@ -102,7 +105,7 @@ class State:
         left = self.eta(now)
         eta = "" if left is None else f", about {duration(left)} left"
         return (
-            f"{self.done}/{self.trials} trials{f' ({counts})' if counts else ''}, "
+            f"{self.done}/{self.trials} {self.noun}s{f' ({counts})' if counts else ''}, "
             f"{len(self.running)} running, best {best}{eta}"
         )
 
@@ -172,10 +175,13 @@ class Progress(Listener):
             self._state.closed(trial, now)
             head = self._state.headline(now)
         if self._live is None:
-            self._line(f"trial {trial.number} {trial.state.name}: {trial.reason} | {head}")
+            self._line(
+                f"{self._state.noun} {trial.number} {trial.state.name}: {trial.reason} | {head}"
+            )
 
     def interrupted(self, number: int, reason: str) -> None:
-        self.say(f"trial {number}: {reason}; another worker goes on from its newest checkpoint")
+        noun = self._state.noun
+        self.say(f"{noun} {number}: {reason}; another worker goes on from its newest checkpoint")
 
     def paused(self, number: int, reason: str) -> None:
         with self._lock:
@@ -203,7 +209,7 @@ class Progress(Listener):
             rows += state.ended[::-1][: max(0, _SHOWN - len(rows))]
             head = Text(f"study {state.name}: {state.headline(now)}", style="bold")
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
-            for title, width in (("trial", 5), ("state", 8), ("epoch", 7), ("value", 5)):
+            for title, width in ((state.noun, 5), ("state", 8), ("epoch", 7), ("value", 5)):
                 table.add_column(title, min_width=width, no_wrap=True)
             table.add_column("time", min_width=6, no_wrap=True)
             table.add_column(

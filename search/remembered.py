@@ -16,7 +16,7 @@ ARGUMENTS = "arguments"
 """Key of study.json: the words behind `search/run.py` of the newest start."""
 
 _DATA = frozenset(("task", "acoustic", "visual"))
-_ONCE = frozenset(("dry-run",))
+_ONCE = frozenset(("dry-run", "estimate", "score-again"))
 
 
 def words(argv: Sequence[str]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -12,51 +13,63 @@ from rich.console import Console
 
 from fdan.errors import FdanError
 from search import driver, epoch_log, samplers, study, trial
-from search.bridge import Bridge
-from search.hopeless import Hopeless
-from search.kept import Kept
+from search.bridge import Bridge, Listener
 from search.plan import Plan
 from search.progress import Progress, State
+from search.space import Value
 from search.storage import Patience
-from search.tracked import Tracked
 
 _RAY_LOST = 3
 """So many Rays in a row that break down before any trial has finished an epoch end the study."""
 
 
+@dataclass(frozen=True)
+class Round:
+    """Trials that are run together: those of the search, or those that confirm what it found."""
+
+    opened: optuna.Study
+    suggest: Callable[[optuna.Trial], dict[str, Value]]
+    """A trial's settings; the same ones when asked again."""
+    sampler: str
+    """What proposes them; empty where nothing does."""
+    pruner: str
+    trials: int
+    """In all, those of earlier starts included."""
+    left: int
+    """New ones to ask for."""
+    folder: Path
+    """Where their checkpoints are."""
+    listeners: tuple[Listener, ...]
+    noun: str = "trial"
+    """What the terminal calls one of them."""
+
+
 def run(
-    resolved: Plan,
-    opened: optuna.Study,
-    work: trial.Work,
-    tracked: Tracked,
-    stop: driver.Stop,
-    left: int,
-    folder: Path,
-    console: Console,
+    resolved: Plan, of: Round, work: trial.Work, stop: driver.Stop, name: str, console: Console
 ) -> None:
-    """Run the trials that are under way and `left` new ones."""
+    """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
+    it."""
+    opened = of.opened
     best = study.best(opened)
     known = None if best is None or best.value is None else (best.number, best.value)
-    state = State(
-        opened.study_name, resolved.trials, resolved.epochs, 1, study.counts(opened), known
-    )
+    state = State(name, of.trials, resolved.epochs, 1, of.noun, study.counts(opened), known)
     with Progress(state, console) as progress:
         patience = Patience(resolved.arguments.storage, progress.say, stop.due)
         bridge = Bridge(
             opened,
-            resolved.space,
-            pruner=resolved.arguments.pruner,
+            of.suggest,
+            pruner=of.pruner,
             epochs=resolved.epochs,
-            trials=left,
+            trials=of.left,
             patience=patience,
-            listeners=(progress, tracked, Kept(folder, known), Hopeless(stop)),
+            listeners=(progress, *of.listeners),
         )
         with _settling(bridge, stop):
-            _take_up(bridge, study.under_way(opened), folder, progress)
+            _take_up(bridge, study.under_way(opened), of.folder, progress, of.noun)
             heard, lost = 0, 0
             while bridge.left or bridge.waiting:
                 try:
-                    _on_ray(resolved, bridge, work, stop, folder, state, progress)
+                    _on_ray(resolved, bridge, of.sampler, work, stop, of.folder, state, progress)
                     return
                 except driver.RayLost as error:
                     lost = lost + 1 if bridge.epochs_heard == heard else 1
@@ -65,20 +78,20 @@ def run(
                         return
                     if lost == _RAY_LOST:
                         raise driver.DriverError(
-                            f"{error}, {lost} times in a row (see {folder / 'ray.log'}): nothing is"
-                            " lost, the same command continues the study"
+                            f"{error}, {lost} times in a row (see {of.folder / 'ray.log'}): nothing"
+                            " is lost, the same command continues the study"
                         ) from None
                     progress.say(f"{error}: another Ray is started")
                     bridge.all_lost(str(error))
 
 
 def _take_up(
-    bridge: Bridge, resting: Sequence[FrozenTrial], folder: Path, progress: Progress
+    bridge: Bridge, resting: Sequence[FrozenTrial], folder: Path, progress: Progress, noun: str
 ) -> None:
     """Go on with what the last driver left."""
     if resting:
         numbers = ", ".join(str(one.number) for one in resting)
-        progress.say(f"going on with the trials that were under way: {numbers}")
+        progress.say(f"going on with the {noun}s that were under way: {numbers}")
     for one in resting:
         bridge.take_up(one, epoch_log.read(trial.folder_of(folder, one.number)))
 
@@ -86,6 +99,7 @@ def _take_up(
 def _on_ray(
     resolved: Plan,
     bridge: Bridge,
+    sampler: str,
     work: trial.Work,
     stop: driver.Stop,
     folder: Path,
@@ -98,11 +112,11 @@ def _on_ray(
     with driver.cluster(resolved.address, folder, cpus):
         ready = bridge.left + bridge.waiting
         state.at_once = driver.concurrent(at_least, resolved.each, ready)
-        progress.note(f"{state.at_once} trials at once; the first ones are starting")
-        if state.at_once > samplers.STARTUP and resolved.arguments.sampler in ("tpe", "gp"):
+        progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
+        if state.at_once > samplers.STARTUP and sampler in ("tpe", "gp"):
             progress.say(
                 f"{state.at_once} trials at once: as many are drawn at random before"
-                f" {resolved.arguments.sampler} has results to learn from"
+                f" {sampler} has results to learn from"
             )
         driver.run(
             bridge,

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from fdan import arguments as shared
 from fdan.errors import FdanError
 from fdan.listed import listed_task
-from fdan.origin import origin
 from fdan.run_config import RunConfig
 from fdan.split import Split, SplitConfig, describe, split
 from fdan.task import Task
@@ -23,21 +21,22 @@ from fdan.terminal import Preparing, unreadable
 from fdan.training_data import TrainingData
 from search import (
     driver,
+    ending,
     figures,
-    kept,
     plan,
     pruners,
-    running,
+    rounds,
     samplers,
+    scoring,
     storage,
     study,
     trial,
     yardstick,
 )
+from search.confirm import Setting
 from search.plan import Plan
 from search.provenance import parameters, tags
 from search.summary import summary
-from search.tracked import Tracked
 from tracking.tracker import Tracker
 
 EXPERIMENT = "fdan-search"
@@ -138,7 +137,8 @@ def _load(
     if run.model.tuning == "full":
         find_weights(run.model.backbone, run.model.weights)
         return None
-    return yardstick.baseline(_data(run, task, parts, work, tell.features))
+    data = _data(run, task, parts, work, tell.features)
+    return yardstick.baseline(data, data.acoustic_validation)
 
 
 def _data(
@@ -169,6 +169,10 @@ def _search(
 ) -> int:
     arguments, name = resolved.arguments, opened.study_name
     stop = driver.Stop(arguments.time_budget)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     with (
         Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker,
         driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
@@ -178,43 +182,102 @@ def _search(
         tracker.open_study(name, parameters(resolved, task), of_runs)
         if bar is not None:
             tracker.study_metrics(0, {"baseline_uar": bar})
-            console.print(
+            say(
                 "to beat: logistic regression on the same frozen speech features and split,"
-                f" validation UAR {bar:.4f}",
-                highlight=False,
-                soft_wrap=True,
+                f" validation UAR {bar:.4f}"
             )
-        best = study.best(opened)
-        tracked = Tracked(
-            tracker,
-            resolved.fixed,
-            of_runs,
-            sum(study.counts(opened).values()),
-            None if best is None else best.value,
+        of = ending.Study(
+            resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work)
         )
-        trials = opened.get_trials(deepcopy=False)
-        tracked.catch_up(trials, folder)
-        kept.sweep(folder, trials, best)
-        left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
-        if left or study.under_way(opened):
-            running.run(resolved, opened, work, tracked, stop, left, folder, console)
-        else:
-            console.print(
-                f"study {name} has its {resolved.trials} trials already: nothing to run"
-                f" (--trials {resolved.trials + 20} extends it)",
-                highlight=False,
-            )
-        tracked.finish()
-        best = study.best(opened)
-        asked = arguments.score_test and best is not None and not stop.reason
-        if asked and best is not None and yardstick.tested(opened) is None:
-            _score_test(opened, best, task, parts, work, folder)
-        _record_test(opened, tracker)
-        _finish(resolved, opened, task, best, folder, tracker, stop, console)
+        way = rounds.Way(work, tracker, of_runs, stop, console)
+        interruptions = rounds.search(of, way)
+        ended, enough = stop.reason, stop.final
+        stop.renew()
+        settings = rounds.confirming(of, way)
+        done = sum(study.counts(opened).values())
+        reason = stop.reason or ended
+        whole = (done >= resolved.trials or enough) and not stop.reason
+        state = "COMPLETE" if whole else "PAUSED"
+        with contextlib.ExitStack() as stack:
+            if console.is_terminal:
+                stack.enter_context(console.status("models, figures and report"))
+            model = ending.models(of, settings)
+            _score_test(of, model, tracker, stop, say)
+            text = f"{done} of {resolved.trials} trials" + (f": {reason}" if reason else "")
+            _records(of, settings, model, tracker, state, text, bar, interruptions)
+            tracker.close_study(state, text)
+            if not tracker.drain(_DRAIN_S):
+                say(
+                    f"{tracker.unsent} records wait for MLflow ({tracker.away_reason or 'slow'});"
+                    f" they are safe: python -m tracking flush {folder}"
+                )
         page = tracker.page
     took = time.monotonic() - began
-    print(summary(opened, bar, folder, stop.reason, resolved.tracking_uri, page, took))
-    return stop.code or (0 if best is not None else 1)
+    print(summary(opened, bar, folder, reason, resolved.tracking_uri, page, took, settings))
+    code = stop.code or (0 if study.best(opened) is not None else 1)
+    if arguments.promote and not code:
+        return _promote(resolved, folder)
+    return code
+
+
+def _score_test(
+    of: ending.Study,
+    model: Path | None,
+    tracker: Tracker,
+    stop: driver.Stop,
+    say: Callable[[str], None],
+) -> None:
+    """Ask the test part, if that was asked for and nothing can choose another model any more."""
+    arguments = of.resolved.arguments
+    wanted = arguments.score_test or arguments.promote or arguments.score_again is not None
+    if model is not None and wanted and not stop.reason:
+        ending.score_test(of, model, arguments.score_again, say)
+    if (found := scoring.tested(of.opened)) is not None:
+        # On each start, since a driver may have died between asking and recording; the tracker
+        # passes over what it has.
+        measured = {"test/war": found.war, "test/uar": found.uar, "test/wf1": found.wf1}
+        if found.baseline_uar is not None:
+            measured["test/baseline_uar"] = found.baseline_uar
+        tracker.study_metrics(len(found.again), measured)
+
+
+def _records(
+    of: ending.Study,
+    settings: list[Setting],
+    model: Path | None,
+    tracker: Tracker,
+    state: str,
+    reason: str,
+    bar: float | None,
+    interruptions: Callable[[int], int],
+) -> None:
+    """result.json, the report and the figures, in the study's folder and with its parent run."""
+    from search import outcome
+
+    try:
+        from tracking import report
+    except ImportError:
+        report = None
+
+    tracker.drain(_DRAIN_S / 6)  # the page in MLflow is known once it was reached
+    outcome.result(
+        of,
+        settings,
+        scoring.tested(of.opened),
+        model=model,
+        study_id=tracker.study_id,
+        experiment=EXPERIMENT,
+        page=tracker.page,
+        state=state,
+        reason=reason,
+        baseline=bar,
+        interruptions=interruptions,
+    ).save(of.folder)
+    for file in [
+        *(report.write(of.folder) if hasattr(report, "write") else ()),
+        *figures.write(of.opened, of.folder / "figures"),
+    ]:
+        tracker.artifact(None, file, "study")
 
 
 @contextlib.contextmanager
@@ -230,73 +293,7 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _finish(
-    resolved: Plan,
-    opened: optuna.Study,
-    task: Task,
-    best: FrozenTrial | None,
-    folder: Path,
-    tracker: Tracker,
-    stop: driver.Stop,
-    console: Console,
-) -> None:
-    """Figures, the best model, and the end of the parent run."""
-    with contextlib.ExitStack() as stack:
-        if console.is_terminal:
-            stack.enter_context(console.status("writing figures and the best model"))
-        for file in figures.write(opened, folder / "figures"):
-            tracker.artifact(None, file, "study")
-        if best is not None:
-            _best_model(resolved, task, best, folder)
-        done = sum(study.counts(opened).values())
-        whole = done >= resolved.trials
-        tracker.close_study(
-            "COMPLETE" if whole else "PAUSED",
-            f"{done} of {resolved.trials} trials" + (f": {stop.reason}" if stop.reason else ""),
-        )
-        if not tracker.drain(_DRAIN_S):
-            console.print(
-                f"{tracker.unsent} records wait for MLflow ({tracker.away_reason or 'slow'}); they"
-                f" are safe: python -m tracking flush {folder}",
-                style="yellow",
-                highlight=False,
-            )
+def _promote(resolved: Plan, folder: Path) -> int:
+    """Make the winner the champion, if it is better than the one there is."""
 
-
-def _best_model(resolved: Plan, task: Task, best: FrozenTrial, folder: Path) -> None:
-    """<study>/best: the best trial's model."""
-    from fdan.checkpoint import Checkpoint
-    from fdan.model_folder import write_model
-
-    checkpoint = trial.folder_of(folder, best.number) / trial.CHECKPOINT
-    config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
-    facts = {**origin(task, config), "study": folder.name, "trial": best.number}
-    write_model(folder / "best", Checkpoint.load(checkpoint), facts)
-
-
-def _score_test(
-    opened: optuna.Study,
-    best: FrozenTrial,
-    task: Task,
-    parts: Split,
-    work: trial.Work,
-    folder: Path,
-) -> None:
-    """The only place of a search that looks at the test part: after the last trial."""
-    from fdan.checkpoint import Checkpoint
-
-    checkpoint = Checkpoint.load(trial.folder_of(folder, best.number) / trial.CHECKPOINT)
-    data = _data(checkpoint.run, task, parts, work)
-    yardstick.score_test(opened, best.number, checkpoint, data, parts)
-
-
-def _record_test(opened: optuna.Study, tracker: Tracker) -> None:
-    """What the test part said goes to the parent run. On each start, since a driver may have died
-    between asking and recording; the tracker passes over what it has."""
-    found = yardstick.tested(opened)
-    if found is None:
-        return
-    measured = {"test/war": found.war, "test/uar": found.uar, "test/wf1": found.wf1}
-    if found.baseline_uar is not None:
-        measured["test/baseline_uar"] = found.baseline_uar
-    tracker.study_metrics(0, measured)
+    raise NotImplementedError

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
-from search import study, yardstick
+from search import confirm, scoring, study
+from search.ending import BEST
 from search.progress import duration, shown
-from search.yardstick import Tested
+from search.scoring import Tested
+from tracking.result import REPORT, WINNER
 
 
 def summary(
@@ -23,9 +26,11 @@ def summary(
     tracking_uri: str,
     page: str | None,
     seconds: float,
+    settings: Sequence[confirm.Setting],
 ) -> str:
     """Several lines. bar: the baseline's validation UAR; stopped: why the study ended early, or
-    nothing; page: path of the experiment in MLflow's UI; seconds: that the whole command took."""
+    nothing; page: path of the experiment in MLflow's UI; seconds: that the whole command took;
+    settings: what was confirmed, the best mean first."""
     best = study.best(opened)
     lines: list[str] = []
     counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
@@ -46,14 +51,21 @@ def summary(
     else:
         against = "" if bar is None else f" (logistic regression: {bar:.4f})"
         lines.append(f"best trial {best.number}: validation UAR {best.value:.4f}{against}")
-        width = max(map(len, best.params))
-        for key, value in best.params.items():
+        winner = confirm.winner(settings)
+        lines += _confirmed(settings)
+        params = best.params if winner is None else winner.params
+        width = max(map(len, params))
+        for key, value in params.items():
             lines.append(f"  {key:<{width}}  {shown(value)}")
-        if (found := yardstick.tested(opened)) is not None:
-            lines.append(_tested(found, best.number))
-        if (folder / "best").is_dir():
-            lines.append(f"its model:     {_relative(folder / 'best')}")
+        number = best.number if winner is None else winner.trial
+        if (found := scoring.tested(opened)) is not None:
+            lines.append(_tested(found, number))
+        model = folder / (BEST if winner is None else WINNER)
+        if model.is_dir():
+            lines.append(f"its model:     {_relative(model)}")
     lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
+    if (folder / REPORT).exists():
+        lines.append(f"report:        {_relative(folder / REPORT)}")
     path = page or ""
     if tracking_uri.startswith("sqlite:///"):
         beside = Path(sys.executable).with_name("mlflow")
@@ -66,14 +78,41 @@ def summary(
     return "\n".join(lines)
 
 
+def _confirmed(settings: Sequence[confirm.Setting]) -> list[str]:
+    """What fresh seeds said, a line a setting."""
+    if not settings:
+        return []
+    winner = confirm.winner(settings)
+    lines = ["confirmed with fresh seeds, validation UAR:"]
+    for one in settings:
+        if not one.values:
+            lines.append(f"  trial {one.trial}: failed with every seed")
+            continue
+        mean, low, high = one.interval.value, one.interval.low, one.interval.high
+        sure = f" ({low:.4f} .. {high:.4f})" if len(one.values) > 1 else ""
+        failed = f", failed with {len(one.failed)} more" if one.failed else ""
+        lines.append(
+            f"  trial {one.trial}: {mean:.4f}{sure}, {len(one.values)} seeds{failed};"
+            f" the search said {one.search_value:.4f}"
+        )
+    if winner is None:
+        lines.append("no setting held with every seed, so there is no winner; the best trial's:")
+    else:
+        lines.append(f"winner: the setting of trial {winner.trial}")
+    return lines
+
+
 def _tested(found: Tested, best: int) -> str:
     """The test part's line, always with the trial that it is about."""
     against = (
         "" if found.baseline_uar is None else f"; logistic regression: {found.baseline_uar:.4f}"
     )
+    low, high = found.interval["low"], found.interval["high"]
+    by = f"{found.interval['groups']} {found.interval['by']}s"
     line = (
         f"test part:     UAR {found.uar:.4f}, WAR {found.war:.4f}, w-F1 {found.wf1:.4f}"
-        f" ({found.samples} utterances{against})"
+        f" ({found.samples} utterances{against})\n"
+        f"               95 % interval of the UAR, over {by}: {low:.4f} .. {high:.4f}"
     )
     if found.trial == best:
         return line

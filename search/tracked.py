@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from search.report import Report
 from search.space import Value
 from search.study import REASON
 from search.trial import folder_of
-from tracking.tracker import Tracker
+from tracking.tracker import SEARCH, Tracker
 
 _CONFIGURATION = "config.json"
 
@@ -39,16 +39,20 @@ class Tracked(Listener):
         tags: Mapping[str, Any],
         finished: int = 0,
         best: float | None = None,
+        stage: str = SEARCH,
+        about: Callable[[int], Mapping[str, Any]] = lambda _: {},
     ) -> None:
         """fixed: settings that all trials share; tags: of every run; finished, best: trials that
-        the study has had before, and the highest value of them."""
+        the study has had before, and the highest value of them; stage: what the trials are for;
+        about: tags of one of them."""
         self._tracker = tracker
         self._fixed = fixed
         self._tags = tags
         self._settings: dict[int, dict[str, Any]] = {}
-        self._interruptions: dict[int, int] = {}
         self._best = best
         self._closed = finished
+        self._stage = stage
+        self._about = about
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="fdan-figures-")
@@ -59,12 +63,15 @@ class Tracked(Listener):
         trials: all of Optuna's; study: the folder with what their workers wrote down. Everything
         that was recorded is passed over.
         """
-        for number in sorted(self._tracker.open_trials):
+        opened = self._tracker.open_trials(self._stage)
+        for number in sorted(opened):
             if number >= len(trials):
-                self._tracker.close_trial(number, "FAIL", "not in Optuna's storage")
+                self._tracker.close_trial(
+                    number, "FAIL", "not in Optuna's storage", stage=self._stage
+                )
         for trial in trials:
-            unclosed = trial.number in self._tracker.open_trials
-            undrawn = _CONFIGURATION not in self._tracker.files(trial.number)
+            unclosed = trial.number in opened
+            undrawn = _CONFIGURATION not in self._tracker.files(trial.number, self._stage)
             if not trial.state.is_finished() or not (unclosed or undrawn):
                 continue
             closed = _ended(trial, study)
@@ -79,19 +86,22 @@ class Tracked(Listener):
     def asked(self, number: int, params: Mapping[str, Value]) -> None:
         settings = self._settings[number] = {**self._fixed, **params}
         searched = ",".join(params)
-        tags = {**self._tags, "trial": number, "searched": searched}
-        self._tracker.open_trial(number, settings, tags)
+        tags = {**self._tags, "trial": number, "searched": searched, **self._about(number)}
+        self._tracker.open_trial(number, settings, tags, self._stage)
 
     def reported(self, number: int, report: Report) -> None:
         self._record(number, report)
         self._hand_over(wait=False)
 
     def interrupted(self, number: int, reason: str) -> None:
-        times = self._interruptions[number] = self._interruptions.get(number, 0) + 1
-        self._tracker.set_tags(number, {"interruptions": times, "last_interruption": reason})
+        times = self.interruptions(number) + 1
+        tags = {"interruptions": times, "last_interruption": reason}
+        self._tracker.set_tags(number, tags, self._stage)
 
     def paused(self, number: int, reason: str) -> None:
-        self._tracker.close_trial(number, "PAUSED", f"{reason}: the same command goes on with it")
+        self._tracker.close_trial(
+            number, "PAUSED", f"{reason}: the same command goes on with it", stage=self._stage
+        )
 
     def closed(self, trial: Closed) -> None:
         self._close(trial)
@@ -107,6 +117,10 @@ class Tracked(Listener):
         self._drawn.append((trial.number, self._drawing.submit(_files, folder, settings, trial)))
         self._hand_over(wait=False)
 
+    def interruptions(self, number: int) -> int:
+        """How often a trial has gone on with another worker."""
+        return int(self._tracker.tag(number, "interruptions", self._stage) or 0)
+
     def finish(self) -> None:
         """Hand over what is still being drawn."""
         self._hand_over(wait=True)
@@ -115,14 +129,14 @@ class Tracked(Listener):
 
     def _record(self, number: int, report: Report) -> None:
         metrics = {**report.metrics, "value": report.value}
-        self._tracker.epoch(number, report.epoch, metrics)
+        self._tracker.epoch(number, report.epoch, metrics, self._stage)
 
     def _close(self, trial: Closed) -> None:
         tags = {} if trial.value is None else {"value": trial.value, "epochs": len(trial.reports)}
-        self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags)
+        self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags, self._stage)
 
     def _record_best(self) -> None:
-        if self._best is not None:
+        if self._best is not None and self._stage == SEARCH:
             self._tracker.study_metrics(self._closed, {"best_value": self._best})
 
     def _hand_over(self, *, wait: bool) -> None:
@@ -132,7 +146,7 @@ class Tracked(Listener):
                 left.append((number, future))
                 continue
             for file in future.result():
-                self._tracker.artifact(number, file)
+                self._tracker.artifact(number, file, stage=self._stage)
             shutil.rmtree(Path(self._folder.name, str(number)), ignore_errors=True)
         self._drawn = left
 

@@ -24,6 +24,8 @@ WINNER: Final = "winner"
 test part, utterance by utterance."""
 
 PREDICTIONS: Final = "test.csv"
+REPORT: Final = "report.html"
+"""The study's report, beside RESULT."""
 _FORMAT: Final = 1
 
 
@@ -58,7 +60,8 @@ class Result:
                "points": [{"x", "y", "emotion", "speaker", "modality"}]}
     confusion: {"validation": 7x7 counts or None, "test": 7x7 counts or None}, rows true.
     confirm: None or {"seeds": [..], "settings": [{"trial", "params", "search_value",
-             "values": [one a seed], "mean", "low", "high" (95 %, Student), "optimism"}] best first,
+             "values": [one a seed], "mean", "low", "high" (95 %, Student; None of one seed),
+             "optimism"}] best first,
              "winner": trial number, "run": number of the confirm run whose model is the winner's,
              "seed": of that run}
     test: None or {"scored": ISO time, "samples", "war", "uar", "wf1",

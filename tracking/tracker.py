@@ -5,7 +5,11 @@ Only one process, the driver, has a Tracker for a spool. After a crash a new Tra
 folder goes on exactly where the last one was: it knows which runs are open, what they were
 opened with and which epochs they have, and it records none of that twice.
 
-Records (tracking/records.py gives the envelope; the run is "study" or a trial's number):
+Trials come in stages: those of the search, and runs that confirm what it found. Each stage counts
+its own from 0.
+
+Records (tracking/records.py gives the envelope; the run is "study", a trial's number in the search,
+or "confirm-" and a number):
 
     begin     study_id
     open      name, identity (the tags by which the run is found again), tags, params
@@ -37,6 +41,7 @@ from tracking.target import Target
 from tracking.uri import check_uri, shown
 
 STUDY: Final = "study"
+SEARCH: Final = "search"
 
 # MLflow has no word for a run that was stopped because others promise more, nor for one that rests
 # until its study goes on: KILLED is the one that is neither a success nor a fault.
@@ -97,33 +102,49 @@ class Tracker:
 
     # Its trials
 
-    def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, Any]) -> None:
+    def open_trial(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        tags: Mapping[str, Any],
+        stage: str = SEARCH,
+    ) -> None:
         """Open a trial's run; after a crash, or for a trial that goes on, the same run again."""
-        name = f"trial-{number:04d}"
-        self._open(str(number), name, params, {"fdan.stage": "search", **tags})
+        name = f"{'trial' if stage == SEARCH else stage}-{number:04d}"
+        self._open(_run(number, stage), name, params, {"fdan.stage": stage, **tags})
 
-    def epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch(
+        self, number: int, epoch: int, metrics: Mapping[str, float], stage: str = SEARCH
+    ) -> None:
         """An epoch's metrics. One that was recorded before is passed over: a trial that goes on
         from a checkpoint may come by the last epoch once more, and the first account stands."""
-        self._metrics(str(number), epoch, metrics)
+        self._metrics(_run(number, stage), epoch, metrics)
 
     def close_trial(
-        self, number: int, state: str, reason: str, tags: Mapping[str, Any] | None = None
+        self,
+        number: int,
+        state: str,
+        reason: str,
+        tags: Mapping[str, Any] | None = None,
+        stage: str = SEARCH,
     ) -> None:
         """state: COMPLETE, PRUNED, FAIL, or PAUSED for one that will be opened again; reason: one
         sentence. Closing twice is closing once."""
-        self._close(str(number), state, reason, tags or {})
+        self._close(_run(number, stage), state, reason, tags or {})
 
-    def set_tags(self, number: int | None, tags: Mapping[str, Any]) -> None:
+    def set_tags(self, number: int | None, tags: Mapping[str, Any], stage: str = SEARCH) -> None:
         """Tags of a trial's run, or of the parent's (None), open or closed."""
-        self._append("tags", _run(number), {"tags": _texts(tags, limits.TAG)})
+        self._append("tags", _run(number, stage), {"tags": _texts(tags, limits.TAG)})
 
-    def artifact(self, number: int | None, file: Path, folder: str = "") -> None:
+    def artifact(
+        self, number: int | None, file: Path, folder: str = "", stage: str = SEARCH
+    ) -> None:
         """Send a file with a trial's run, or with the parent's (None), into `folder` there. The
         file is copied first and may go at once. Raises SpoolError if it cannot be read."""
         kept = self._spool.keep(file)
         size = self._spool.kept(kept).stat().st_size
-        self._append("artifact", _run(number), {"kept": kept, "bytes": size, "folder": folder})
+        data = {"kept": kept, "bytes": size, "folder": folder}
+        self._append("artifact", _run(number, stage), data)
 
     # What is known
 
@@ -132,14 +153,19 @@ class Tracker:
         """Made once for a spool: two studies of one name stay two on a shared server."""
         return self._study_id
 
-    @property
-    def open_trials(self) -> set[int]:
+    def open_trials(self, stage: str = SEARCH) -> set[int]:
         """Trials that were opened and not closed, by this or an earlier process."""
-        return {int(run) for run in self._open_runs if run != STUDY}
+        start = _run(0, stage).removesuffix("0")
+        numbers = (run.removeprefix(start) for run in self._open_runs if run.startswith(start))
+        return {int(number) for number in numbers if number.isdecimal()}
 
-    def files(self, number: int | None) -> set[str]:
+    def files(self, number: int | None, stage: str = SEARCH) -> set[str]:
         """Names of the artifacts that were recorded for a trial's run, or the parent's (None)."""
-        return self._files.get(_run(number), set())
+        return self._files.get(_run(number, stage), set())
+
+    def tag(self, number: int | None, name: str, stage: str = SEARCH) -> str:
+        """A tag as `set_tags` recorded it last; empty where it did not."""
+        return self._tags.get(_run(number, stage), {}).get(name, "")
 
     def history(self, number: int) -> list[tuple[int, dict[str, float]]]:
         """(epoch, metrics) of all recorded epochs of a trial, in order; read from the disk."""
@@ -262,6 +288,7 @@ class Tracker:
         self._params: dict[str, dict[str, str]] = {}
         self._last_step: dict[str, dict[str, int]] = {}
         self._files: dict[str, set[str]] = {}
+        self._tags: dict[str, dict[str, str]] = {}
         for record in self._spool.records():
             self._learn(record)
         if not self._study_id:
@@ -281,6 +308,8 @@ class Tracker:
                     self._name = data["name"]
             case "close":
                 self._open_runs.discard(run)
+            case "tags":
+                self._tags.setdefault(run, {}).update(data["tags"])
             case "artifact":
                 self._files.setdefault(run, set()).add(Path(data["kept"]).name)
             case "metrics":
@@ -297,8 +326,10 @@ class Tracker:
                 self._files[record.run].discard(Path(record.data["kept"]).name)
 
 
-def _run(number: int | None) -> str:
-    return STUDY if number is None else str(number)
+def _run(number: int | None, stage: str = SEARCH) -> str:
+    if number is None:
+        return STUDY
+    return str(number) if stage == SEARCH else f"{stage}-{number}"
 
 
 def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:

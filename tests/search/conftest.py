@@ -155,4 +155,4 @@ def bridge_of(
     """A bridge over a storage that is there."""
     patience = Patience(None, lambda line: None, lambda: False)
     settings = {"pruner": "none", "trials": 100, "patience": patience, **given}
-    return Bridge(opened, searched, epochs=epochs, listeners=listeners, **settings)
+    return Bridge(opened, searched.suggest, epochs=epochs, listeners=listeners, **settings)

@@ -400,7 +400,7 @@ def main():
         study.Identity({}, "", {}, {}, 0), samplers.make("random", searched, 0, 0),
         pruners.make("none", 3), searched)
     stop = driver.Stop()
-    bridge = Bridge(opened, searched, pruner="none", epochs=3, trials=50,
+    bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
                     patience=storage.Patience(None, say, stop.due))
     with driver.signals(stop, say), driver.cluster(None, folder, 2):
         driver.run(bridge, train, each=driver.Resources(), at_once=2, epoch_timeout=600,

@@ -108,7 +108,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         with pytest.raises(SystemExit):
             ends(bridge, 1, tmp_path)
         fleeting.finish()
-        assert first.open_trials == {1, 4, 7}
+        assert first.open_trials() == {1, 4, 7}
         assert first.files(3) == set()
 
     again = make_study(SEARCHED)
@@ -116,7 +116,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     with tracker(tmp_path) as second:
         tracked = Tracked(second, {"batch": 8}, {"data": "d"}, 4, 0.3)
         tracked.catch_up(again.get_trials(), tmp_path)
-        assert second.open_trials == {4}, "it goes on"
+        assert second.open_trials() == {4}, "it goes on"
         tracked.finish()
         assert [second.files(number) for number in (0, 1, 3)] == [figures] * 3
         assert (second.files(2), second.files(4)) == ({"config.json"}, set())
@@ -170,14 +170,14 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
         tracked.reported(number, of(2))
         bridge.pause_all("stopped by the user")
         tracked.finish()
-        assert first.open_trials == set()
+        assert first.open_trials() == set()
     again = make_study(SEARCHED)
     with tracker(tmp_path) as second:
         tracked = Tracked(second, {}, {})
         tracked.catch_up(again.get_trials(), tmp_path)
         bridge = bridge_of(again, SEARCHED, EPOCHS, tracked)
         bridge.take_up(study.under_way(again)[0], {1: of(1), 2: of(2)})
-        assert second.open_trials == {number}
+        assert second.open_trials() == {number}
         for epoch in (2, 3):
             bridge.report(number, of(epoch))
         bridge.let_go(number)

@@ -91,7 +91,7 @@ def test_a_tracker_ends_clearly_sends_what_it_has_and_goes_on_once_there_is_room
         assert left(disk) == 0
         assert tracker.drain(60), tracker.away_reason  # a full disk does not hold up the sending
         assert tracker.away_since is None
-        assert tracker.open_trials == {0} and tracker.files(0) == set()
+        assert tracker.open_trials() == {0} and tracker.files(0) == set()
         assert [epoch for epoch, _ in tracker.history(0)] == list(range(1, last + 1))
         ballast.unlink()
         tracker.artifact(0, figure)

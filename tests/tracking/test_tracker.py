@@ -109,7 +109,7 @@ def test_a_study_goes_on_in_its_own_runs(tmp_path: Path, database: Tables, uri: 
         tracker.epoch(0, 1, {"value": 0.1})
         tracker.epoch(0, 2, {"value": 0.2})
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
-        assert tracker.open_trials == {0}
+        assert tracker.open_trials() == {0}
         tracker.open_study("demo", {"trials": 5}, {})
         tracker.open_trial(0, {"alpha": 0.5}, {})
         tracker.epoch(0, 2, {"value": 0.99})  # once more, from the checkpoint before
@@ -122,7 +122,7 @@ def test_a_study_goes_on_in_its_own_runs(tmp_path: Path, database: Tables, uri: 
         tracker.open_trial(0, {"alpha": 0.5}, {})
         assert tracker.drain(60)
         assert database.runs()["trial-0000"] == "RUNNING"
-        assert tracker.open_trials == {0}
+        assert tracker.open_trials() == {0}
         tracker.close_trial(0, "FAIL", "diverged")
         tracker.close_study("COMPLETE", "done")
         assert tracker.drain(60) and tracker.refused == 0

@@ -15,7 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from fdan.__main__ import main as fdan_main
 from fdan.corpora import demo
 from fdan.origin import reopen
-from search import command, storage, yardstick
+from fdan.predictions import Predictions
+from fdan.statistics import bootstrap
+from search import command, scoring, storage
+from tracking.result import Result
 
 SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "1"]
 
@@ -36,7 +39,7 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert "test part" not in out, "nobody asked for it"
     held = storage.open_storage(None, runs / "s")
-    assert yardstick.tested(optuna.load_study(study_name="s", storage=held)) is None
+    assert scoring.tested(optuna.load_study(study_name="s", storage=held)) is None
 
     # The bar, computed here from the features that the search left behind.
     facts = json.loads((runs / "s" / "best" / "model.json").read_text())
@@ -55,19 +58,41 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
             assert f"validation UAR {bar:.4f}" in line(err, words)
 
     assert command.main([*flags, "--trials", "1", "--score-test"]) == 0
-    first = line(capsys.readouterr().out, "test part:")
+    out = capsys.readouterr().out
+    first = line(out, "test part:")
     assert f"logistic regression: {bar:.4f}" in first
     assert fdan_main(["evaluate", str(runs / "s" / "best"), "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
     assert f"UAR {alone['uar']:.4f}, WAR {alone['war']:.4f}, w-F1 {alone['wf1']:.4f}" in first
     assert alone["samples"] == len(parts.acoustic_test)
 
-    # Extended until another trial is the best, the figure stays that of the trial it was asked of.
+    answers = Predictions.read(runs / "s" / "best" / "test.csv")
+    assert answers.measures().uar == alone["uar"]
+    interval = bootstrap(answers)
+    assert f"{interval.low:.4f} .. {interval.high:.4f}" in out
+
+    # Extended until another trial is the best: the figure stays that of the trial it was asked of.
     for trials in (4, 8, 12):
         assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
-        out = capsys.readouterr().out
+        out, err = capsys.readouterr()
         assert line(out, "test part:") == first
         if "best trial 0" not in out:
             assert "of trial 0: scored once, when that was the best" in out
-            return
-    pytest.fail("no other trial became the best: the test shows nothing")
+            assert "the test part was scored on" in err and "--score-again 'REASON'" in err
+            break
+    else:
+        pytest.fail("no other trial became the best: the test shows nothing")
+    assert not (runs / "s" / "best" / "test.csv").exists(), "another model's answers"
+
+    # For a reason it is scored again, and the reason stays with the score.
+    again = [*flags, "--trials", str(trials), "--score-again", "the first was a trial run"]
+    assert command.main(again) == 0
+    out = capsys.readouterr().out
+    assert line(out, "test part:") != first and "of trial 0" not in out
+    found = scoring.tested(optuna.load_study(study_name="s", storage=held))
+    assert found is not None and found.again[0]["reason"] == "the first was a trial run"
+    assert found.again[0]["before"] == alone["uar"]
+    assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
+    assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
+    remembered = json.loads((runs / "s" / "study.json").read_text())["arguments"]
+    assert Result.load(runs / "s").test["again"] == found.again, remembered

@@ -1,0 +1,113 @@
+"""The two rounds of a study: the search, and the runs that confirm what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from search import confirm, driver, kept, running, study, trial
+from search.ending import Study
+from search.hopeless import Hopeless
+from search.tracked import Tracked
+from tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a study's rounds are run and followed."""
+
+    work: trial.Work
+    tracker: Tracker
+    tags: Mapping[str, Any]
+    """Of every run in MLflow."""
+    stop: driver.Stop
+    console: Console
+
+
+def search(of: Study, way: Way) -> Callable[[int], int]:
+    """Run what is left of the search; returns how often each trial was interrupted."""
+    resolved, opened, folder = of.resolved, of.opened, of.folder
+    best, name = study.best(opened), opened.study_name
+    tracked = Tracked(
+        way.tracker,
+        resolved.fixed,
+        way.tags,
+        sum(study.counts(opened).values()),
+        None if best is None else best.value,
+    )
+    trials = opened.get_trials(deepcopy=False)
+    tracked.catch_up(trials, folder)
+    kept.sweep(folder, trials, best)
+    left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
+    if left or study.under_way(opened):
+        known = None if best is None or best.value is None else (best.number, best.value)
+        running.run(
+            resolved,
+            running.Round(
+                opened=opened,
+                suggest=resolved.space.suggest,
+                sampler=resolved.arguments.sampler,
+                pruner=resolved.arguments.pruner,
+                trials=resolved.trials,
+                left=left,
+                folder=folder,
+                listeners=(tracked, kept.Kept(folder, known), Hopeless(way.stop)),
+            ),
+            way.work,
+            way.stop,
+            name,
+            way.console,
+        )
+    else:
+        way.console.print(
+            f"study {name} has its {resolved.trials} trials already: nothing to run"
+            f" (--trials {resolved.trials + 20} extends it)",
+            highlight=False,
+            soft_wrap=True,
+        )
+    tracked.finish()
+    return tracked.interruptions
+
+
+def confirming(of: Study, way: Way) -> list[confirm.Setting]:
+    """Run the best settings again, as far as that was asked for and is not done; returns what was
+    confirmed so far."""
+    resolved = of.resolved
+    nominated = confirm.best(of.opened, resolved.confirm)
+    if not way.stop.due() and nominated:
+        opened = confirm.open_confirming(of.opened)
+        seeds = confirm.seeds(resolved.seed, resolved.arguments.seeds)
+        queue = confirm.Queue(opened, nominated, seeds)
+        folder = confirm.folder_of(of.folder)
+        fixed = {name: value for name, value in resolved.fixed.items() if name != "seed"}
+        tracked = Tracked(way.tracker, fixed, way.tags, stage=confirm.STAGE, about=queue.tags)
+        tracked.catch_up(opened.get_trials(deepcopy=False), folder)
+        if queue.left or study.under_way(opened):
+            folder.mkdir(exist_ok=True)
+            way.console.print(
+                f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
+                highlight=False,
+            )
+            running.run(
+                resolved,
+                running.Round(
+                    opened=opened,
+                    suggest=queue.suggest,
+                    sampler="",
+                    pruner="none",
+                    trials=study.stored_trials(opened.study_name, opened._storage) + queue.left,
+                    left=queue.left,
+                    folder=folder,
+                    listeners=(tracked,),
+                    noun="run",
+                ),
+                way.work,
+                way.stop,
+                f"{of.opened.study_name}, confirming",
+                way.console,
+            )
+        tracked.finish()
+    return confirm.settings(of.opened)
