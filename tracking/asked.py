@@ -1,0 +1,32 @@
+"""A program: load a registered model's folder as its users do, ask it, and write down its answers.
+
+    python -P tracking/asked.py FOLDER IMAGES.npy ANSWERS.json
+
+Run by tracking/artifact.py in a process that finds no fdan but the one in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+
+
+def main(folder: Path, images: Path, answers: Path) -> None:
+    model = mlflow.pyfunc.load_model(str(folder))
+    served = model.unwrap_python_model().model
+    sound = next(folder.glob("artifacts/example/*.wav")).read_bytes()
+    said = model.predict(pd.DataFrame({"speech": [sound]})).iloc[0].to_dict()
+    found = served.probabilities(np.load(images, allow_pickle=False))
+    code = str(Path(sys.modules["fdan"].__file__ or "").parent)
+    answers.write_text(json.dumps({"code": code, "said": said, "probabilities": found.tolist()}))
+
+
+if __name__ == "__main__":
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    main(*map(Path, sys.argv[1:]))
