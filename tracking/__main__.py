@@ -8,12 +8,13 @@ from typing import Final
 
 from fdan.arguments import Parser
 from fdan.errors import FdanError
-from tracking.commands import flush
+from tracking.commands import flush, report
 
-COMMANDS: Final = (flush,)
+COMMANDS: Final = (report, flush)
 
 _EXAMPLES = """\
 examples:
+  python -m tracking report runs/demo
   python -m tracking flush runs/demo"""
 
 

@@ -1,0 +1,91 @@
+"""python -m tracking report STUDY: what a study came to, as a page."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Final
+
+from fdan.errors import FdanError, disk_full
+from tracking.commands import Verbs
+from tracking.result import Result
+
+_ABOUT = """\
+Writes one HTML page that needs nothing else (no network, no script) and, beside it, the same as
+Markdown: the winner and how sure that is, the ranking, how the search went, which settings
+mattered, confusion matrices, learning curves, cost, failures, data, and the command to continue.
+It is made out of the study's result.json alone, and logged to the study's run in MLflow.
+
+  python -m tracking report runs/demo
+  python -m tracking report runs/demo --out /tmp/demo.html --open no"""
+
+_EXITS = """\
+exit codes: 0 the page is written, whether or not MLflow could be reached; 2 the folder holds no
+result, or the page cannot be written"""
+
+_SCREENS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command; see _EXITS for its exit code."""
+    from tracking import report
+    from tracking.report.logged import NotLogged, log
+
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    study: Path = arguments.study
+    try:
+        files = report.write(study, arguments.out)
+    except OSError as error:
+        reason = "no room left on the disk" if disk_full(error) else error.strerror or error
+        raise FdanError(f"{arguments.out or study}: cannot be written: {reason}") from None
+    for file in files:
+        print(file)
+    try:
+        log(study, files, arguments.tracking_uri)
+    except NotLogged as error:
+        print(f"tracking: {' '.join(str(error).split())}", file=sys.stderr)
+    else:
+        print(f"logged to MLflow, with the run of study '{Result.load(study).study}'")
+    if arguments.open == "yes" or (arguments.open == "auto" and _screen()):
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(files[0].resolve().as_uri())
+    return 0
+
+
+def _screen() -> bool:
+    """Whether somebody sits in front of this, and a browser has a screen to open on."""
+    here = sys.stdout.isatty()
+    return here and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS)))
+
+
+def add(verbs: Verbs) -> None:
+    """Its arguments."""
+    command = verbs.add_parser(
+        "report", help="a study as one HTML page", description=_ABOUT, epilog=_EXITS
+    )
+    command.set_defaults(run=run)
+    command.add_argument(
+        "study", type=Path, metavar="STUDY", help="a study's folder, such as runs/demo"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.html",
+        help="the page; the Markdown lies beside it (default: report.html in the study's folder)",
+    )
+    command.add_argument(
+        "--open",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="show it in a browser; auto: where there is a screen (default: auto)",
+    )
+    command.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="server or database that it is logged to (default: the one that the study used)",
+    )

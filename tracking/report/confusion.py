@@ -1,0 +1,115 @@
+"""Confusion matrices of validation and test part, and the test part by emotion and by speaker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from fdan.emotions import EMOTIONS, SHORT
+from fdan.metrics import measures
+from tracking.report.blocks import Block, Figure, Gallery, Section, Table, columns, note, numbers
+from tracking.report.drawing import Drawing
+from tracking.report.words import count, percent, score
+from tracking.result import Result
+
+_CELL: Final = 38.0
+_LEFT: Final = 80.0
+_TOP: Final = 26.0
+_CLASSES: Final = len(EMOTIONS)
+
+
+def section(result: Result) -> Section:
+    return Section("confusion", "Confusion", tuple(_blocks(result)))
+
+
+def _blocks(result: Result) -> Iterator[Block]:
+    figures, missing = [], []
+    for part in ("validation", "test"):
+        counts = result.confusion.get(part)
+        if counts is None or not np.sum(counts):
+            missing.append(part)
+        else:
+            figures.append(_figure(part, counts))
+    if figures:
+        yield Gallery(tuple(figures), large=True)
+    for part in missing:
+        why = {
+            "validation": "no model was there to be asked",
+            "test": "the test part has not been scored",
+        }
+        yield note(f"No confusion matrix of the {part} part: {why[part]}.")
+    test = result.test
+    if test is None:
+        return
+    yield Table(
+        (*columns("emotion"), *numbers("recall", "precision", "utterances")),
+        tuple(
+            (emotion, score(one["recall"]), score(one["precision"]), str(one["samples"]))
+            for emotion, one in test["per_class"].items()
+        ),
+    )
+    if test["per_speaker"]:
+        yield Table(
+            (*columns("speaker"), *numbers("UAR", "WAR", "utterances")),
+            tuple(
+                (name, score(one["uar"]), score(one["war"]), str(one["samples"]))
+                for name, one in test["per_speaker"].items()
+            ),
+            folded="" if len(test["per_speaker"]) <= 12 else "By speaker",
+        )
+    else:
+        yield note("Speakers of the test part are not known, so there are no figures by speaker.")
+
+
+def _figure(part: str, counts: Sequence[Sequence[int]]) -> Figure:
+    matrix = np.asarray(counts, dtype=np.int64)
+    found = measures(matrix)
+    totals = matrix.sum(1)
+    return Figure(
+        f"{part.capitalize()} part",
+        f"UAR {score(found.uar)}, WAR {score(found.war)}, w-F1 {score(found.wf1)};"
+        f" {count(int(matrix.sum()), 'utterance')}. Rows are the true emotion, columns the"
+        " predicted one; shades are shares of a row.",
+        str(_draw(part, matrix.tolist())),
+        table=Table(
+            (*columns("true"), *numbers(*SHORT, "recall")),
+            tuple(
+                (
+                    emotion,
+                    *(str(value) for value in matrix[row].tolist()),
+                    percent(matrix[row, row] / totals[row]) if totals[row] else "–",
+                )
+                for row, emotion in enumerate(EMOTIONS)
+            ),
+        ),
+    )
+
+
+def _draw(part: str, matrix: list[list[int]]) -> Drawing:
+    size = _CELL * _CLASSES
+    d = Drawing(_LEFT + size + 2, _TOP + size + 22, f"Confusion matrix of the {part} part")
+    for index, emotion in enumerate(EMOTIONS):
+        middle = _CELL * (index + 0.5)
+        d.text((_LEFT + middle, _TOP - 8), SHORT[index], "tick", "middle")
+        d.text((_LEFT - 8, _TOP + middle + 4), emotion, "tick", "end")
+    for row, counts in enumerate(matrix):
+        total = sum(counts)
+        for column, value in enumerate(counts):
+            corner = (_LEFT + _CELL * column, _TOP + _CELL * row)
+            share = value / total if total else 0.0
+            title = f"{EMOTIONS[row]} taken for {EMOTIONS[column]}: {value} of {total}"
+            d.rectangle(corner, _CELL - 1.5, _CELL - 1.5, "cell empty", title)
+            if value:
+                d.rectangle(corner, _CELL - 1.5, _CELL - 1.5, "cell", title, opacity=share)
+            x, y = corner[0] + (_CELL - 1.5) / 2, corner[1] + _CELL / 2
+            tone = "inside" if share > 0.5 else "count" if value else "none"
+            d.text((x, y + 4), _number(value) if total else "–", f"{tone} tick", "middle")
+    d.text((_LEFT + size, _TOP + size + 16), "predicted", "label", "end")
+    d.text((_LEFT - 8, _TOP - 8), "true", "label", "end")
+    return d
+
+
+def _number(value: Any) -> str:
+    return str(value) if value < 10_000 else f"{value / 1000:.0f}k"

@@ -1,0 +1,106 @@
+"""A picture as SVG, for inside the page: shapes have classes, and the page's style gives them their
+colours, light or dark."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+Point = tuple[float, float]
+
+
+class Drawing:
+    """Elements in the order in which they are drawn, later ones above. Lengths are CSS pixels at
+    the picture's full width; y runs downward.
+
+    kind: classes of style.css. title: what a pointer that rests there is told.
+    """
+
+    def __init__(self, width: float, height: float, label: str) -> None:
+        """label: what the picture shows, for who cannot see it."""
+        self.width, self.height = width, height
+        self._label = label
+        self._parts: list[str] = []
+
+    def line(self, a: Point, b: Point, kind: str, title: str = "") -> None:
+        ends = f'x1="{_n(a[0])}" y1="{_n(a[1])}" x2="{_n(b[0])}" y2="{_n(b[1])}"'
+        self._add("line", f'{ends} class="{kind}"', title)
+
+    def path(self, points: Sequence[Point], kind: str, title: str = "") -> None:
+        """A polyline."""
+        if points:
+            course = "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+            self._add("path", f'd="M{course}" class="{kind}"', title)
+
+    def circle(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
+        place = f'cx="{_n(centre[0])}" cy="{_n(centre[1])}" r="{_n(radius)}"'
+        self._add("circle", f'{place} class="{kind}"', title)
+
+    def rectangle(
+        self,
+        corner: Point,
+        width: float,
+        height: float,
+        kind: str,
+        title: str = "",
+        opacity: float | None = None,
+    ) -> None:
+        """corner: the upper left one."""
+        place = f'x="{_n(corner[0])}" y="{_n(corner[1])}" width="{_n(width)}" height="{_n(height)}"'
+        shade = "" if opacity is None else f' fill-opacity="{opacity:.2f}"'
+        self._add("rect", f'{place} class="{kind}"{shade}', title)
+
+    def cross(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
+        (x, y), r = centre, radius
+        falling = f"M{_n(x - r)} {_n(y - r)}L{_n(x + r)} {_n(y + r)}"
+        rising = f"M{_n(x - r)} {_n(y + r)}L{_n(x + r)} {_n(y - r)}"
+        self._add("path", f'd="{falling}{rising}" class="{kind}"', title)
+
+    def diamond(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
+        (x, y), r = centre, radius
+        upper = f"M{_n(x - r)} {_n(y)}L{_n(x)} {_n(y - r)}L{_n(x + r)} {_n(y)}"
+        self._add("path", f'd="{upper}L{_n(x)} {_n(y + r)}Z" class="{kind}"', title)
+
+    def text(
+        self, place: Point, words: str, kind: str = "", anchor: str = "start", turn: float = 0
+    ) -> None:
+        """anchor: start, middle or end; turn: degrees, clockwise about its place."""
+        x, y = _n(place[0]), _n(place[1])
+        turned = f' transform="rotate({_n(turn)} {x} {y})"' if turn else ""
+        side = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        named = f' class="{kind}"' if kind else ""
+        self._parts.append(f'<text x="{x}" y="{y}"{named}{side}{turned}>{escape(words)}</text>')
+
+    def __str__(self) -> str:
+        return (
+            f'<svg viewBox="0 0 {_n(self.width)} {_n(self.height)}" role="img"'
+            f' aria-label="{escape(self._label)}">{"".join(self._parts)}</svg>'
+        )
+
+    def _add(self, element: str, attributes: str, title: str) -> None:
+        if title:
+            self._parts.append(
+                f"<{element} {attributes}><title>{escape(title)}</title></{element}>"
+            )
+        else:
+            self._parts.append(f"<{element} {attributes}/>")
+
+
+def escape(text: str) -> str:
+    """For HTML and SVG, inside an element or an attribute. Characters that XML cannot hold are
+    shown as a replacement character."""
+    return html.escape("".join(_allowed(text)), quote=True)
+
+
+def _allowed(text: str) -> Iterable[str]:
+    for letter in text:
+        code = ord(letter)
+        control = code < 32 and letter not in "\t\n\r"
+        alone = 0xD800 <= code <= 0xDFFF  # half a character: a file's name that is no UTF-8
+        yield "�" if control or alone or code in (0xFFFE, 0xFFFF) else letter
+
+
+def _n(value: float) -> str:
+    """A tenth of a pixel is fine enough."""
+    text = f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text

@@ -1,0 +1,50 @@
+"""What failed, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tracking.report.blocks import Block, Section, Table, Text, columns, note, numbers
+from tracking.report.reading import in_state, settings
+from tracking.report.words import count, sentence, short
+from tracking.result import Result
+
+_MOST: Final = 15
+
+
+def section(result: Result) -> Section:
+    return Section("failures", "Failures", tuple(_blocks(result)))
+
+
+def _blocks(result: Result) -> Iterator[Block]:
+    failed = in_state(result, "FAIL")
+    if not failed:
+        yield Text("No trial failed.")
+        return
+    yield Text(f"{len(failed)} of {count(len(result.trials), 'trial')} failed.")
+    same: dict[str, int] = {}
+    for trial in failed:
+        words = short(trial["reason"], 200) or "no reason was recorded"
+        same[words] = same.get(words, 0) + 1
+    if len(same) < len(failed):
+        rows = sorted(same.items(), key=lambda pair: -pair[1])
+        yield Table(
+            (*columns("reason"), *numbers("trials")),
+            tuple((sentence(words), str(n)) for words, n in rows[:_MOST]),
+        )
+    yield Table(
+        (*columns("trial"), *numbers("after"), *columns("reason", "settings")),
+        tuple(
+            (
+                f"trial {trial['number']}",
+                count(trial["epochs"], "epoch"),
+                sentence(short(trial["reason"], 200) or "no reason was recorded"),
+                settings(trial["params"], result.space),
+            )
+            for trial in failed
+        ),
+        folded="" if len(failed) <= _MOST else "Each of them",
+    )
+    if result.trials and len(failed) == len(result.trials):
+        yield note("Every trial failed: look at the first reason before anything is run again.")

@@ -1,0 +1,126 @@
+"""How the search went, trial by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tracking.report.blocks import Block, Figure, Section, Table, Text, columns, note, numbers
+from tracking.report.drawing import Drawing, Point
+from tracking.report.frame import Frame
+from tracking.report.intervals import NARROW, WIDE
+from tracking.report.reading import Trial, complete, is_winner, reached, settings
+from tracking.report.scales import around
+from tracking.report.words import count, is_number, score, short
+from tracking.result import Result
+
+_KINDS = {"COMPLETE": "complete", "PRUNED": "pruned"}
+
+
+def section(result: Result) -> Section:
+    return Section("history", "History", tuple(_blocks(result)))
+
+
+def _blocks(result: Result) -> Iterator[Block]:
+    ended = [trial for trial in result.trials if reached(trial) is not None]
+    if not ended:
+        yield note("No trial reported a value, so there is no history to draw.")
+        return
+    records = _records(result)
+    last = records[-1] if records else None
+    words = f"{count(len(result.trials), 'trial')} of {result.wanted}."
+    if last is not None:
+        words += (
+            f" The best value, {score(last[1])}, came with trial {last[0]},"
+            f" {count(sum(t['number'] > last[0] for t in result.trials), 'trial')} before the end."
+        )
+    yield Figure(
+        "Validation UAR of each trial",
+        f"{words} Pruned trials stand at the last value that they reported.",
+        str(_draw(result, ended, records, wide=True)),
+        str(_draw(result, ended, records, wide=False)),
+        tuple(_legend(result)),
+        Table(
+            (*columns("trial"), *numbers("best so far")),
+            tuple((f"trial {number}", score(value)) for number, value in records),
+        ),
+    )
+    if len(complete(result)) == 1:
+        yield Text("One complete trial is a point, not a course.", "note")
+
+
+def _legend(result: Result) -> Iterator[tuple[str, str]]:
+    states = {trial["state"] for trial in result.trials}
+    if "COMPLETE" in states:
+        yield "complete", "complete"
+        yield "record", "best so far"
+    if "PRUNED" in states:
+        yield "pruned", "pruned"
+    if "FAIL" in states:
+        yield "failed", "failed"
+    if is_number(result.baseline):
+        yield "baseline", "logistic regression"
+
+
+def _records(result: Result) -> list[tuple[int, float]]:
+    """Complete trials that were better than all before them."""
+    found: list[tuple[int, float]] = []
+    for trial in sorted(complete(result), key=lambda trial: trial["number"]):
+        if not found or trial["value"] > found[-1][1]:
+            found.append((trial["number"], trial["value"]))
+    return found
+
+
+def _draw(
+    result: Result, ended: list[Trial], records: list[tuple[int, float]], *, wide: bool
+) -> Drawing:
+    width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
+    values = [value for trial in ended if (value := reached(trial)) is not None]
+    if is_number(result.baseline):
+        assert result.baseline is not None
+        values.append(result.baseline)
+    last = max(trial["number"] for trial in result.trials)
+    d = Drawing(width, height, "Validation UAR of each trial, in the order of their numbers")
+    frame = Frame(
+        d,
+        44,
+        26,
+        width - 8,
+        height - 40,
+        around([0, max(last, 1)], share=0.02),
+        around(values, least=0.02),
+    )
+    frame.axes("trial", "validation UAR", (10 if wide else 5, 5))
+    if is_number(result.baseline):
+        frame.level(result.baseline, "baseline", "logistic regression" if wide else "")
+    course: list[Point] = []
+    for (_, before), (number, value) in zip([(0, 0.0), *records], records, strict=False):
+        if course:
+            course.append(_there(frame, number, before))
+        course.append(_there(frame, number, value))
+    if records:
+        course.append(_there(frame, last, records[-1][1]))
+    d.path(course, "record")
+    for trial in result.trials:
+        value, number = reached(trial), trial["number"]
+        title = (
+            f"trial {number}, {trial['state'].lower()}: {settings(trial['params'], result.space)}"
+        )
+        if trial["state"] == "FAIL" or value is None:
+            if trial["state"] == "FAIL":
+                across = frame.x.place(number)
+                assert across is not None
+                place = (frame.across(across), frame.bottom - 7)
+                d.cross(place, 4, "failed", f"trial {number}: {short(trial['reason'])}")
+            continue
+        kind = _KINDS.get(trial["state"], "pruned")
+        if is_winner(result, trial):
+            kind = "chosen"
+        radius = 5.5 if kind == "chosen" else 3.8
+        d.circle(_there(frame, number, value), radius, kind, f"{score(value)}, {title}")
+    return d
+
+
+def _there(frame: Frame, number: int, value: float) -> Point:
+    place = frame.at(number, value)
+    assert place is not None
+    return place

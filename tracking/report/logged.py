@@ -1,0 +1,48 @@
+"""A report among the artifacts of its study's run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fdan.errors import FdanError
+from tracking.result import Result
+from tracking.server import Away, Gone, Refused, Server
+from tracking.target import Target
+from tracking.tracker import STUDY
+from tracking.uri import shown
+
+
+class NotLogged(FdanError):  # noqa: N818
+    """The report is written, and MLflow did not take it."""
+
+
+def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
+    """Log files with the parent run of the study in this folder; returns the run's id.
+
+    uri: the server or database (default: the study's own). Raises NotLogged, in one line.
+    """
+    result = Result.load(study)
+    uri = uri or result.tracking_uri
+    if ":***@" in uri:
+        raise NotLogged(f"the password of {uri} was not kept; give the whole URI: --tracking-uri")
+    database = Path(uri.partition("///")[2])
+    if uri.startswith("sqlite:") and not database.exists():
+        # To connect would make a new one.
+        raise NotLogged(f"{database} is gone, so it was not logged to MLflow")
+    target = Target(uri, result.experiment)
+    try:
+        server = Server(uri, result.experiment, target.artifacts(study / "spool"))
+        run = server.find_run({"fdan.study_id": result.study_id, "fdan.trial": STUDY})
+        if run is None:
+            raise NotLogged(
+                f"{shown(uri)} has no run of study '{result.study}' yet, so it was not logged"
+                f" there: python -m tracking flush {study}, then again"
+            )
+        for file in files:
+            server.send_file(run, file, "")
+    except Away as away:
+        raise NotLogged(f"not logged to MLflow: {shown(uri)} is away ({away})") from None
+    except (Refused, Gone) as refusal:
+        raise NotLogged(f"not logged to MLflow: {shown(uri)} refused it ({refusal})") from None
+    return run

@@ -1,0 +1,133 @@
+"""Parallel coordinates: each complete trial as a line through its settings to its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tracking.report.blocks import Block, Figure, Section, note
+from tracking.report.drawing import Drawing, Point
+from tracking.report.intervals import NARROW, WIDE
+from tracking.report.reading import Trial, complete, is_winner, settings
+from tracking.report.scales import Scale, around, of_dimension
+from tracking.report.words import count, score, short
+from tracking.result import Result
+
+_UNUSED: Final = 0.07
+"""The part of an axis, at its low end, where trials pass that have no use for the setting."""
+
+_GOOD: Final = 0.25
+
+
+def section(result: Result) -> Section:
+    return Section("parallel", "Parallel coordinates", tuple(_blocks(result)))
+
+
+def _blocks(result: Result) -> Iterator[Block]:
+    trials = complete(result)
+    if not trials:
+        yield note("No trial is complete, so there is no line to draw.")
+        return
+    if not result.space:
+        yield note("Nothing was searched, so there are no settings to draw.")
+        return
+    axes = [_Axis(result, name, trials) for name in result.space]
+    legend = [
+        ("course chosen", "the winner"),
+        ("course good", "best quarter"),
+        ("course", "others"),
+    ]
+    if len(trials) < 4:
+        del legend[1]
+    if len(trials) < 2:
+        del legend[1]
+    words = f"{count(len(trials), 'complete trial')}, from setting to setting to the value."
+    if any(axis.partial for axis in axes):
+        words += ' Lines that meet at "unused" are of trials that have no use for that setting.'
+    yield Figure(
+        "Settings and what came of them",
+        words,
+        str(_draw(result, trials, axes, wide=True)),
+        str(_draw(result, trials, axes, wide=False)),
+        tuple(legend),
+    )
+
+
+class _Axis:
+    """One setting's. partial: some trial has no use for it."""
+
+    def __init__(self, result: Result, name: str, trials: list[Trial]) -> None:
+        self.name = name
+        values = [trial["params"][name] for trial in trials if name in trial["params"]]
+        self.partial = len(values) < len(trials)
+        self.scale: Scale = of_dimension(result.space[name], values)
+
+    def place(self, trial: Trial) -> float | None:
+        """0 .. 1; None for a value that has no place."""
+        if self.name not in trial["params"]:
+            return 0.0
+        place = self.scale.place(trial["params"][self.name])
+        return None if place is None else self.raised(place)
+
+    def raised(self, place: float) -> float:
+        """Above the mark of those that have no use for it, if there is one."""
+        return _UNUSED + (1 - _UNUSED) * place if self.partial else place
+
+
+def _draw(result: Result, trials: list[Trial], axes: list[_Axis], *, wide: bool) -> Drawing:
+    """From left to right in a wide window, from top to bottom in a narrow one."""
+    value = around([trial["value"] for trial in trials], least=0.02)
+    lanes = len(axes) + 1
+    if wide:
+        d = Drawing(WIDE, 360, "Parallel coordinates of the complete trials")
+        first, step, low, high = 34.0, (WIDE - 90) / (lanes - 1), 330.0, 44.0
+    else:
+        d = Drawing(NARROW, 58.0 * lanes - 6, "Parallel coordinates of the complete trials")
+        first, step, low, high = 24.0, 58.0, 8.0, NARROW - 8
+
+    def at(lane: int, place: float) -> Point:
+        along, across = first + lane * step, low + place * (high - low)
+        return (along, across) if wide else (across, along)
+
+    count_ = len(trials)
+    good = max(1, round(_GOOD * count_)) if count_ >= 4 else 0
+    for rank in range(count_ - 1, -1, -1):  # the best above the others
+        trial = trials[rank]
+        kind = "course"
+        if is_winner(result, trial):
+            kind += " chosen"
+        elif rank < good:
+            kind += " good"
+        end = value.place(trial["value"])
+        places: list[Any] = [*(axis.place(trial) for axis in axes), end]
+        points = [at(lane, place) for lane, place in enumerate(places) if place is not None]
+        title = f"trial {trial['number']}, {score(trial['value'])}: "
+        d.path(points, kind, title + settings(trial["params"], result.space))
+    for lane in range(lanes):
+        axis = axes[lane] if lane < len(axes) else None
+        d.line(at(lane, 0), at(lane, 1), "pole")
+        ticks = value.ticks(5) if axis is None else axis.scale.ticks(5 if wide else 4)
+        for place, words in ticks:
+            raised = place if axis is None else axis.raised(place)
+            _tick(d, at(lane, raised), short(words, 12), wide)
+        if axis is not None and axis.partial:
+            _tick(d, at(lane, 0), "unused", wide)
+        name = "UAR" if axis is None else short(axis.name, 14)
+        strong = "label strong" if axis is None else "label"
+        x, y = at(lane, 1 if wide else 0)
+        if wide:
+            d.text((x, high - 18), name, strong, "middle")
+        else:
+            d.text((low, y - 8), name, f"{strong} halo")
+    return d
+
+
+def _tick(d: Drawing, place: Point, words: str, wide: bool) -> None:
+    x, y = place
+    if wide:
+        d.line((x - 3, y), (x + 3, y), "axis")
+        d.text((x + 6, y + 4), words, "tick halo")
+    else:
+        d.line((x, y - 3), (x, y + 3), "axis")
+        side = "start" if x < 40 else "end" if x > NARROW - 40 else "middle"
+        d.text((x, y + 15), words, "tick halo", side)

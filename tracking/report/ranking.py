@@ -1,0 +1,148 @@
+"""Who came first: settings confirmed with fresh seeds, with intervals; the search's own order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tracking.report import intervals
+from tracking.report.blocks import Block, Code, Figure, Section, Table, Text, columns, note, numbers
+from tracking.report.intervals import Row
+from tracking.report.reading import asked, complete, is_winner, reached, settings
+from tracking.report.scales import around
+from tracking.report.words import count, duration, interval, is_number, score, short, signed
+from tracking.result import Result
+
+_BEST: Final = 10
+
+
+def section(result: Result) -> Section:
+    return Section("ranking", "Ranking", (*_confirmed(result), *_searched(result)))
+
+
+def _confirmed(result: Result) -> Iterator[Block]:
+    confirm = result.confirm
+    if confirm is None:
+        yield note(
+            "No setting was run again with fresh seeds, so the order is that of one seed each."
+        )
+        if complete(result):
+            yield Code(f"{result.command} --confirm 3 --seeds 3")
+        return
+    held = confirm["settings"]
+    rows = [
+        Row(
+            f"trial {one['trial']}",
+            one["mean"],
+            score(one["mean"]),
+            one["low"],
+            one["high"],
+            tuple(one["values"]),
+            one["search_value"],
+            strong=one["trial"] == confirm["winner"],
+            title=f"trial {one['trial']}: {settings(one['params'], result.space)}",
+        )
+        for one in held
+        if is_number(one["mean"])
+    ]
+    ends = [
+        value
+        for row in rows
+        for value in (row.value, row.low, row.high, row.before, *row.single)
+        if value is not None and is_number(value)
+    ]
+    label = "Confirmed settings, the best mean first"
+    table = Table(
+        (*columns("trial"), *numbers("mean", "95 % interval", "search", "optimism")),
+        tuple(
+            (
+                f"trial {one['trial']}",
+                score(one["mean"]),
+                interval(one["low"], one["high"]),
+                score(one["search_value"]),
+                signed(one["optimism"]),
+            )
+            for one in held
+        ),
+        frozenset(i for i, one in enumerate(held) if one["trial"] == confirm["winner"]),
+    )
+    if rows:
+        scale = around(ends)
+        yield Figure(
+            label,
+            "Each setting ran again with fresh seeds; the mean decides. Where the diamond lies"
+            " right of the mean, the search had been lucky with it.",
+            intervals.draw(rows, scale, label, "validation UAR", wide=True),
+            intervals.draw(rows, scale, label, "validation UAR", wide=False),
+            (
+                ("point strong", "mean"),
+                ("single", "a fresh seed"),
+                ("before", "what the search said"),
+            ),
+        )
+    yield table
+    if (words := _settled(held)) is not None:
+        yield words
+
+
+def _settled(held: list[dict[str, Any]]) -> Text | None:
+    """Whether first and second can be told apart."""
+    if len(held) < 2:
+        return None
+    first, second = held[0], held[1]
+    if not (is_number(first["low"]) and is_number(second["high"])):
+        return note("One seed each gives no interval: the order may be chance.")
+    if second["high"] < first["low"]:
+        return Text("The intervals of the first and the second do not overlap.")
+    return note(
+        "The intervals of the first and the second overlap: which of the two is better is not"
+        " settled, and more seeds could change their order."
+    )
+
+
+def _searched(result: Result) -> Iterator[Block]:
+    best, names = complete(result), list(result.space)
+    if not result.trials:
+        yield note("The study has no trial yet.")
+        return
+    if best:
+        more = f" of {len(best)}" if len(best) > _BEST else ""
+        yield Text(
+            f"The search's own order, one seed a trial: the best {min(_BEST, len(best))}{more}"
+            f" complete {'trials' if len(best) > 1 else 'trial'}."
+        )
+        yield Table(
+            (*columns("trial"), *numbers("value", *names)),
+            tuple(
+                (
+                    f"trial {trial['number']}",
+                    score(trial["value"]),
+                    *(asked(trial["params"], name) for name in names),
+                )
+                for trial in best[:_BEST]
+            ),
+            frozenset(i for i, trial in enumerate(best[:_BEST]) if is_winner(result, trial)),
+        )
+    yield Table(
+        (
+            *columns("trial", "state"),
+            *numbers("value", "epochs", "time", *names),
+            *columns("why"),
+        ),
+        tuple(
+            (
+                str(trial["number"]),
+                trial["state"].lower(),
+                score(reached(trial)),
+                str(trial["epochs"]),
+                duration(trial["seconds"]),
+                *(asked(trial["params"], name) for name in names),
+                short(trial["reason"], 120),
+            )
+            for trial in result.trials
+        ),
+        frozenset(i for i, trial in enumerate(result.trials) if is_winner(result, trial)),
+        folded=f"All {count(len(result.trials), 'trial')}"
+        if len(result.trials) > 1
+        else "The trial",
+    )

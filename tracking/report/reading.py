@@ -1,0 +1,83 @@
+"""What several sections read out of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tracking.report.words import NOTHING, is_number, quantity, setting
+from tracking.result import Result
+
+Trial = dict[str, Any]
+
+
+def complete(result: Result) -> list[Trial]:
+    """Complete trials with a value, the best first, of equals the earlier one."""
+    found = [
+        trial
+        for trial in result.trials
+        if trial["state"] == "COMPLETE" and is_number(trial["value"])
+    ]
+    return sorted(found, key=lambda trial: (-trial["value"], trial["number"]))
+
+
+def in_state(result: Result, state: str) -> list[Trial]:
+    return [trial for trial in result.trials if trial["state"] == state]
+
+
+def winner(result: Result) -> Trial | None:
+    """The confirmed winner's trial, else the best of the search; None where none is complete."""
+    if result.confirm is not None:
+        number = result.confirm["winner"]
+        return next((trial for trial in result.trials if trial["number"] == number), None)
+    return next(iter(complete(result)), None)
+
+
+def is_winner(result: Result, trial: Trial) -> bool:
+    best = winner(result)
+    return best is not None and best["number"] == trial["number"]
+
+
+def reached(trial: Trial) -> float | None:
+    """A trial's value, else the last that it reported before it was stopped."""
+    if is_number(trial["value"]):
+        return float(trial["value"])
+    return next((float(value) for _, value in reversed(trial["values"]) if is_number(value)), None)
+
+
+def settings(params: dict[str, Any], names: Iterable[str]) -> str:
+    """In a line, in the order of the names.
+
+    >>> settings({"lr": 0.01, "layers": 2}, ["layers", "ratio", "lr"])
+    'layers 2, lr 0.01'
+    """
+    return ", ".join(f"{name} {setting(params[name])}" for name in names if name in params)
+
+
+def asked(params: dict[str, Any], name: str) -> str:
+    """A setting's value, or that the trial has no use for it."""
+    return setting(params[name]) if name in params else NOTHING
+
+
+def searched_in(dimension: dict[str, Any]) -> str:
+    """A dimension's range, in words.
+
+    >>> searched_in({"type": "float", "low": 1e-5, "high": 1.0, "log": True})
+    '10⁻⁵ to 1, logarithmic'
+    """
+    if dimension["type"] == "categorical":
+        return " or ".join(setting(choice) for choice in dimension["choices"])
+    ends = (dimension["low"], dimension["high"])
+    words = " to ".join(quantity(end) if is_number(end) else str(end) for end in ends)
+    return f"{words}, logarithmic" if dimension.get("log") else words
+
+
+def explained(name: str) -> str:
+    """What a setting is, in the words of the training command's help; empty for another's."""
+    from fdan.run_config import RunConfig
+
+    for part in (RunConfig().model, RunConfig().kernel, RunConfig().training):
+        field = type(part).__dataclass_fields__.get(name)
+        if field is not None:
+            return str(field.metadata["help"])
+    return ""

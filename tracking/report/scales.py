@@ -1,0 +1,143 @@
+"""From a value to its place on an axis, 0 .. 1, and the ticks between: linear, logarithmic, or one
+place for each choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tracking.report.words import is_number, quantity, setting
+
+
+class Scale(Protocol):
+    """An axis."""
+
+    def place(self, value: Any) -> float | None:
+        """0 .. 1; None for a value that has no place: not finite, or no choice."""
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        """Places and their words, at most so many."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """low < high."""
+
+    low: float
+    high: float
+
+    def place(self, value: Any) -> float | None:
+        return (value - self.low) / (self.high - self.low) if is_number(value) else None
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        step = _step(self.high - self.low, most)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        large = max(abs(self.low), abs(self.high)) >= 1e5 or digits > 5
+        return [
+            (
+                (number * step - self.low) / (self.high - self.low),
+                quantity(number * step) if large else f"{number * step:.{digits}f}",
+            )
+            for number in range(first, last + 1)
+        ]
+
+
+@dataclass(frozen=True)
+class Log:
+    """0 < low < high."""
+
+    low: float
+    high: float
+
+    def place(self, value: Any) -> float | None:
+        if not is_number(value) or value <= 0:
+            return None
+        return math.log(value / self.low) / math.log(self.high / self.low)
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        first = math.ceil(math.log10(self.low) - 1e-9)
+        last = math.floor(math.log10(self.high) + 1e-9)
+        powers = list(range(first, last + 1))
+        if len(powers) < 2:
+            return [(place, text) for place, text in self._few() if -1e-9 <= place <= 1 + 1e-9]
+        every = math.ceil(len(powers) / most)
+        found = []
+        for power in powers[::every]:
+            place = self.place(10.0**power)
+            assert place is not None
+            found.append((place, quantity(10.0**power)))
+        return found
+
+    def _few(self) -> list[tuple[float, str]]:
+        ends = (self.low, math.sqrt(self.low * self.high), self.high)
+        return [(self.place(value) or 0.0, f"{quantity(float(f'{value:.2g}'))}") for value in ends]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Equal steps, whatever the values are."""
+
+    values: tuple[Any, ...]
+
+    def place(self, value: Any) -> float | None:
+        for index, held in enumerate(self.values):
+            # 1 is not True here.
+            if held == value and isinstance(held, bool) == isinstance(value, bool):
+                return (index + 0.5) / len(self.values)
+        return None
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        every = math.ceil(len(self.values) / most)
+        return [
+            ((index + 0.5) / len(self.values), setting(value))
+            for index, value in enumerate(self.values)
+            if index % every == 0
+        ]
+
+
+def of_dimension(dimension: Mapping[str, Any], values: Iterable[Any]) -> Scale:
+    """The scale of a searched setting: its range, widened where a trial lies outside it (an
+    enqueued one may)."""
+    if dimension["type"] == "categorical":
+        choices = list(dimension["choices"])
+        for value in values:
+            if Choices(tuple(choices)).place(value) is None:
+                choices.append(value)
+        return Choices(tuple(choices))
+    numbers = [
+        value for value in (dimension["low"], dimension["high"], *values) if is_number(value)
+    ]
+    if dimension.get("log"):
+        numbers = [value for value in numbers if value > 0]
+    if not numbers:
+        return Linear(0.0, 1.0)
+    low, high = min(numbers), max(numbers)
+    if dimension["type"] == "int" and not dimension.get("log") and high - low <= 12:
+        return Choices(tuple(range(int(low), int(high) + 1)))
+    if dimension.get("log") and low < high:
+        return Log(low, high)
+    return around((low, high), share=0.0)
+
+
+def around(values: Sequence[float], share: float = 0.06, least: float = 1e-9) -> Linear:
+    """Linear, from the least to the greatest value and a share of that beyond either; `least`: how
+    far apart the ends are at least."""
+    if not values:
+        return Linear(0.0, 1.0)
+    low, high = min(values), max(values)
+    missing = max(0.0, least - (high - low))
+    if high - low + missing <= 1e-12 * max(1.0, abs(high)):
+        missing = abs(high) / 10 or 1.0
+    low, high = low - missing / 2, high + missing / 2
+    margin = share * (high - low)
+    return Linear(low - margin, high + margin)
+
+
+def _step(span: float, most: int) -> float:
+    """1, 2 or 5 times a power of ten."""
+    raw = span / max(most, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(times * power for times in (1, 2, 5, 10) if times * power >= raw * (1 - 1e-9))

@@ -1,0 +1,185 @@
+"""Numbers as one reads them: sensible digits, units, and words where there is no number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+NOTHING: Final = "–"
+_LONGEST: Final = 80
+_TIED: Final = "\N{NO-BREAK SPACE}"  # no line ends between a number and its unit
+_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be drawn: finite, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def score(value: Any) -> str:
+    """UAR and its like, 0 .. 1.
+
+    >>> score(0.67461), score(None), score(float("nan"))
+    ('0.675', '–', '–')
+    """
+    return f"{value:.3f}" if is_number(value) else NOTHING
+
+
+def signed(value: Any) -> str:
+    """A difference of scores.
+
+    >>> signed(0.0142), signed(-0.2), signed(0.0)
+    ('+0.014', '−0.200', '0.000')
+    """
+    if not is_number(value):
+        return NOTHING
+    text = f"{abs(value):.3f}"
+    sign = "" if float(text) == 0 else "+" if value > 0 else "−"
+    return sign + text
+
+
+def interval(low: Any, high: Any) -> str:
+    """
+    >>> interval(0.41, 0.5612), interval(float("nan"), float("nan"))
+    ('0.410 to 0.561', 'none')
+    """
+    if not (is_number(low) and is_number(high)):
+        return "none"
+    return f"{score(low)} to {score(high)}"
+
+
+def percent(share: Any) -> str:
+    """
+    >>> [percent(share).split() for share in (0.368, 0.004, 1)]
+    [['37', '%'], ['0.4', '%'], ['100', '%']]
+    """
+    if not is_number(share):
+        return NOTHING
+    points = 100 * share
+    return f"{points:.{int(0 < abs(points) < 1)}f}{_TIED}%"
+
+
+def setting(value: Any) -> str:
+    """A hyperparameter's value with three significant digits, or as it is.
+
+    >>> setting(0.00694), setting(4.48e-05), setting(True), setting(None), setting("bank")
+    ('0.00694', '4.48·10⁻⁵', 'yes', 'none', 'bank')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return quantity(value)
+    return short(str(value))
+
+
+def quantity(value: float) -> str:
+    """Three significant digits.
+
+    >>> quantity(1e-5), quantity(0.1), quantity(12.0), quantity(3.2e7), quantity(math.inf)
+    ('10⁻⁵', '0.1', '12', '3.2·10⁷', 'inf')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    if not exponent:
+        return mantissa.replace("-", "−")
+    raised = str(int(exponent)).translate(_RAISED)
+    sign = "−" if mantissa.startswith("-") else ""
+    size = mantissa.lstrip("-")
+    return f"{sign}10{raised}" if size == "1" else f"{sign}{size}·10{raised}"
+
+
+def duration(seconds: Any) -> str:
+    """
+    >>> for seconds in (0.4, 8.2, 95, 7300):
+    ...     print(*duration(seconds).split())
+    0.4 s
+    8 s
+    1 min 35 s
+    2 h 1 min
+    """
+    if not is_number(seconds):
+        return NOTHING
+    if 0 < seconds < 1:
+        return f"{seconds:.1g}{_TIED}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{_TIED}s"
+    if whole < 3600:
+        return f"{whole // 60}{_TIED}min {whole % 60}{_TIED}s"
+    return f"{thousands(whole // 3600)}{_TIED}h {whole % 3600 // 60}{_TIED}min"
+
+
+def hours(seconds: Any) -> str:
+    """
+    >>> hours(40), hours(1134), hours(90_000)
+    ('0.01', '0.32', '25')
+    """
+    if not is_number(seconds):
+        return NOTHING
+    value = seconds / 3600
+    return f"{value:.2f}" if value < 10 else thousands(round(value))
+
+
+def thousands(value: int) -> str:
+    """
+    >>> thousands(1234567).split()
+    ['1', '234', '567']
+    """
+    return f"{value:,}".replace(",", _TIED)
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """
+    >>> [*count(1, "trial").split(), *count(2, "class", "classes").split()]
+    ['1', 'trial', '2', 'classes']
+    """
+    return f"{thousands(number)}{_TIED}{noun if number == 1 else nouns or noun + 's'}"
+
+
+def listed(words: Sequence[str], most: int = 12) -> str:
+    """
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2), listed([])
+    ('a, b and c', 'a, b and 2 more', '')
+    """
+    shown = [short(word, 40) for word in words]
+    if len(shown) > most:
+        shown = [*shown[:most], f"{len(shown) - most} more"]
+    if len(shown) < 2:
+        return "".join(shown)
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def short(text: str, most: int = _LONGEST) -> str:
+    """In one line, at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def sentence(text: str) -> str:
+    """Somebody's words as a sentence of ours.
+
+    >>> sentence("epoch 3: loss is NaN"), sentence("Done.")
+    ('Epoch 3: loss is NaN.', 'Done.')
+    """
+    line = " ".join(text.split())
+    return line[:1].upper() + line[1:] + ("" if not line or line[-1] in ".!?" else ".")
+
+
+def moment(written: str) -> str:
+    """An ISO 8601 time.
+
+    >>> moment("2026-11-22T19:31:27+00:00"), moment("yesterday")
+    ('22 November 2026, 19:31 UTC', 'yesterday')
+    """
+    try:
+        time = datetime.fromisoformat(written)
+    except ValueError:
+        return short(written, 40)
+    return f"{time.day} {time:%B %Y, %H:%M} {time.tzname() or ''}".strip()
