@@ -124,8 +124,7 @@ class Queue:
             run.set_user_attr("params", self._params[of])
             run.set_user_attr(_OF, of)
             run.set_user_attr(_SEED, seed)
-            attrs = run.user_attrs
-        return {**attrs["params"], _SEED: attrs[_SEED]}
+        return params(run)
 
 
 def runs_of(search: optuna.Study) -> list[FrozenTrial]:
@@ -134,6 +133,12 @@ def runs_of(search: optuna.Study) -> list[FrozenTrial]:
     if name_of(search.study_name) not in optuna.get_all_study_names(storage):
         return []
     return open_confirming(search).get_trials(deepcopy=False)
+
+
+def params(run: FrozenTrial | optuna.Trial) -> dict[str, Value]:
+    """A run's settings, seed included; none for one that a driver asked for and gave nothing."""
+    attrs = run.user_attrs
+    return {**attrs["params"], _SEED: attrs[_SEED]} if _SEED in attrs else {}
 
 
 def settings(search: optuna.Study) -> list[Setting]:

@@ -23,6 +23,8 @@ class Way:
     tracker: Tracker
     tags: Mapping[str, Any]
     """Of every run in MLflow."""
+    made_from: Mapping[str, Any]
+    """Beside each trial's settings there: what it takes to train it again."""
     stop: driver.Stop
     console: Console
 
@@ -37,6 +39,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
         way.tags,
         sum(study.counts(opened).values()),
         None if best is None else best.value,
+        made_from=way.made_from,
     )
     trials = opened.get_trials(deepcopy=False)
     tracked.catch_up(trials, folder)
@@ -83,8 +86,15 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
         queue = confirm.Queue(opened, nominated, seeds)
         folder = confirm.folder_of(of.folder)
         fixed = {name: value for name, value in resolved.fixed.items() if name != "seed"}
-        tracked = Tracked(way.tracker, fixed, way.tags, stage=confirm.STAGE, about=queue.tags)
-        tracked.catch_up(opened.get_trials(deepcopy=False), folder)
+        tracked = Tracked(
+            way.tracker,
+            fixed,
+            way.tags,
+            stage=confirm.STAGE,
+            about=queue.tags,
+            made_from=way.made_from,
+        )
+        tracked.catch_up(opened.get_trials(deepcopy=False), folder, confirm.params)
         if queue.left or study.under_way(opened):
             folder.mkdir(exist_ok=True)
             way.console.print(

@@ -35,7 +35,7 @@ from search import (
 )
 from search.confirm import Setting
 from search.plan import Plan
-from search.provenance import parameters, tags
+from search.provenance import made_from, parameters, tags
 from search.summary import summary
 from tracking.tracker import Tracker
 
@@ -189,7 +189,7 @@ def _search(
         of = ending.Study(
             resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work)
         )
-        way = rounds.Way(work, tracker, of_runs, stop, console)
+        way = rounds.Way(work, tracker, of_runs, made_from(resolved, task), stop, console)
         interruptions = rounds.search(of, way)
         ended, enough = stop.reason, stop.final
         stop.renew()

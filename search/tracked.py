@@ -41,10 +41,11 @@ class Tracked(Listener):
         best: float | None = None,
         stage: str = SEARCH,
         about: Callable[[int], Mapping[str, Any]] = lambda _: {},
+        made_from: Mapping[str, Any] | None = None,
     ) -> None:
         """fixed: settings that all trials share; tags: of every run; finished, best: trials that
         the study has had before, and the highest value of them; stage: what the trials are for;
-        about: tags of one of them."""
+        about: tags of one of them; made_from: what their config.json says beside the settings."""
         self._tracker = tracker
         self._fixed = fixed
         self._tags = tags
@@ -53,15 +54,21 @@ class Tracked(Listener):
         self._closed = finished
         self._stage = stage
         self._about = about
+        self._made_from = made_from or {}
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="fdan-figures-")
 
-    def catch_up(self, trials: Sequence[FrozenTrial], study: Path) -> None:
+    def catch_up(
+        self,
+        trials: Sequence[FrozenTrial],
+        study: Path,
+        params: Callable[[FrozenTrial], Mapping[str, Any]] = lambda trial: trial.params,
+    ) -> None:
         """What a driver that died had no more time to record of trials that had ended.
 
-        trials: all of Optuna's; study: the folder with what their workers wrote down. Everything
-        that was recorded is passed over.
+        trials: all of Optuna's; study: the folder with what their workers wrote down; params: the
+        settings of one. Everything that was recorded is passed over.
         """
         opened = self._tracker.open_trials(self._stage)
         for number in sorted(opened):
@@ -80,7 +87,7 @@ class Tracked(Listener):
                     self._record(trial.number, report)
                 self._close(closed)
             if undrawn:
-                self.draw(closed, {**self._fixed, **trial.params})
+                self.draw(closed, {**self._fixed, **params(trial)})
         self._record_best()
 
     def asked(self, number: int, params: Mapping[str, Value]) -> None:
@@ -114,7 +121,8 @@ class Tracked(Listener):
     def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
         """Have a closed trial's figures drawn and its configuration written."""
         folder = Path(self._folder.name, str(trial.number))
-        self._drawn.append((trial.number, self._drawing.submit(_files, folder, settings, trial)))
+        facts = {**settings, **self._made_from}
+        self._drawn.append((trial.number, self._drawing.submit(_files, folder, facts, trial)))
         self._hand_over(wait=False)
 
     def interruptions(self, number: int) -> int:
