@@ -213,21 +213,24 @@ class Registry:
         ours = (one for one in found if one.name == self.name and one.model_id not in used)
         return next(ours, None)
 
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        try:
-            yield
-        except FdanError:
-            raise
-        except Exception as error:
-            raise RegistryError(self._words(error)) from None
+    def _asking(self) -> contextlib.AbstractContextManager[None]:
+        return asking(self.uri)
 
-    def _words(self, error: Exception) -> str:
+
+@contextlib.contextmanager
+def asking(uri: str) -> Iterator[None]:
+    """What goes wrong between here and the server, as RegistryError in one line."""
+    try:
+        yield
+    except FdanError:
+        raise
+    except Exception as error:
         text = " ".join(str(error).split())
-        if secret := urlsplit(self.uri).password:
+        if secret := urlsplit(uri).password:
             text = text.replace(secret, "***")
         cause = _CAUSE.search(text)
-        return f"{shown(self.uri)}: {cause.group(0) if cause else text[:300]}"
+        why = cause.group(0) if cause else text[:300]
+        raise RegistryError(f"{shown(uri)}: {why}") from None
 
 
 def database_of(uri: str) -> Path | None:

@@ -21,7 +21,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
@@ -34,7 +33,6 @@ from fdan.media.pixels import Settings, read_pixels, settings_of
 from fdan.model_folder import read_model
 
 Images = npt.NDArray[np.uint8]
-Chances = npt.NDArray[np.float64]
 
 SOUND: Final = "example.wav"
 ANSWER: Final = "answer.json"
@@ -56,8 +54,8 @@ _SERVERS: Final = ("uvicorn", "gunicorn", "waitress", "mlserver", "hypercorn")
 
 class SpeechEmotion(PythonModel):
     """Columns in: `speech`, the bytes of a sound or video file (base64 in JSON), or `path` to one;
-    `face`, the bytes of an image, may go with it. Columns out: `emotion`; the probability of each;
-    `basis`, what the answer rests on; `model`, which one answered."""
+    `face`, the bytes of an image or a video of the speaker, may go with it. Columns out: `emotion`;
+    the probability of each; `basis`, what the answer rests on; `model`, which one answered."""
 
     def load_context(self, context: Any) -> None:
         """Called by MLflow. Raises MlflowException if this machine would answer otherwise than the
@@ -89,34 +87,20 @@ class SpeechEmotion(PythonModel):
             images = _of_bytes("the speech", speech, "", self._settings)
         else:
             images = _images(str(path), _allowed(str(path)), self._settings)
-        if face is None or not self.model.bank:
-            chances, basis = self.model.probabilities(images)[0], "speech"
-        else:
-            chances, basis = self._with_face(images, face), "speech and face"
+        faces = None if face is None else self._faces(face)
+        chances = self.model.probabilities(images, [faces])[0]
         named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
         return {
             "emotion": EMOTIONS[int(chances.argmax())],
             **named,
-            "basis": basis,
+            "basis": "speech" if faces is None else "speech and face",
             "model": self._name,
         }
 
-    def _with_face(self, speech: Images, face: bytes) -> Chances:
-        """(7,): the speech attends to this face besides those of the bank, as in training it did to
-        the faces of its batch."""
+    def _faces(self, content: Any) -> Images:
         settings = settings_of("visual", self.model.facts["preparation"]["visual"])
-        still = face.startswith(_STILLS)
-        faces = _of_bytes("the face", face, ".png" if still else ".mp4", settings)
-        network, bank = self.model.network, self.model.bank
-        assert bank
-        with torch.inference_mode():
-            x_VF = network.features("visual", torch.from_numpy(faces))
-            x_AF = network.features("acoustic", torch.from_numpy(speech))
-            own = network.head.remember(x_VF, x_AF)
-            both = tuple(torch.cat(pair) for pair in zip(bank, own, strict=True))
-            logits = network.head.predict(x_AF, both)
-            chances: Chances = torch.softmax(logits.double(), dim=1)[0].numpy()
-        return chances
+        still = isinstance(content, bytes) and content.startswith(_STILLS)
+        return _of_bytes("the face", content, ".png" if still else ".mp4", settings)
 
     def _check(self, example: Path) -> None:
         then = json.loads((example / ANSWER).read_text(encoding="utf-8"))["probabilities"]
