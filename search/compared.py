@@ -79,8 +79,8 @@ def compare(
         for name in sorted(there.keys() | here.keys()):
             names.add(name)
             one = Differing(epoch, name, there.get(name, math.nan), here.get(name, math.nan))
-            both_nan = name in there and name in here and one.there != one.there != one.here
-            if one.there != one.here and not both_nan:
+            both_nan = math.isnan(one.there) and math.isnan(one.here)
+            if (name in there) != (name in here) or not (one.there == one.here or both_nan):
                 differing.append(one)
     return Compared(len(found), max(found), len(recorded), len(names), tuple(differing))
 
