@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fdan import commands
+from fdan import commands, use
 from fdan.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
 
 EXAMPLES = """\
@@ -17,6 +17,8 @@ examples:
   python -m fdan train --task savee:/data/SAVEE --backbone resnet18 --out runs/savee
   python -m fdan evaluate runs/savee
   python -m fdan predict runs/savee clip.wav interview.mp4 recordings/
+  python -m fdan predict --model models:/fdan@champion clip.wav
+  python -m fdan export runs/savee savee.onnx
 
 A search over many settings is `python search/run.py --help`."""
 
@@ -55,16 +57,35 @@ def parser() -> Parser:
     _json_and_device(evaluate)
 
     text = "emotions of new audio or video files (exit code 2 if none can be read)"
-    predict = _verb(verbs, "predict", commands.predict, text)
-    predict.add_argument("model", type=Path, metavar="MODEL", help="a folder that train wrote")
+    predict = _verb(verbs, "predict", use.predict, text)
     predict.add_argument(
         "paths",
+        nargs="*",
+        metavar="MODEL PATH",
+        help="the model, unless --model names it, then audio or video files, or folders of them; a"
+        " video is judged by its sound",
+    )
+    predict.scattered = "paths"
+    predict.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a folder that train or a search wrote, an ONNX file, or an address such as"
+        " models:/fdan@champion",
+    )
+    predict.add_argument(
+        "--face",
         type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="audio or video files, or folders of them; a video is judged by its sound",
+        metavar="FILE",
+        help="an image or a video of the one who speaks, with exactly one speech file",
     )
     _json_and_device(predict)
+
+    text = "write a model as one ONNX file, which predicts without torch"
+    export = _verb(verbs, "export", use.export, text)
+    export.add_argument(
+        "model", metavar="MODEL", help="a model's folder or address, as for predict"
+    )
+    export.add_argument("file", type=Path, metavar="OUT.onnx", help="where it goes")
     return top
 
 

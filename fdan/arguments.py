@@ -65,6 +65,9 @@ _WHEN: Final = {
 class Parser(argparse.ArgumentParser):
     """One line for what is wrong, the nearest known name with it, and exit code 2."""
 
+    scattered: str | None = None
+    """The list of positional arguments to which those after an option belong, too."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
         kwargs["allow_abbrev"] = False
@@ -77,6 +80,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Nobody passes unknown options on. A command's own parser names the nearest of its own."""
         found, extra = super().parse_known_args(args, namespace)
+        if self.scattered is not None:
+            getattr(found, self.scattered).extend(word for word in extra if word[:1] != "-")
+            extra = [word for word in extra if word[:1] == "-"]
         if extra:
             name = extra[0].partition("=")[0]
             if not name.startswith("-"):

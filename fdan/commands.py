@@ -1,12 +1,12 @@
-"""What each `python -m fdan` command does. Tables go to stdout, progress to stderr."""
+"""What each `python -m fdan` command does up to a finished model; use.py has those that use one.
+Tables go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from rich import box
@@ -17,9 +17,9 @@ from fdan import arguments as shared
 from fdan.config import add_options, given
 from fdan.corpora.demo import DemoSettings, generate
 from fdan.emotions import EMOTIONS, SHORT
-from fdan.errors import ConfigError, DataError, WeightsError
+from fdan.errors import ConfigError
+from fdan.model_source import model_folder
 from fdan.origin import origin, reopen
-from fdan.predict import Prediction, speech_files
 from fdan.split import SplitConfig, describe
 from fdan.store import MANIFEST, Progress, Store
 from fdan.terminal import Preparing, unreadable
@@ -28,9 +28,6 @@ Command = Callable[[argparse.Namespace], int]
 
 CHECKPOINT = "checkpoint"
 """Below --out: what training goes on from."""
-
-FACTS = "model.json"
-"""What every model's folder holds."""
 
 LISTED = 20
 """Unreadable files that `prepare` names on the terminal; the manifest has them all."""
@@ -133,7 +130,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a model on the test or validation part of the data that it was trained on."""
-    folder = _model_folder(arguments.model)
+    folder = model_folder(arguments.model)
     from fdan.metrics import confusion_matrix, measures
     from fdan.model_folder import read_model
 
@@ -174,64 +171,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
     out.print(table)
     out.print(f"WAR {found.war:.4f}  UAR {found.uar:.4f}  w-F1 {found.wf1:.4f}")
     return 0
-
-
-def predict(arguments: argparse.Namespace) -> int:
-    """Emotions of new files. Exit code 2 if none of them can be read; those that cannot are named
-    on stderr."""
-    folder = _model_folder(arguments.model)
-    files = speech_files(arguments.paths)
-    from fdan.model_folder import read_model
-    from fdan.predict import predict as run_prediction
-
-    model = read_model(folder, arguments.device)
-    found = run_prediction(model, files)
-    predictions = _as_json(found) if arguments.json else _as_table(found)
-    failed = [one for one in predictions if one.emotion is None]
-    for one in failed if len(failed) < len(predictions) else failed[1:]:
-        print(f"passed over {one.file}: {one.reason}", file=sys.stderr)
-    if len(failed) == len(predictions):
-        raise DataError(f"{failed[0].file}: {failed[0].reason}")
-    return 0
-
-
-def _model_folder(folder: Path) -> Path:
-    """A folder that `train` wrote holds the model beside its checkpoint."""
-    for place in (folder / "model", folder):
-        if (place / FACTS).is_file():
-            return place
-    raise WeightsError(
-        f"model {folder}: there is no {FACTS} in it; name a folder that train or a search wrote"
-    )
-
-
-def _as_json(found: Iterable[Prediction]) -> list[Prediction]:
-    """One document, on stdout."""
-    predictions = list(found)
-    listed = [
-        {"file": str(one.file), "emotion": one.emotion, "probabilities": one.probabilities}
-        if one.emotion
-        else {"file": str(one.file), "emotion": None, "reason": one.reason}
-        for one in predictions
-    ]
-    print(json.dumps(listed, indent=1))
-    return predictions
-
-
-def _as_table(found: Iterable[Prediction]) -> list[Prediction]:
-    """A line a file as it is judged, files that cannot be read left out."""
-    predictions: list[Prediction] = []
-    headed = False
-    for one in found:
-        predictions.append(one)
-        if one.emotion is None:
-            continue
-        if not headed:
-            print("  ".join(["emotion".ljust(9), *(short.rjust(5) for short in SHORT), "file"]))
-            headed = True
-        chances = "  ".join(f"{one.probabilities[emotion]:5.2f}" for emotion in EMOTIONS)
-        print(f"{one.emotion:<9}  {chances}  {one.file}", flush=True)
-    return predictions
 
 
 def _list_unreadable(store: Store, out: Console) -> None:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fdan.corpora.listing import files_below, suffixes
 from fdan.emotions import EMOTIONS
-from fdan.errors import DataError
+from fdan.errors import DataError, WeightsError
+from fdan.media.pixels import Settings, settings_of
+from fdan.media.workers import Workers, cores
+from fdan.model_source import Model
 
-if TYPE_CHECKING:
-    from fdan.model_folder import SpeechModel
+SPEECH: Final = "speech"
+BOTH: Final = "speech and face"
+_TIMEOUT_S: Final = 120.0  # of a file, as in preparing
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One file's emotion with the probability of each, or the reason why there is none."""
+    """One file's emotion with the probability of each, or the reason why there is none. `by`: what
+    it was judged by, SPEECH or BOTH."""
 
     file: Path
     emotion: str | None
     probabilities: dict[str, float]
     reason: str = ""
+    by: str = SPEECH
 
 
 def speech_files(paths: Iterable[Path]) -> list[Path]:
@@ -45,18 +54,50 @@ def speech_files(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def predict(model: SpeechModel, files: Iterable[Path]) -> Iterator[Prediction]:
-    """One after the other, so that a long list shows progress. A video is judged by its sound:
-    the network's prediction rests on speech alone (section 3.2)."""
-    from fdan.media.pixels import read_pixels, settings_of
+def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> Iterator[Prediction]:
+    """One after the other, so that a long list shows progress. A video is judged by its sound: the
+    network's prediction rests on speech alone (section 3.2), and on a face only where one is named.
 
-    settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
-    for file in files:
-        try:
-            images = read_pixels(file, settings).images
-        except DataError as error:
-            yield Prediction(file, None, {}, str(error))
-            continue
-        chances = model.probabilities(images)[0]
-        named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
-        yield Prediction(file, EMOTIONS[int(chances.argmax())], named)
+    Files are decoded as a corpus is prepared: in processes of their own, each in bounded time and
+    memory, so that a damaged one is its own reason and nothing else.
+
+    Args:
+        face: an image or a video of the speaker, which goes with every file.
+
+    Raises:
+        DataError: the face cannot be read. WeightsError: the model does not say how its data were
+            prepared, or its answers are no probabilities.
+    """
+    faces = None if face is None else [_faces(model, face)]
+    settings = _settings(model, "acoustic")
+    with Workers(settings, min(cores(), max(len(files), 1)), _TIMEOUT_S) as workers:
+        for file, found in zip(files, workers.read(files), strict=True):
+            if isinstance(found, str):
+                yield Prediction(file, None, {}, found)
+                continue
+            chances = model.probabilities(found.images, faces)[0]
+            if not np.isfinite(chances).all():
+                raise WeightsError("the model is damaged: its answers are no probabilities")
+            named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
+            by = SPEECH if face is None else BOTH
+            yield Prediction(file, EMOTIONS[int(chances.argmax())], named, by=by)
+
+
+def _faces(model: Model, file: Path) -> NDArray[np.uint8]:
+    """(K, H, W, 3): one of an image, several of a video."""
+    with Workers(_settings(model, "visual"), 1, _TIMEOUT_S) as workers:
+        (found,) = workers.read([file])
+    if isinstance(found, str):
+        raise DataError(f"face {file}: {found}")
+    return found.images
+
+
+def _settings(model: Model, modality: str) -> Settings:
+    try:
+        return settings_of(modality, model.facts["preparation"][modality])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):  # another version's, in words
+            raise
+        raise WeightsError(
+            f"the model does not say how its data were prepared ({modality}); train it again"
+        ) from None

@@ -13,9 +13,9 @@ utterance. A speaker who is hard for both is no bias in it: each utterance is co
 It was chosen since a coin for each speaker can never say yes below six speakers (p >= 2 / 2^5).
 What a small p does not say: that the challenger is better for other speakers, where the two models
 have speakers of their own whom they suit, nor that its settings are better, of which each model is
-one seed (confirm them for that). The comparison's interval, drawn by speaker, is for the first: in a
-simulation of equal models, of which each suits ten speakers by up to 0.1 more or less, 8 % instead
-of 2.5 % were called better than the other by the test.
+one seed (confirm them for that). The comparison's interval, drawn by speaker, is for the first: in
+a simulation of equal models, of which each suits ten speakers by up to 0.1 more or less, the test
+called 8 % instead of 2.5 % better than the other.
 """
 
 from __future__ import annotations
