@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tracking.report import (
     confusion,
     cost,
@@ -18,7 +20,7 @@ from tracking.report import (
     winner,
 )
 from tracking.report.blocks import Report
-from tracking.report.words import moment, sentence, short
+from tracking.report.words import count, moment, sentence, short
 from tracking.result import Result
 
 _SECTIONS = (
@@ -37,13 +39,16 @@ _SECTIONS = (
     provenance,
 )
 
+_WORDS: Final = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
 
 def content(result: Result) -> Report:
-    counts = ", ".join(f"{n} {state.lower()}" for state, n in result.counts.items() if n)
+    counts = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in result.counts.items() if n)
     state = "complete" if result.state == "COMPLETE" else f"{result.state.lower()}"
     lines = (
         short(result.task),
-        f"{sum(result.counts.values())} of {result.wanted} trials ended ({counts or 'none'})",
+        f"{sum(result.counts.values())} of {count(result.wanted, 'trial')} ended"
+        + (f" ({counts})" if counts else ""),
         f"{state}: {short(result.reason, 200)}" if result.reason else state,
         f"written {moment(result.written)}",
     )

@@ -10,7 +10,7 @@ from tracking.report.drawing import Drawing
 from tracking.report.frame import Frame
 from tracking.report.intervals import NARROW, WIDE
 from tracking.report.reading import complete, winner
-from tracking.report.scales import around
+from tracking.report.scales import around, counted
 from tracking.report.words import count, is_number, score
 from tracking.result import Result
 
@@ -110,8 +110,7 @@ def _frame(
 ) -> Frame:
     longest = max(epoch for curve in curves for epoch, _ in curve)
     values = [value for curve in curves for _, value in curve]
-    across = around([1, max(longest, 2)], share=0.01)
-    return Frame(d, *box, across, around(values))
+    return Frame(d, *box, counted(1, longest), around(values))
 
 
 def _course(frame: Frame, curve: Curve, kind: str, title: str) -> None:

@@ -37,7 +37,7 @@ def _blocks(result: Result) -> Iterator[Block]:
         (*columns("trial"), *numbers("after"), *columns("reason", "settings")),
         tuple(
             (
-                f"trial {trial['number']}",
+                str(trial["number"]),
                 count(trial["epochs"], "epoch"),
                 sentence(short(trial["reason"], 200) or "no reason was recorded"),
                 settings(trial["params"], result.space),

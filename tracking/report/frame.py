@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from tracking.report.drawing import Drawing, Point
 from tracking.report.scales import Scale
+from tracking.report.words import short
 
 _BELOW: Final = 17  # from an axis to its words' baseline
+_EDGE: Final = 0.96  # words beyond end where the picture does
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,16 @@ class Frame:
         for place, words in self.x.ticks(most[0]):
             x = self.across(place)
             d.line((x, self.bottom), (x, self.bottom + 4), "axis")
-            d.text((x, self.bottom + _BELOW), words, "tick", "middle")
+            side, shift = ("middle", 0) if place < _EDGE else ("end", 5)
+            d.text((x + shift, self.bottom + _BELOW), short(words, 12), "tick", side)
         if across:
             d.text((self.right, self.bottom + 2 * _BELOW), across, "label", "end")
         if up:
             d.text((self.left, self.top - 10), up, "label")
 
-    def level(self, y: Any, kind: str, words: str = "", above: bool = True) -> None:
-        """A line across at the height of y, with words at its right end."""
-        up = self.y.place(y)
-        if up is None or not -1e-9 <= up <= 1 + 1e-9:
-            return
-        height = self.up(up)
-        self.drawing.line((self.left, height), (self.right, height), kind)
-        if words:
-            place = (self.right, height - 5 if above else height + 14)
-            self.drawing.text(place, words, "hint halo", "end")
+    def level(self, y: Any, kind: str) -> None:
+        """A line across at the height of y."""
+        place = self.y.place(y)
+        if place is not None:
+            height = self.up(place)
+            self.drawing.line((self.left, height), (self.right, height), kind)

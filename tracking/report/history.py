@@ -9,7 +9,7 @@ from tracking.report.drawing import Drawing, Point
 from tracking.report.frame import Frame
 from tracking.report.intervals import NARROW, WIDE
 from tracking.report.reading import Trial, complete, is_winner, reached, settings
-from tracking.report.scales import around
+from tracking.report.scales import around, counted
 from tracking.report.words import count, is_number, score, short
 from tracking.result import Result
 
@@ -21,9 +21,9 @@ def section(result: Result) -> Section:
 
 
 def _blocks(result: Result) -> Iterator[Block]:
-    ended = [trial for trial in result.trials if reached(trial) is not None]
+    ended = [t for t in result.trials if t["state"] != "FAIL" and reached(t) is not None]
     if not ended:
-        yield note("No trial reported a value, so there is no history to draw.")
+        yield note("No trial came to a value, so there is no history to draw.")
         return
     records = _records(result)
     last = records[-1] if records else None
@@ -33,15 +33,17 @@ def _blocks(result: Result) -> Iterator[Block]:
             f" The best value, {score(last[1])}, came with trial {last[0]},"
             f" {count(sum(t['number'] > last[0] for t in result.trials), 'trial')} before the end."
         )
+    if any(trial["state"] == "PRUNED" for trial in ended):
+        words += " Pruned trials stand at the last value that they reported."
     yield Figure(
         "Validation UAR of each trial",
-        f"{words} Pruned trials stand at the last value that they reported.",
+        words,
         str(_draw(result, ended, records, wide=True)),
         str(_draw(result, ended, records, wide=False)),
         tuple(_legend(result)),
         Table(
             (*columns("trial"), *numbers("best so far")),
-            tuple((f"trial {number}", score(value)) for number, value in records),
+            tuple((str(number), score(value)) for number, value in records),
         ),
     )
     if len(complete(result)) == 1:
@@ -86,12 +88,12 @@ def _draw(
         26,
         width - 8,
         height - 40,
-        around([0, max(last, 1)], share=0.02),
+        counted(0, last),
         around(values, least=0.02),
     )
     frame.axes("trial", "validation UAR", (10 if wide else 5, 5))
     if is_number(result.baseline):
-        frame.level(result.baseline, "baseline", "logistic regression" if wide else "")
+        frame.level(result.baseline, "baseline")
     course: list[Point] = []
     for (_, before), (number, value) in zip([(0, 0.0), *records], records, strict=False):
         if course:

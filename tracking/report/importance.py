@@ -22,7 +22,7 @@ def _blocks(result: Result) -> Iterator[Block]:
     held = {name: value for name, value in found["values"].items() if is_number(value["mean"])}
     trials = count(found["trials"], "complete trial")
     if not held:
-        yield note(f"Too few trials: {trials} tell nothing about which setting mattered.")
+        yield note(f"Too few trials: of {trials} nothing can be said about what mattered.")
         return
     if not found["enough"]:
         yield note(

@@ -64,6 +64,8 @@ def _block(block: Block) -> Iterator[str]:
             yield from _table(block)
         case Figure():
             yield from _figure(block)
+        case Gallery(figures) if any(figure.table is None for figure in figures):
+            yield "\n".join(f"- {_pictured(figure)}" for figure in figures)
         case Gallery(figures):
             for figure in figures:
                 yield from _figure(figure)
@@ -73,10 +75,17 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> Iterator[str]:
-    if figure.table is not None:
-        yield f"### {plain(figure.title)}"
-        yield plain(figure.words)
-        yield from _table(figure.table)
+    if figure.table is None:
+        yield _pictured(figure)
+        return
+    yield f"### {plain(figure.title)}"
+    yield plain(figure.words)
+    yield from _table(figure.table)
+
+
+def _pictured(figure: Figure) -> str:
+    """What is in the page only."""
+    return f"*{plain(figure.title)}* (picture). {plain(figure.words)}".strip()
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -78,7 +78,7 @@ def _block(block: Block) -> str:
             return f'<div class="cards">{"".join(map(_card, cards))}</div>'
         case Facts(items):
             inside = "".join(
-                f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in items
+                f"<dt>{escape(name)}</dt><dd>{_linked(value)}</dd>" for name, value in items
             )
             return f"<dl>{inside}</dl>"
         case Table():
@@ -90,6 +90,12 @@ def _block(block: Block) -> str:
             return f'<div class="{size}">{"".join(map(_figure, figures))}</div>'
         case Code(lines):
             return f"<pre><code>{escape(lines)}</code></pre>"
+
+
+def _linked(value: str) -> str:
+    if value.startswith(("http://", "https://")):
+        return f'<a href="{escape(value)}">{escape(value)}</a>'
+    return escape(value)
 
 
 def _card(card: Card) -> str:

@@ -17,6 +17,7 @@ _UNUSED: Final = 0.07
 """The part of an axis, at its low end, where trials pass that have no use for the setting."""
 
 _GOOD: Final = 0.25
+_ONE_ROW: Final = 9
 
 
 def section(result: Result) -> Section:
@@ -116,7 +117,9 @@ def _draw(result: Result, trials: list[Trial], axes: list[_Axis], *, wide: bool)
         strong = "label strong" if axis is None else "label"
         x, y = at(lane, 1 if wide else 0)
         if wide:
-            d.text((x, high - 18), name, strong, "middle")
+            # Names of many axes stand in two rows, or they would run into each other.
+            above = 32 if lanes > _ONE_ROW and lane % 2 else 18
+            d.text((x, high - above), name, strong, "middle")
         else:
             d.text((low, y - 8), name, f"{strong} halo")
     return d

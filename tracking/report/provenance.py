@@ -30,7 +30,6 @@ def _blocks(result: Result) -> Iterator[Block]:
                 for check in result.checks
             ),
         )
-    page = result.tracking_uri.rstrip("/") + (result.page or "")
     yield Text("The same command continues the study, or extends it with a higher --trials:")
     yield Code(result.command)
     yield Facts(
@@ -38,7 +37,7 @@ def _blocks(result: Result) -> Iterator[Block]:
             ("study", result.study),
             ("study id", result.study_id),
             ("MLflow experiment", result.experiment),
-            ("MLflow", page if result.tracking_uri.startswith("http") else result.tracking_uri),
+            ("MLflow", _address(result)),
             ("sampler, pruner", f"{result.sampler}, {result.pruner}"),
             ("git", result.git or "not a repository"),
             ("written", moment(result.written)),
@@ -54,3 +53,10 @@ def _blocks(result: Result) -> Iterator[Block]:
         yield Table(
             columns("package", "version"), tuple(sorted(result.versions.items())), folded="Versions"
         )
+
+
+def _address(result: Result) -> str:
+    """Of the study's page, where a server has one; else of the database."""
+    if not result.tracking_uri.startswith("http"):
+        return result.tracking_uri
+    return result.tracking_uri.rstrip("/") + (result.page or "")

@@ -56,7 +56,7 @@ def _confirmed(result: Result) -> Iterator[Block]:
         (*columns("trial"), *numbers("mean", "95 % interval", "search", "optimism")),
         tuple(
             (
-                f"trial {one['trial']}",
+                str(one["trial"]),
                 score(one["mean"]),
                 interval(one["low"], one["high"]),
                 score(one["search_value"]),
@@ -91,7 +91,7 @@ def _settled(held: list[dict[str, Any]]) -> Text | None:
         return None
     first, second = held[0], held[1]
     if not (is_number(first["low"]) and is_number(second["high"])):
-        return note("One seed each gives no interval: the order may be chance.")
+        return note("Without intervals the order may be chance: confirm with three seeds or more.")
     if second["high"] < first["low"]:
         return Text("The intervals of the first and the second do not overlap.")
     return note(
@@ -106,16 +106,15 @@ def _searched(result: Result) -> Iterator[Block]:
         yield note("The study has no trial yet.")
         return
     if best:
-        more = f" of {len(best)}" if len(best) > _BEST else ""
-        yield Text(
-            f"The search's own order, one seed a trial: the best {min(_BEST, len(best))}{more}"
-            f" complete {'trials' if len(best) > 1 else 'trial'}."
-        )
+        which = f"the best {_BEST} of {len(best)} complete trials"
+        if len(best) <= _BEST:
+            which = f"all {len(best)} complete trials" if len(best) > 1 else "the only complete one"
+        yield Text(f"The search's own order, one seed a trial: {which}.")
         yield Table(
             (*columns("trial"), *numbers("value", *names)),
             tuple(
                 (
-                    f"trial {trial['number']}",
+                    str(trial["number"]),
                     score(trial["value"]),
                     *(asked(trial["params"], name) for name in names),
                 )

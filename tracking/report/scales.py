@@ -23,16 +23,18 @@ class Scale(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """low < high."""
+    """low < high. whole: of whole numbers, such as trials or epochs."""
 
     low: float
     high: float
+    whole: bool = False
 
     def place(self, value: Any) -> float | None:
         return (value - self.low) / (self.high - self.low) if is_number(value) else None
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         step = _step(self.high - self.low, most)
+        step = max(1.0, step) if self.whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         large = max(abs(self.low), abs(self.high)) >= 1e5 or digits > 5
@@ -122,9 +124,16 @@ def of_dimension(dimension: Mapping[str, Any], values: Iterable[Any]) -> Scale:
     return around((low, high), share=0.0)
 
 
+def counted(first: int, last: int) -> Linear:
+    """From one whole number to another, with a little room beside either."""
+    last = max(last, first + 1)
+    room = 0.02 * (last - first)
+    return Linear(first - room, last + room, whole=True)
+
+
 def around(values: Sequence[float], share: float = 0.06, least: float = 1e-9) -> Linear:
-    """Linear, from the least to the greatest value and a share of that beyond either; `least`: how
-    far apart the ends are at least."""
+    """From the least to the greatest value and a share of that beyond either; `least`: how far
+    apart the two ends are at least."""
     if not values:
         return Linear(0.0, 1.0)
     low, high = min(values), max(values)

@@ -10,7 +10,7 @@ from tracking.report.drawing import Drawing
 from tracking.report.frame import Frame
 from tracking.report.reading import Trial, complete, explained, in_state, is_winner, reached
 from tracking.report.scales import Choices, Linear, around, of_dimension
-from tracking.report.words import count, score, setting
+from tracking.report.words import count, listed, score, setting
 from tracking.result import Result
 
 _WIDTH: Final = 290.0
@@ -38,7 +38,10 @@ def _blocks(result: Result) -> Iterator[Block]:
         + (" Hollow points are pruned trials at their last value." if pruned else "")
         + " The ringed one is the winner."
     )
-    yield Gallery(tuple(_figure(result, name, trials, pruned, up) for name in result.space))
+    used = [n for n in result.space if any(n in trial["params"] for trial in (*trials, *pruned))]
+    yield Gallery(tuple(_figure(result, name, trials, pruned, up) for name in used))
+    if unused := [name for name in result.space if name not in used]:
+        yield note(f"No trial had a use for {listed(unused)}.")
 
 
 def _figure(
@@ -48,7 +51,7 @@ def _figure(
     without = len(trials) + len(pruned) - len(having)
     across = of_dimension(result.space[name], [trial["params"][name] for trial in having])
     d = Drawing(_WIDTH, _HEIGHT, f"Validation UAR against {name}")
-    frame = Frame(d, 36, 12, _WIDTH - 6, _HEIGHT - 26, across, up)
+    frame = Frame(d, 42, 12, _WIDTH - 6, _HEIGHT - 26, across, up)
     frame.axes(most=(5, 5))
     for trial in having:
         place = frame.at(trial["params"][name], reached(trial))

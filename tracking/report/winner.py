@@ -48,8 +48,8 @@ def verdict(result: Result) -> str:
     if best is None:
         ended = sum(result.counts.values())
         return (
-            f"No trial is complete, so there is no winner. {count(ended, 'trial')} of"
-            f" {result.wanted} ended."
+            f"No trial is complete, so there is no winner. {ended} of"
+            f" {count(result.wanted, 'trial')} ended."
         )
     number, confirm = best["number"], result.confirm
     if confirm is None:
@@ -59,11 +59,11 @@ def verdict(result: Result) -> str:
             f" {count(len(complete(result)), 'complete trial')} is partly luck."
         )
     else:
-        first = confirm["settings"][0]
+        first, held = confirm["settings"][0], len(confirm["settings"])
+        among = f"the best of {held} confirmed settings" if held > 1 else "no other was confirmed"
         said = (
-            f"Trial {number} wins: its settings have the best mean validation UAR,"
-            f" {score(first['mean'])}, of {count(len(confirm['settings']), 'confirmed setting')}"
-            f" with {count(len(first['values']), 'fresh seed')}{_each(confirm)}."
+            f"Trial {number} wins: with {count(len(first['values']), 'fresh seed')} its settings"
+            f" have a mean validation UAR of {score(first['mean'])}, {among}."
         )
     if result.test is None:
         return f"{said} The test part has not been scored."
@@ -90,18 +90,10 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield Cards(tuple(_cards(result, best)))
     yield from _evidence(result, best)
     yield from _cautions(result)
-    yield Table(
-        (*columns("setting", "winner", "searched"), Column("what it is", roomy=True)),
-        tuple(
-            (
-                name,
-                setting(best["params"][name]) if name in best["params"] else "not in use",
-                searched_in(dimension),
-                explained(name),
-            )
-            for name, dimension in result.space.items()
-        ),
-    )
+    if result.space:
+        yield _settings(result, best)
+    else:
+        yield note("Nothing was searched: all trials had the same settings.")
     if result.test is not None:
         which = f"trial {best['number']}"
         if result.confirm is not None:
@@ -117,6 +109,21 @@ def _blocks(result: Result) -> Iterator[Block]:
                 ("test part scored", moment(result.test["scored"])),
             )
         )
+
+
+def _settings(result: Result, best: dict[str, Any]) -> Table:
+    return Table(
+        (*columns("setting", "winner", "searched"), Column("what it is", roomy=True)),
+        tuple(
+            (
+                name,
+                setting(best["params"][name]) if name in best["params"] else "not in use",
+                searched_in(dimension),
+                explained(name),
+            )
+            for name, dimension in result.space.items()
+        ),
+    )
 
 
 def _cards(result: Result, best: dict[str, Any]) -> Iterator[Card]:
@@ -221,15 +228,10 @@ def _cautions(result: Result) -> Iterator[Block]:
             )
         for again in test["again"]:
             yield note(
-                f"Scored again on {moment(again['when'])}: UAR {score(again['uar'])}."
-                f" The reason given: {sentence(again['reason'] or 'none')}"
-                " The first score stays the figure."
+                f"The test part was scored again, {moment(again['when'])}: UAR"
+                f" {score(again['uar'])}. The reason given: {sentence(again['reason'] or 'none')}"
+                " A test part that was asked more than once has had a say in the choice."
             )
-
-
-def _each(confirm: dict[str, Any]) -> str:
-    others = {len(setting["values"]) for setting in confirm["settings"]}
-    return " each" if len(confirm["settings"]) > 1 and len(others) == 1 else ""
 
 
 def _sure(held: dict[str, Any]) -> str:

@@ -52,12 +52,18 @@ def interval(low: Any, high: Any) -> str:
 
 def percent(share: Any) -> str:
     """
-    >>> [percent(share).split() for share in (0.368, 0.004, 1)]
-    [['37', '%'], ['0.4', '%'], ['100', '%']]
+    >>> for share in (0.368, 0.004, 0.0001, 1):
+    ...     print(*percent(share).split())
+    37 %
+    0.4 %
+    < 0.1 %
+    100 %
     """
     if not is_number(share):
         return NOTHING
     points = 100 * share
+    if 0 < points < 0.05:
+        return f"<{_TIED}0.1{_TIED}%"
     return f"{points:.{int(0 < abs(points) < 1)}f}{_TIED}%"
 
 
@@ -81,11 +87,13 @@ def setting(value: Any) -> str:
 def quantity(value: float) -> str:
     """Three significant digits.
 
-    >>> quantity(1e-5), quantity(0.1), quantity(12.0), quantity(3.2e7), quantity(math.inf)
-    ('10⁻⁵', '0.1', '12', '3.2·10⁷', 'inf')
+    >>> quantity(1e-5), quantity(0.1), quantity(12.0), quantity(3.2e7), quantity(-math.inf)
+    ('10⁻⁵', '0.1', '12', '3.2·10⁷', '−∞')
     """
-    if not math.isfinite(value):
-        return str(value)
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     mantissa, _, exponent = f"{value:.3g}".partition("e")
     if not exponent:
         return mantissa.replace("-", "−")
@@ -119,12 +127,14 @@ def duration(seconds: Any) -> str:
 def hours(seconds: Any) -> str:
     """
     >>> hours(40), hours(1134), hours(90_000)
-    ('0.01', '0.32', '25')
+    ('0.011', '0.32', '25')
     """
     if not is_number(seconds):
         return NOTHING
     value = seconds / 3600
-    return f"{value:.2f}" if value < 10 else thousands(round(value))
+    if value < 10:
+        return f"{value:.2g}" if 0 < value < 0.1 else f"{value:.2f}"
+    return thousands(round(value))
 
 
 def thousands(value: int) -> str:
