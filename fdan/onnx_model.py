@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
+from fdan.media.pixels import image_shape, settings_of
 from fdan.media.workers import cores
 
 FORMAT: Final = "1"
@@ -25,6 +27,7 @@ IMAGES: Final = "images"
 PROBABILITIES: Final = "probabilities"
 _IMAGES_AT_ONCE: Final = 64
 _ERRORS_ONLY: Final = 3
+_OTHER_FILES: Final = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,15 @@ class OnnxModel:
         options.log_severity_level = _ERRORS_ONLY + 1  # what is wrong with the file is ours to say
         options.intra_op_num_threads = cores()
         try:
-            # Bytes, not the path: tensors outside of the file are then refused.
-            session = onnxruntime.InferenceSession(
-                file.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            # ONNX may name other files for its tensors. Here they are looked for where nothing is.
+            with tempfile.TemporaryDirectory(prefix="fdan-onnx-") as nothing:
+                options.add_session_config_entry(_OTHER_FILES, nothing)
+                session = onnxruntime.InferenceSession(
+                    file.read_bytes(), options, providers=["CPUExecutionProvider"]
+                )
             held: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
             facts, sha256 = _facts(held), held["model_sha256"]
-            _check(session)
+            _check(session, facts)
         except FileNotFoundError:
             raise WeightsError(f"model {file}: no such file") from None
         except OSError as error:
@@ -109,16 +114,14 @@ def _facts(held: Mapping[str, str]) -> dict[str, Any]:
     return facts
 
 
-def _check(session: Any) -> None:
-    """ValueError unless one image goes in and seven probabilities come out."""
+def _check(session: Any, facts: Mapping[str, Any]) -> None:
+    """ValueError unless images as they are prepared go in and seven probabilities come out."""
     (images,), (chances,) = session.get_inputs(), session.get_outputs()
-    shape = images.shape
-    if (images.name, images.type) != (IMAGES, "tensor(uint8)") or len(shape) != 4:
-        raise ValueError("its input is not log-mel images")
-    if chances.name != PROBABILITIES or chances.shape[1:] != [len(EMOTIONS)]:
+    shape = image_shape(settings_of("acoustic", facts["preparation"]["acoustic"]))
+    if (images.name, images.type, tuple(images.shape[1:])) != (IMAGES, "tensor(uint8)", shape):
+        raise ValueError("its input is not log-mel images as it says")
+    if (chances.name, chances.shape[1:]) != (PROBABILITIES, [len(EMOTIONS)]):
         raise ValueError("its output is not the probabilities of seven emotions")
-    # A model that answers an image with NaN is broken from the start.
-    size = [1, *(side if isinstance(side, int) else 32 for side in shape[1:])]
-    (answer,) = session.run([PROBABILITIES], {IMAGES: np.zeros(size, np.uint8)})
+    (answer,) = session.run([PROBABILITIES], {IMAGES: np.zeros((1, *shape), np.uint8)})
     if not math.isclose(float(answer.sum()), 1, abs_tol=1e-3):
         raise ValueError("its answers are no probabilities")
