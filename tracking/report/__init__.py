@@ -36,8 +36,7 @@ def write(study: Path, out: Path | None = None) -> list[Path]:
 def _replace(file: Path, text: str) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        # Half a character, of a file's name that is no UTF-8, has no other place to go.
-        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

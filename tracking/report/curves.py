@@ -51,14 +51,12 @@ def _blocks(result: Result) -> Iterator[Block]:
         str(_all(result, courses, wide=False)),
         tuple(legend),
     )
-    best = [t for t in complete(result) if str(t["number"]) in result.curves]
-    if not best:
-        yield note("No complete trial's epochs were kept, so losses are not drawn.")
-        return
-    numbers = [trial["number"] for trial in best]
+    numbers = [t["number"] for t in complete(result) if str(t["number"]) in result.curves]
     panels = [panel for key, *words in _PANELS if (panel := _panel(result, numbers, key, *words))]
     if panels:
         yield Gallery(tuple(panels))
+    else:
+        yield note("No complete trial's epochs were kept, so losses are not drawn.")
 
 
 def _all(result: Result, courses: Sequence[tuple[int, str, Curve]], *, wide: bool) -> Drawing:

@@ -4,7 +4,9 @@ colours, light or dark."""
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from tracking.report.words import visible
 
 Point = tuple[float, float]
 
@@ -87,17 +89,8 @@ class Drawing:
 
 
 def escape(text: str) -> str:
-    """For HTML and SVG, inside an element or an attribute. Characters that XML cannot hold are
-    shown as a replacement character."""
-    return html.escape("".join(_allowed(text)), quote=True)
-
-
-def _allowed(text: str) -> Iterable[str]:
-    for letter in text:
-        code = ord(letter)
-        control = code < 32 and letter not in "\t\n\r"
-        alone = 0xD800 <= code <= 0xDFFF  # half a character: a file's name that is no UTF-8
-        yield "�" if control or alone or code in (0xFFFE, 0xFFFF) else letter
+    """For HTML and SVG, inside an element or an attribute."""
+    return html.escape(visible(text), quote=True)
 
 
 def _n(value: float) -> str:

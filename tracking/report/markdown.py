@@ -18,6 +18,7 @@ from tracking.report.blocks import (
     Table,
     Text,
 )
+from tracking.report.words import visible
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]{}|#~$])")
 
@@ -37,7 +38,7 @@ def markdown(report: Report, page: str) -> str:
 
 def plain(text: str) -> str:
     """Somebody's words as Markdown that shows just them, in one line."""
-    line = " ".join(text.split())
+    line = " ".join(visible(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # A line that begins so would be a list.
     return re.sub(
@@ -71,7 +72,7 @@ def _block(block: Block) -> Iterator[str]:
                 yield from _figure(figure)
         case Code(lines):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
-            yield f"{fence}bash\n{lines}\n{fence}"
+            yield f"{fence}bash\n{visible(lines)}\n{fence}"
 
 
 def _figure(figure: Figure) -> Iterator[str]:

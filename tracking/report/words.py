@@ -172,6 +172,21 @@ def short(text: str, most: int = _LONGEST) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
+def visible(text: str) -> str:
+    """With a replacement character for what no page can hold: control characters, and half a
+    character of a file's name that is no UTF-8.
+
+    >>> visible("a\\x00\\udcff")
+    'a��'
+    """
+    return "".join("�" if _held_by_none(ord(letter)) else letter for letter in text)
+
+
+def _held_by_none(code: int) -> bool:
+    control = code < 32 and code not in (9, 10, 13)
+    return control or 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF)
+
+
 def sentence(text: str) -> str:
     """Somebody's words as a sentence of ours.
 
