@@ -49,7 +49,7 @@ class Compared:
         if not self.differing:
             return (
                 f"epoch {self.last} of {self.recorded}: all {self.metrics} metrics of"
-                f" {self.epochs} epochs equal to the last digit"
+                f" {self.epochs} epoch{'s' * (self.epochs != 1)} equal to the last digit"
             )
         first = self.differing[0]
         names = {one.metric for one in self.differing}

@@ -119,7 +119,8 @@ def test_every_trial_to_the_last_digit(made: Home, rerun: Say, state: str) -> No
         )
         code, out, err = rerun(made, run)
         assert code == 0, out + err
-        line = f"epoch {epochs} of {epochs}: all {names} metrics of {epochs} epochs equal"
+        noun = "epoch" if epochs == 1 else "epochs"
+        line = f"epoch {epochs} of {epochs}: all {names} metrics of {epochs} {noun} equal"
         assert out == f"{line} to the last digit\n"
         assert f"of study s: {state}, {epochs} epochs recorded, seed 2, 1 thread(s)" in err
         assert (epochs == EPOCHS) == (state == "COMPLETE")
