@@ -21,6 +21,9 @@ from search.report import Report
 from search.space import Value
 from search.storage import Patience
 
+_PRUNED = "pruned"
+"""The trial's user attribute that says why the pruner stopped it, until the trial is closed so."""
+
 DEATHS = 3
 """A trial that so many workers in a row die of, none of them finishing an epoch, is FAIL."""
 
@@ -278,11 +281,15 @@ class Bridge:
         return self.study.ask()
 
     def _pruned(self, live: _Live) -> bool:
-        if not self._patience.call(live.trial.should_prune):
-            return False
-        trials = self.study.get_trials(deepcopy=False)
-        number = live.trial.number
-        why = pruners.reason(self._pruner, trials[number], trials)
+        """The pruner's decision. It is written down, for Optuna's pruners decide about an epoch
+        once: asked again, after the driver's death say, they let the trial go on."""
+        why = live.trial.user_attrs.get(_PRUNED, "")
+        if not why:
+            if not self._patience.call(live.trial.should_prune):
+                return False
+            trials = self._patience.call(lambda: self.study.get_trials(deepcopy=False))
+            why = pruners.reason(self._pruner, trials[live.trial.number], trials)
+            self._patience.call(lambda: live.trial.set_user_attr(_PRUNED, why))
         live.verdict = (TrialState.PRUNED, why)
         return True
 

@@ -10,10 +10,11 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ from fdan.errors import DeviceError, FdanError, disk_full
 from search import trial
 from search.bridge import Bridge
 from search.resources import Resources
+from search.room import Room
 from search.scheduler import OptunaScheduler
 from search.searcher import OptunaSearcher, Stopped, leaving
 from search.silence import Silence
@@ -168,6 +170,8 @@ def _shut_down(own: bool) -> None:
     but killed, for the same reason: nothing in it is needed.
     """
     gc.disable()
+    # A second Ctrl-C in these two seconds would leave Ray half there.
+    insisting = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         node = ray._private.worker._global_node
         if own and node is not None:
@@ -179,6 +183,7 @@ def _shut_down(own: bool) -> None:
                     os.kill(number, signal.SIGKILL)
         ray.shutdown()
     finally:
+        signal.signal(signal.SIGINT, insisting)
         gc.enable()
         gc.collect()
 
@@ -229,20 +234,28 @@ def run(
     epoch_timeout: float,
     folder: Path,
     stop: Stop,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Run the bridge's trials, those that wait and new ones, on the cluster that is up.
 
     Returns when they are done or `stop` is due. Trials that are under way then stay in the bridge.
-    epoch_timeout: seconds of silence after which a trial's worker is killed. Raises RayLost.
+    epoch_timeout: seconds of silence after which a trial's worker is killed; say: is told what the
+    cluster is short of. Raises RayLost.
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
     worker = trial.function(train, folder, max(1, each.cpus))
 
+    node = ray._private.worker._global_node
+    ours = node is not None and "gcs_server" in node.all_processes
+    room = Room(each, ray.nodes, say)
+
     def due() -> bool:
         with leaving():
             _check_ray()
-        return stop.due()
+        if not stop.due() and not ours:
+            room.look()
+        return bool(stop.reason)
 
     try:
         tune.Tuner(
@@ -291,10 +304,12 @@ def signals(stop: Stop, say: Any) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         name = "stopped by the user" if number == signal.SIGINT else "stopped by a signal"
         stop.request(name, 128 + number)
-        say(
+        # In a thread: the one that is interrupted may hold a lock that printing needs.
+        text = (
             "stopping: the same command continues the study, its running trials from their newest"
             " checkpoints (Ctrl-C again: at once)"
         )
+        threading.Thread(target=say, args=(text,), daemon=True).start()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -12,3 +12,7 @@ class Resources:
     cpus: int = 1
     gpus: float = 0.0
     """May be a fraction: trials then share a GPU."""
+
+    def __str__(self) -> str:
+        cpus = f"{self.cpus} CPU{'s' * (self.cpus != 1)}"
+        return f"{cpus}, {self.gpus:g} GPU" if self.gpus else cpus

@@ -126,6 +126,7 @@ def _on_ray(
             epoch_timeout=resolved.arguments.epoch_timeout,
             folder=folder,
             stop=stop,
+            say=progress.say,
         )
         progress.note("")
 

@@ -99,6 +99,8 @@ def crash(text: str) -> tuple[bool, str]:
         return True, lines[-1].rpartition("Crashed: ")[2][:300]
     if "low on memory" in text:
         return False, "the machine ran out of memory and Ray ended the worker"
+    if "is unavailable" in lines[0]:
+        return False, "its worker cannot be reached any more: its node is gone, or the network"
     if lines[0].startswith("The actor died unexpectedly"):
         return False, "the worker's process ended unexpectedly"
     return False, f"the worker died: {lines[0]}"[:300]

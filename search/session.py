@@ -253,11 +253,7 @@ def _records(
 ) -> None:
     """result.json, the report and the figures, in the study's folder and with its parent run."""
     from search import outcome
-
-    try:
-        from tracking import report
-    except ImportError:
-        report = None
+    from tracking import report
 
     tracker.drain(_DRAIN_S / 6)  # the page in MLflow is known once it was reached
     outcome.result(
@@ -274,7 +270,7 @@ def _records(
         interruptions=interruptions,
     ).save(of.folder)
     for file in [
-        *(report.write(of.folder) if hasattr(report, "write") else ()),
+        *report.write(of.folder),
         *figures.write(of.opened, of.folder / "figures"),
     ]:
         tracker.artifact(None, file, "study")
@@ -285,6 +281,11 @@ def _closing(tracker: Tracker) -> Iterator[None]:
     """What ends the study ends its parent run, which would otherwise look as if it were running."""
     try:
         yield
+    except KeyboardInterrupt:  # the second one: whoever wants out at once
+        with contextlib.suppress(FdanError):
+            tracker.close_study("PAUSED", "stopped by the user: the same command goes on with it")
+            tracker.drain(2.0)
+        raise
     except BaseException as error:
         # A spool that cannot take this either must not hide the cause.
         with contextlib.suppress(FdanError):

@@ -5,6 +5,7 @@ from where another worker goes on if this one dies."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -75,10 +76,11 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
                 tune.report({FULL: getattr(error, "filename", None) or str(folder)})
                 return
             _keep(folder / "error.txt", traceback.format_exc())
-            if _out_of_memory(error):
-                sys.modules["torch"].cuda.empty_cache()
+            if _out_of_gpu_memory(error):
+                with contextlib.suppress(Exception):
+                    sys.modules["torch"].cuda.empty_cache()
                 tune.report({LOST: "out of GPU memory"})
-            elif isinstance(error, MemoryError):
+            elif _out_of_memory(error):
                 tune.report({LOST: "out of memory"})
             else:
                 # Whatever state this process is in, no other trial should inherit it.
@@ -137,7 +139,11 @@ CHECKPOINT = "checkpoint"
 """Folder of a trial's newest checkpoint, in the trial's own."""
 
 _SAVING = 0.05
-"""Share of a trial's time that may go into saving checkpoints."""
+"""Share of a trial's time that may go into saving checkpoints, as long as little is at stake."""
+
+_AT_STAKE_S = 2.0
+"""Training that may be lost beyond the epoch under way: an epoch this long is saved at its end,
+whatever that costs."""
 
 
 def trainer(work: Work) -> Trainable:
@@ -173,7 +179,8 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
         told = Report(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())
         log.append(told)
         began = time.monotonic()
-        if epoch.epoch == run.training.epochs or began - saved_at >= cost / _SAVING:
+        pause = min(cost / _SAVING, _AT_STAKE_S)
+        if epoch.epoch == run.training.epochs or began - saved_at >= pause:
             log.sync()
             checkpoint.save(folder)
             saved_at = time.monotonic()
@@ -230,9 +237,22 @@ def _data(work: Work, run: Any) -> Any:
     return _loaded[key]
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_gpu_memory(error: Exception) -> bool:
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
+    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    # CUDA's own libraries have no class for it.
+    marks = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of the machine: torch says so in words only."""
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
 
 
 def _keep(path: Path, text: str) -> None:

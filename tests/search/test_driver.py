@@ -450,6 +450,8 @@ def test_signals_ask_first_and_then_insist(number: signal.Signals, code: int) ->
         os.kill(os.getpid(), number)
         assert stop.due()
         assert (stop.code, stop.final) == (code, False)
+        while not said:  # in a thread of its own
+            time.sleep(0.01)
         assert len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -161,6 +161,29 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
         assert ended.value == 0.1
 
 
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: MakeStudy) -> None:
+    """Optuna's pruners decide about an epoch once: asked again, they let the trial go on."""
+    searched = space.parse(SPACE, KNOWN)
+    first = bridge_of(
+        make_study(searched, "random", pruner, EPOCHS), searched, EPOCHS, pruner=pruner
+    )
+    pruned = []
+    for value in (0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
+        number = first.ask().number
+        if any(first.report(number, Report(epoch, value)) for epoch in range(1, EPOCHS + 1)):
+            pruned.append(number)
+        else:
+            first.close(number)
+    assert pruned
+    again = make_study(searched, "random", pruner, EPOCHS)
+    bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
+    for resting in under_way(again):
+        bridge.take_up(resting, {})
+    assert bridge.waiting == 0
+    assert {again.trials[number].state for number in pruned} == {TrialState.PRUNED}
+
+
 def die(bridge: Bridge, number: int) -> None:
     """As the scheduler and then the searcher tell it."""
     bridge.died(number, "the worker's\nprocess ended")

@@ -6,6 +6,7 @@ leaves the trial's folder as a death between two writes does; test_driver.py kil
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -165,6 +166,29 @@ def test_a_trial_that_had_only_to_be_closed_trains_nothing(work: Work, tmp_path:
     written = (tmp_path / epoch_log.NAME).read_bytes()
     assert run(work, tmp_path, after=EPOCHS) == {}
     assert (tmp_path / epoch_log.NAME).read_bytes() == written
+
+
+def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 55, dtype=torch.uint8)
+    assert trial._out_of_memory(raised.value)
+    for error in (MemoryError(), OSError(errno.ENOMEM, "fork"), BlockingIOError(12, "no memory")):
+        assert trial._out_of_memory(error)
+    for other in (RuntimeError("shapes differ"), OSError(errno.ENOSPC, "full"), ValueError()):
+        assert not trial._out_of_memory(other)
+    for text in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublas"):
+        assert trial._out_of_gpu_memory(RuntimeError(text))
+    assert not trial._out_of_gpu_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_a_long_epoch_is_saved_at_its_end(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However dear saving is: nothing but the epoch under way may be lost."""
+    monkeypatch.setattr(trial, "_SAVING", 1e-9)
+    monkeypatch.setattr(trial, "_AT_STAKE_S", 0.0)
+    run(work, tmp_path, until=4)
+    assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 4
 
 
 @pytest.fixture(scope="module")

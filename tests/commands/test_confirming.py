@@ -1,0 +1,107 @@
+"""Confirming is as hard to lose as the search: its driver is killed, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from fdan.checkpoint import Checkpoint
+from fdan.model_folder import read_model
+from fdan.predictions import Predictions
+from search import confirm, storage
+from search.trial import CHECKPOINT, folder_of
+from tests.commands.test_survival import FLAGS, Home
+from tracking.result import Result, sha256
+
+EPOCHS = 30
+
+
+@pytest.fixture(scope="module")
+def home(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    made = Home(tmp_path_factory.mktemp("confirming"), [*FLAGS, "--task", f"demo:{corpus}"])
+    made.flags += ["--epochs", str(EPOCHS), "--confirm", "2", "--seeds", "2", "--score-test"]
+    yield made
+    for number in made.processes():
+        os.kill(number, signal.SIGKILL)
+
+
+def runs(home: Home) -> list[FrozenTrial]:
+    """The confirming runs, read off the journal."""
+    try:
+        held = storage.look_into(None, home.folder)
+        return optuna.load_study(study_name=confirm.name_of("s"), storage=held).trials
+    except (storage.StorageError, KeyError):
+        return []
+
+
+def test_it_goes_on_where_its_driver_was_killed(home: Home) -> None:
+    home.start()
+    home.wait_for(lambda: sum(len(run.intermediate_values) for run in runs(home)) >= 10)
+    assert home.process is not None
+    home.process.kill()
+    home.ends()
+    before = runs(home)
+    assert TrialState.RUNNING in {run.state for run in before}
+    home.start()
+    code, out, said = home.ends()
+    assert code == 0, said
+    assert "Traceback" not in said, said
+    assert "going on with the runs that were under way" in said
+    assert "confirmed with fresh seeds" in out and "test part:" in out
+    after = runs(home)
+    assert len(after) == 4, "nothing twice"
+    for run in after:
+        assert run.state is TrialState.COMPLETE
+        assert list(run.intermediate_values) == list(range(1, EPOCHS + 1))
+    assert {(run.user_attrs["of"], run.user_attrs["seed"]) for run in after} == {
+        (of, seed) for of in {run.user_attrs["of"] for run in after} for seed in (1000, 1001)
+    }
+
+
+def test_mlflow_has_each_run_once_below_the_study(home: Home) -> None:
+    rows = home.mlflow(
+        "select r.name, r.status, s.value, c.value, m.step, m.value from runs r"
+        " join tags s on s.run_uuid = r.run_uuid and s.key = 'fdan.stage'"
+        " join tags c on c.run_uuid = r.run_uuid and c.key = 'confirms'"
+        " join tags p on p.run_uuid = r.run_uuid and p.key = 'mlflow.parentRunId'"
+        " join metrics m on m.run_uuid = r.run_uuid and m.key = 'value'"
+    )
+    found: dict[str, dict[int, float]] = {}
+    for name, status, stage, confirms, step, value in rows:
+        number = int(name.removeprefix("confirm-"))
+        assert (status, stage) == ("FINISHED", "confirm")
+        assert int(confirms) == runs(home)[number].user_attrs["of"]
+        assert step not in found.setdefault(name, {}), f"{name} has epoch {step} twice"
+        found[name][step] = value
+    assert found == {f"confirm-{run.number:04d}": run.intermediate_values for run in runs(home)}
+
+
+def test_the_winner_is_the_best_mean_and_its_model_a_typical_one(home: Home) -> None:
+    result = Result.load(home.folder)
+    assert result.confirm is not None and result.test is not None
+    best, other = result.confirm["settings"]
+    assert best["mean"] >= other["mean"]
+    values = {run.number: run.value for run in runs(home)}
+    assert sorted(best["values"]) == sorted(
+        run.value for run in runs(home) if run.user_attrs["of"] == best["trial"]
+    )
+    assert best["optimism"] == best["search_value"] - best["mean"]
+    assert values[result.confirm["run"]] == min(best["values"]), "the lower one of two"
+    model = read_model(home.folder / "winner")
+    assert model.facts["trial"] == best["trial"] == result.confirm["winner"]
+    assert model.run.training.seed == result.confirm["seed"]
+    kept = folder_of(confirm.folder_of(home.folder), result.confirm["run"]) / CHECKPOINT
+    assert Checkpoint.load(kept).value == values[result.confirm["run"]]
+    assert result.test["model_sha256"] == sha256(home.folder / "winner" / "model.safetensors")
+    answers = Predictions.read(home.folder / "winner" / "test.csv")
+    assert answers.measures().uar == result.test["uar"]
+    assert all(check["ok"] for check in result.checks), result.checks
+    assert len(result.checks) == 4
+    json.dumps(result.confirm, allow_nan=False)

@@ -1,0 +1,52 @@
+"""A user who presses Ctrl-C a second time wants out, and loses nothing by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.commands.test_survival import FLAGS, Home
+
+
+@pytest.fixture(params=[0.1, 0.7, 3.0], ids=str)
+def pause(request: pytest.FixtureRequest) -> float:
+    """Seconds between the two: while Tune is left, while Ray ends, while figures are drawn."""
+    seconds: float = request.param
+    return seconds
+
+
+@pytest.fixture
+def home(corpus: Path, tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path, [*FLAGS, "--task", f"demo:{corpus}"])
+    yield made
+    for number in made.processes():
+        os.kill(number, signal.SIGKILL)
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_nothing_running(home: Home, pause: float) -> None:
+    home.start()
+    home.wait_for(lambda: home.epochs() >= 4)
+    # The sender has been there, so that runs are RUNNING in MLflow.
+    home.wait_for(lambda: (home.path / "runs" / "mlflow.db").exists() and home.runs())
+    process = home.process
+    assert process is not None
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(pause)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    asked = time.monotonic()
+    code, _, said = home.ends()
+    assert code == 130, said
+    assert time.monotonic() - asked < 30
+    assert "Traceback" not in said, said
+    assert "stopping: the same command continues the study" in said
+    assert {trial.state for trial in home.trials()} == {TrialState.RUNNING}
+    states = {(status, state) for status, state, _ in home.runs().values()}
+    assert states == {("KILLED", "PAUSED")}
+    assert home.nothing_runs()
