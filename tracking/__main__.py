@@ -8,13 +8,16 @@ from typing import Final
 
 from fdan.arguments import Parser
 from fdan.errors import FdanError
-from tracking.commands import flush, report
+from tracking.commands import champion, flush, promote, report, rollback
 
-COMMANDS: Final = (report, flush)
+COMMANDS: Final = (report, promote, rollback, champion, flush)
 
 _EXAMPLES = """\
 examples:
   python -m tracking report runs/demo
+  python -m tracking promote runs/demo --dry-run
+  python -m tracking champion
+  python -m tracking rollback --reason "wrong labels in take 3"
   python -m tracking flush runs/demo"""
 
 

@@ -76,8 +76,21 @@ def build(folder: Path, winner: Path, card: str, facts: dict[str, Any]) -> None:
             pip_requirements=requirements(),
             metadata={"fdan": facts},
         )
+    _without_paths(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
     check_no_pickle(folder)
+
+
+def _without_paths(folder: Path) -> None:
+    """MLflow notes where it found the files; they lie beside its note now."""
+    from mlflow.models import Model
+
+    model = Model.load(str(folder))
+    flavour = model.flavors["python_function"]
+    flavour["model_code_path"] = SERVED.name
+    for kept in flavour["artifacts"].values():
+        kept["uri"] = kept["path"]
+    model.save(str(folder / "MLmodel"))
 
 
 def signature() -> Any:

@@ -58,7 +58,8 @@ def model_folder(uri: str) -> Path:
         path = (found["path"] or "").strip("/")
         return _fetch(f"{root}/{path}" if path else root, where, uri, None)
     raise RegistryError(
-        f"'{uri}' names no model: give models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/PATH"
+        f"'{uri}' names no model: give models:/NAME@ALIAS, models:/NAME/VERSION or"
+        " runs:/RUN_ID/PATH"
     )
 
 
@@ -68,7 +69,7 @@ def fetch(registry: Registry, version: Version) -> Path:
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the database in ./runs. Raises RegistryError where there is none."""
+    """MLFLOW_TRACKING_URI, else the database in ./runs; RegistryError where there is none."""
     named = os.environ.get(TRACKING)
     if named:
         return named

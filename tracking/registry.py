@@ -37,13 +37,15 @@ class RegistryError(FdanError):
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a registered model. number: from "1"; source: where its files lie."""
+    """One version of a registered model. number: from "1"; source: where its files lie; run_id: of
+    the study's run."""
 
     name: str
     number: str
     tags: Mapping[str, str]
     source: str
     model_id: str | None
+    run_id: str | None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -175,13 +177,15 @@ class Registry:
 
     # The runs of the study that a version comes from
 
-    def experiment(self, name: str) -> str:
-        """Its id; it is made where it is not there, which it is unless the study's records went to
-        another server."""
+    def experiment(self, name: str, create: bool = False) -> str | None:
+        """Its id. None where it is not there, which happens only where the study's records went to
+        another server; with `create` it is made."""
         with self._asking():
             found = self.client.get_experiment_by_name(name)
             if found is not None:
                 return str(found.experiment_id)
+            if not create:
+                return None
             database = database_of(self.uri)
             place = None if database is None else (database.parent / "mlartifacts").as_uri()
             return str(self.client.create_experiment(name, artifact_location=place))
@@ -250,7 +254,8 @@ def _version(found: Any) -> Version:
         str(found.version),
         dict(found.tags),
         str(found.source),
-        getattr(found, "model_id", None),
+        found.model_id,
+        found.run_id or None,
     )
 
 
