@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,48 @@ def _run_of(**settings: object) -> RunConfig:
         "bank": 2,
     }
     return RunConfig.from_mapping(base | settings)
+
+
+def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: object) -> Path:
+    """A model that was never trained, with a bank and features' scales of its own, for images of 32
+    pixels: its folder."""
+    import torch
+
+    from fdan.backbones import find_weights
+    from fdan.checkpoint import Checkpoint
+    from fdan.evaluate import build
+    from fdan.media.faces import FaceSettings
+    from fdan.media.pixels import store_settings
+    from fdan.media.spectrogram import SpectrogramSettings
+    from fdan.model_folder import write_model
+    from fdan.run_config import FEATURES
+    from fdan.runtime import seeded
+
+    run = _run_of(**settings)
+    model = run.model
+    with seeded(3):
+        network = build(run)
+        features = torch.rand(40, FEATURES[model.backbone]) * 2
+        for modality in network.head.standardise:
+            network.head.fit(modality, features)
+        bank = (
+            network.head.remember(features[:14], features[20:]) if model.context == "bank" else ()
+        )
+    tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"bank.{i}": z.detach() for i, z in enumerate(bank)}
+    weights = find_weights(model.backbone, "none")
+    checkpoint = Checkpoint(run, 1, 1, (0.5,), weights.sha256, "no data", tensors)
+    prepared = {
+        "acoustic": store_settings(SpectrogramSettings(spectrogram_size=32)),
+        "visual": store_settings(FaceSettings(face_size=32)),
+    }
+    write_model(folder, checkpoint, {"preparation": prepared, **(facts or {})})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_model() -> Callable[..., Path]:
+    return _write_model
 
 
 @pytest.fixture(scope="session")
