@@ -128,7 +128,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT or facts["emotions"] != list(EMOTIONS):
             raise WeightsError(f"model {folder}: written by another version of fdan-search")
-        run = RunConfig.from_mapping(facts["run"], f"model {folder}")
+        run = RunConfig.from_mapping(facts["run"], FACTS)
         held = safetensors.torch.load_file(folder / TENSORS)
         with torch.device("meta"):
             network = Network(
@@ -145,7 +145,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
         missing = Path(error.filename or TENSORS).name
         raise WeightsError(f"model {folder}: there is no {missing} in it") from None
     except FdanError as error:
-        raise WeightsError(str(error)) from None
+        raise WeightsError(f"model {folder}: {error}") from None
     except (
         OSError,
         RuntimeError,
