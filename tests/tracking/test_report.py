@@ -331,7 +331,7 @@ def test_logged_with_the_studys_run(database: Tables, uri: str, tmp_path: Path) 
     ((name, where),) = database.rows("select name, artifact_uri from runs where run_uuid = ?", run)
     assert name == "demo"
     for file in files:
-        kept = Path(where.removeprefix("file://")) / file.name
+        kept = Path(where.removeprefix("file://")) / "study" / file.name
         assert kept.read_bytes() == file.read_bytes()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from fdan.errors import FdanError
 from tracking.result import Result
@@ -11,6 +12,9 @@ from tracking.server import Away, Gone, Refused, Server
 from tracking.target import Target
 from tracking.tracker import STUDY
 from tracking.uri import shown
+
+FOLDER: Final = "study"
+"""Among the artifacts of the run: where a search puts the study's figures, too."""
 
 
 class NotLogged(FdanError):  # noqa: N818
@@ -40,7 +44,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
                 f" there: python -m tracking flush {study}, then again"
             )
         for file in files:
-            server.send_file(run, file, "")
+            server.send_file(run, file, FOLDER)
     except Away as away:
         raise NotLogged(f"not logged to MLflow: {shown(uri)} is away ({away})") from None
     except (Refused, Gone) as refusal:
