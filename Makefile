@@ -1,5 +1,5 @@
 # Two commands do all set-up on a fresh machine:
-#   make search   a finished, tracked search on the demo corpus
+#   make search   a tracked search on the demo corpus; its winner confirmed, scored, promoted
 #   make test     format, types and tests
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +8,7 @@ SEARCH_ARGS ?=
 .PHONY: search test lint types unit clean
 
 search: .venv/ready
-	$(BIN)/python search/run.py $(SEARCH_ARGS)
+	$(BIN)/python search/run.py --promote $(SEARCH_ARGS)
 
 test: lint types unit
 

@@ -23,6 +23,7 @@ from search import (
     driver,
     ending,
     figures,
+    outcome,
     plan,
     pruners,
     rounds,
@@ -37,6 +38,7 @@ from search.confirm import Setting
 from search.plan import Plan
 from search.provenance import made_from, parameters, tags
 from search.summary import summary
+from tracking import promotion, report
 from tracking.tracker import Tracker
 
 EXPERIMENT = "fdan-search"
@@ -212,12 +214,24 @@ def _search(
                     f" they are safe: python -m tracking flush {folder}"
                 )
         page = tracker.page
+    verdict = None
+    if arguments.promote and state == "COMPLETE" and model is not None:
+        verdict = promotion.promote(folder, uri=resolved.tracking_uri, say=say)
     took = time.monotonic() - began
-    print(summary(opened, bar, folder, reason, resolved.tracking_uri, page, took, settings))
-    code = stop.code or (0 if study.best(opened) is not None else 1)
-    if arguments.promote and not code:
-        return _promote(resolved, folder)
-    return code
+    clip = _clip(of)
+    uri = resolved.tracking_uri
+    print(summary(opened, bar, folder, reason, uri, page, took, settings, verdict, clip))
+    return stop.code or (0 if study.best(opened) is not None else 1)
+
+
+def _clip(of: ending.Study) -> Path | None:
+    """A speech file of the test part to try a model on."""
+    store, index = of.task.acoustic[0], int(of.parts.acoustic_test[0])
+    for source in shared.sources(of.resolved.arguments):
+        file = source.path / (store.files[index] if index < len(store) else store.files[0])
+        if source.modality == "acoustic" and file.is_file():
+            return file
+    return None
 
 
 def _score_test(
@@ -252,9 +266,6 @@ def _records(
     interruptions: Callable[[int], int],
 ) -> None:
     """result.json, the report and the figures, in the study's folder and with its parent run."""
-    from search import outcome
-    from tracking import report
-
     tracker.drain(_DRAIN_S / 6)  # the page in MLflow is known once it was reached
     outcome.result(
         of,
@@ -292,9 +303,3 @@ def _closing(tracker: Tracker) -> Iterator[None]:
             tracker.close_study("FAIL", " ".join(str(error).split()) or type(error).__name__)
             tracker.drain(10.0)
         raise
-
-
-def _promote(resolved: Plan, folder: Path) -> int:
-    """Make the winner the champion, if it is better than the one there is."""
-
-    raise NotImplementedError

@@ -15,7 +15,11 @@ from search import confirm, scoring, study
 from search.ending import BEST
 from search.progress import duration, shown
 from search.scoring import Tested
+from tracking.promotion import NAME, Verdict
+from tracking.registry import CHAMPION
 from tracking.result import REPORT, WINNER
+from tracking.target import default_uri
+from tracking.uri import shown as address
 
 
 def summary(
@@ -27,10 +31,13 @@ def summary(
     page: str | None,
     seconds: float,
     settings: Sequence[confirm.Setting],
+    verdict: Verdict | None,
+    clip: Path | None,
 ) -> str:
     """Several lines. bar: the baseline's validation UAR; stopped: why the study ended early, or
     nothing; page: path of the experiment in MLflow's UI; seconds: that the whole command took;
-    settings: what was confirmed, the best mean first."""
+    settings: what was confirmed, the best mean first; verdict: of its promotion, if that was asked
+    for; clip: a file to try the model on."""
     best = study.best(opened)
     lines: list[str] = []
     counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
@@ -61,8 +68,13 @@ def summary(
         if (found := scoring.tested(opened)) is not None:
             lines.append(_tested(found, number))
         model = folder / (BEST if winner is None else WINNER)
+        if verdict is not None:
+            what = "champion:" if verdict.promoted else "not promoted:"
+            lines.append(f"{what:<14} {_promoted(verdict)}")
         if model.is_dir():
             lines.append(f"its model:     {_relative(model)}")
+            where = tracking_uri if verdict is not None and verdict.promoted else None
+            lines.append(f"predict:       {_predict(model, where, folder.parent, clip)}")
     lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():
         lines.append(f"report:        {_relative(folder / REPORT)}")
@@ -76,6 +88,24 @@ def summary(
     else:
         lines.append(f"compare them:  {tracking_uri.rstrip('/')}{path}")
     return "\n".join(lines)
+
+
+def _promoted(verdict: Verdict) -> str:
+    instead = f" in place of {verdict.replaced}" if verdict.replaced else ""
+    named = f"{verdict.version}{instead}: " if verdict.promoted and verdict.changed else ""
+    return f"{named}{verdict.reason}"
+
+
+def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | None) -> str:
+    """The command that names the emotion of a file, with the champion or the model in a folder."""
+    words = [_relative(Path(sys.executable)), "-m", "fdan", "predict"]
+    file = "clip.wav" if clip is None else _relative(clip)
+    if tracking_uri is None:
+        return shlex.join([*words, _relative(model), file])
+    # Without a word, predict looks into ./runs/mlflow.db.
+    own = tracking_uri == default_uri(runs) and runs == Path.cwd() / "runs"
+    before = "" if own else f"MLFLOW_TRACKING_URI={shlex.quote(address(tracking_uri))} "
+    return before + shlex.join([*words, "--model", f"models:/{NAME}@{CHAMPION}", file])
 
 
 def _confirmed(settings: Sequence[confirm.Setting]) -> list[str]:
