@@ -42,10 +42,10 @@ def described(of: Challenger) -> dict[str, Any]:
         "data": facts["data"],
         "protocol": facts["split"]["protocol"],
         "sha256": sha256(of.folder / TENSORS),
-        "test.uar": test["uar"],
+        "test.uar": f"{test['uar']:.4f}",
         "test.uar.interval": f"{interval['low']:.4f} to {interval['high']:.4f} ({_over(interval)})",
-        "test.war": test["war"],
-        "test.wf1": test["wf1"],
+        "test.war": f"{test['war']:.4f}",
+        "test.wf1": f"{test['wf1']:.4f}",
         "test.samples": test["samples"],
         "test.scored": test["scored"],
         "multiply_adds": multiply_adds(of.model),
@@ -56,7 +56,7 @@ def described(of: Challenger) -> dict[str, Any]:
 
 def event(words: str) -> str:
     """A line of a history: when, by whom, what."""
-    return f"{_now()} {by()}: {' '.join(words.split())}"
+    return f"{now()} {by()}: {' '.join(words.split())}"
 
 
 def note(registry: Registry, version: Version, words: str, **tags: Any) -> None:
@@ -81,7 +81,8 @@ def by() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _now() -> str:
+def now() -> str:
+    """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

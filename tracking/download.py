@@ -93,6 +93,7 @@ def download(source: str, tracking_uri: str, path: str, folder: Path) -> Path:
     ArtifactError for a file that is none, or a link; and whatever the store raises."""
     repository = _repository(source, tracking_uri)
     _check_local(repository, path)
+    folder.mkdir(parents=True, exist_ok=True)
     found = Path(repository.download_artifacts(path, dst_path=str(folder)))
     if found.is_symlink() or not found.is_file():
         raise ArtifactError(f"{path} is no plain file")

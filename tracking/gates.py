@@ -181,7 +181,7 @@ def same_answers(of: Challenger) -> str:
     apart = float(np.abs(found - of.answers.probabilities[: len(chosen)]).max())
     if not apart <= _APART:
         raise Closed(f"the model to register answers otherwise than {PREDICTIONS}, by {apart:.1e}")
-    return f"{len(chosen)} utterances asked again: probabilities within {apart:.0e}"
+    return f"{len(chosen)} utterances asked again, probabilities differ by {apart:.0e} at most"
 
 
 @dataclass(frozen=True)

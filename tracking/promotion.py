@@ -140,7 +140,7 @@ def _decide(
     if closed is not None:
         rest = [Gate(name, None, f"not looked at: {closed.name}?") for name in (SAME, BETTER)]
         every = (*gates, *rest)
-        return Verdict(False, False, f"{closed.name}? {closed.detail}", every, None, replaced)
+        return Verdict(False, False, closed.detail, every, None, replaced)
     try:
         champion = None if version is None else Champion.of(registry, version)
         rest = against(of, champion, accept_tie)
@@ -214,8 +214,7 @@ def _complete(registry: Registry, of: Challenger | None, version: Version) -> No
         audit.note(registry, old, words, state=audit.REPLACED, replaced=words)
     if of is not None:
         _tell_runs(registry, of, f"champion as {version}: {why}")
-    line = f"champion: {why}"
-    audit.note(registry, known, line, state=audit.CHAMPION, promoted=audit.event(line))
+    audit.note(registry, known, f"champion: {why}", state=audit.CHAMPION, promoted=audit.now())
 
 
 def _already(of: Challenger, champion: Version | None) -> Version | None:

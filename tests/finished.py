@@ -1,0 +1,204 @@
+"""Finished studies in small: real models trained on a real demo corpus, with all that a search
+leaves: result.json, winner/ with test.csv, the study's run and the winner's run in MLflow."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from fdan.checkpoint import Checkpoint
+from fdan.corpora import Source
+from fdan.corpora.demo import generate
+from fdan.media.faces import FaceSettings
+from fdan.media.spectrogram import SpectrogramSettings
+from fdan.model_folder import TENSORS, read_model, write_model
+from fdan.origin import origin
+from fdan.predictions import Predictions
+from fdan.preparing import prepare
+from fdan.run_config import RunConfig
+from fdan.split import Split, SplitConfig, describe, split
+from fdan.statistics import bootstrap
+from fdan.task import Task
+from fdan.train import train
+from fdan.training_data import load
+from tracking.result import PREDICTIONS, WINNER, Result, sha256
+from tracking.tracker import Tracker
+
+EXPERIMENT: Final = "fdan-search"
+
+GOOD: Final = {"layers": 1, "lr": 0.03, "epochs": 10}
+BAD: Final = {"layers": 1, "lr": 1e-6, "epochs": 1}
+"""Settings that learn the demo corpus, and that leave a network at chance."""
+
+
+SPLIT: Final = SplitConfig(test=0.34)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Prepared data of seven emotions, one face and one sound an utterance."""
+
+    runs: Path
+    sounds: Path
+    task: Task
+    parts: Split
+
+    @classmethod
+    def make(cls, runs: Path, speakers: int = 6, takes: int = 2, seed: int = 0) -> Corpus:
+        sounds = generate(runs / "demo", speakers=speakers, takes=takes, seed=seed, workers=2)
+        stores = [
+            prepare(Source("demo", sounds, modality), settings, runs / "stores", workers=2)
+            for modality, settings in (
+                ("acoustic", SpectrogramSettings(spectrogram_size=32)),
+                ("visual", FaceSettings(face_size=32, frames=1)),
+            )
+        ]
+        task = Task((stores[0],), (stores[1],))
+        return cls(runs, sounds, task, split(task, SPLIT))
+
+    def train(self, **settings: Any) -> Checkpoint:
+        """A small frozen network."""
+        torch.set_num_threads(1)
+        run = RunConfig.from_mapping(
+            {
+                **{"backbone": "resnet18", "weights": "none", "tuning": "frozen", "width": 32},
+                **{"batch": 16, "bank": 4, **GOOD, **settings},
+            }
+        )
+        data = load(self.task, self.parts, run, torch.device("cpu"), self.runs / "features")
+        return train(run, data, lambda epoch, checkpoint: None)
+
+
+def finish(
+    corpus: Corpus,
+    checkpoint: Checkpoint,
+    study: Path,
+    uri: str,
+    *,
+    answers: Callable[[Predictions], Predictions] = lambda found: found,
+    track: bool = True,
+) -> Result:
+    """A study in the folder `study` whose confirmed winner, confirm run 1 of trial 3, is this
+    checkpoint. `answers` may put other answers in the place of the model's."""
+    folder = study / WINNER
+    study.mkdir(parents=True, exist_ok=True)
+    facts = {**origin(corpus.task, SPLIT), "study": study.name}
+    write_model(folder, checkpoint, {**facts, "trial": 3, "confirm_run": 1})
+    found = answers(_answers(corpus, folder))
+    found.write(folder / PREDICTIONS)
+    study_id = _track(study, uri) if track else f"{study.name}-untracked"
+    result = _result(corpus, checkpoint, study, uri, study_id, found)
+    result.save(study)
+    return result
+
+
+def _answers(corpus: Corpus, folder: Path) -> Predictions:
+    samples, chosen = corpus.task.samples("acoustic"), corpus.parts.acoustic_test
+    return Predictions(
+        tuple(samples.contents[i] for i in chosen),
+        tuple(samples.utterances[i] for i in chosen),
+        tuple(samples.speakers[i] for i in chosen),
+        samples.labels[chosen],
+        read_model(folder).probabilities(corpus.task.images("acoustic", chosen)),
+    )
+
+
+def _track(study: Path, uri: str) -> str:
+    with Tracker(study / "spool", uri, EXPERIMENT) as tracker:
+        tracker.open_study(study.name, {"sampler": "tpe"}, {})
+        tracker.open_trial(1, {"alpha": 0.1}, {}, stage="confirm")
+        tracker.epoch(1, 1, {"value": 0.5}, stage="confirm")
+        tracker.close_trial(1, "COMPLETE", "done", stage="confirm")
+        tracker.close_study("COMPLETE", "5 of 5 trials")
+        assert tracker.drain(60)
+        return tracker.study_id
+
+
+def _result(
+    corpus: Corpus,
+    checkpoint: Checkpoint,
+    study: Path,
+    uri: str,
+    study_id: str,
+    found: Predictions,
+) -> Result:
+    measured, interval = found.measures(), bootstrap(found)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    params = {"layers": checkpoint.run.model.layers, "lr": checkpoint.run.training.lr}
+    value = checkpoint.value
+    return Result(
+        study=study.name,
+        study_id=study_id,
+        experiment=EXPERIMENT,
+        task=corpus.task.name,
+        state="COMPLETE",
+        reason="5 of 5 trials",
+        wanted=5,
+        counts={"COMPLETE": 3, "PRUNED": 2, "FAIL": 0},
+        written=now,
+        command=f"python search/run.py --study {study.name}",
+        tracking_uri=uri,
+        page=None,
+        space={"lr": {"type": "float", "low": 0.001, "high": 0.1, "log": True}},
+        fixed={},
+        sampler="tpe",
+        pruner="hyperband",
+        epochs=checkpoint.run.training.epochs,
+        origin=origin(corpus.task, SPLIT),
+        parts=[
+            {
+                "part": part.part.partition(" ")[2],
+                "modality": part.part.partition(" ")[0],
+                "emotions": part.emotions,
+                "speakers": part.speakers,
+            }
+            for part in describe(corpus.task, corpus.parts)
+        ],
+        unreadable=[],
+        baseline=None,
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+        git="0" * 40,
+        cost={
+            **{"device": "cpu", "trial_seconds": 5.0, "confirm_seconds": 2.0},
+            **{"epochs_trained": 30, "epochs_planned": 50},
+        },
+        trials=[],
+        importances={"method": "", "trials": 3, "enough": False, "values": {}},
+        curves={},
+        embedding=None,
+        confusion={"validation": None, "test": measured.confusion.tolist()},
+        confirm={
+            "seeds": [1000, 1001],
+            "settings": [
+                {
+                    **{"trial": 3, "params": params, "search_value": value + 0.02},
+                    **{"values": [value, value - 0.01], "mean": value - 0.005},
+                    **{"low": value - 0.07, "high": value + 0.06, "optimism": 0.025},
+                }
+            ],
+            **{"winner": 3, "run": 1, "seed": checkpoint.run.training.seed},
+        },
+        test={
+            "scored": now,
+            "samples": len(found),
+            "war": measured.war,
+            "uar": measured.uar,
+            "wf1": measured.wf1,
+            "interval": {
+                **{"low": interval.low, "high": interval.high, "level": interval.level},
+                **{"groups": interval.groups, "by": interval.by},
+            },
+            "per_class": found.per_class(),
+            "per_speaker": found.per_speaker(),
+            "baseline_uar": None,
+            "model_sha256": sha256(study / WINNER / TENSORS),
+            "again": [],
+        },
+        checks=[{"name": "speakers of the parts are disjoint", "ok": True, "detail": "2, 2, 2"}],
+    )
