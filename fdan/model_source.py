@@ -55,12 +55,12 @@ def find_model(name: str) -> Path:
     scheme = address[1]
     for entry in entry_points(group=GROUP, name=scheme):
         try:
-            open_address = entry.load()
+            folder = Path(entry.load()(name))
         except ImportError as error:
             raise WeightsError(
                 f"model {name}: opening {scheme}: addresses needs more than is installed ({error})"
             ) from None
-        return model_folder(Path(open_address(name)))
+        return model_folder(folder)
     raise WeightsError(
         f"model {name}: nothing installed here opens {scheme}: addresses; name a model's folder or"
         " ONNX file, or install fdan-search whole"
