@@ -13,6 +13,7 @@ from typing import Final
 
 from fdan.errors import FdanError, disk_full
 from tracking.commands import Verbs
+from tracking.commands.promote import study_folder
 from tracking.result import Result
 
 _ABOUT = """\
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tracking.report.logged import NotLogged, log
 
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
-    study: Path = arguments.study
+    study = study_folder(arguments.study)
     try:
         files = report.write(study, arguments.out)
     except OSError as error:
@@ -69,9 +70,7 @@ def add(verbs: Verbs) -> None:
         "report", help="a study as one HTML page", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)
-    command.add_argument(
-        "study", type=Path, metavar="STUDY", help="a study's folder, such as runs/demo"
-    )
+    command.add_argument("study", metavar="STUDY", help="a study's folder, or its name in ./runs")
     command.add_argument(
         "--out",
         type=Path,

@@ -8,7 +8,7 @@ from tracking.report.blocks import Block, Figure, Section, Table, Text, columns,
 from tracking.report.drawing import Drawing, Point
 from tracking.report.frame import Frame
 from tracking.report.intervals import NARROW, WIDE
-from tracking.report.reading import Trial, complete, is_winner, reached, settings
+from tracking.report.reading import Trial, complete, is_winner, reached, settings, winner
 from tracking.report.scales import around, counted
 from tracking.report.words import count, is_number, score, short
 from tracking.result import Result
@@ -55,6 +55,8 @@ def _legend(result: Result) -> Iterator[tuple[str, str]]:
     if "COMPLETE" in states:
         yield "complete", "complete"
         yield "record", "best so far"
+    if winner(result) is not None:
+        yield "chosen", "the winner"
     if "PRUNED" in states:
         yield "pruned", "pruned"
     if "FAIL" in states:
