@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from fdan.predictions import Predictions
 from search import confirm, storage
 from search.trial import CHECKPOINT, folder_of
 from tests.commands.test_survival import FLAGS, Home
+from tracking.pickles import pickled
 from tracking.result import Result, sha256
 
 EPOCHS = 30
@@ -26,7 +29,7 @@ EPOCHS = 30
 @pytest.fixture(scope="module")
 def home(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     made = Home(tmp_path_factory.mktemp("confirming"), [*FLAGS, "--task", f"demo:{corpus}"])
-    made.flags += ["--epochs", str(EPOCHS), "--confirm", "2", "--seeds", "2", "--score-test"]
+    made.flags += ["--epochs", str(EPOCHS), "--confirm", "2", "--seeds", "2", "--promote"]
     yield made
     for number in made.processes():
         os.kill(number, signal.SIGKILL)
@@ -55,6 +58,8 @@ def test_it_goes_on_where_its_driver_was_killed(home: Home) -> None:
     assert "Traceback" not in said, said
     assert "going on with the runs that were under way" in said
     assert "confirmed with fresh seeds" in out and "test part:" in out
+    assert "champion:      fdan/1: there is no champion yet: the first one" in out
+    home.path.joinpath("out.txt").write_text(out)
     after = runs(home)
     assert len(after) == 4, "nothing twice"
     for run in after:
@@ -105,3 +110,29 @@ def test_the_winner_is_the_best_mean_and_its_model_a_typical_one(home: Home) -> 
     assert all(check["ok"] for check in result.checks), result.checks
     assert len(result.checks) == 4
     json.dumps(result.confirm, allow_nan=False)
+
+
+def test_the_commands_at_the_end_work_as_they_are_printed(home: Home) -> None:
+    printed = {
+        line.partition(":")[0]: line.partition(":")[2].strip()
+        for line in home.path.joinpath("out.txt").read_text().splitlines()
+    }
+    done = subprocess.run(
+        printed["predict"], shell=True, cwd=home.path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "models:/fdan@champion" in done.stdout
+    assert (home.path / printed["report"]).read_text().startswith("<!doctype html>")
+    assert printed["compare them"].split()[1] == "ui"
+
+
+def test_nothing_that_was_logged_is_a_pickle(home: Home) -> None:
+    """Runs' artifacts and the registered model, file by file."""
+    files = [file for file in (home.path / "runs" / "mlartifacts").rglob("*") if file.is_file()]
+    names = {file.name for file in files}
+    assert {"model.safetensors", "MLmodel", "report.html", "config.json", "trials.csv"} <= names
+    for file in files:
+        assert pickled(file) == "", file
+    spoilt = home.path / "spoilt.json"
+    spoilt.write_bytes(pickle.dumps({"a": 1}))
+    assert pickled(spoilt), "the check can fail"
