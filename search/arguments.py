@@ -64,6 +64,15 @@ def _study(top: Parser) -> None:
         "preparing is not counted (default: none)",
     )
     group.add_argument(
+        "--stop-early",
+        metavar="NOISE|auto",
+        type=_noise,
+        help="end the search once its next 10 trials are expected to raise the best value by less\n"
+        "than NOISE, by which the seed alone moves a value (0.02, say; 0: never); auto: as the\n"
+        "study's confirming runs have it, else as the values' last epochs fluctuate, which is\n"
+        "less than what the seed does, so that it stops late rather than early (default: never)",
+    )
+    group.add_argument(
         "--storage",
         metavar="URL",
         help="Optuna's storage: sqlite:///FILE or postgresql://USER@HOST/DB\n"
@@ -185,6 +194,18 @@ def seconds(text: str) -> float:
     if "".join(number + unit for number, unit in parts) != text or total <= 0:
         raise argparse.ArgumentTypeError(f"'{text}': expected a time such as 90s, 30m or 2h")
     return total
+
+
+def _noise(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': expected auto, or a part of 1 such as 0.02")
+    return value
 
 
 def _count(text: str) -> int:

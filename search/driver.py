@@ -48,7 +48,8 @@ class Stop:
         self._deadline = None if budget is None else time.monotonic() + budget
         self.reason = ""
         self.final = False
-        """Whether the trials under way end with it: those of a spent budget do."""
+        """Whether the trials under way end with it: those of a spent budget do, and those of a
+        study that has enough."""
         self.code = 0
         """Exit code: that of the signal, 0 for a budget that is spent."""
 
@@ -60,6 +61,11 @@ class Stop:
 
     def request(self, reason: str, code: int) -> None:
         self.reason, self.code = self.reason or reason, self.code or code
+
+    def enough(self, reason: str) -> None:
+        """The study is finished, as with a spent budget."""
+        if not self.reason:
+            self.reason, self.final = reason, True
 
     def due(self) -> bool:
         if not self.reason and self._deadline is not None and time.monotonic() >= self._deadline:

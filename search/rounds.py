@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from search import confirm, driver, kept, running, study, trial
+from search import confirm, driver, enough, kept, running, study, trial
+from search.bridge import Listener
 from search.ending import Study
 from search.hopeless import Hopeless
 from search.tracked import Tracked
@@ -45,7 +46,12 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     tracked.catch_up(trials, folder)
     kept.sweep(folder, trials, best)
     left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
-    if left or study.under_way(opened):
+    rules: list[Listener] = [Hopeless(way.stop)]
+    if left and (noise := resolved.arguments.stop_early) is not None:
+        rules.append(enough.listener(way.stop, noise, opened, folder))
+    if way.stop.final and not study.under_way(opened):
+        way.console.print(f"study {name}: {way.stop.reason}", highlight=False, soft_wrap=True)
+    elif left or study.under_way(opened):
         known = None if best is None or best.value is None else (best.number, best.value)
         running.run(
             resolved,
@@ -57,7 +63,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
                 trials=resolved.trials,
                 left=left,
                 folder=folder,
-                listeners=(tracked, kept.Kept(folder, known), Hopeless(way.stop)),
+                listeners=(tracked, kept.Kept(folder, known), *rules),
             ),
             way.work,
             way.stop,
