@@ -40,18 +40,25 @@ _LEVELS: Final = {
 
 def connect(uri: str) -> Any:
     """An MlflowClient that gives up soon and keeps quiet. Raises whatever goes wrong."""
+    keep_quiet()
+    from mlflow.tracking import MlflowClient
+
+    uri = with_driver(uri)
+    if not uri.startswith(("http", "sqlite")):
+        _knock(uri)
+    return MlflowClient(uri)
+
+
+def keep_quiet() -> None:
+    """Before mlflow is used: its settings, and its loggers silent."""
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
-    from mlflow.tracking import MlflowClient
+    import mlflow  # noqa: F401  it sets its loggers' levels
 
     # They would talk over the user's progress display: of tables made, of connections tried
     # again. What matters of it the sender says itself.
     for name, level in _LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    uri = with_driver(uri)
-    if not uri.startswith(("http", "sqlite")):
-        _knock(uri)
-    return MlflowClient(uri)
 
 
 class Client:

@@ -12,7 +12,7 @@ from typing import Final
 from tracking.delivery import Delivery, RunLost
 from tracking.ledger import Ledger
 from tracking.records import Record
-from tracking.server import Away, Server
+from tracking.server import Away, Broken, Server
 from tracking.spool import Reader, Spool
 from tracking.uri import shown
 
@@ -48,6 +48,7 @@ class Sender(threading.Thread):
         self._failures = 0
         self._away_since: float | None = None
         self._reason = ""
+        self._broken = False
         self._wake = threading.Event()
         self._progress = threading.Condition()
         self._stopping = False
@@ -62,9 +63,16 @@ class Sender(threading.Thread):
         """Why it is away, in its own or the system's words."""
         return self._reason
 
+    @property
+    def broken(self) -> bool:
+        """Whether the server is of no use until somebody mends it: waiting alone will not."""
+        return self._broken
+
     def drain(self, timeout: float) -> bool:
-        """Wait until the server has all that is recorded now: True, or False after `timeout` s."""
+        """Wait until the server has all that is recorded now: True, or False after `timeout` s or
+        one more try of a server that is broken."""
         target, deadline = self._spool.last, time.monotonic() + timeout
+        failures = self._failures
         try:
             self._spool.sync()
         except OSError:
@@ -74,6 +82,8 @@ class Sender(threading.Thread):
             while self._ledger.sent < target:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self.is_alive():
+                    return False
+                if self._broken and self._failures > failures:
                     return False
                 self._progress.wait(min(left, 0.5))
                 if self._away_since is None:
@@ -147,14 +157,16 @@ class Sender(threading.Thread):
                 self._spool.last - self._ledger.sent,
             )
         self._failures, self._away_since, self._reason = 0, None, ""
+        self._broken = False
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         self._reason = str(error) if isinstance(error, Away) else repr(error)
+        self._broken = isinstance(error, Broken)
         if self._away_since is None:
             self._away_since = time.time()
             since = time.strftime("%H:%M:%S", time.localtime(self._away_since))
-            what = f"tracking server {self._uri} away"
+            what = f"tracking server {self._uri} {'of no use' if self._broken else 'away'}"
             if isinstance(error, OSError):  # the server's own come as Away
                 self._reason = f"{self._spool.folder}: {error.strerror or error}"
                 what = "sending to the tracking server stopped"

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from tracking import database
 from tracking.api import Api
 from tracking.batches import Item
 from tracking.client import Client
 from tracking.records import Record
 from tracking.rest import Rest, speaks
-from tracking.uri import check_uri, shown
+from tracking.uri import check_uri, file_of, shown
 
 # 413: a proxy's limit on the size of what is sent; it will be as large next time.
 _REFUSALS: Final = frozenset(
@@ -37,6 +38,10 @@ _CAUSE: Final = re.compile(
 
 class Away(Exception):  # noqa: N818
     """The server cannot be reached, or answers that it cannot just now. Try again later."""
+
+
+class Broken(Away):
+    """It is of no use as it is, and waiting alone will not mend it."""
 
 
 class Refused(Exception):  # noqa: N818
@@ -153,15 +158,23 @@ class Server:
     def _connect(self) -> tuple[Api, str]:
         if speaks(self.uri):
             return self._open(Rest(self.uri))
-        if not self.uri.startswith("sqlite:"):
+        path = file_of(self.uri)
+        if path is None:
             return self._open(Client(self.uri))
         from filelock import FileLock
 
         # Two processes that open a new SQLite file at once break each other's migration.
-        database = Path(self.uri.partition("///")[2])
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{database}.opening", timeout=120):
-            return self._open(Client(self.uri))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.opening", timeout=120):
+            database.make(path, self._artifacts)
+            try:
+                return self._open(Client(self.uri))
+            except Exception:
+                if not database.half_made(path):
+                    raise
+                raise Broken(
+                    f"{path} is half made, its maker was killed, and no run is in it: move it away"
+                ) from None
 
     def _open(self, api: Api) -> tuple[Api, str]:
         found = api.experiment(self._experiment)

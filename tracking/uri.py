@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from fdan.errors import FdanError, unknown
 
+_SQLITE: Final = "sqlite:///"
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -40,6 +42,24 @@ def with_driver(uri: str) -> str:
             "pip install 'fdan-search[postgres]'"
         )
     return f"postgresql+{driver}{uri.removeprefix('postgresql')}"
+
+
+def file_of(uri: str) -> Path | None:
+    """The file of an SQLite database; None where the URI names no such file."""
+    path = uri.removeprefix(_SQLITE).partition("?")[0]
+    return Path(path) if uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
+
+
+def absolute(uri: str) -> str:
+    """The URI with an SQLite file's whole path: it means the same in any working folder.
+
+    >>> absolute("sqlite:////data/mlflow.db"), absolute("http://host:5000")
+    ('sqlite:////data/mlflow.db', 'http://host:5000')
+    """
+    file = file_of(uri)
+    if file is None or file.is_absolute():
+        return uri
+    return f"{_SQLITE}{Path.cwd() / uri.removeprefix(_SQLITE)}"
 
 
 def shown(uri: str) -> str:

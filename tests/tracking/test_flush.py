@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fdan import lock
 from tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -72,6 +75,16 @@ def test_what_is_left_is_sent(left: Path, flush: Flush, database: Tables, uri: s
     assert len(list(database.path.parent.rglob("mlartifacts/*/artifacts/curve.png"))) == 1
     code, out, _ = flush(str(left / "spool"), "--tracking-uri", uri)
     assert (code, out) == (0, f"{uri} has all 55 records of {left / 'spool'}; nothing to send\n")
+
+
+def test_ctrl_c_is_told_from_a_server_that_is_away(left: Path, python: Start) -> None:
+    process = python("-m", "tracking", "flush", str(left), "--wait", "90")
+    while lock.owner(left / "spool" / "lock") is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "tracking: stopped; the rest waits in the spool" in err and "Traceback" not in err
 
 
 def test_bad_input(left: Path, tmp_path: Path, flush: Flush) -> None:

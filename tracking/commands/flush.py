@@ -29,8 +29,9 @@ Sending twice is safe: the server keeps each metric once. Nothing is removed fro
 before the server has it."""
 
 _EXITS = """\
-exit codes: 0 everything is with the server; 1 the server is away, the rest waits in the spool;
-2 the folder or the URI is wrong, or the study is still running and sends by itself"""
+exit codes: 0 everything is with the server; 1 the server is away or of no use as it is, the rest
+waits in the spool; 2 the folder or the URI is wrong, or the study is still running and sends by
+itself; 130 stopped by Ctrl-C, the rest waits in the spool"""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         return flush(arguments.folder, arguments.tracking_uri, arguments.experiment, arguments.wait)
     except KeyboardInterrupt:
         print("tracking: stopped; the rest waits in the spool", file=sys.stderr)
-        return 1
+        return 130
 
 
 def flush(folder: Path, uri: str | None, experiment: str | None, wait: float) -> int:
@@ -91,15 +92,18 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
         while not sender.drain(0.5):
             progress.update(bar, completed=ledger.sent)
             patience = patience - 0.5 if sender.away_since is not None else wait
-            if patience <= 0:
+            if patience <= 0 or sender.broken:
                 break
         progress.update(bar, completed=ledger.sent)
     sender.stop()
     if ledger.sent < total:
+        why = f"{shown(server.uri)} is away ({sender.reason})"
+        again = "once it is back"
+        if sender.broken:
+            why, again = sender.reason, "then"
         print(
-            f"tracking: {shown(server.uri)} is away ({sender.reason}): {ledger.sent - before} "
-            f"records sent, {total - ledger.sent} wait safely in {spool.folder}; run the same "
-            "command again once it is back",
+            f"tracking: {why}: {ledger.sent - before} records sent, {total - ledger.sent} wait "
+            f"safely in {spool.folder}; run the same command again {again}",
             file=sys.stderr,
         )
         return 1
