@@ -14,6 +14,10 @@ from types import TracebackType
 from typing import Self
 
 
+_PATIENCE_S = 0.5
+"""Whoever asks for a lock's owner holds it for a moment, too."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """Who holds a lock, as far as the file says."""
@@ -50,12 +54,13 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = _read(self._handle)
-            os.close(self._handle)
-            raise Held(path, owner) from None
+        until = time.monotonic() + _PATIENCE_S
+        while not _taken(self._handle):
+            if time.monotonic() > until:
+                owner = _read(self._handle)
+                os.close(self._handle)
+                raise Held(path, owner)
+            time.sleep(0.01)
         line = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}\n"
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, line.encode(), 0)
@@ -107,6 +112,14 @@ def holds(owner: Owner, path: Path) -> bool:
             if link.samefile(path):
                 return True
     return False
+
+
+def _taken(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(handle: int) -> Owner | None:

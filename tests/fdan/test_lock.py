@@ -1,0 +1,37 @@
+"""A lock is refused to a second process, and not by one that only looks whose it is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fdan import lock
+from fdan.lock import Held, Lock
+
+
+def test_a_look_at_a_lock_does_not_keep_it_from_anybody(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("99999999 0 dead\n")
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.15, os.close, (looking,)).start()
+    with Lock(path):
+        found = lock.owner(path)
+        assert found is not None and found.pid == os.getpid()
+    assert lock.owner(path) is None
+
+
+def test_a_second_one_is_refused_soon_and_told_by_whom(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with Lock(path):
+        began = time.monotonic()
+        with pytest.raises(Held) as refused:
+            Lock(path)
+        assert time.monotonic() - began < 3
+        assert refused.value.owner is not None and refused.value.owner.pid == os.getpid()
+    Lock(path).close()
