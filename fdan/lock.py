@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-
 _PATIENCE_S = 0.5
 """Whoever asks for a lock's owner holds it for a moment, too."""
 
