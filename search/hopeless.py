@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from optuna.trial import TrialState
 
 from search.bridge import Closed, Listener
@@ -12,19 +14,21 @@ FIRST = 5
 
 
 class Hopeless(Listener):
-    """A bridge's listener that stops a study whose first trials all fail."""
+    """A bridge's listener that stops a study none of whose trials has done anything but fail."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: Stop, ended: Mapping[str, int]) -> None:
+        """ended: how many trials the study has had before, by Optuna's state."""
         self._stop = stop
         self._failed = 0
-        self._hope = False
+        self._before = ended.get("FAIL", 0)
+        self._hope = any(count for state, count in ended.items() if state != "FAIL")
 
     def closed(self, trial: Closed) -> None:
         self._hope = self._hope or trial.state is not TrialState.FAIL
         self._failed += 1
         if not self._hope and self._failed == FIRST:
             self._stop.request(
-                f"its first {FIRST} trials all failed, the last one, {trial.number}, with:"
-                f" {trial.reason}; mend that, then the same command goes on",
+                f"its first {self._before + FIRST} trials all failed, the last one,"
+                f" {trial.number}, with: {trial.reason}; mend that, then the same command goes on",
                 1,
             )

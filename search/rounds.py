@@ -46,7 +46,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     tracked.catch_up(trials, folder)
     kept.sweep(folder, trials, best)
     left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
-    rules: list[Listener] = [Hopeless(way.stop)]
+    rules: list[Listener] = [Hopeless(way.stop, study.counts(opened))]
     if left and (noise := resolved.arguments.stop_early) is not None:
         rules.append(enough.listener(way.stop, noise, opened, folder))
     if way.stop.final and not study.under_way(opened):

@@ -80,7 +80,7 @@ def run(
 ) -> Seen:
     """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
     seen, stop = Seen(), stop or Stop()
-    listeners = (seen, Hopeless(stop)) if hopeless else (seen,)
+    listeners = (seen, Hopeless(stop, {})) if hopeless else (seen,)
     bridge = bridge_of(study, searched, EPOCHS, *listeners, pruner=pruner, trials=trials)
     driver.run(
         bridge,
