@@ -27,6 +27,7 @@ from search.progress import duration, shown
 from search.resources import Resources
 from search.space import Space
 from search.study import Identity
+from tracking.uri import absolute
 
 RESERVED = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
 """Names in --runs that no study can have."""
@@ -147,6 +148,8 @@ def resolve(
         RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")
     runs = arguments.runs.expanduser().absolute()
     arguments.runs = runs
+    if arguments.tracking_uri is not None:  # the sender's thread sees the working folder change
+        arguments.tracking_uri = absolute(arguments.tracking_uri)
     each = Resources(arguments.cpus_per_trial, gpus)
     return Plan(arguments, settings, searched, runs, each, address, tuple(typed), tuple(before))
 

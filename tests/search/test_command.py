@@ -189,6 +189,22 @@ def test_flags_pin_dimensions_and_presets_follow_the_task(resolve: Resolve) -> N
     assert on_gpu.values["spectrogram_size"] == 224
 
 
+def test_a_database_for_mlflow_is_the_same_in_any_working_folder(
+    resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = [
+        resolve("--tracking-uri", uri)
+        for uri in ("sqlite:///x.db", "sqlite:////a/x.db", "http://host:5000")
+    ]
+    monkeypatch.chdir("/")
+    assert [one.tracking_uri for one in there] == [
+        f"sqlite:///{tmp_path / 'x.db'}",
+        "sqlite:////a/x.db",
+        "http://host:5000",
+    ]
+
+
 def test_a_grid_ends_with_its_combinations(resolve: Resolve) -> None:
     assert resolve("--space", "paper", "--sampler", "grid").trials == 6
     assert resolve("--space", "paper", "--sampler", "grid", "--trials", "4").trials == 4
