@@ -120,6 +120,11 @@ def _study(top: Parser) -> None:
         action="store_true",
         help="print settings, space, split and planned trials, and start nothing",
     )
+    group.add_argument(
+        "--estimate",
+        action="store_true",
+        help="as --dry-run, and time a few training steps here: how long the study would take",
+    )
 
 
 def _search(top: Parser) -> None:

@@ -56,7 +56,7 @@ def run(resolved: Plan) -> int:
     """
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if resolved.arguments.dry_run:
+    if resolved.arguments.dry_run or resolved.arguments.estimate:
         return _dry_run(resolved)
     driver.check_address(resolved.address)
     console = Console(stderr=True)
@@ -113,6 +113,12 @@ def _dry_run(resolved: Plan) -> int:
     if not console.is_terminal:
         console = Console(width=120)
     plan.show(resolved, task, describe(task, parts), console)
+    if resolved.arguments.estimate:
+        from search import estimate
+
+        with console.status("timing training steps"):
+            found = estimate.estimate(resolved, task, parts)
+        estimate.show(found, resolved, console)
     return 0
 
 
