@@ -3,7 +3,9 @@ leaves: result.json, winner/ with test.csv, the study's run and the winner's run
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ from fdan.task import Task
 from fdan.train import train
 from fdan.training_data import load
 from tracking.result import PREDICTIONS, WINNER, Result, sha256
+from tracking.target import default_uri
 from tracking.tracker import Tracker
 
 EXPERIMENT: Final = "fdan-search"
@@ -73,6 +76,20 @@ class Corpus:
         )
         data = load(self.task, self.parts, run, torch.device("cpu"), self.runs / "features")
         return train(run, data, lambda epoch, checkpoint: None)
+
+
+def link(study: Path, to: Path) -> Path:
+    """A study of a test's own, without copying its tensors: replace files there, never write into
+    them."""
+    shutil.copytree(study, to, copy_function=os.link)
+    return to
+
+
+def make_all(runs: Path) -> None:
+    """Studies named after what they are: good, small (as good, but cheaper), bad."""
+    corpus = Corpus.make(runs)
+    for name, settings in (("good", {}), ("small", {"layers": 0, "seed": 2}), ("bad", BAD)):
+        finish(corpus, corpus.train(**settings), runs / name, default_uri(runs), track=False)
 
 
 def finish(

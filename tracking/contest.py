@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fdan.errors import FdanError
 from fdan.model_folder import SpeechModel, read_model
@@ -85,10 +85,11 @@ def _differ(theirs: Any, ours: Any, name: str) -> str:
 def _better(of: Challenger, champion: Champion, accept_tie: bool) -> str:
     found = compare(of.answers, champion.answers)
     words = in_words(found, champion.version)
-    if found.p < SIGNIFICANT:
-        if found.difference > 0:
+    match ruling(found):
+        case "better":
             return f"better: {words}"
-        raise Closed(f"worse than the champion: {words}")
+        case "worse":
+            raise Closed(f"worse than the champion: {words}")
     if not accept_tie:
         raise Closed(f"not distinguishable from the champion: {words}; --accept-tie, if cheaper")
     ours, theirs = multiply_adds(of.model), multiply_adds(champion.model)
@@ -96,6 +97,13 @@ def _better(of: Challenger, champion: Champion, accept_tie: bool) -> str:
     if ours >= theirs:
         raise Closed(f"not distinguishable from the champion and not cheaper ({costs}): {words}")
     return f"a tie, accepted because it is cheaper ({costs}): {words}"
+
+
+def ruling(found: Comparison) -> Literal["better", "worse", "tie"]:
+    """What a paired comparison says of the challenger."""
+    if found.p >= SIGNIFICANT:
+        return "tie"
+    return "better" if found.difference > 0 else "worse"
 
 
 def in_words(found: Comparison, version: Version) -> str:

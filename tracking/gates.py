@@ -3,7 +3,7 @@ reason in words. Nothing here changes anything: the same gates answer `--dry-run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -207,11 +207,13 @@ STUDY: Final = (
 )
 
 
-def passed(of: Challenger, steps: Sequence[Step] = STUDY) -> list[Gate]:
-    """All gates that ask about the study alone, in order."""
+def passed(of: Challenger, every: bool) -> list[Gate]:
+    """The gates that ask about the study alone, in order. every: look at the ones after a closed
+    one, too, as far as they do not depend on it."""
     found: dict[str, Gate] = {}
-    for step in steps:
-        missing = next((name for name in step.needs if not found[name].ok), None)
+    for step in STUDY:
+        needed = step.needs if every else tuple(found)
+        missing = next((name for name in needed if not found[name].ok), None)
         if missing is not None:
             found[step.name] = Gate(step.name, None, f"not looked at: {missing}?")
             continue
@@ -220,10 +222,10 @@ def passed(of: Challenger, steps: Sequence[Step] = STUDY) -> list[Gate]:
 
 
 def looked(name: str, look: Callable[[], str]) -> Gate:
-    """A gate that is open unless `look` raises FdanError."""
+    """A gate that is open unless `look` raises FdanError, or cannot read a file."""
     try:
         return Gate(name, True, look())
-    except FdanError as error:
+    except (FdanError, OSError) as error:
         return Gate(name, False, " ".join(str(error).split()))
 
 

@@ -82,7 +82,7 @@ def promote(
                 _complete(registry, of, held)
             return Verdict(True, False, f"it is champion already, as {held}", (), str(held))
         say("looking at the study")
-        gates = [*passed(of), _not_rolled_back(registry, of)]
+        gates = [*passed(of, every=dry_run), _not_rolled_back(registry, of)]
         verdict = _decide(registry, of, gates, champion, accept_tie)
         if dry_run:
             return verdict
@@ -165,6 +165,7 @@ def _change(
     if champion is not None:  # its own promotion may have been broken off after the alias
         _complete(registry, None, champion)
     runs = _runs(registry, of)
+    run = runs[0] if runs else registry.create_run(experiment, of.result.study, _identity(of))
     replaces = "" if champion is None else champion.number
     tags = {
         **audit.described(of),
@@ -173,7 +174,7 @@ def _change(
         "replaces": replaces,
         "promoted_by": audit.by(),
     }
-    version = register(registry, of, experiment, runs[0] if runs else None, tags, say)
+    version = register(registry, of, experiment, run, tags, say)
     if champion is not None:
         registry.alias(PREVIOUS, champion.number)
     _move(registry, claim, champion, version)
@@ -251,12 +252,19 @@ def _before(registry: Registry, version: Version, alias: bool = True) -> Version
 
 def _runs(registry: Registry, of: Challenger) -> list[str]:
     """The winner's run and the study's parent run, where they are on this server."""
-    confirm, experiment = of.result.confirm, registry.experiment(of.result.experiment)
-    if confirm is None or experiment is None:
+    experiment = registry.experiment(of.result.experiment)
+    if experiment is None:
         return []
-    names = (f"confirm-{confirm['run']}", "study")
-    tags = [{"fdan.study_id": of.result.study_id, "fdan.trial": name} for name in names]
-    return list(filter(None, (registry.run(experiment, each) for each in tags)))
+    winner = _identity(of)
+    found = (registry.run(experiment, tags) for tags in (winner, {**winner, "fdan.trial": "study"}))
+    return [run for run in found if run is not None]
+
+
+def _identity(of: Challenger) -> dict[str, str]:
+    """The tags by which the tracker finds the winner's run."""
+    confirm = of.result.confirm
+    assert confirm is not None
+    return {"fdan.study_id": of.result.study_id, "fdan.trial": f"confirm-{confirm['run']}"}
 
 
 def _tell_runs(registry: Registry, of: Challenger, words: str) -> None:

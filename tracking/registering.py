@@ -25,7 +25,7 @@ def register(
     registry: Registry,
     of: Challenger,
     experiment: str,
-    run_id: str | None,
+    run_id: str,
     tags: dict[str, Any],
     say: Say,
 ) -> Version:

@@ -113,7 +113,7 @@ class Registry:
         self,
         folder: Path,
         experiment: str,
-        run_id: str | None,
+        run_id: str,
         tags: Mapping[str, Any],
         description: str,
     ) -> Version:
@@ -198,6 +198,14 @@ class Registry:
             )
         return str(found[0].info.run_id) if found else None
 
+    def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+        """A finished run for a version that has none here: without one MLflow's own code looks the
+        model up in whatever database it takes for granted."""
+        with self._asking():
+            run = self.client.create_run(experiment, tags=dict(tags), run_name=name)
+            self.client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
     def tag_run(self, run_id: str, tags: Mapping[str, Any]) -> None:
         """Tags of a run."""
         with self._asking():
@@ -234,7 +242,7 @@ def asking(uri: str) -> Iterator[None]:
             text = text.replace(secret, "***")
         cause = _CAUSE.search(text)
         why = cause.group(0) if cause else text[:300]
-        raise RegistryError(f"{shown(uri)}: {why}") from None
+        raise RegistryError(f"{shown(uri)}: {why}") from error
 
 
 def database_of(uri: str) -> Path | None:

@@ -9,8 +9,10 @@ sound differs, and the model refuses to serve.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -49,6 +51,9 @@ differently (1e-6, a pixel's rounding 1e-4); another window or mel scale moves i
 _STILLS: Final = (b"\xff\xd8", b"\x89PNG", b"BM")
 """How a JPEG, PNG or BMP image begins; any other face is taken for a video."""
 
+_BASE64: Final = re.compile(rb"(?:[A-Za-z0-9+/]\s*){16,}={0,2}\s*")
+"""No sound file is made of these characters alone."""
+
 _SERVERS: Final = ("uvicorn", "gunicorn", "waitress", "mlserver", "hypercorn")
 
 
@@ -71,6 +76,9 @@ class SpeechEmotion(PythonModel):
     ) -> pd.DataFrame:
         """A row each, in order. Raises MlflowException, which a server passes on as 400, for the
         first row that cannot be judged."""
+        with _in_words():
+            if not {"speech", "path"} & set(model_input.columns):
+                raise FdanError("there is no column speech, the bytes of sound files, and no path")
         rows = []
         for number, row in enumerate(model_input.to_dict("records")):
             with _in_words(f"row {number}: "):
@@ -139,6 +147,11 @@ def _allowed(path: str) -> Path:
 def _of_bytes(what: str, content: Any, suffix: str, settings: Settings) -> Images:
     if not isinstance(content, bytes | bytearray | memoryview):
         raise FdanError(f"{what} is {type(content).__name__}, not bytes")
+    if _BASE64.fullmatch(content):  # MLflow decodes it in some of its formats and not in others
+        try:
+            content = base64.b64decode(content)
+        except ValueError as error:
+            raise FdanError(f"{what} is damaged base64 ({error})") from None
     with tempfile.TemporaryDirectory(prefix="fdan-") as folder:
         file = Path(folder, f"clip{suffix}")
         file.write_bytes(content)
