@@ -11,9 +11,9 @@ from typing import Any
 
 import optuna
 from optuna import visualization
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 
+from search.importance import evaluator
 from search.study import REASON
 
 _TARGET = "validation UAR"
@@ -28,8 +28,9 @@ def importances(study: optuna.Study) -> Any:
     """How much each hyperparameter says about the value: PED-ANOVA over the complete trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        evaluator = PedAnovaImportanceEvaluator()
-        return visualization.plot_param_importances(study, evaluator=evaluator, target_name=_TARGET)
+        return visualization.plot_param_importances(
+            study, evaluator=evaluator(), target_name=_TARGET
+        )
 
 
 def parallel_coordinates(study: optuna.Study) -> Any:

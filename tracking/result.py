@@ -69,7 +69,8 @@ class Result:
           "per_class": {emotion: {"recall", "precision", "samples"}},
           "per_speaker": {name: {"uar", "war", "samples"}}, "baseline_uar" (None),
           "model_sha256": of the model.safetensors that was scored,
-          "again": [{"when", "reason", "uar"}] scorings after the first, which stays the figure}
+          "again": [{"when", "reason", "uar", "before"}] scorings after the first one, each of
+          another model and for a reason; the newest is the figure, `before` the one it replaced}
     checks: [{"name", "ok": bool, "detail"}] invariants, looked at when this was written.
     """
 
