@@ -36,6 +36,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     best, name = study.best(opened), opened.study_name
     tracked = Tracked(
         way.tracker,
+        folder,
         resolved.fixed,
         way.tags,
         sum(study.counts(opened).values()),
@@ -43,7 +44,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
         made_from=way.made_from,
     )
     trials = opened.get_trials(deepcopy=False)
-    tracked.catch_up(trials, folder)
+    tracked.catch_up(trials)
     kept.sweep(folder, trials, best)
     left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
     rules: list[Listener] = [Hopeless(way.stop, study.counts(opened))]
@@ -94,13 +95,14 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
         fixed = {name: value for name, value in resolved.fixed.items() if name != "seed"}
         tracked = Tracked(
             way.tracker,
+            folder,
             fixed,
             way.tags,
             stage=confirm.STAGE,
             about=queue.tags,
             made_from=way.made_from,
         )
-        tracked.catch_up(opened.get_trials(deepcopy=False), folder, confirm.params)
+        tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
         if queue.left or study.under_way(opened):
             folder.mkdir(exist_ok=True)
             way.console.print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,9 @@ from tracking.tracker import SEARCH, Tracker
 
 _CONFIGURATION = "config.json"
 
+_DRAWING = "drawing"
+"""In the trials' folder: figures that are not with the tracker yet."""
+
 
 class Tracked(Listener):
     """A bridge's listener that feeds a Tracker: a child run for each trial.
@@ -35,6 +37,7 @@ class Tracked(Listener):
     def __init__(
         self,
         tracker: Tracker,
+        folder: Path,
         fixed: Mapping[str, Any],
         tags: Mapping[str, Any],
         finished: int = 0,
@@ -43,9 +46,10 @@ class Tracked(Listener):
         about: Callable[[int], Mapping[str, Any]] = lambda _: {},
         made_from: Mapping[str, Any] | None = None,
     ) -> None:
-        """fixed: settings that all trials share; tags: of every run; finished, best: trials that
-        the study has had before, and the highest value of them; stage: what the trials are for;
-        about: tags of one of them; made_from: what their config.json says beside the settings."""
+        """folder: of the study, or of its confirming runs; fixed: settings that all trials share;
+        tags: of every run; finished, best: trials that the study has had before, and the highest
+        value of them; stage: what the trials are for; about: tags of one of them; made_from: what
+        their config.json says beside the settings."""
         self._tracker = tracker
         self._fixed = fixed
         self._tags = tags
@@ -57,18 +61,19 @@ class Tracked(Listener):
         self._made_from = made_from or {}
         self._drawing = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="fdan-figures-")
+        self._study = folder
+        self._folder = folder / _DRAWING
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a driver that was killed
 
     def catch_up(
         self,
         trials: Sequence[FrozenTrial],
-        study: Path,
         params: Callable[[FrozenTrial], Mapping[str, Any]] = lambda trial: trial.params,
     ) -> None:
         """What a driver that died had no more time to record of trials that had ended.
 
-        trials: all of Optuna's; study: the folder with what their workers wrote down; params: the
-        settings of one. Everything that was recorded is passed over.
+        trials: all of Optuna's; params: the settings of one. Everything that was recorded is passed
+        over.
         """
         opened = self._tracker.open_trials(self._stage)
         for number in sorted(opened):
@@ -81,7 +86,7 @@ class Tracked(Listener):
             undrawn = _CONFIGURATION not in self._tracker.files(trial.number, self._stage)
             if not trial.state.is_finished() or not (unclosed or undrawn):
                 continue
-            closed = _ended(trial, study)
+            closed = _ended(trial, self._study)
             if unclosed:
                 for report in closed.reports:
                     self._record(trial.number, report)
@@ -120,7 +125,7 @@ class Tracked(Listener):
 
     def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
         """Have a closed trial's figures drawn and its configuration written."""
-        folder = Path(self._folder.name, str(trial.number))
+        folder = self._folder / str(trial.number)
         facts = {**settings, **self._made_from}
         self._drawn.append((trial.number, self._drawing.submit(_files, folder, facts, trial)))
         self._hand_over(wait=False)
@@ -133,7 +138,7 @@ class Tracked(Listener):
         """Hand over what is still being drawn."""
         self._hand_over(wait=True)
         self._drawing.shutdown()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _record(self, number: int, report: Report) -> None:
         metrics = {**report.metrics, "value": report.value}
@@ -155,7 +160,7 @@ class Tracked(Listener):
                 continue
             for file in future.result():
                 self._tracker.artifact(number, file, stage=self._stage)
-            shutil.rmtree(Path(self._folder.name, str(number)), ignore_errors=True)
+            shutil.rmtree(self._folder / str(number), ignore_errors=True)
         self._drawn = left
 
 

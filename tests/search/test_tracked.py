@@ -91,11 +91,11 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:
     with tracker(tmp_path) as first:
-        tracked = Tracked(first, {"batch": 8}, {"data": "d"})
+        tracked = Tracked(first, tmp_path, {"batch": 8}, {"data": "d"})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         ends(bridge, bridge.ask().number, tmp_path)
         tracked.finish()
-        dies, fleeting = Dies(), Fleeting(first, {"batch": 8}, {"data": "d"})
+        dies, fleeting = Dies(), Fleeting(first, tmp_path, {"batch": 8}, {"data": "d"})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
         for _ in range(4):
             bridge.ask()
@@ -114,8 +114,8 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     again = make_study(SEARCHED)
     figures = {"config.json", "learning_curve.png", "confusion_matrix.png"}
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, {"batch": 8}, {"data": "d"}, 4, 0.3)
-        tracked.catch_up(again.get_trials(), tmp_path)
+        tracked = Tracked(second, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
+        tracked.catch_up(again.get_trials())
         assert second.open_trials() == {4}, "it goes on"
         tracked.finish()
         assert [second.files(number) for number in (0, 1, 3)] == [figures] * 3
@@ -126,8 +126,8 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         assert second.drain(60)
     with tracker(tmp_path) as third:
         before += 1  # the study's opening
-        tracked = Tracked(third, {"batch": 8}, {"data": "d"}, 4, 0.3)
-        tracked.catch_up(again.get_trials(), tmp_path)
+        tracked = Tracked(third, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
+        tracked.catch_up(again.get_trials())
         tracked.finish()
         assert recorded(tmp_path) == before, "nothing is recorded twice"
         assert third.drain(60)
@@ -158,7 +158,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
 ) -> None:
     one = make_study(SEARCHED)
     with tracker(tmp_path) as first:
-        tracked = Tracked(first, {}, {})
+        tracked = Tracked(first, tmp_path, {}, {})
         bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
         number = bridge.ask().number
         bridge.report(number, of(1))
@@ -173,8 +173,8 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
         assert first.open_trials() == set()
     again = make_study(SEARCHED)
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, {}, {})
-        tracked.catch_up(again.get_trials(), tmp_path)
+        tracked = Tracked(second, tmp_path, {}, {})
+        tracked.catch_up(again.get_trials())
         bridge = bridge_of(again, SEARCHED, EPOCHS, tracked)
         bridge.take_up(study.under_way(again)[0], {1: of(1), 2: of(2)})
         assert second.open_trials() == {number}
@@ -201,7 +201,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
 
 def test_a_resting_trial_says_so(make_study: MakeStudy, tmp_path: Path) -> None:
     with tracker(tmp_path) as made:
-        tracked = Tracked(made, {}, {})
+        tracked = Tracked(made, tmp_path, {}, {})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         bridge.ask()
         bridge.pause_all("stopped by a signal")
@@ -217,3 +217,21 @@ def test_a_resting_trial_says_so(make_study: MakeStudy, tmp_path: Path) -> None:
         ("small", "KILLED", "0 of 1 trials"),
         ("trial-0000", "KILLED", "stopped by a signal: the same command goes on with it"),
     ]
+
+
+def test_figures_of_a_driver_that_was_killed_are_swept(tmp_path: Path) -> None:
+    with tracker(tmp_path) as made:
+        tracked = Tracked(made, tmp_path, {}, {})
+        tracked.asked(0, {"lr": 0.1})
+        tracked.closed(Closed(0, COMPLETE, "done", (of(1),)))
+        tracked._drawing.shutdown()
+        left = [file for file in tmp_path.glob("drawing/0/*") if file.suffix == ".png"]
+        assert len(left) == 2, "drawn, and not with the tracker yet"
+        Tracked(made, tmp_path, {}, {})
+        assert not left[0].exists()
+        tracked = Tracked(made, tmp_path, {}, {})
+        tracked.asked(1, {"lr": 0.1})
+        tracked.closed(Closed(1, COMPLETE, "done", (of(1),)))
+        tracked.finish()
+        assert len(made.files(1)) == 3
+    assert not (tmp_path / "drawing").exists()
