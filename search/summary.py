@@ -78,15 +78,15 @@ def summary(
     lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():
         lines.append(f"report:        {_relative(folder / REPORT)}")
-    path = page or ""
-    if tracking_uri.startswith("sqlite:///"):
+    path, uri = page or "", address(tracking_uri)
+    if uri.startswith("http"):
+        lines.append(f"compare them:  {uri.rstrip('/')}{path}")
+    else:  # a database, which has no pages of its own
         beside = Path(sys.executable).with_name("mlflow")
         mlflow = _relative(beside) if beside.exists() else "mlflow"
-        command = [mlflow, "ui", "--workers", "1", "--backend-store-uri", tracking_uri]
+        command = [mlflow, "ui", "--workers", "1", "--backend-store-uri", uri]
         lines.append(f"compare them:  {shlex.join(command)}")
         lines.append(f"               then open http://127.0.0.1:5000{path}")
-    else:
-        lines.append(f"compare them:  {tracking_uri.rstrip('/')}{path}")
     return "\n".join(lines)
 
 
