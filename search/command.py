@@ -23,6 +23,8 @@ def _main(argv: Sequence[str] | None) -> int:
     from search import plan
 
     resolved = plan.resolve(arguments, typed, before)
+    if line := remembered.unknown(arguments):
+        print(line, file=sys.stderr)
     from search import session
 
     return session.run(resolved)

@@ -26,6 +26,7 @@ from search import (
     outcome,
     plan,
     pruners,
+    remembered,
     rounds,
     samplers,
     scoring,
@@ -59,6 +60,16 @@ def run(resolved: Plan) -> int:
     if resolved.arguments.dry_run or resolved.arguments.estimate:
         return _dry_run(resolved)
     driver.check_address(resolved.address)
+    name: str | None = resolved.arguments.study
+    if name is None:  # its data will say
+        return _run(resolved, began)
+    folder = resolved.runs / name
+    with study.driving(folder, name):
+        remembered.begin(folder, _words(resolved))
+        return _run(resolved, began)
+
+
+def _run(resolved: Plan, began: float) -> int:
     console = Console(stderr=True)
     with Preparing(console) as tell:
         task, parts = shared.open_task(resolved.arguments, resolved.settings, tell)
@@ -68,7 +79,9 @@ def run(resolved: Plan) -> int:
     folder, identity = resolved.runs / name, resolved.identity(task.fingerprint)
     place = "journal" if url is None else storage.shown(url)
     study.check_folder(folder, name, place, identity)
-    with study.driving(folder, name), storage.failing_in_words(url):
+    named = resolved.arguments.study is not None
+    driving = contextlib.nullcontext() if named else study.driving(folder, name)
+    with driving, storage.failing_in_words(url):
         work = _work(resolved, task)
         bar = None
         if resolved.address is None:
@@ -90,8 +103,7 @@ def run(resolved: Plan) -> int:
             pruners.make(resolved.arguments.pruner, resolved.epochs),
             resolved.space,
         )
-        words = [storage.shown(word) for word in (*resolved.before, *resolved.typed)]
-        study.remember(folder, resolved.trials, words)
+        study.remember(folder, resolved.trials, _words(resolved))
         if resolved.before:
             console.print(
                 f"study {name}, as before: {shlex.join(resolved.before)}",
@@ -100,6 +112,11 @@ def run(resolved: Plan) -> int:
                 soft_wrap=True,
             )
         return _search(resolved, opened, task, parts, work, bar, folder, began, console)
+
+
+def _words(resolved: Plan) -> list[str]:
+    """The whole command line, without passwords."""
+    return [storage.shown(word) for word in (*resolved.before, *resolved.typed)]
 
 
 def _dry_run(resolved: Plan) -> int:

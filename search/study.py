@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.errors import FdanError
 from fdan.lock import Held, Lock
+from search.remembered import ARGUMENTS, BEGUN
 from search.space import Space
 
 DIRECTION: Final = "maximize"
@@ -97,6 +98,7 @@ def driving(folder: Path, name: str) -> Iterator[None]:
 
     Raises StudyError while another driver lives; a dead one holds nothing.
     """
+    _held(folder, name)
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +219,8 @@ def _held(folder: Path, name: str) -> dict[str, Any] | None:
 def remember(folder: Path, trials: int, arguments: Sequence[str]) -> None:
     """Write down how the study was started last: trials in all, and the command line."""
     facts = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    _own(folder, {**facts, "trials": trials, "arguments": list(arguments)})
+    _own(folder, {**facts, "trials": trials, ARGUMENTS: list(arguments)})
+    (folder / BEGUN).unlink(missing_ok=True)
 
 
 def _own(folder: Path, facts: dict[str, Any]) -> None:
