@@ -31,8 +31,11 @@ from search.timing import Measured, Work, measure
 _MOST_PROCESSES: Final = 4
 """Processes that time at once; more would take longer to start than they tell."""
 
-_RAY_S: Final = 8.0
+_RAY_S: Final = 10.0
 """Until Ray is up and asks for the first trial, seen on two cores."""
+
+_END_S: Final = 10.0
+"""Models, figures and the report after the last trial, seen on two cores."""
 
 _HAND_OVER_S: Final = 1.0
 """Between two trials of one worker, seen on two cores."""
@@ -163,9 +166,8 @@ def estimate(plan: Plan, task: Task, parts: Split) -> Estimate:
                 " a node that has"
             )
     known = at_once(plan, gpus)
-    trials_at_once = known or 1
-    processes = min(trials_at_once, _MOST_PROCESSES)
-    settings = _corners(plan)
+    processes = min(known or 1, _MOST_PROCESSES)
+    settings = corners(plan)
     measured = measure(
         Work(
             runs=tuple({**plan.fixed, **params} for params in settings),
@@ -182,16 +184,32 @@ def estimate(plan: Plan, task: Task, parts: Split) -> Estimate:
         ),
         processes,
     )
+    images = {m: len(task.samples(m)) for m in MODALITIES}
     left = share(plan.arguments.pruner, plan.epochs, plan.trials, plan.name(task))
+    return reckon(plan, known, processes, settings, measured, left, images)
+
+
+def reckon(
+    plan: Plan,
+    known: int | None,
+    processes: int,
+    settings: tuple[Mapping[str, Value], ...],
+    measured: Measured,
+    left: float,
+    images: Mapping[str, int],
+) -> Estimate:
+    """What the study takes by these measures. known: trials at once; left: the pruner's share;
+    images: of each modality."""
+    trials_at_once = known or 1
     epochs = [timing.epoch * _SAVED for timing in measured.timings]
     usual = statistics.mean(epochs)
-    before = _RAY_S + measured.start
+    start = _RAY_S + measured.start
+    around = start + _END_S
 
     def whole(trials: int, of_epochs: float) -> float:
         return trials / min(trials, trials_at_once) * (of_epochs + _HAND_OVER_S)
 
     again = plan.confirm * plan.arguments.seeds
-    images = {m: len(task.samples(m)) for m in MODALITIES}
     return Estimate(
         trials_at_once,
         known is not None,
@@ -199,9 +217,9 @@ def estimate(plan: Plan, task: Task, parts: Split) -> Estimate:
         settings,
         measured,
         left,
-        at_most=before + whole(plan.trials, plan.epochs * max(epochs)),
-        pruned=before + whole(plan.trials, plan.epochs * usual * left),
-        confirming=before + whole(again, plan.epochs * usual) if again else 0.0,
+        at_most=around + whole(plan.trials, plan.epochs * max(epochs)),
+        pruned=around + whole(plan.trials, plan.epochs * usual * left),
+        confirming=start + whole(again, plan.epochs * usual) if again else 0.0,
         features=sum(images[m] * each for m, each in measured.features.items()),
     )
 
@@ -214,7 +232,8 @@ def _shape(plan: Plan, task: Task, modality: str) -> tuple[int, int, int]:
     return image_shape(planned.preparation(plan.settings)[modality])
 
 
-def _corners(plan: Plan) -> tuple[Mapping[str, Value], ...]:
+def corners(plan: Plan) -> tuple[Mapping[str, Value], ...]:
+    """The first setting, and the dearest one where it is another."""
     usual = first(plan.space, plan.settings.run)
     dear = dearest(plan.space, usual)
     try:
@@ -233,8 +252,8 @@ def show(found: Estimate, plan: Plan, console: Console) -> None:
     threads = f"{plan.each.cpus} thread{'s' * (plan.each.cpus != 1)} each"
     device = f" and {plan.each.gpus:g} GPU" if plan.each.gpus else ""
     say(
-        f"\nestimate: steps timed here, {found.processes} at once, {threads}{device}, on random data"
-        " of the listed sizes"
+        f"\nestimate: steps timed here, {found.processes} at once, {threads}{device}, on random"
+        " data of the listed sizes"
     )
     table = Table(box=None)
     for title in ("setting", "a step", "steps", "validation", "an epoch"):
@@ -268,7 +287,7 @@ def show(found: Estimate, plan: Plan, console: Console) -> None:
         say(f"  confirming: {runs} whole trials more, about {duration(found.confirming)}")
     if found.features:
         say(f"  before the first trial, once: frozen features, about {duration(found.features)}")
-    say("  not in it: preparing the data, figures and the report at the end, other work here")
+    say("  not in it: preparing the data, and whatever else this machine will be doing then")
 
 
 def _time(found: Estimate, plan: Plan, seconds: float) -> str:

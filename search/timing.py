@@ -132,6 +132,7 @@ def _together() -> None:
 def _process(work: Work, number: int, began: float) -> Measured:
     import torch
 
+    import search.trial  # noqa: F401 (what a worker imports: Ray Tune is in it)
     from fdan.run_config import RunConfig
     from fdan.runtime import choose_device
 
