@@ -17,7 +17,6 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.evaluate import score
 from fdan.model_folder import SpeechModel, read_model
 from fdan.origin import origin
 from fdan.split import SplitConfig, describe
@@ -172,8 +171,8 @@ def _embedding(of: ending.Study, model: SpeechModel) -> dict[str, Any] | None:
     return embedding(ending.checkpoint_of(of, model), of.load(model.run), of.task, of.parts)
 
 
-def _validation(of: ending.Study, model: SpeechModel) -> list[list[int]]:
-    data = of.load(model.run)
-    found = score(ending.checkpoint_of(of, model), data, of.parts.acoustic_validation)
-    confusion: list[list[int]] = found.confusion.tolist()
-    return confusion
+def _validation(of: ending.Study, model: SpeechModel) -> list[list[int]] | None:
+    """As its trainer reported it."""
+    checkpoint, folder = ending.checkpoint_of(of, model), ending.trial_of(of, model)
+    report = epoch_log.read(folder).get(checkpoint.epoch)
+    return None if report is None else [list(row) for row in report.confusion]

@@ -162,7 +162,8 @@ def _load(
     if run.model.tuning == "full":
         find_weights(run.model.backbone, run.model.weights)
         return None
-    data = _data(run, task, parts, work, tell.features)
+    device = "cuda:0" if work.device == "cuda" else "cpu"
+    data = _data(run, task, parts, work, device, tell.features)
     return yardstick.baseline(data, data.acoustic_validation)
 
 
@@ -171,14 +172,14 @@ def _data(
     task: Task,
     parts: Split,
     work: trial.Work,
+    device: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingData:
     """What trials train on, in this process."""
     from fdan.runtime import choose_device
     from fdan.training_data import load
 
-    device = choose_device("cuda:0" if work.device == "cuda" else "cpu")
-    return load(task, parts, run, device, work.cache, progress)
+    return load(task, parts, run, choose_device(device), work.cache, progress)
 
 
 def _search(
@@ -212,7 +213,7 @@ def _search(
                 f" validation UAR {bar:.4f}"
             )
         of = ending.Study(
-            resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work)
+            resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
         way = rounds.Way(work, tracker, of_runs, made_from(resolved, task), stop, console)
         interruptions = rounds.search(of, way)
