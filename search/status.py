@@ -82,8 +82,10 @@ def read(runs: Path, name: str, url: str | None) -> Status:
             f"there is no study '{name}' in {runs}: python -m search list --runs {runs} shows those"
             " that there are"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise FdanError(f"{file} cannot be read: {_line(error)}") from None
+    except (OSError, ValueError) as error:
+        raise FdanError(f"{file} cannot be read: {error}") from None
+    except (TypeError, KeyError):
+        raise FdanError(f"{file} cannot be read: it is not a study's") from None
     if url is None and place != "journal":
         url = place
     if url is not None and ":***@" in url:

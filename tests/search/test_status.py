@@ -71,8 +71,8 @@ def lacking(folder: Path) -> None:
 
 DAMAGES = [
     (emptied, "its trials are gone from"),
-    (nobodys, "study.json cannot be read: KeyError: 'storage'"),
-    (listed, "study.json cannot be read: TypeError"),
+    (nobodys, "study.json cannot be read: it is not a study's"),
+    (listed, "study.json cannot be read: it is not a study's"),
     (gone, "no such file"),
     (nonsense, "journal.log cannot be read"),
     (lacking, "its trials are gone from sqlite:///"),
