@@ -7,6 +7,7 @@ left where it is. What is not such a model, or tries to be more, is refused in o
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from fdan.errors import FdanError
 from fdan.model_folder import FACTS, TENSORS
+from fdan.model_source import SERVED
 from tracking.pickles import SUFFIXES, pickled
 from tracking.registry import Registry, RegistryError, Version, asking
 from tracking.result import PREDICTIONS, sha256
@@ -56,7 +58,7 @@ def model_folder(uri: str) -> Path:
         with asking(where):
             root = str(registry.client.get_run(found["run"]).info.artifact_uri)
         path = (found["path"] or "").strip("/")
-        return _fetch(f"{root}/{path}" if path else root, where, uri, None)
+        return _fetch(f"{root}/{path}" if path else root, where, uri, None, {})
     raise RegistryError(
         f"'{uri}' names no model: give models:/NAME@ALIAS, models:/NAME/VERSION or"
         " runs:/RUN_ID/PATH"
@@ -65,7 +67,9 @@ def model_folder(uri: str) -> Path:
 
 def fetch(registry: Registry, version: Version) -> Path:
     """The local folder of a registered version. Raises as `model_folder` does."""
-    return _fetch(version.source, registry.uri, f"models:/{version}", version.tags.get("sha256"))
+    served = {"name": version.name, "version": version.number}
+    what, digest = f"models:/{version}", version.tags.get("sha256")
+    return _fetch(version.source, registry.uri, what, digest, served)
 
 
 def tracking_uri() -> str:
@@ -100,9 +104,11 @@ def download(source: str, tracking_uri: str, path: str, folder: Path) -> Path:
     return found
 
 
-def _fetch(source: str, tracking_uri: str, what: str, digest: str | None) -> Path:
-    """digest: sha256 of the tensors, where it is known."""
-    key = hashlib.sha256(f"{tracking_uri}\n{source}".encode()).hexdigest()[:16]
+def _fetch(
+    source: str, tracking_uri: str, what: str, digest: str | None, served: dict[str, str]
+) -> Path:
+    """digest: sha256 of the tensors, where it is known. served: noted in the folder."""
+    key = hashlib.sha256(f"{tracking_uri}\n{what}\n{source}".encode()).hexdigest()[:16]
     kept = _cache() / key
     if digest is not None and (kept / TENSORS).is_file() and sha256(kept / TENSORS) == digest:
         return kept
@@ -114,6 +120,8 @@ def _fetch(source: str, tracking_uri: str, what: str, digest: str | None) -> Pat
             _check(new, digest)
         except ArtifactError as error:
             raise ArtifactError(f"{what} is not used: {error}") from None
+        if served:
+            (new / SERVED).write_text(json.dumps(served) + "\n", encoding="utf-8")
         old = Path(temporary, "old")
         if kept.exists():
             kept.replace(old)

@@ -81,9 +81,9 @@ def test_a_registered_model_is_a_local_folder(
     register(model)
     folder = model_folder("models:/fdan@champion")
     assert folder == model_folder("models:/fdan/1")
-    assert sorted(file.name for file in folder.iterdir()) == [
-        *("model.json", "model.safetensors", "test.csv")
-    ]
+    names = ["model.json", "model.safetensors", "served.json", "test.csv"]
+    assert sorted(file.name for file in folder.iterdir()) == names
+    assert json.loads((folder / "served.json").read_text()) == {"name": "fdan", "version": "1"}
     assert cache in folder.parents
     assert read_model(folder).facts["study"] == "good"
     theirs = Predictions.read(finished / "good" / "winner" / "test.csv")

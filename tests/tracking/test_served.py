@@ -308,3 +308,21 @@ def test_http_says_what_is_wrong(address: str, row: dict[str, Any], words: str) 
     status, answer = asked(address, {"dataframe_records": [row]})
     assert status == 400 and words in answer["message"]
     assert "root:" not in json.dumps(answer)
+
+
+def test_the_command_answers_alike(uri: str, clips: list[Path], expected: Expected) -> None:
+    """`python -m fdan predict --model models:/...`, which executes nothing of the artifact."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "fdan", "predict", "--json"),
+            *("--model", "models:/fdan@champion", str(clips[0])),
+        ],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    (said,) = json.loads(done.stdout)
+    assert close(said["probabilities"], expected(clips[0]))
+    assert said["model"] == "fdan version 1 (study good, trial 3)"
