@@ -9,7 +9,7 @@ next promotion completes that. Candidates that a killed promotion left are used 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from tracking import audit
 from tracking.claim import Claim, claimed
 from tracking.contest import BETTER, SAME, Champion, against
 from tracking.download import fetch
-from tracking.gates import Challenger, Gate, passed
+from tracking.gates import ANSWERING, ANSWERS, Challenger, Gate, passed
 from tracking.registering import register
 from tracking.registry import CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from tracking.result import Result, sha256
@@ -83,7 +83,7 @@ def promote(
             return Verdict(True, False, f"it is champion already, as {held}", (), str(held))
         say("looking at the study")
         gates = [*passed(of, every=dry_run), _not_rolled_back(registry, of)]
-        verdict = _decide(registry, of, gates, champion, accept_tie)
+        verdict = _decide(registry, of, gates, champion, accept_tie, every=dry_run)
         if dry_run:
             return verdict
         if not verdict.promoted:
@@ -132,23 +132,47 @@ def rollback(
 
 
 def _decide(
-    registry: Registry, of: Challenger, gates: list[Gate], version: Version | None, accept_tie: bool
+    registry: Registry,
+    of: Challenger,
+    studied: list[Gate],
+    version: Version | None,
+    accept_tie: bool,
+    every: bool = False,
 ) -> Verdict:
-    """The verdict over a champion, from the gates that ask about the study alone."""
-    replaced = None if version is None else str(version)
+    """The verdict over a champion. studied: the gates that ask about the study alone. every: look
+    at the last gate though others are closed."""
+    gates = [*studied, *_contest(registry, of, studied, version, accept_tie)]
     closed = next((gate for gate in gates if not gate.ok), None)
+    fit = all(gate.ok for gate in gates if gate.name in ANSWERING)
+    if closed is None or (every and fit):
+        gates.append(of.answering)
+        closed = next((gate for gate in gates if not gate.ok), None)
+    else:
+        gates.append(Gate(ANSWERS, None, f"not looked at: {closed.name}?"))
+    reason = closed.detail if closed else _named(gates, BETTER).detail
+    replaced = None if version is None else str(version)
+    return Verdict(closed is None, False, reason, tuple(gates), None, replaced)
+
+
+def _contest(
+    registry: Registry,
+    of: Challenger,
+    studied: list[Gate],
+    version: Version | None,
+    accept_tie: bool,
+) -> list[Gate]:
+    closed = next((gate for gate in studied if not gate.ok), None)
     if closed is not None:
-        rest = [Gate(name, None, f"not looked at: {closed.name}?") for name in (SAME, BETTER)]
-        every = (*gates, *rest)
-        return Verdict(False, False, closed.detail, every, None, replaced)
+        return [Gate(name, None, f"not looked at: {closed.name}?") for name in (SAME, BETTER)]
     try:
         champion = None if version is None else Champion.of(registry, version)
-        rest = against(of, champion, accept_tie)
+        return against(of, champion, accept_tie)
     except FdanError as error:
-        rest = [Gate(SAME, False, str(error)), Gate(BETTER, None, f"not looked at: {SAME}?")]
-    closed = next((gate for gate in rest if not gate.ok), None)
-    reason = (closed or rest[-1]).detail
-    return Verdict(closed is None, False, reason, (*gates, *rest), None, replaced)
+        return [Gate(SAME, False, str(error)), Gate(BETTER, None, f"not looked at: {SAME}?")]
+
+
+def _named(gates: Iterable[Gate], name: str) -> Gate:
+    return next(gate for gate in gates if gate.name == name)
 
 
 def _change(
@@ -275,6 +299,6 @@ def _tell_runs(registry: Registry, of: Challenger, words: str) -> None:
 def _refused(registry: Registry, of: Challenger, verdict: Verdict) -> Verdict:
     """A winner that lost against the champion says so on its runs. A study that is not fit to be
     compared leaves no trace."""
-    if verdict.gates[-1].ok is False:
+    if _named(verdict.gates, BETTER).ok is False:
         _tell_runs(registry, of, f"refused: {verdict.reason}")
     return verdict

@@ -1,0 +1,169 @@
+"""What passes for a pickle, and what does not; and a champion that somebody has spoilt."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests.finished import link
+from tracking.pickles import PickleError, check_no_pickle, pickled
+from tracking.promotion import promote, rollback
+from tracking.registry import CHAMPION, Registry, RegistryError
+
+if TYPE_CHECKING:
+    from conftest import Tables
+
+OBJECTS: list[Any] = [None, {"a": [1, 2.5]}, list(range(5000)), print, b"x" * 70_000, "y" * 300]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_protocol_is_seen(protocol: int, tmp_path: Path) -> None:
+    for number, thing in enumerate(OBJECTS):
+        file = tmp_path / f"{number}.safetensors"
+        file.write_bytes(pickle.dumps(thing, protocol=protocol))
+        assert pickled(file) == "is a pickle", thing
+
+
+def _numpy_objects() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+def _zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("model.PKL", b"", "is named .pkl"),
+        ("model.joblib", b"", "is named .joblib"),
+        ("weights.pt", b"", "is named .pt"),
+        ("pytorch_model.bin", b"", "is named .bin"),
+        ("arrays.npz", b"", "is named .npz"),
+        ("objects.npy", _numpy_objects(), "NumPy array of pickled objects"),
+        ("model.json", _zip(), "is a zip archive"),
+        ("goes-on.json", pickle.dumps({"a": 1}) + b"something behind it", "is a pickle"),
+    ],
+)
+def test_disguises(name: str, content: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    file = tmp_path / "below" / name
+    file.write_bytes(content)
+    assert why in pickled(file)
+    with pytest.raises(PickleError, match="never a pickle"):
+        check_no_pickle(tmp_path)
+
+
+def test_what_is_none(finished: Path, tmp_path: Path) -> None:
+    """Every file of a study, prepared data and sounds included; plain arrays; text; and tensors
+    whose header is as long as a pickle's first bytes say."""
+    np.save(tmp_path / "plain.npy", np.zeros(3))
+    (tmp_path / "empty").touch()
+    (tmp_path / "dot").write_text(".")
+    (tmp_path / "sentence.txt").write_text("torch>=2.6 and no more.")
+    for length in (0x280, 0x580):
+        content = safetensors.numpy.save({"a": np.zeros(2, np.float32)})
+        header = content[8 : 8 + int.from_bytes(content[:8], "little")].ljust(length)
+        (tmp_path / f"{length}.safetensors").write_bytes(
+            length.to_bytes(8, "little") + header + bytes(8)
+        )
+    check_no_pickle(tmp_path)
+    check_no_pickle(finished)
+
+
+Spoil = Callable[[Path], None]
+
+
+def _pickle_beside(place: Path) -> None:
+    (place / "python_model.pkl").write_bytes(pickle.dumps(print))
+
+
+def _half(place: Path) -> None:
+    file = place / "artifacts/model/model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def _gone(place: Path) -> None:
+    (place / "artifacts/model/model.json").unlink()
+
+
+def _no_answers(place: Path) -> None:
+    (place / "artifacts/model/test.csv").unlink()
+
+
+def _other_answers(place: Path) -> None:
+    file = place / "artifacts/model/test.csv"
+    file.write_text(file.read_text()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_pickle_beside, "python_model.pkl is a pickle by its name"),
+        (_half, "model.safetensors is damaged"),
+        (_gone, "is no model of fdan-search"),
+        (_no_answers, "no such file"),
+        (_other_answers, "damaged"),
+    ],
+)
+def test_nobody_is_compared_with_a_spoilt_champion(
+    database: Tables, finished: Path, tmp_path: Path, cache: Path, spoil: Spoil, words: str
+) -> None:
+    """Refused with one line; and nobody goes back to one."""
+    registry = Registry(database.uri, "fdan")
+    place = Path(_by_hand(registry, finished / "bad", tmp_path / "by-hand"))
+    spoil(place)
+    before = database.rows("select * from model_versions"), registry.aliases()
+    study = link(finished / "good", tmp_path / "good")
+    verdict = promote(study, uri=database.uri)
+    assert not verdict.promoted and words in verdict.reason and "\n" not in verdict.reason
+    assert (database.rows("select * from model_versions"), registry.aliases()) == before
+
+
+def test_nobody_goes_back_to_a_spoilt_one(
+    database: Tables, finished: Path, tmp_path: Path, cache: Path
+) -> None:
+    registry = Registry(database.uri, "fdan")
+    for number, name in ((1, "bad"), (2, "good")):
+        place = _by_hand(registry, finished / name, tmp_path / f"by-hand-{number}")
+        if number == 1:
+            _half(Path(place))
+            registry.alias("previous", "1")
+    with pytest.raises(Exception, match="models:/fdan/1 is not used"):
+        rollback(uri=database.uri)
+    assert registry.aliases() == {CHAMPION: "2", "previous": "1"}
+
+
+def _by_hand(registry: Registry, study: Path, folder: Path) -> str:
+    """A study's winner as champion, without promotion; returns where its files lie."""
+    link(study / "winner", folder / "artifacts" / "model")
+    result = json.loads((study / "result.json").read_text())
+    registry.create()
+    experiment = registry.experiment("fdan-search", create=True)
+    assert experiment is not None
+    run = registry.create_run(experiment, "by hand", {})
+    tags = {"sha256": result["test"]["model_sha256"], "study_id": "other"}
+    version = registry.add(folder, experiment, run, tags, "")
+    registry.alias(CHAMPION, version.number)
+    return version.source.removeprefix("file://")
+
+
+def test_a_version_without_files(database: Tables, cache: Path, tmp_path: Path) -> None:
+    registry = Registry(database.uri, "fdan")
+    with pytest.raises(RegistryError, match="nothing to roll back"):
+        rollback(uri=database.uri)
+    assert not registry.versions()
