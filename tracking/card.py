@@ -7,7 +7,7 @@ for a version's description.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tracking.result import Result
@@ -15,17 +15,22 @@ from tracking.result import Result
 _SPEAKERS: Final = 12
 """Speakers that are listed in the description; the whole card has them all."""
 
-_USE: Final = """\
-Emotion in recorded speech, for research on such corpora and for comparing methods. It names the
-most probable of seven emotions that **speakers played or scripts asked for**; what a person feels
-is another question, which it does not answer.
-
-- Not for decisions about people: hiring, policing, health, credit, schooling or anything alike.
-  The EU's AI Act (article 5) prohibits it at work and in education, with few exceptions.
-- Known for the languages, speakers, microphones and scripts of its data and no others. Speakers of
-  other ages, accents or languages may fare much worse: look at the spread between speakers above.
-- One emotion a clip. Of longer recordings only the middle {seconds} are heard; silence is refused.
-- Probabilities are not calibrated: 0.9 does not mean right nine times of ten."""
+# Paragraphs are single lines: MLflow's page breaks a line wherever the text does.
+_USE: Final = (
+    "Emotion in recorded speech, for research on such corpora and for comparing methods. It names"
+    " the most probable of seven emotions that **speakers played or scripts asked for**; what a"
+    " person feels is another question, which it does not answer.",
+    "",
+    "- Not for decisions about people: hiring, policing, health, credit, schooling or anything"
+    " alike. The EU's AI Act (article 5) prohibits it at work and in education, with few"
+    " exceptions.",
+    "- Known for the languages, speakers, microphones and scripts of its data and no others."
+    " Speakers of other ages, accents or languages may fare much worse: look at the spread between"
+    " speakers below.",
+    "- One emotion a clip. Of longer recordings only the middle {seconds} are heard; silence is"
+    " refused.",
+    "- Probabilities are not calibrated: 0.9 does not mean right nine times of ten.",
+)
 
 
 def card(
@@ -62,25 +67,26 @@ def _summary(result: Result, facts: Mapping[str, Any]) -> str:
     assert test is not None
     run = facts["run"]
     return _lines(
-        f"**Speech emotion recognition, FDAN on {_cell(result.task)}: test UAR {_with(test)}**",
+        f"FDAN on {_cell(result.task)}: test UAR {_with(test)}",
         "",
-        "| | |",
-        "|---|---|",
-        f"| test part | {test['samples']} utterances; {_groups(test['interval'])} |",
-        f"| WAR, weighted F1 | {test['war']:.3f}, {test['wf1']:.3f} |",
+        f"- **Test part**: {test['samples']} utterances; {_groups(test['interval'])}; WAR"
+        f" {test['war']:.3f}, weighted F1 {test['wf1']:.3f}",
         *_baseline(test),
-        f"| network | {run['backbone']}, {run['layers']} cross-attention layer(s),"
-        f" backbone {'frozen' if run['tuning'] == 'frozen' else 'trained'} |",
-        f"| study | {_cell(result.study)} (`{result.study_id}`), trial {facts['trial']},"
-        f" seed {run['seed']} |",
-        f"| protocol | {_protocol(facts)} |",
-        f"| data | `{facts['data'][:16]}` |",
+        f"- **Network**: {run['backbone']}, {run['layers']} cross-attention layer(s), backbone"
+        f" {'frozen' if run['tuning'] == 'frozen' else 'trained'}",
+        f"- **Study**: {_cell(result.study)} (`{result.study_id}`), trial {facts['trial']}, seed"
+        f" {run['seed']}",
+        f"- **Protocol**: {_protocol(facts)}",
+        f"- **Data**: `{facts['data'][:16]}`",
     )
 
 
 def _baseline(test: Mapping[str, Any]) -> Iterator[str]:
     if test["baseline_uar"] is not None:
-        yield f"| logistic regression | UAR {test['baseline_uar']:.3f} on the same features |"
+        yield (
+            "- **Logistic regression** on the same features and split: UAR"
+            f" {test['baseline_uar']:.3f}"
+        )
 
 
 def _commands(name: str, uri: str) -> str:
@@ -100,17 +106,18 @@ def _commands(name: str, uri: str) -> str:
 
 def _intended(facts: Mapping[str, Any]) -> str:
     seconds = f"{facts['preparation']['acoustic']['seconds']:g} s"
-    return "### Intended use and limits\n" + _USE.format(seconds=seconds)
+    return _lines("### Intended use and limits", *_USE).format(seconds=seconds)
 
 
 def _per_class(test: Mapping[str, Any]) -> str:
     return _lines(
         "### Test part, by emotion",
-        "| emotion | recall | precision | utterances |",
-        "|---|--:|--:|--:|",
-        *(
-            f"| {name} | {one['recall']:.2f} | {one['precision']:.2f} | {one['samples']} |"
-            for name, one in test["per_class"].items()
+        *_table(
+            ("emotion", "recall", "precision", "utterances"),
+            (
+                (name, f"{one['recall']:.2f}", f"{one['precision']:.2f}", one["samples"])
+                for name, one in test["per_class"].items()
+            ),
         ),
     )
 
@@ -122,18 +129,17 @@ def _per_speaker(test: Mapping[str, Any], most: int | None) -> str:
         return "### Test part, by speaker\nThe corpus names no speakers."
     shown = speakers[:most]
     more = len(speakers) - len(shown)
+    rest = f"\n{more} more speakers in README.md, the best at {speakers[-1][1]['uar']:.2f}."
     return _lines(
         "### Test part, by speaker, the hardest first",
-        "| speaker | UAR | WAR | utterances |",
-        "|---|--:|--:|--:|",
-        *(
-            f"| {_cell(name)} | {one['uar']:.2f} | {one['war']:.2f} | {one['samples']} |"
-            for name, one in shown
+        *_table(
+            ("speaker", "UAR", "WAR", "utterances"),
+            (
+                (_cell(name), f"{one['uar']:.2f}", f"{one['war']:.2f}", one["samples"])
+                for name, one in shown
+            ),
         ),
-        *(
-            [f"\n{more} more speakers in README.md, the best at {speakers[-1][1]['uar']:.2f}."]
-            * bool(more)
-        ),
+        *([rest] if more else []),
     )
 
 
@@ -157,30 +163,31 @@ def _chosen(result: Result) -> str:
         "### How it was chosen",
         f"- Searched: {result.wanted} trials ({counts}) by {result.sampler} with pruner"
         f" {result.pruner}, {result.epochs} epochs, on the validation part alone.",
-        f"- Confirmed: {len(confirm['settings'])} settings again with fresh seeds, the best mean"
-        f" won: validation UAR {values}, mean {mean}. The search had seen"
+        f"- Confirmed with fresh seeds ({len(confirm['settings'])} of the best settings): the best"
+        f" mean won, validation UAR {values}, mean {mean}. The search had seen"
         f" {best['search_value']:.3f}: optimism {best['optimism']:+.3f}.",
         f"- The test part was scored {asked}, on {test['scored'][:10]}.",
     )
 
 
 def _data(result: Result, facts: Mapping[str, Any]) -> str:
-    rows = []
-    for part in result.parts:
-        emotions = part["emotions"]
-        rows.append(
-            f"| {part['part']} | {part['modality']} | {sum(emotions.values())} |"
-            f" {len(part['speakers']) or 'unknown'} | {', '.join(emotions)} |"
+    rows = [
+        (
+            part["part"],
+            part["modality"],
+            sum(part["emotions"].values()),
+            len(part["speakers"]) or "unknown",
+            ", ".join(part["emotions"]),
         )
+        for part in result.parts
+    ]
     settings = ", ".join(
         f"{key} {value}" for key, value in facts["preparation"]["acoustic"].items()
     )
     versions = ", ".join(f"{name} {value}" for name, value in result.versions.items())
     return _lines(
         "### Data and preparation",
-        "| part | modality | samples | speakers | emotions |",
-        "|---|---|--:|--:|---|",
-        *rows,
+        *_table(("part", "modality", "samples", "speakers", "emotions"), rows),
         "",
         f"Fingerprint `{facts['data']}`. Speech is prepared by the code in this version:"
         f" {settings}. Files that could not be read: {len(result.unreadable)}.",
@@ -206,6 +213,14 @@ def _with(test: Mapping[str, Any]) -> str:
 
 def _groups(interval: Mapping[str, Any]) -> str:
     return f"{interval['level']:.0%} interval over {interval['groups']} {interval['by']}s"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """With gaps between the columns, since MLflow's page draws tables without any."""
+    yield f"| {' | &emsp;'.join(header)} |"
+    yield "|---|" + "--:|" * (len(header) - 1)
+    for row in rows:
+        yield f"| {' | &emsp;'.join(map(str, row))} |"
 
 
 def _cell(text: str) -> str:

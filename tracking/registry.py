@@ -26,9 +26,11 @@ PREVIOUS: Final = "previous"
 DESCRIPTION: Final = 5000
 """Characters that MLflow's column for a version's description has."""
 
-_ABOUT: Final = """\
-Speech emotion models of fdan-search. The alias `champion` is the one to use; it moves only when a
-paired test on the same utterances says so. Each version's tags say why it is what it is."""
+_ABOUT: Final = (
+    "Speech emotion models of fdan-search. The alias `champion` is the one to use; it moves only"
+    " when a paired test on the same utterances says so. Each version's tags say why it is what it"
+    " is."
+)
 
 
 class RegistryError(FdanError):

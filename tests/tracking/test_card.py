@@ -93,7 +93,7 @@ def test_names_from_outside_are_no_markup(result: Result, facts: dict[str, Any])
 @pytest.mark.parametrize("protocol", ["speaker", "paper", "official"])
 def test_every_protocol_has_its_words(result: Result, facts: dict[str, Any], protocol: str) -> None:
     other = {**facts, "split": {**facts["split"], "protocol": protocol}}
-    assert f"| protocol | {protocol}: " in card(result, other, "fdan", URI)
+    assert f"- **Protocol**: {protocol}: " in card(result, other, "fdan", URI)
     assert "see model.json" not in card(result, other, "fdan", URI)
 
 
