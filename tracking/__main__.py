@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 from fdan.arguments import Parser
-from fdan.errors import FdanError
+from fdan.errors import DiskFull, FdanError, disk_full
 from tracking.commands import champion, flush, promote, report, rollback
 
 COMMANDS: Final = (report, promote, rollback, champion, flush)
@@ -38,9 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FdanError as error:
         print(f"tracking: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("tracking: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        print(f"tracking: {DiskFull(getattr(error, 'filename', None) or error)}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 from fdan.errors import FdanError
 from tests.finished import link
 from tracking.__main__ import main
+from tracking.commands.promote import study_folder
 from tracking.promotion import promote, rollback
 from tracking.registry import CHAMPION, PREVIOUS, Registry
 from tracking.result import Result
@@ -70,7 +71,18 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert main(["promote", str(bad), "--dry-run", "--tracking-uri", uri]) == 0
     assert not any(registered(database).values())
 
+    # What a promotion of another study has left that was killed before it moved the alias.
+    registry = Registry(uri, "fdan")
+    registry.create()
+    experiment = registry.experiment("fdan-search", create=True)
+    assert experiment is not None
+    (bad / "left").mkdir()
+    (bad / "left" / "README.md").write_text("half a model")
+    left = {"sha256": "0" * 64, "study_id": "another", "state": "candidate"}
+    registry.add(bad / "left", experiment, registry.create_run(experiment, "x", {}), left, "")
+
     first = promote(bad, uri=uri)
+    assert [one.tags["study"] for one in registry.versions()] == ["bad"]
     assert (first.promoted, first.changed, first.version) == (True, True, "fdan/1")
     assert "first" in first.reason
     assert aliases(database) == {CHAMPION: "1"}
@@ -96,7 +108,6 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert not dearer.promoted and "not cheaper" in dearer.reason
 
     # Why, on each of them.
-    registry = Registry(uri, "fdan")
     one, two, three = (registry.version(number) for number in "123")
     assert one and two and three
     assert (one.tags["state"], two.tags["state"], three.tags["state"]) == (
@@ -278,3 +289,14 @@ def test_there_is_no_verdict(
     assert main(filled) == 2
     err = capsys.readouterr().err.splitlines()
     assert err[-1].startswith("tracking: ") and words in err[-1]
+
+
+def test_a_study_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ./runs; a folder that is there is meant itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    assert study_folder("demo") == Path("runs/demo")
+    assert study_folder("runs/demo") == Path("runs/demo")
+    assert study_folder("nowhere") == Path("nowhere")
+    (tmp_path / "demo").mkdir()
+    assert study_folder("demo") == Path("demo")

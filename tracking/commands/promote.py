@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not verdict.promoted:
         print(f"refused: {verdict.reason}", file=sys.stderr)
         return 1
-    if arguments.dry_run:
+    if arguments.dry_run and verdict.gates:
         print(f"would be champion: {verdict.reason}")
     elif not verdict.changed:
         print(verdict.reason)
