@@ -71,18 +71,7 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert main(["promote", str(bad), "--dry-run", "--tracking-uri", uri]) == 0
     assert not any(registered(database).values())
 
-    # What a promotion of another study has left that was killed before it moved the alias.
-    registry = Registry(uri, "fdan")
-    registry.create()
-    experiment = registry.experiment("fdan-search", create=True)
-    assert experiment is not None
-    (bad / "left").mkdir()
-    (bad / "left" / "README.md").write_text("half a model")
-    left = {"sha256": "0" * 64, "study_id": "another", "state": "candidate"}
-    registry.add(bad / "left", experiment, registry.create_run(experiment, "x", {}), left, "")
-
     first = promote(bad, uri=uri)
-    assert [one.tags["study"] for one in registry.versions()] == ["bad"]
     assert (first.promoted, first.changed, first.version) == (True, True, "fdan/1")
     assert "first" in first.reason
     assert aliases(database) == {CHAMPION: "1"}
@@ -102,19 +91,29 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert not tie.promoted and "not distinguishable" in tie.reason
     assert registered(database) == before
 
+    # What a promotion of another study has left that was killed before it moved the alias.
+    registry = Registry(uri, "fdan")
+    experiment = registry.experiment("fdan-search", create=True)
+    assert experiment is not None
+    (bad / "left").mkdir()
+    (bad / "left" / "README.md").write_text("half a model")
+    left = {"sha256": "0" * 64, "study_id": "another", "state": "candidate"}
+    registry.add(bad / "left", experiment, registry.create_run(experiment, "x", {}), left, "")
+
     cheaper = promote(small, uri=uri, accept_tie=True)
-    assert cheaper.version == "fdan/3" and "cheaper" in cheaper.reason
+    assert [one.number for one in registry.versions()] == ["4", "2", "1"]
+    assert cheaper.version == "fdan/4" and "cheaper" in cheaper.reason
     dearer = promote(good, uri=uri, accept_tie=True)
     assert not dearer.promoted and "not cheaper" in dearer.reason
 
     # Why, on each of them.
-    one, two, three = (registry.version(number) for number in "123")
+    one, two, three = (registry.version(number) for number in "124")
     assert one and two and three
     assert (one.tags["state"], two.tags["state"], three.tags["state"]) == (
         *("replaced", "replaced"),
         "champion",
     )
-    assert three.tags["replaces"] == "2" and two.tags["replaced"].startswith("replaced by fdan/3")
+    assert three.tags["replaces"] == "2" and two.tags["replaced"].startswith("replaced by fdan/4")
     assert three.tags["verdict"] == cheaper.reason
     for tag in ("study", "study_id", "trial", "seed", "data", "protocol", "sha256", "git"):
         assert three.tags[tag], tag
