@@ -121,7 +121,7 @@ def test_the_commands_at_the_end_work_as_they_are_printed(home: Home) -> None:
         printed["predict"], shell=True, cwd=home.path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "models:/fdan@champion" in done.stdout
+    assert "by speech, model fdan version 1 (study s, trial " in done.stdout
     assert (home.path / printed["report"]).read_text().startswith("<!doctype html>")
     assert printed["compare them"].split()[1] == "ui"
 

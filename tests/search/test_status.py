@@ -123,8 +123,9 @@ def test_a_study_whose_data_are_being_prepared(
         assert command.main(["status", "s", *where]) == 0
         assert "preparing its data: process " in capsys.readouterr().out
     assert command.main(["status", "s", *where]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "stopped while its data were prepared" in lines[1]
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert "stopped while its data were prepared" in " ".join(out.split())
     assert lines[-2:] == ["this begins it:", shlex.join(["python", "search/run.py", *WORDS])]
     assert command.main(["status", "s", "--json", *where]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "begun"
