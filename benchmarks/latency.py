@@ -157,7 +157,8 @@ def _machine() -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
+    for thread in Path("/proc/self/task").iterdir():  # NumPy's own threads are up already
+        os.sched_setaffinity(int(thread.name), {core})
     import torch
 
     torch.set_num_threads(1)
