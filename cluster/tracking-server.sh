@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# MLflow's server, on the cluster's head: tracking-server.sh start|stop
+#
+# It listens on 127.0.0.1:5000 only and asks for a name and password. In ~/.mlflow, closed to others:
+#   credentials        name and password (MLflow's own format), made at random on the first start
+#   backend-store-uri  yours, if you have a PostgreSQL: postgresql://USER:PASSWORD@HOST/DATABASE
+#                      (or MLFLOW_BACKEND_STORE_URI says so); without it, SQLite: mlflow.db
+#   server.log         what it says
+# Artifacts go to MLFLOW_ARTIFACTS_DESTINATION, such as s3://BUCKET/FOLDER, or else to the shared storage.
+# Nothing secret is an argument: everybody on a machine can see those.
+set -euo pipefail
+umask 077
+program=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/mlflow
+address=127.0.0.1:5000
+mkdir -p ~/.mlflow
+chmod 700 ~/.mlflow
+cd ~/.mlflow
+
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+fail() {
+  echo "error: tracking server: $*" >&2
+  exit 1
+}
+
+runs() {
+  local pid
+  pid=$(cat server.pid 2>/dev/null) && grep -qs mlflow "/proc/$pid/cmdline"
+}
+
+answers() {
+  "${program%/*}/python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)' \
+    "http://$address/health" 2>/dev/null
+}
+
+start() {
+  if runs; then
+    echo "tracking server: runs already on http://$address"
+    return
+  fi
+  [ -x "$program" ] || fail "$program is not there: run cluster/install.sh first"
+  [ -f secret-key ] || random >secret-key
+  if [ ! -f credentials ]; then
+    # The database knows the password's hash only.
+    [ ! -f basic_auth.db ] || fail "~/.mlflow/credentials is gone: put it back, or remove ~/.mlflow/basic_auth.db, and all accounts with it, for a new one"
+    printf '[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' \
+      "$(random)" >credentials
+  fi
+  local database=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/.mlflow/mlflow.db}
+  [ ! -s backend-store-uri ] || database=$(cat backend-store-uri)
+  chmod 600 ./*
+
+  MLFLOW_BACKEND_STORE_URI=$database \
+    MLFLOW_ARTIFACTS_DESTINATION=${MLFLOW_ARTIFACTS_DESTINATION:-${FDAN_SHARED:-$HOME/.mlflow}/mlartifacts} \
+    MLFLOW_AUTH_ADMIN_USERNAME=$(sed -n 's/^mlflow_tracking_username *= *//p' credentials) \
+    MLFLOW_AUTH_ADMIN_PASSWORD=$(sed -n 's/^mlflow_tracking_password *= *//p' credentials) \
+    MLFLOW_FLASK_SERVER_SECRET_KEY=$(cat secret-key) \
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    setsid "$program" server --app-name basic-auth --workers 2 \
+    --host "${address%:*}" --port "${address#*:}" \
+    --allowed-hosts 'localhost:*,127.0.0.1:*' >>server.log 2>&1 </dev/null &
+  echo $! >server.pid
+
+  for _ in {1..180}; do
+    runs || break
+    if answers; then
+      echo "tracking server: http://$address, name and password in ~/.mlflow/credentials"
+      return
+    fi
+    sleep 1
+  done
+  tail -n 20 server.log >&2
+  stop
+  fail "did not start; its log is ~/.mlflow/server.log"
+}
+
+stop() {
+  if runs; then
+    kill -- "-$(cat server.pid)"
+    while runs; do sleep 0.2; done
+  fi
+  rm -f server.pid
+  echo "tracking server: stopped"
+}
+
+case ${1-} in
+  start | stop) "$1" ;;
+  *) fail "say start or stop" ;;
+esac
