@@ -34,6 +34,18 @@ def choose_device(name: str | torch.device) -> torch.device:
     return torch.device("cuda", device.index or 0)
 
 
+CONTEXT_BYTES = 600 * 2**20
+"""Of a GPU's memory, what a process takes for CUDA itself, outside of torch's reckoning: about 500
+MiB is usual, and this is on the safe side."""
+
+
+def bound_memory(share: float) -> None:
+    """This process gets no more than a `share` of its GPU's memory, CUDA's own part included: what
+    asks for more raises torch.cuda.OutOfMemoryError, and neighbours do not notice."""
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(max(0.0, share - CONTEXT_BYTES / whole))
+
+
 def seed_for(*parts: int) -> int:
     """One 63-bit seed out of several numbers, such as (seed, stream, epoch)."""
     high, low = np.random.SeedSequence(parts).generate_state(2, np.uint32)

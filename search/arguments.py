@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from fdan.arguments import Parser, add_data_arguments, add_run_arguments
 from search import pruners, samplers, space
+
+AUTO = "auto"
+"""A --gpus-per-trial that is to be found out."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -81,7 +85,8 @@ def _study(top: Parser) -> None:
     group.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help="MLflow: sqlite:///FILE or http://HOST:PORT (default: sqlite, RUNS/mlflow.db)",
+        help="MLflow: sqlite:///FILE or http://HOST:PORT (default: MLFLOW_TRACKING_URI if it is\n"
+        "set, else sqlite, RUNS/mlflow.db)",
     )
     group.add_argument(
         "--confirm",
@@ -158,7 +163,8 @@ def _resources(top: Parser) -> None:
         "--concurrent",
         metavar="INT",
         type=_count,
-        help="trials at once (default: as many as fit)",
+        help="trials at once (default: as many as fit); for a cluster that grows with what waits,\n"
+        "say as many as it may grow to",
     )
     group.add_argument(
         "--cpus-per-trial",
@@ -171,7 +177,8 @@ def _resources(top: Parser) -> None:
         "--gpus-per-trial",
         metavar="NUMBER",
         type=_share,
-        help="GPUs of a trial; 0.5: two share one (default: 1 if there is a GPU, else 0)",
+        help="GPUs of a trial; 0.5: two share one; auto: a share that fits as many as possible,\n"
+        "found out by a short training (default: 1 if there is a GPU, else 0)",
     )
     group.add_argument(
         "--epoch-timeout",
@@ -186,6 +193,13 @@ def _resources(top: Parser) -> None:
         metavar="ADDRESS",
         help="Ray cluster to run on, from one of its nodes: auto or HOST:PORT\n"
         "(default: RAY_ADDRESS if it is set, else a Ray of its own on this machine)",
+    )
+    group.add_argument(
+        "--shared",
+        metavar="FOLDER",
+        type=Path,
+        help="on a cluster, a folder that all nodes see: checkpoints lie in it, and each node\n"
+        "copies the data from it once (default: FDAN_SHARED if it is set, else all see RUNS)",
     )
 
 
@@ -219,11 +233,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def _share(text: str) -> float | str:
+    if text == AUTO:
+        return text
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not (value == 0 or 0 < value < 1 or (value >= 1 and value == int(value))):
-        raise argparse.ArgumentTypeError(f"'{text}': expected 0, a part of a GPU such as 0.5, or 1")
+        raise argparse.ArgumentTypeError(
+            f"'{text}': expected auto, 0, a part of a GPU such as 0.5, or 1"
+        )
     return value

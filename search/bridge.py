@@ -59,6 +59,9 @@ class Listener:
     def interrupted(self, number: int, reason: str) -> None:
         """A trial's worker is gone; it goes on with another one."""
 
+    def placed(self, number: int, node: str) -> None:
+        """A trial trains on the node of this address, and did not before."""
+
     def paused(self, number: int, reason: str) -> None:
         """This driver lets a trial rest; the next one takes it up again."""
 
@@ -74,6 +77,8 @@ class Turn:
     params: Mapping[str, Value]
     after: int
     """The last epoch that has been reported; 0 for a new trial."""
+    gpus: float
+    """Its share: more than others have where that was too little for it."""
 
 
 @dataclass
@@ -88,6 +93,8 @@ class _Live:
     """Of workers, since the last new epoch."""
     gone: str = ""
     """Why the worker is gone that has the trial, if it is."""
+    gpus: float = 0.0
+    node: str = ""
 
     @property
     def epoch(self) -> int:
@@ -99,7 +106,7 @@ class Bridge:
 
     `suggest` gives a trial its settings, the same ones when asked again; `pruner` is the pruner's
     name, for the reason; `epochs` is where a trial ends by itself; `trials` new ones are to be
-    asked for; `patience` waits for a storage that is away.
+    asked for; `patience` waits for a storage that is away; `gpus` is a trial's share to begin with.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class Bridge:
         trials: int,
         patience: Patience,
         listeners: Sequence[Listener] = (),
+        gpus: float = 0.0,
     ) -> None:
         self.study = opened
         self._settings = suggest
@@ -119,6 +127,7 @@ class Bridge:
         self._epochs = epochs
         self._patience = patience
         self._listeners = listeners
+        self._gpus = gpus
         self._live: dict[int, _Live] = {}
         self._waiting: deque[int] = deque()
         self.left = trials
@@ -141,14 +150,15 @@ class Bridge:
         trial = self._patience.call(self._fresh)
         self.left -= 1
         # In the bridge before its settings are drawn: a sampler that raises loses no trial.
-        live = self._live[trial.number] = _Live(trial, {})
+        live = self._live[trial.number] = _Live(trial, {}, gpus=self._gpus)
         return self._start(live)
 
     def take_up(self, trial: FrozenTrial, reports: Mapping[int, Report]) -> None:
         """Go on with a trial that is RUNNING although no driver is. reports: what its worker wrote
         down; Optuna has the epochs that count."""
         number = trial.number
-        live = self._live[number] = _Live(optuna.Trial(self.study, trial._trial_id), {})
+        trial_again = optuna.Trial(self.study, trial._trial_id)
+        live = self._live[number] = _Live(trial_again, {}, gpus=self._gpus)
         for epoch, value in sorted(trial.intermediate_values.items()):
             live.reports.append(reports.get(epoch) or Report(epoch, value))
         self._start(live)
@@ -163,7 +173,15 @@ class Bridge:
     def again(self) -> Turn:
         """The trial that has waited longest for a worker."""
         live = self._live[self._waiting.popleft()]
-        return Turn(live.trial.number, live.params, live.epoch)
+        return Turn(live.trial.number, live.params, live.epoch, live.gpus)
+
+    def at(self, number: int, node: str) -> None:
+        """The trial's worker is on the node of this address."""
+        live = self._live[number]
+        if node and live.node != node:
+            live.node = node
+            for listener in self._listeners:
+                listener.placed(number, node)
 
     def report(self, number: int, report: Report) -> bool:
         """One epoch of a trial. True: the trial ends here, its verdict is set.
@@ -192,10 +210,21 @@ class Bridge:
         if live.verdict is None:
             live.verdict = (TrialState.FAIL, " ".join(reason.split()))
 
-    def died(self, number: int, reason: str) -> None:
-        """The trial's worker is gone. Another one will go on, unless too many have died of it."""
+    def starved(self, number: int, reason: str) -> None:
+        """The trial ran out of its share of a GPU's memory: it goes on with twice as much, if that
+        is to be had."""
         live = self._live[number]
-        live.deaths += 1
+        if live.gpus >= 1:
+            self.died(number, reason)
+            return
+        before, live.gpus = live.gpus, min(1.0, 2 * live.gpus)
+        live.gone = f"{reason} with {before:g} of a GPU: it goes on with {live.gpus:g}"
+
+    def died(self, number: int, reason: str, blamed: bool = True) -> None:
+        """The trial's worker is gone. Another one will go on, unless too many have died of it;
+        blamed: whether the trial may have been the cause."""
+        live = self._live[number]
+        live.deaths += blamed
         if live.deaths < DEATHS:
             live.gone = " ".join(reason.split())
         else:
@@ -265,7 +294,7 @@ class Bridge:
         live.told = True
         for listener in self._listeners:
             listener.asked(number, live.params)
-        return Turn(number, live.params, live.epoch)
+        return Turn(number, live.params, live.epoch, live.gpus)
 
     def _suggest(self, live: _Live) -> dict[str, Value]:
         # Read again, for what the storage took although its answer was lost.

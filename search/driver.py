@@ -23,7 +23,7 @@ import ray
 from ray import tune
 
 from fdan.errors import DeviceError, FdanError, disk_full
-from search import trial
+from search import checkpoints, placement, trial
 from search.bridge import Bridge
 from search.resources import Resources
 from search.room import Room
@@ -82,6 +82,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher knows how many may be under way
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -210,33 +211,47 @@ def cpus(wanted: int) -> int:
     return max(wanted, len(os.sched_getaffinity(0)))
 
 
-def concurrent(wanted: int | None, each: Resources, trials: int) -> int:
-    """How many trials run at once on the cluster that is up.
+def room(
+    each: Resources,
+    wanted: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    changed: Callable[[int], None] = lambda _: None,
+) -> Room:
+    """The room for trials on the cluster that is up.
 
-    Raises DriverError where not even one fits, DeviceError where it is the GPU that is missing.
+    A Ray of our own stays as it is: raises DriverError where not even one trial fits it,
+    DeviceError where it is the GPU that is missing. Into a cluster, nodes may still come.
     """
-    there = ray.cluster_resources()
-    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-    if each.gpus > gpus:
-        raise DeviceError(
-            f"--gpus-per-trial {each.gpus:g}: Ray sees {gpus:g} GPUs; use --gpus-per-trial 0"
-        )
-    if each.cpus > cpus:
-        raise DriverError(f"--cpus-per-trial {each.cpus}: Ray sees {cpus:g} CPUs")
-    room = int(cpus // each.cpus) if each.cpus else trials
-    if each.gpus:
-        # Fractions do not add up: two trials of 0.4 fit a GPU, five do not fit two.
-        per_gpu = int(1 / each.gpus + 1e-9) if each.gpus <= 1 else 1 / each.gpus
-        room = min(room, int(gpus * per_gpu))
-    return max(1, min(wanted or room, trials))
+    if _ours():
+        there = ray.cluster_resources()
+        cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+        if each.gpus > gpus:
+            raise DeviceError(
+                f"--gpus-per-trial {each.gpus:g}: Ray sees {gpus:g} GPUs; use --gpus-per-trial 0"
+            )
+        if each.cpus > cpus:
+            raise DriverError(f"--cpus-per-trial {each.cpus}: Ray sees {cpus:g} CPUs")
+    return Room(each, ray.nodes, say, wanted, grows=not _ours(), changed=changed)
+
+
+def gpus_at(address: str) -> bool:
+    """Whether a node of the cluster at `address` has a GPU. Raises DriverError."""
+    check_address(address)
+    with tempfile.TemporaryDirectory() as folder, cluster(address, Path(folder)):
+        return bool(ray.cluster_resources().get("GPU", 0.0))
+
+
+def _ours() -> bool:
+    """Whether the Ray that is up was started by this process."""
+    node = ray._private.worker._global_node
+    return node is not None and "gcs_server" in node.all_processes
 
 
 def run(
     bridge: Bridge,
     train: trial.Trainable,
     *,
-    each: Resources,
-    at_once: int,
+    room: Room,
     epoch_timeout: float,
     folder: Path,
     stop: Stop,
@@ -245,16 +260,13 @@ def run(
     """Run the bridge's trials, those that wait and new ones, on the cluster that is up.
 
     Returns when they are done or `stop` is due. Trials that are under way then stay in the bridge.
-    epoch_timeout: seconds of silence after which a trial's worker is killed; say: is told what the
-    cluster is short of. Raises RayLost.
+    room: how many at once; epoch_timeout: seconds of silence after which a trial's worker is
+    killed; say: is told what workers say of their nodes. Raises RayLost.
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
-    worker = trial.function(train, folder, max(1, each.cpus))
-
-    node = ray._private.worker._global_node
-    ours = node is not None and "gcs_server" in node.all_processes
-    room = Room(each, ray.nodes, say)
+    worker = trial.function(train, checkpoints.of_workers(folder), max(1, room.each.cpus))
+    ours = _ours()
 
     def due() -> bool:
         with leaving():
@@ -265,12 +277,11 @@ def run(
 
     try:
         tune.Tuner(
-            tune.with_resources(worker, {"cpu": each.cpus, "gpu": each.gpus}),
+            tune.with_resources(worker, placement.of),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearcher(bridge),
-                scheduler=OptunaScheduler(bridge, due, Silence(epoch_timeout)),
+                search_alg=OptunaSearcher(bridge, room),
+                scheduler=OptunaScheduler(bridge, due, Silence(epoch_timeout), room, say),
                 num_samples=-1,  # the searcher knows when there are no more
-                max_concurrent_trials=at_once,
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
             ),

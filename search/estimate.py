@@ -22,11 +22,11 @@ from fdan.run_config import RunConfig
 from fdan.split import Split
 from fdan.task import Task
 from search import plan as planned
-from search import pruners
+from search import pruners, timing
 from search.plan import Plan
 from search.progress import duration, shown
 from search.space import Dimension, Space, Value
-from search.timing import Measured, Work, measure
+from search.timing import Measured, measure
 
 _MOST_PROCESSES: Final = 4
 """Processes that time at once; more would take longer to start than they tell."""
@@ -78,7 +78,7 @@ class Estimate:
 def at_once(plan: Plan, gpus: int) -> int | None:
     """Trials at once on this machine with so many GPUs; None on a cluster, unless it is said."""
     wanted: int | None = plan.arguments.concurrent
-    if wanted is None and plan.address not in (None, "local"):
+    if wanted is None and plan.cluster is not None:
         return None
     room = wanted or cores() // plan.each.cpus
     if plan.each.gpus:
@@ -168,25 +168,30 @@ def estimate(plan: Plan, task: Task, parts: Split) -> Estimate:
     known = at_once(plan, gpus)
     processes = min(known or 1, _MOST_PROCESSES)
     settings = corners(plan)
-    measured = measure(
-        Work(
-            runs=tuple({**plan.fixed, **params} for params in settings),
-            shapes={m: _shape(plan, task, m) for m in MODALITIES},
-            sizes=(
-                len(parts.visual_train),
-                len(parts.acoustic_train),
-                len(parts.acoustic_validation),
-            ),
-            classes=tuple(EMOTIONS.index(emotion) for emotion in task.emotions("acoustic")),
-            device=plan.device,
-            threads=plan.each.cpus,
-            gpus=plan.each.gpus,
-        ),
-        processes,
-    )
+    runs = tuple({**plan.fixed, **params} for params in settings)
+    measured = measure(work(plan, task, parts, runs), processes)
     images = {m: len(task.samples(m)) for m in MODALITIES}
     left = share(plan.arguments.pruner, plan.epochs, plan.trials, plan.name(task))
     return reckon(plan, known, processes, settings, measured, left, images)
+
+
+def work(
+    plan: Plan, task: Task, parts: Split, runs: tuple[Mapping[str, Value], ...]
+) -> timing.Work:
+    """What it takes to train these settings on random data of the task's sizes."""
+    return timing.Work(
+        runs=runs,
+        shapes={m: _shape(plan, task, m) for m in MODALITIES},
+        sizes=(
+            len(parts.visual_train),
+            len(parts.acoustic_train),
+            len(parts.acoustic_validation),
+        ),
+        classes=tuple(EMOTIONS.index(emotion) for emotion in task.emotions("acoustic")),
+        device=plan.device,
+        threads=plan.each.cpus,
+        gpus=plan.each.gpus,
+    )
 
 
 def reckon(
@@ -201,7 +206,7 @@ def reckon(
     """What the study takes by these measures. known: trials at once; left: the pruner's share;
     images: of each modality."""
     trials_at_once = known or 1
-    epochs = [timing.epoch * _SAVED for timing in measured.timings]
+    epochs = [timed.epoch * _SAVED for timed in measured.timings]
     usual = statistics.mean(epochs)
     start = _RAY_S + measured.start
     around = start + _END_S
@@ -259,15 +264,15 @@ def show(found: Estimate, plan: Plan, console: Console) -> None:
     for title in ("setting", "a step", "steps", "validation", "an epoch"):
         table.add_column(title, justify="left" if title == "setting" else "right")
     names = ("first known good", "dearest corner")
-    for name, params, timing in zip(names, found.settings, found.measured.timings, strict=False):
+    for name, params, timed in zip(names, found.settings, found.measured.timings, strict=False):
         dear = {key: shown(params[key]) for key in (*_DEAR_HIGH, *_DEAR_LOW) if key in params}
         words = ", ".join(f"{key} {value}" for key, value in dear.items())
         table.add_row(
             f"{name}{f' ({words})' if words else ''}",
-            f"{timing.step * 1000:.1f} ms",
-            str(timing.steps),
-            f"{timing.validation * 1000:.1f} ms",
-            _short(timing.epoch),
+            f"{timed.step * 1000:.1f} ms",
+            str(timed.steps),
+            f"{timed.validation * 1000:.1f} ms",
+            _short(timed.epoch),
         )
     console.print(table)
     cluster = "" if found.known else " (a cluster's --concurrent is not known: divide by it)"

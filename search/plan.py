@@ -23,6 +23,7 @@ from fdan.run_config import RunConfig
 from fdan.split import PartCount, SplitConfig
 from fdan.task import Task
 from search import pruners, samplers, space, storage
+from search.arguments import AUTO
 from search.progress import duration, shown
 from search.resources import Resources
 from search.space import Space
@@ -42,7 +43,10 @@ class Plan:
     space: Space
     runs: Path
     each: Resources
-    address: str | None
+    cluster: str | None
+    """Address of the Ray cluster to run on; None: a Ray of its own."""
+    shared: Path | None
+    """Folder that all of the cluster's nodes see."""
     typed: tuple[str, ...]
     """The command line."""
     before: tuple[str, ...]
@@ -78,6 +82,11 @@ class Plan:
     def fixed(self) -> dict[str, Any]:
         """RunConfig's settings that are not searched."""
         return {k: v for k, v in self.settings.run.items() if k not in self.space.names}
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether it is to be found out how many trials fit on a GPU; until then, each has one."""
+        return self.each.gpus > 0 and self.arguments.gpus_per_trial == AUTO
 
     @property
     def device(self) -> str:
@@ -127,7 +136,8 @@ def resolve(
     known_settings = RunConfig().as_dict()
     whole = space.load(arguments.space, known_settings)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
-    gpus = _gpus(arguments, address)
+    cluster = None if address in (None, "", "local") else address
+    gpus = _gpus(arguments, cluster)
     settings = shared.settings_of(arguments, gpu=gpus > 0)
     pinned = settings.chosen & set(known_settings)
     searched = whole.resolve(settings.run, frozenset(pinned))
@@ -148,10 +158,21 @@ def resolve(
         RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")
     runs = arguments.runs.expanduser().absolute()
     arguments.runs = runs
+    arguments.tracking_uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
     if arguments.tracking_uri is not None:  # the sender's thread sees the working folder change
         arguments.tracking_uri = absolute(arguments.tracking_uri)
     each = Resources(arguments.cpus_per_trial, gpus)
-    return Plan(arguments, settings, searched, runs, each, address, tuple(typed), tuple(before))
+    return Plan(
+        arguments,
+        settings,
+        searched,
+        runs,
+        each,
+        cluster,
+        _shared(arguments, cluster),
+        tuple(typed),
+        tuple(before),
+    )
 
 
 def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> None:
@@ -199,17 +220,31 @@ def preparation(settings: shared.Settings) -> Mapping[str, SpectrogramSettings |
     }
 
 
-def _gpus(arguments: argparse.Namespace, address: str | None) -> float:
+def _shared(arguments: argparse.Namespace, cluster: str | None) -> Path | None:
+    """The folder that all nodes see. Alone, a machine needs none."""
+    named = arguments.shared or os.environ.get("FDAN_SHARED")
+    if cluster is None or not named:
+        return None
+    folder = Path(named).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"--shared {folder}: no such folder; all nodes have to see it")
+    return folder
+
+
+def _gpus(arguments: argparse.Namespace, cluster: str | None) -> float:
     """GPUs of a trial. On a cluster, this machine's own say nothing."""
-    wanted: float | None = arguments.gpus_per_trial
+    asked = arguments.gpus_per_trial
+    wanted: float | None = None if asked == AUTO else asked
     if arguments.device == "cpu":
         if wanted:
             raise ConfigError(f"--gpus-per-trial {wanted:g} and --device cpu contradict each other")
         return 0.0
-    if wanted is not None and (wanted == 0 or address is not None):
+    if wanted is not None and (wanted == 0 or cluster is not None):
         return wanted
-    if arguments.device == "auto" and wanted is None and address is not None:
-        return 0.0
+    if cluster is not None:
+        from search import driver
+
+        return 1.0 if arguments.device != "auto" or driver.gpus_at(cluster) else 0.0
     # Here: this imports torch, which takes seconds.
     from fdan.runtime import choose_device
 

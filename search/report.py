@@ -14,8 +14,20 @@ FAILED = "failed"
 LOST = "lost"
 """Key of a worker's result that says why it could not go on with its trial; another may."""
 
+STARVED = "starved"
+"""Key of a worker's result that says that its trial ran out of its share of the GPU's memory."""
+
 FULL = "full"
 """Key of a worker's result that says where it found no room to write: no trial can go on there."""
+
+REFUSED = "refused"
+"""Key of a worker's result that says why its node takes no part in the study."""
+
+NODE = "node"
+"""Key of the same result: the node's id."""
+
+NOTE = "note"
+"""Key of a worker's result that is a line for whoever watches."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Whether a cluster that others run still has a node that can hold a trial. Ray itself waits for
-one in silence, for ever."""
+"""How many trials the nodes have room for. Nodes come and go; Ray itself waits for one in silence,
+for ever."""
 
 from __future__ import annotations
 
@@ -9,27 +9,58 @@ from typing import Any
 
 from search.resources import Resources
 
-_EVERY_S = 5.0
+_EVERY_S = 2.0
 _PATIENCE_S = 15.0
 """Nodes come and go; so long without room is worth a word."""
 
 
 class Room:
-    """Says when the cluster's last node with room for a trial is gone, and when there is one
-    again. Trials wait for it meanwhile; an autoscaler may bring it."""
+    """The room for trials on the cluster that is up, as of the last `look`.
+
+    Says when it changes, when the last node with room is gone, and when there is one again. Trials
+    wait for it meanwhile; an autoscaler may bring it.
+    """
 
     def __init__(
         self,
         each: Resources,
         nodes: Callable[[], Sequence[Mapping[str, Any]]],
-        say: Callable[[str], None],
+        say: Callable[[str], None] = lambda _: None,
+        wanted: int | None = None,
+        grows: bool = False,
+        changed: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """nodes: ray.nodes or one like it."""
-        self._each = each
+        """nodes: ray.nodes or one like it; wanted: trials at once; grows: so many are under way
+        even where there is no room for them yet, since those that wait are what an autoscaler sees;
+        changed: is told how many may be under way."""
+        self.each = each
         self._nodes = nodes
         self._say = say
+        self._wanted = wanted
+        self._grows = grows
+        self._changed = changed
+        self._refused: dict[str, str] = {}
         self._looked = self._there = time.monotonic()
         self._said = False
+        self._fit = self._fitting()
+
+    @property
+    def at_once(self) -> int:
+        """Trials that may be under way at a time, at least one."""
+        if self._wanted is not None and self._grows:
+            return self._wanted
+        return max(1, min(self._fit, self._wanted or self._fit))
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Ids of the nodes that take no part."""
+        return tuple(sorted(self._refused))
+
+    def refuse(self, node: str, why: str) -> None:
+        """A node takes no part in the study any more."""
+        if node not in self._refused:
+            self._refused[node] = why
+            self._say(f"a node takes no part in the study: {why}")
 
     def look(self) -> None:
         """To be called several times a second."""
@@ -37,22 +68,41 @@ class Room:
         if now - self._looked < _EVERY_S:
             return
         self._looked = now
-        if any(self._fits(node) for node in self._nodes()):
+        before, self._fit = self._fit, self._fitting()
+        if before != self._fit:
+            self._changed(self.at_once)
+        if self._fit:
             self._there = now
             if self._said:
-                self._say("the cluster has a node for the trials again")
+                self._say(f"the cluster has room again: for {self._fit} trials at once")
+            elif before not in (0, self._fit):
+                self._say(f"the cluster has room for {self._fit} trials at once, not {before}")
             self._said = False
         elif not self._said and now - self._there >= _PATIENCE_S:
             self._said = True
+            refused = "".join(f"; {why}" for why in self._refused.values())
             self._say(
-                f"no node of the cluster can hold a trial ({self._each}): the study waits for one,"
-                " nothing is lost (Ctrl-C lets it rest)"
+                f"no node of the cluster can hold a trial ({self.each}): the study waits for one,"
+                f" nothing is lost (Ctrl-C lets it rest){refused}"
             )
 
-    def _fits(self, node: Mapping[str, Any]) -> bool:
-        held = node.get("Resources", {})
-        return (
-            bool(node.get("Alive"))
-            and held.get("CPU", 0.0) >= self._each.cpus
-            and held.get("GPU", 0.0) >= self._each.gpus
+    def _fitting(self) -> int:
+        return sum(
+            fitting(self.each, node.get("Resources", {}))
+            for node in self._nodes()
+            if node.get("Alive") and node.get("NodeID") not in self._refused
         )
+
+
+def fitting(each: Resources, held: Mapping[str, float]) -> int:
+    """Trials that fit a node.
+
+    >>> fitting(Resources(2), {"CPU": 5.0}), fitting(Resources(1, 0.4), {"CPU": 9.0, "GPU": 2.0})
+    (2, 4)
+    """
+    room = int(held.get("CPU", 0.0) // each.cpus)
+    if each.gpus:
+        # Fractions do not add up: two trials of 0.4 fit a GPU, five do not fit two.
+        per_gpu = int(1 / each.gpus + 1e-9) if each.gpus <= 1 else 1 / each.gpus
+        room = min(room, int(held.get("GPU", 0.0) * per_gpu))
+    return room

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from search import confirm, driver, enough, kept, running, study, trial
+from search import checkpoints, confirm, driver, enough, kept, running, study, trial
 from search.bridge import Listener
 from search.ending import Study
 from search.hopeless import Hopeless
@@ -34,6 +35,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     """Run what is left of the search; returns how often each trial was interrupted."""
     resolved, opened, folder = of.resolved, of.opened, of.folder
     best, name = study.best(opened), opened.study_name
+    _share(of, folder, "search")
     tracked = Tracked(
         way.tracker,
         folder,
@@ -105,6 +107,7 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
         tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
         if queue.left or study.under_way(opened):
             folder.mkdir(exist_ok=True)
+            _share(of, folder, confirm.STAGE)
             way.console.print(
                 f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
                 highlight=False,
@@ -129,3 +132,10 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
             )
         tracked.finish()
     return confirm.settings(of.opened)
+
+
+def _share(of: Study, folder: Path, stage: str) -> None:
+    """On a cluster, put the checkpoints where all nodes see them."""
+    shared, home = of.resolved.shared, of.opened.user_attrs[study.HOME]
+    if shared is not None:
+        checkpoints.share(folder, f"{of.opened.study_name}-{home['id'][:8]}/{stage}", shared)

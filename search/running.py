@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -63,6 +63,7 @@ def run(
             trials=of.left,
             patience=patience,
             listeners=(progress, *of.listeners),
+            gpus=resolved.each.gpus,
         )
         with _settling(bridge, stop):
             _take_up(bridge, study.under_way(opened), of.folder, progress, of.noun)
@@ -107,11 +108,13 @@ def _on_ray(
     progress: Progress,
 ) -> None:
     """Ray, for as long as it lives or there are trials."""
-    at_least = resolved.arguments.concurrent
-    cpus = None if at_least is None else driver.cpus(at_least * resolved.each.cpus)
-    with driver.cluster(resolved.address, folder, cpus):
-        ready = bridge.left + bridge.waiting
-        state.at_once = driver.concurrent(at_least, resolved.each, ready)
+    wanted = resolved.arguments.concurrent
+    cpus = None if wanted is None else driver.cpus(wanted * resolved.each.cpus)
+    with driver.cluster(resolved.cluster, folder, cpus):
+        room = driver.room(
+            resolved.each, wanted, progress.say, lambda now: setattr(state, "at_once", now)
+        )
+        state.at_once = min(room.at_once, bridge.left + bridge.waiting)
         progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
         if state.at_once > samplers.STARTUP and sampler in ("tpe", "gp"):
             progress.say(
@@ -120,9 +123,8 @@ def _on_ray(
             )
         driver.run(
             bridge,
-            trial.trainer(work),
-            each=resolved.each,
-            at_once=state.at_once,
+            trial.trainer(replace(work, home=trial.node())),
+            room=room,
             epoch_timeout=resolved.arguments.epoch_timeout,
             folder=folder,
             stop=stop,

@@ -12,9 +12,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fdan.errors import DiskFull
 from search.bridge import Bridge
-from search.report import FAILED, FULL, LOST, REPORT, Report
+from search.report import FAILED, FULL, LOST, NODE, NOTE, REFUSED, REPORT, STARVED, Report
+from search.room import Room
 from search.searcher import Shell, Stopped, leaving
 from search.silence import Silence
+
+_NODE_GONE = "its node is gone"
+_UNREACHABLE = "its worker cannot be reached any more: its node is gone, or the network"
 
 
 class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -25,13 +29,23 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     before it reaches a scheduler, so each epoch comes here once.
     """
 
-    def __init__(self, bridge: Bridge, due: Callable[[], bool], silence: Silence) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        due: Callable[[], bool],
+        silence: Silence,
+        room: Room,
+        say: Callable[[str], None],
+    ) -> None:
         """`due()` is asked several times a second; once true, Tune's loop ends by Stopped. The
-        worker of a trial that is in `silence` for too long is killed."""
+        worker of a trial that is in `silence` for too long is killed. `room` hears of nodes that
+        take no part, `say` what workers want known."""
         super().__init__()
         self._bridge = bridge
         self._due = due
         self._silence = silence
+        self._room = room
+        self._say = say
         self._killed: dict[int, str] = {}
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
@@ -46,21 +60,34 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         if FULL in result:
             with leaving():
                 raise DiskFull(result[FULL])
-        if FAILED in result or LOST in result:
-            if FAILED in result:
-                self._bridge.condemn(number, result[FAILED])
-            else:
-                self._bridge.died(number, result[LOST])
-            stop = True
-        else:
-            report = result.get(REPORT)
-            assert isinstance(report, Report), f"trial {number} reported {sorted(result)}"
+        self._bridge.at(number, result.get("node_ip", ""))
+        if NOTE in result:
+            self._say(result[NOTE])
+            stop = False
+        elif REPORT in result:
+            report = result[REPORT]
+            assert isinstance(report, Report)
             with leaving():
                 stop = self._bridge.report(number, report)
+        else:
+            self._gave_up(number, result)
+            stop = True
         if stop:
             self._silence.forget(number)
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
+
+    def _gave_up(self, number: int, result: dict[str, Any]) -> None:
+        """The worker could not go on with its trial, and is fit for another one."""
+        if FAILED in result:
+            self._bridge.condemn(number, result[FAILED])
+        elif STARVED in result:
+            self._bridge.starved(number, result[STARVED])
+        elif REFUSED in result:
+            self._room.refuse(result[NODE], result[REFUSED])
+            self._bridge.died(number, result[REFUSED], blamed=False)
+        else:
+            self._bridge.died(number, result[LOST])
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._silence.forget(trial.config["number"])
@@ -73,7 +100,8 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         if raised:
             self._bridge.condemn(number, reason)
         else:
-            self._bridge.died(number, self._killed.pop(number, reason))
+            blamed = reason not in (_NODE_GONE, _UNREACHABLE)
+            self._bridge.died(number, self._killed.pop(number, reason), blamed=blamed)
 
     def _end_silent(self, tune_controller: Any) -> None:
         live = tune_controller.get_live_trials()
@@ -100,7 +128,9 @@ def crash(text: str) -> tuple[bool, str]:
     if "low on memory" in text:
         return False, "the machine ran out of memory and Ray ended the worker"
     if "is unavailable" in lines[0]:
-        return False, "its worker cannot be reached any more: its node is gone, or the network"
+        return False, _UNREACHABLE
+    if "node has died" in text or "node was terminated" in text:
+        return False, _NODE_GONE
     if lines[0].startswith("The actor died unexpectedly"):
         return False, "the worker's process ended unexpectedly"
     return False, f"the worker died: {lines[0]}"[:300]

@@ -9,7 +9,9 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from fdan.errors import FdanError
+from search import placement
 from search.bridge import Bridge
+from search.room import Room
 
 
 class Stopped(BaseException):
@@ -31,7 +33,7 @@ def leaving() -> Iterator[None]:
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
-    """Takes a trial from the bridge when Tune has room, and lets go of it when Tune is done.
+    """Takes a trial from the bridge while there is room, and lets go of it when Tune is done.
 
     To Tune, a trial that goes on with another worker is a new one; its number is the same.
 
@@ -45,13 +47,16 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     storage is the truth. So this pickles to an empty shell, and open connections stay here.
     """
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, room: Room) -> None:
         super().__init__(metric=None, mode=None)
         self._bridge = bridge
+        self._room = room
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with leaving():
+            if len(self._numbers) >= self._room.at_once:
+                return None
             if self._bridge.waiting:
                 turn = self._bridge.again()
             elif self._bridge.left > 0:
@@ -62,7 +67,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
                 finished: str = Searcher.FINISHED
                 return finished
         self._numbers[trial_id] = turn.number
-        return {"number": turn.number, "params": dict(turn.params), "after": turn.after}
+        return {
+            "number": turn.number,
+            "params": dict(turn.params),
+            "after": turn.after,
+            placement.CPUS: self._room.each.cpus,
+            placement.GPUS: turn.gpus,
+            placement.AVOID: self._room.refused,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -38,6 +39,7 @@ from search import (
 from search.confirm import Setting
 from search.plan import Plan
 from search.provenance import made_from, parameters, tags
+from search.published import publish
 from search.summary import summary
 from tracking import promotion, report
 from tracking.tracker import Tracker
@@ -59,7 +61,7 @@ def run(resolved: Plan) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resolved.arguments.dry_run or resolved.arguments.estimate:
         return _dry_run(resolved)
-    driver.check_address(resolved.address)
+    driver.check_address(resolved.cluster)
     name: str | None = resolved.arguments.study
     if name is None:  # its data will say
         return _run(resolved, began)
@@ -84,7 +86,7 @@ def _run(resolved: Plan, began: float) -> int:
     with driving, storage.failing_in_words(url):
         work = _work(resolved, task)
         bar = None
-        if resolved.address is None:
+        if resolved.cluster is None:
             with Preparing(console) as tell:
                 bar = _load(resolved, task, parts, work, tell)
         store = storage.open_storage(url, folder)
@@ -140,14 +142,16 @@ def _dry_run(resolved: Plan) -> int:
 
 
 def _work(resolved: Plan, task: Task) -> trial.Work:
+    stores = [store.folder for store in (*task.acoustic, *task.visual)]
     return trial.Work(
         acoustic=tuple(store.folder for store in task.acoustic),
         visual=tuple(store.folder for store in task.visual),
         split=resolved.settings.of(SplitConfig),
         fixed=resolved.fixed,
         device=resolved.device,
-        gpus=resolved.each.gpus,
-        cache=resolved.runs / "features",
+        cache=(resolved.shared or resolved.runs) / "features",
+        data=task.fingerprint,
+        published=None if resolved.shared is None else publish(stores, resolved.shared),
     )
 
 
@@ -212,6 +216,8 @@ def _search(
                 "to beat: logistic regression on the same frozen speech features and split,"
                 f" validation UAR {bar:.4f}"
             )
+        if resolved.shares_gpus:
+            resolved = _sharing(resolved, task, parts, folder, say)
         of = ending.Study(
             resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
@@ -246,6 +252,18 @@ def _search(
     uri = resolved.tracking_uri
     print(summary(opened, bar, folder, reason, uri, page, took, settings, verdict, clip))
     return stop.code or (0 if study.best(opened) is not None else 1)
+
+
+def _sharing(
+    resolved: Plan, task: Task, parts: Split, folder: Path, say: Callable[[str], None]
+) -> Plan:
+    """The plan with the share of a GPU that its trials get."""
+    from search import gpu_share
+
+    say("finding out how many trials fit on a GPU")
+    share = gpu_share.find(resolved, task, parts, folder)
+    say(f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")
+    return replace(resolved, each=replace(resolved.each, gpus=share))
 
 
 def _clip(of: ending.Study) -> Path | None:

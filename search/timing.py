@@ -163,7 +163,7 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     from fdan.checkpoint import Checkpoint
     from fdan.train import train
 
-    data = _data(run, work)
+    data = random_data(run, work)
     wanted = len(batches.sizes(max(2, work.sizes[1]), run.training.batch))
     timed = len(batches.sizes(len(data.acoustic_train), run.training.batch))
     epochs: list[float] = []
@@ -197,7 +197,7 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     return Timing(max(0.0, step), wanted, bank_s + validation_s * scale)
 
 
-def _data(run: RunConfig, work: Work) -> TrainingData:
+def random_data(run: RunConfig, work: Work) -> TrainingData:
     """Random samples of the right sizes, few of them, that stand for all the others."""
     import numpy as np
 

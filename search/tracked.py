@@ -110,6 +110,12 @@ class Tracked(Listener):
         tags = {"interruptions": times, "last_interruption": reason}
         self._tracker.set_tags(number, tags, self._stage)
 
+    def placed(self, number: int, node: str) -> None:
+        before = self._tracker.tag(number, "node", self._stage)
+        nodes = before.split(", ") if before else []
+        if node not in nodes[-1:]:
+            self._tracker.set_tags(number, {"node": ", ".join([*nodes, node])}, self._stage)
+
     def paused(self, number: int, reason: str) -> None:
         self._tracker.close_trial(
             number, "PAUSED", f"{reason}: the same command goes on with it", stage=self._stage

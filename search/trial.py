@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
-from fdan.errors import FdanError, disk_full
+from fdan.errors import DataError, FdanError, disk_full
 from fdan.lock import Held, Lock, holds
 from search import epoch_log
-from search.report import FAILED, FULL, LOST, REPORT, Report
+from search.placement import GPUS
+from search.published import Published, Refused
+from search.report import FAILED, FULL, LOST, NODE, NOTE, REFUSED, REPORT, STARVED, Report
 
 if TYPE_CHECKING:
     from fdan.checkpoint import Checkpoint
@@ -40,6 +43,10 @@ class Assignment:
     """The trial's own, made already: <study>/trials/0007. No other worker writes there."""
     threads: int
     """CPU threads that belong to this trial."""
+    gpus: float = 0.0
+    """Its share of GPUs. Less than 1: the part of the GPU's memory that is the trial's."""
+    say: Callable[[str], None] = lambda _: None
+    """Tells whoever watches a line about this node."""
 
 
 Trainable = Callable[[Assignment, Callable[[Report], None]], None]
@@ -60,17 +67,30 @@ def folder_of(study: Path, number: int) -> Path:
 
 
 def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str, Any]], None]:
-    """`train` as a function for Ray Tune, whose config is {"number", "params", "after"}."""
+    """`train` as a function for Ray Tune, whose config is {"number", "params", "after"} and what
+    search.placement reads. study: the folder in which `trials` is, as this node sees it."""
 
     def fdan_trial(config: dict[str, Any]) -> None:
         folder = folder_of(study, config["number"])
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            assignment = Assignment(**config, folder=folder, threads=threads)
+            assignment = Assignment(
+                config["number"],
+                config["params"],
+                config["after"],
+                folder,
+                threads,
+                config[GPUS],
+                lambda text: tune.report({NOTE: f"{_address()} {text}"}),
+            )
             with _alone(folder):
                 train(assignment, lambda report: tune.report({REPORT: report}))
+        except Refused as error:
+            tune.report({REFUSED: f"{_address()}: {error}", NODE: node()})
         except FdanError as error:
             tune.report({FAILED: str(error)})
+        except Held as error:
+            tune.report({LOST: str(error)})
         except Exception as error:
             if disk_full(error):
                 tune.report({FULL: getattr(error, "filename", None) or str(folder)})
@@ -79,7 +99,7 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
             if _out_of_gpu_memory(error):
                 with contextlib.suppress(Exception):
                     sys.modules["torch"].cuda.empty_cache()
-                tune.report({LOST: "out of GPU memory"})
+                tune.report({STARVED: "out of GPU memory"})
             elif _out_of_memory(error):
                 tune.report({LOST: "out of memory"})
             else:
@@ -89,8 +109,18 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
     return fdan_trial
 
 
-_ORPHAN_S = 60.0
-"""How long a trial waits for a worker that has it still."""
+_ORPHAN_S = 150.0
+"""How long a trial waits for a worker that has it still. NFS lets go of what a node that died held
+after 90 s."""
+
+
+def node() -> str:
+    """Ray's id of the node that this process is on; empty without Ray."""
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
+def _address() -> str:
+    return str(ray.util.get_node_ip_address())
 
 
 @contextlib.contextmanager
@@ -121,7 +151,7 @@ class Work:
     """What all trials of a study share, as plain values: a worker opens the data by itself."""
 
     acoustic: tuple[Path, ...]
-    """Stores, absolute paths that every node sees."""
+    """Stores: absolute paths, on the driver's node or on all."""
     visual: tuple[Path, ...]
     split: Mapping[str, Any]
     """A SplitConfig."""
@@ -129,10 +159,14 @@ class Work:
     """RunConfig's settings that are not searched."""
     device: str
     """cpu or cuda: to a worker Ray shows only the GPUs of its trial."""
-    gpus: float
-    """Less than 1: the part of the GPU's memory that is the trial's."""
     cache: Path
-    """Where frozen backbones' features are kept."""
+    """Where frozen backbones' features are kept; all nodes see it."""
+    data: str
+    """The task's fingerprint."""
+    published: Published | None = None
+    """The stores as other nodes can have them; None: they see the same paths."""
+    home: str = ""
+    """Ray's id of the driver's node."""
 
 
 CHECKPOINT = "checkpoint"
@@ -160,12 +194,13 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
     import torch
 
     from fdan.run_config import RunConfig
+    from fdan.runtime import bound_memory
     from fdan.train import EpochReport, train
 
     torch.set_num_threads(assignment.threads)  # holds for the calling thread, so for each trial
-    if 0 < work.gpus < 1:
+    if 0 < assignment.gpus < 1:
         # Ray's fractions are book-keeping: without a bound, one trial starves its neighbours.
-        torch.cuda.set_per_process_memory_fraction(work.gpus)
+        bound_memory(assignment.gpus)
     run = RunConfig.from_mapping({**work.fixed, **assignment.params}, f"trial {assignment.number}")
     folder = assignment.folder / CHECKPOINT
     resume, unheard = _newest(folder, assignment, run)
@@ -188,7 +223,7 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
         report(told)
 
     with contextlib.closing(epoch_log.EpochLog(assignment.folder)) as log:
-        train(run, _data(work, run), after_epoch, device=work.device, resume=resume)
+        train(run, _data(work, run, assignment.say), after_epoch, device=work.device, resume=resume)
 
 
 def _newest(
@@ -216,25 +251,47 @@ _loaded: dict[str, Any] = {}
 """The data of this process's last trial: the next one, with reuse_actors, mostly needs the same."""
 
 
-def _data(work: Work, run: Any) -> Any:
+def _data(work: Work, run: Any, say: Callable[[str], None]) -> Any:
     import torch
 
     from fdan.runtime import choose_device
     from fdan.split import SplitConfig, split
-    from fdan.store import open_store
-    from fdan.task import Task
     from fdan.training_data import load
 
     model = run.model
     key = repr((work, model.backbone, model.weights, model.tuning))
     if key not in _loaded:
         _loaded.clear()
-        stores = ([open_store(folder) for folder in part] for part in (work.acoustic, work.visual))
-        task = Task(*(tuple(part) for part in stores))
+        task = _task(work, say)
         parts = split(task, SplitConfig.from_mapping(work.split))
         device: torch.device = choose_device(work.device)
         _loaded[key] = load(task, parts, run, device, work.cache)
     return _loaded[key]
+
+
+def _task(work: Work, say: Callable[[str], None]) -> Any:
+    """The study's data, on whichever node this is. Raises Refused where they are not the same."""
+    from fdan.store import open_store
+    from fdan.task import Task
+
+    elsewhere = node() != work.home
+    published = work.published if elsewhere else None
+
+    def store(folder: Path) -> Any:
+        return open_store(published.here(folder.name, say) if published else folder)
+
+    try:
+        task = Task(*(tuple(map(store, part)) for part in (work.acoustic, work.visual)))
+        if task.fingerprint != work.data:
+            raise DataError(
+                f"its data have the fingerprint {task.fingerprint[:12]}, the study's"
+                f" {work.data[:12]}"
+            )
+    except DataError as error:
+        if elsewhere:
+            raise Refused(str(error)) from None
+        raise
+    return task
 
 
 def _out_of_gpu_memory(error: Exception) -> bool:

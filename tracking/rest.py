@@ -9,6 +9,7 @@ http:// server, and hands over to the client what is more than that: see `speaks
 from __future__ import annotations
 
 import base64
+import configparser
 import http.client
 import json
 import math
@@ -61,7 +62,7 @@ def speaks(uri: str) -> bool:
         for name, value in os.environ.items()
         if value and (name.startswith("MLFLOW_TRACKING_") or name in _ELSEWHERE)
     }
-    return asked <= _UNDERSTOOD and not Path("~/.mlflow/credentials").expanduser().exists()
+    return asked <= _UNDERSTOOD
 
 
 class Rest:
@@ -199,10 +200,13 @@ class Rest:
 
 
 def _login(user: str | None, password: str | None) -> dict[str, str]:
-    """A URI's own user stands before the environment's."""
+    """A URI's own user stands before the environment's, that before the credentials file's."""
     if user is None:
-        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-        password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
+        kept = _kept()
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME") or kept.get("mlflow_tracking_username")
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or kept.get(
+            "mlflow_tracking_password"
+        )
     else:
         user, password = unquote(user), unquote(password or "")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
@@ -210,6 +214,16 @@ def _login(user: str | None, password: str | None) -> dict[str, str]:
         pair = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
         return {"Authorization": f"Basic {pair}"}
     return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _kept() -> Mapping[str, str]:
+    """What MLflow's own file for it holds; nothing where there is none that can be read."""
+    file = configparser.ConfigParser(interpolation=None)
+    try:
+        file.read(Path("~/.mlflow/credentials").expanduser(), encoding="utf-8")
+        return dict(file["mlflow"])
+    except (configparser.Error, KeyError, OSError, UnicodeDecodeError):
+        return {}
 
 
 def _number(value: float) -> float | str:

@@ -26,6 +26,7 @@ from search.driver import Stop
 from search.hopeless import FIRST, Hopeless
 from search.report import Report
 from search.resources import Resources
+from search.room import Room
 from search.searcher import OptunaSearcher
 from search.space import Space, Value
 from search.study import REASON
@@ -38,6 +39,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 EPOCHS = 6
 ROOT = Path(__file__).parents[2]
 ONE = Resources(cpus=1)
+MUCH = Room(ONE, lambda: [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 9.0}}])
 
 
 class Seen(Heard):
@@ -85,8 +87,7 @@ def run(
     driver.run(
         bridge,
         train,
-        each=ONE,
-        at_once=2,
+        room=driver.room(ONE),
         epoch_timeout=epoch_timeout,
         folder=folder,
         stop=stop,
@@ -302,7 +303,12 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
     began = time.monotonic()
     with pytest.raises(FdanError, match="the disk is full"):
         driver.run(
-            bridge, train, each=ONE, at_once=2, epoch_timeout=600, folder=tmp_path, stop=Stop()
+            bridge,
+            train,
+            room=driver.room(ONE),
+            epoch_timeout=600,
+            folder=tmp_path,
+            stop=Stop(),
         )
     assert {trial.state for trial in study.trials} == {TrialState.RUNNING}, "they go on later"
     assert time.monotonic() - began < 60
@@ -340,18 +346,18 @@ def test_budget_is_counted_from_the_start() -> None:
 
 @pytest.mark.usefixtures("ray_here")
 def test_what_does_not_fit_is_said() -> None:
-    assert driver.concurrent(None, ONE, 20) == 2
-    assert driver.concurrent(None, ONE, 1) == 1
-    assert driver.concurrent(1, ONE, 20) == 1
-    assert driver.concurrent(None, Resources(cpus=2), 20) == 1
+    assert driver.room(ONE).at_once == 2
+    assert driver.room(ONE, 1).at_once == 1
+    assert driver.room(ONE, 20).at_once == 2
+    assert driver.room(Resources(cpus=2)).at_once == 1
     with pytest.raises(DeviceError, match="Ray sees 0 GPUs"):
-        driver.concurrent(None, Resources(cpus=1, gpus=1), 20)
+        driver.room(Resources(cpus=1, gpus=1))
     with pytest.raises(driver.DriverError, match="Ray sees 2 CPUs"):
-        driver.concurrent(None, Resources(cpus=3), 20)
+        driver.room(Resources(cpus=3))
 
 
 def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:
-    searcher = OptunaSearcher(bridge_of(make_study(small_space), small_space, EPOCHS))
+    searcher = OptunaSearcher(bridge_of(make_study(small_space), small_space, EPOCHS), MUCH)
     again = ray.cloudpickle.loads(ray.cloudpickle.dumps(searcher))
     assert not hasattr(again, "_bridge")
 
@@ -359,7 +365,7 @@ def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) 
 def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_space: Space) -> None:
     """The last one may still have to go on with another worker."""
     bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=1)
-    searcher = OptunaSearcher(bridge)
+    searcher = OptunaSearcher(bridge, MUCH)
     first = searcher.suggest("a")
     assert isinstance(first, dict)
     assert (first["number"], first["after"]) == (0, 0)
@@ -403,7 +409,7 @@ def main():
     bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
                     patience=storage.Patience(None, say, stop.due))
     with driver.signals(stop, say), driver.cluster(None, folder, 2):
-        driver.run(bridge, train, each=driver.Resources(), at_once=2, epoch_timeout=600,
+        driver.run(bridge, train, room=driver.room(driver.Resources()), epoch_timeout=600,
                    folder=folder, stop=stop)
     bridge.pause_all(stop.reason)
     sys.exit(stop.code)

@@ -46,4 +46,34 @@ def test_it_says_once_when_the_last_node_is_gone_and_once_when_one_is_back(
     assert f"no node of the cluster can hold a trial ({each})" in line and "nothing is lost" in line
     nodes[0] = there
     pass_by(60)
-    assert said[1:] == ["the cluster has a node for the trials again"]
+    assert said[1:] == [f"the cluster has room again: for {looked.at_once} trials at once"]
+
+
+def test_the_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said, heard = [0.0], list[str](), list[int]()
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    nodes = [SMALL | {"NodeID": "a"}]
+    looked = Room(Resources(1), lambda: nodes, said.append, changed=heard.append)
+    assert looked.at_once == 1
+    nodes.append(LARGE | {"NodeID": "b"})
+    assert looked.at_once == 1, "not yet looked at"
+    now[0] += 3
+    looked.look()
+    assert (looked.at_once, heard) == (9, [9])
+    assert said == ["the cluster has room for 9 trials at once, not 1"]
+    looked.refuse("b", "10.0.0.2: other data")
+    looked.refuse("b", "10.0.0.2: other data")
+    now[0] += 3
+    looked.look()
+    assert (looked.at_once, looked.refused, heard) == (1, ("b",), [9, 1])
+    assert said[1] == "a node takes no part in the study: 10.0.0.2: other data"
+    assert len(said) == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "grows", "at_once"), [(4, False, 4), (20, False, 8), (20, True, 20)]
+)
+def test_what_is_wanted_is_had_where_there_is_room_or_may_be(
+    wanted: int, grows: bool, at_once: int
+) -> None:
+    assert Room(Resources(1), lambda: [LARGE], wanted=wanted, grows=grows).at_once == at_once

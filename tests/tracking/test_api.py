@@ -322,10 +322,31 @@ def test_what_needs_mlflows_client_goes_through_it(
         patched.setenv("no_proxy", "mlflow.example")
         patched.setenv("MLFLOW_TRACKING_URI", plain)
         assert speaks(plain)
+
+
+def test_it_logs_in_as_mlflows_client_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The URI's own user first, then the environment, then MLflow's file for it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert rest_module._login(None, None) == {}
     credentials = tmp_path / ".mlflow" / "credentials"
     credentials.parent.mkdir()
-    credentials.write_text("[mlflow]\n")
-    assert not speaks(plain)
+    for damaged in (b"[other]\n", b"no section", b"\xff\xfe"):
+        credentials.write_bytes(damaged)
+        assert rest_module._login(None, None) == {}
+    credentials.write_text(
+        "[mlflow]\nmlflow_tracking_username = ann\nmlflow_tracking_password = 100%secret\n"
+    )
+
+    def said(user: str | None = None, password: str | None = None) -> str:
+        kind, pair = rest_module._login(user, password)["Authorization"].split()
+        assert kind == "Basic"
+        return base64.b64decode(pair).decode()
+
+    assert said() == "ann:100%secret"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "other")
+    assert said() == "bob:other"
+    assert said("eve", "p%40ss") == "eve:p@ss"
 
 
 def test_a_postgresql_names_the_driver_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

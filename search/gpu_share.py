@@ -1,0 +1,84 @@
+"""`--gpus-per-trial auto`: how many trials fit on a GPU, found out by a short training of the
+dearest setting on one."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import ray
+
+from fdan.run_config import FEATURES, RunConfig
+from fdan.split import Split
+from fdan.task import Task
+from search import driver, estimate
+from search.plan import Plan
+from search.resources import Resources
+from search.timing import Work, random_data
+
+if TYPE_CHECKING:
+    from fdan.checkpoint import Checkpoint
+    from fdan.train import EpochReport
+
+_SPARE: Final = 0.95
+"""Of a GPU's memory; what fragments, and what a longer training comes to need, has the rest."""
+
+
+def find(plan: Plan, task: Task, parts: Split, folder: Path) -> float:
+    """The share of a GPU that each trial gets. folder: for Ray's log. Waits for a GPU where the
+    cluster has none yet; FdanError where the dearest setting cannot be trained at all."""
+    dear = estimate.corners(plan)[-1]
+    run = {**plan.fixed, **dear}
+    work = replace(estimate.work(plan, task, parts, (run,)), device="cuda", gpus=1.0)
+    with driver.cluster(plan.cluster, folder):
+        driver.room(Resources(plan.each.cpus, 1.0))  # raises where this machine cannot
+        probe = ray.remote(num_gpus=1, num_cpus=plan.each.cpus, max_calls=1)(_needed)
+        needed, whole = ray.get(probe.remote(work))
+        nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
+    cpus = min(int(held["CPU"] / held["GPU"]) for held in nodes if held.get("GPU"))
+    return share(needed + _resident(task, run), whole, cpus // plan.each.cpus)
+
+
+def share(needed: int, whole: int, most: int) -> float:
+    """The largest share that fits as many trials as memory and CPUs have room for.
+
+    needed: bytes of one trial; whole: of the GPU; most: trials that its CPUs can feed.
+
+    >>> share(10, 100, 16), share(10, 100, 4), share(60, 100, 16)
+    (0.1111, 0.25, 1.0)
+    """
+    fit = max(1, min(int(_SPARE * whole / needed), most))
+    return int(10_000 / fit) / 10_000  # Ray counts in ten thousandths
+
+
+def _resident(task: Task, run: dict[str, Any]) -> int:
+    """Bytes of the study's data, which each trial has on its GPU."""
+    stores = [*task.acoustic, *task.visual]
+    config = RunConfig.from_mapping(run)
+    if config.model.tuning == "frozen":
+        return 4 * FEATURES[config.model.backbone] * sum(map(len, stores))
+    return sum(store.images.nbytes for store in stores)
+
+
+def _needed(work: Work) -> tuple[int, int]:
+    """On a GPU: bytes that a process takes while it trains this, and the GPU's."""
+    import torch
+
+    from fdan.runtime import CONTEXT_BYTES
+    from fdan.train import train
+
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    def report(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+        if epoch.epoch == 2:
+            raise Enough
+
+    run = RunConfig.from_mapping(work.runs[0])
+    endless = replace(run, training=replace(run.training, epochs=10**6))
+    with contextlib.suppress(Enough):
+        train(endless, random_data(run, work), report, device="cuda")
+    whole = torch.cuda.get_device_properties(0).total_memory
+    return torch.cuda.max_memory_reserved() + CONTEXT_BYTES, whole

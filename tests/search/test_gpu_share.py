@@ -1,0 +1,64 @@
+"""How many trials are put on a GPU. The probe itself needs one: it runs where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fdan.run_config import FEATURES
+from search import gpu_share, plan
+from search.arguments import parser
+from search.trial import Work, _task
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("needed", "whole", "most", "expected"),
+    [
+        (3 * GIB, 80 * GIB, 99, 0.04),
+        (3 * GIB, 80 * GIB, 6, 0.1666),
+        (79 * GIB, 80 * GIB, 6, 1.0),
+        (90 * GIB, 80 * GIB, 6, 1.0),
+        (3 * GIB, 80 * GIB, 0, 1.0),
+    ],
+)
+def test_the_share(needed: int, whole: int, most: int, expected: float) -> None:
+    share = gpu_share.share(needed, whole, most)
+    assert share == expected
+    assert share == 1.0 or int(1 / share) * needed <= whole
+
+
+def test_what_a_trial_keeps_on_its_gpu(work: Work) -> None:
+    task = _task(work, print)
+    stores = (*task.acoustic, *task.visual)
+    images = sum(len(store) for store in stores)
+    small = {"backbone": "resnet18", "weights": "none"}
+    frozen = gpu_share._resident(task, {**small, "tuning": "frozen"})
+    assert frozen == images * FEATURES["resnet18"] * 4
+    full = gpu_share._resident(task, {**small, "tuning": "full"})
+    assert full == sum(store.images.nbytes for store in stores)
+
+
+def test_without_a_gpu_there_is_nothing_to_share(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    words = ["--gpus-per-trial", "auto", "--runs", str(tmp_path)]
+    resolved = plan.resolve(parser().parse_args(words))
+    assert resolved.each.gpus == 0
+    assert not resolved.shares_gpus
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
+def test_the_probe(tmp_path: Path, work: Work) -> None:
+    words = ["--gpus-per-trial", "auto", "--runs", str(tmp_path), "--backbone", "resnet18"]
+    resolved = plan.resolve(parser().parse_args([*words, "--tuning", "full", "--weights", "none"]))
+    from fdan.split import SplitConfig, split
+
+    task = _task(work, print)
+    share = gpu_share.find(
+        resolved, task, split(task, SplitConfig.from_mapping(work.split)), tmp_path
+    )
+    assert 0 < share <= 1

@@ -1,0 +1,175 @@
+"""A real Ray cluster of several nodes on this machine: they come, go, and are refused; a share of a
+GPU that is too small grows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import ray
+import torch
+from optuna.trial import TrialState
+from ray.cluster_utils import Cluster
+
+from search import driver, trial
+from search.bridge import Listener
+from search.driver import Stop
+from search.published import Refused
+from search.report import Report
+from search.resources import Resources
+from search.space import Space
+from search.study import REASON
+from search.trial import Assignment
+from tests.search.conftest import MakeStudy, bridge_of
+
+EPOCHS = 3
+
+Train = Callable[[Assignment, Callable[[Report], None]], None]
+
+
+@pytest.fixture
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head without room for trials, and one worker node; the driver attaches as to any other."""
+    folder = tmp_path_factory.mktemp("nodes")
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8},
+    )
+    made.add_node(num_cpus=1, num_gpus=1, object_store_memory=10**8)
+    try:
+        with driver.cluster(made.address, folder):
+            yield made
+    finally:
+        made.shutdown()
+
+
+class Seen(Listener):
+    def __init__(self) -> None:
+        self.places: dict[int, list[str]] = {}
+        self.interruptions: list[tuple[int, str]] = []
+
+    def interrupted(self, number: int, reason: str) -> None:
+        self.interruptions.append((number, reason))
+
+
+def run(
+    study: optuna.Study,
+    space: Space,
+    train: Train,
+    folder: Path,
+    trials: int,
+    gpus: float = 0.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Seen:
+    seen, stop = Seen(), Stop(200)
+    bridge = bridge_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
+    room = driver.room(Resources(1, gpus), say=say)
+    driver.run(bridge, train, room=room, epoch_timeout=600, folder=folder, stop=stop, say=say)
+    assert not stop.reason, "it should have ended by itself"
+    return seen
+
+
+def where(folder: Path) -> dict[int, list[str]]:
+    """Trial -> Ray's ids of the nodes that wrote into it, in their order."""
+    return {
+        int(file.parent.name): file.read_text().split()
+        for file in sorted(folder.glob("trials/*/nodes"))
+    }
+
+
+def waiting(until: Path) -> Train:
+    """Trials whose first epoch ends once the file is there. Nested, so that it travels to the
+    workers by value: they have no module of this name."""
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "nodes").open("a") as file:
+            file.write(trial.node() + "\n")
+        while not until.exists():
+            time.sleep(0.1)
+        for epoch in range(assignment.after + 1, EPOCHS + 1):
+            report(Report(epoch, 0.5))
+
+    return train
+
+
+def test_nodes_come_and_go(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """A node that joins gets trials; those of one that dies go on elsewhere, and nobody blames
+    them."""
+    study, go = make_study(small_space), tmp_path / "go"
+    first = next(iter(nodes.worker_nodes))
+    joined: list[str] = []
+
+    class Events(Stop):
+        def due(self) -> bool:
+            there = where(tmp_path)
+            if not joined and there:
+                joined.append(nodes.add_node(num_cpus=1, object_store_memory=10**8).node_id)
+            if len(there) == 2 and first in nodes.worker_nodes:
+                nodes.remove_node(first, allow_graceful=False)
+            if seen.interruptions:
+                go.touch()
+            return super().due()
+
+    seen, said, stop = Seen(), list[str](), Events(240)
+    bridge = bridge_of(study, small_space, EPOCHS, seen, trials=4)
+    room = driver.room(Resources(1), say=said.append)
+    driver.run(bridge, waiting(go), room=room, epoch_timeout=600, folder=tmp_path, stop=stop)
+    assert go.exists() and not stop.reason
+    assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 4
+    ((interrupted, reason),) = seen.interruptions
+    assert interrupted == 0 and "node is gone" in reason
+    assert where(tmp_path)[0] == [first.node_id, joined[0]], "it went on elsewhere"
+    assert "the cluster has room for 2 trials at once, not 1" in said
+
+
+def test_a_node_that_refuses_gets_no_more_trials(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    other = nodes.add_node(num_cpus=1, object_store_memory=10**8).node_id
+    (tmp_path / "go").touch()
+    study, said, otherwise = make_study(small_space), list[str](), waiting(tmp_path / "go")
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        if trial.node() == other:
+            raise Refused("its data differ")
+        otherwise(assignment, report)
+
+    seen = run(study, small_space, train, tmp_path, 6, say=said.append)
+    assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 6
+    assert not any(other in ids for ids in where(tmp_path).values())
+    assert 1 <= len(seen.interruptions) <= 2
+    assert all("its data differ" in reason for _, reason in seen.interruptions)
+    (line,) = [line for line in said if "takes no part" in line]
+    assert line.endswith(": its data differ")
+
+
+def test_a_share_that_is_too_small_grows(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Trial 1 needs half a GPU, trial 2 more than there is."""
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "shares").open("a") as file:
+            file.write(f"{assignment.gpus:g} {os.environ['CUDA_VISIBLE_DEVICES']}\n")
+        if assignment.gpus < {1: 0.5, 2: 2.0}.get(assignment.number, 0.0):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        report(Report(EPOCHS, 0.5))
+
+    seen = run(study, small_space, train, tmp_path, 4, gpus=0.25)
+    states = [one.state for one in study.trials]
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.FAIL, TrialState.COMPLETE]
+    shares = [
+        [line.split()[0] for line in (tmp_path / f"trials/{n:04d}/shares").read_text().splitlines()]
+        for n in range(4)
+    ]
+    assert shares == [["0.25"], ["0.25", "0.5"], ["0.25", "0.5", "1", "1", "1"], ["0.25"]]
+    assert (1, "out of GPU memory with 0.25 of a GPU: it goes on with 0.5") in seen.interruptions
+    assert study.trials[2].user_attrs[REASON].startswith("out of GPU memory: 3 times in a row")
+    assert ray.cluster_resources()["GPU"] == 1
