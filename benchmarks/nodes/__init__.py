@@ -1,0 +1,1 @@
+"""What our driver costs over bare Ray Tune, on a cluster of many nodes that one machine plays."""
