@@ -25,7 +25,8 @@ fail() {
 
 runs() {
   local pid
-  pid=$(cat server.pid 2>/dev/null) && grep -qs mlflow "/proc/$pid/cmdline"
+  # After a reboot the number may be somebody else's; at first it is still this script's.
+  pid=$(cat server.pid 2>/dev/null) && grep -qs 'mlflow\|tracking-server' "/proc/$pid/cmdline"
 }
 
 answers() {
