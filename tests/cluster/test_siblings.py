@@ -215,7 +215,8 @@ def up(config: dict[str, Any]) -> dict[str, Any]:
     """All of `ray up` before the head's start."""
     from ray.autoscaler._private.commands import _bootstrap_config
 
-    return _bootstrap_config(config, no_config_cache=True)
+    made: dict[str, Any] = _bootstrap_config(config, no_config_cache=True)
+    return made
 
 
 def machine(config: dict[str, Any], kind: str) -> None:
@@ -288,7 +289,9 @@ def google() -> tuple[Any, dict[str, Any]]:
         """As JSON Schema has it, and with unknown properties refused."""
         if "$ref" in part:
             return {"$ref": f"#/definitions/{part['$ref']}"}
-        read = {key: part[key] for key in ("type", "enum", "pattern") if key in part}
+        read: dict[str, Any] = {
+            key: part[key] for key in ("type", "enum", "pattern") if key in part
+        }
         if part.get("type") == "any":
             return {}
         if "items" in part:
