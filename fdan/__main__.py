@@ -49,7 +49,8 @@ def parser() -> Parser:
         "--part",
         choices=("test", "validation"),
         default="test",
-        help="which part (default: test; look at it once, when all choices are made)",
+        help="which part (default: test; look at it once, when all choices are made: a study's\n"
+        "winner is scored by the search itself)",
     )
     evaluate.add_argument(
         "--stores", type=Path, metavar="FOLDER", help="where its stores lie now (default: as then)"

@@ -135,6 +135,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from fdan.model_folder import read_model
 
     model = read_model(folder, arguments.device)
+    if arguments.part == "test" and "study" in model.facts:
+        raise ConfigError(
+            f"{arguments.model} is of the study '{model.facts['study']}', whose test part is scored"
+            " once, for its winner: python search/run.py --study"
+            f" {model.facts['study']} --score-test; here: --part validation"
+        )
     task, parts = reopen(model.facts, arguments.stores)
     samples = parts.acoustic_test if arguments.part == "test" else parts.acoustic_validation
     truth = task.samples("acoustic").labels[samples]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -139,14 +138,14 @@ def _seconds(one: FrozenTrial) -> float:
 
 
 def _cost(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, Any]:
-    device = platform.processor() or platform.machine()
+    device = "cpu"
     if of.resolved.device == "cuda":
         import torch
 
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
     ended = [one for one in trials if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     return {
-        "device": "cpu" if of.resolved.device == "cpu" else device,
+        "device": device,
         "trial_seconds": sum(map(_seconds, trials)),
         "confirm_seconds": sum(map(_seconds, confirm.runs_of(of.opened))),
         "epochs_trained": sum(one.last_step or 0 for one in trials),

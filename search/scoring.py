@@ -15,7 +15,7 @@ from fdan.model_folder import TENSORS, SpeechModel
 from fdan.predictions import Predictions
 from fdan.split import Split
 from fdan.statistics import bootstrap
-from fdan.task import Task
+from fdan.task import Samples, Task
 from tracking.result import PREDICTIONS, sha256
 
 TEST: Final = "test"
@@ -61,10 +61,17 @@ def answers(model: SpeechModel, task: Task, parts: Split) -> Predictions:
     return Predictions(
         contents=tuple(samples.contents[i] for i in chosen),
         utterances=tuple(samples.utterances[i] for i in chosen),
-        speakers=tuple(samples.speakers[i] for i in chosen),
+        speakers=tuple(_speaker(samples, i) for i in chosen),
         truth=samples.labels[chosen],
         probabilities=model.probabilities(task.images("acoustic", chosen)),
     )
+
+
+def _speaker(samples: Samples, index: int) -> str | None:
+    """As a group of the bootstrap: two corpora may call different people the same."""
+    speaker = samples.speakers[index]
+    several = len(set(samples.corpora)) > 1
+    return f"{samples.corpora[index]}/{speaker}" if several and speaker is not None else speaker
 
 
 def score(
@@ -91,10 +98,10 @@ def score(
         return before
     if before is not None and reason is None:
         raise ScoredAlready(
-            f"the test part was scored on {before.scored[:10]} for trial {before.trial} (UAR"
-            f" {before.uar:.4f}), and the model is now that of trial {trial}: whoever asks twice"
-            " chooses by the test part; if it must be, say why with --score-again 'REASON', which"
-            " is kept with the score"
+            f"the test part was scored on {before.scored[:10]} for"
+            f" {named(before.trial, before.run)} (UAR {before.uar:.4f}), and the model is now that"
+            f" of {named(trial, run)}: whoever asks twice chooses by the test part; if it must be,"
+            " say why with --score-again 'REASON', which is kept with the score"
         )
     found = answers(model, task, parts)
     measured, now = found.measures(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -123,11 +130,15 @@ def score(
     return result
 
 
+def named(trial: int, run: int | None) -> str:
+    """A model, by the trial and the confirming run that trained it."""
+    return f"trial {trial}" if run is None else f"trial {trial}, confirming run {run}"
+
+
 def as_dict(found: Tested) -> dict[str, Any]:
     """For result.json."""
     values = asdict(found)
-    for name in ("trial", "run", "seed", "confusion"):
-        del values[name]
+    del values["confusion"]
     return values
 
 

@@ -54,8 +54,8 @@ _DRAIN_S = 60.0
 def run(resolved: Plan) -> int:
     """Run the study that a command line asks for, or print its plan; returns the exit code.
 
-    0: the study has what it was asked for, or its time is up; 1: no trial of it is complete;
-    130: Ctrl-C. A user's mistake is an FdanError.
+    0: the study has what it was asked for, or its time is up; 1: no trial of it is complete, or its
+    winner was to be promoted and was not; 130: Ctrl-C. A user's mistake is an FdanError.
     """
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -247,11 +247,16 @@ def _search(
     verdict = None
     if arguments.promote and state == "COMPLETE" and model is not None:
         verdict = promotion.promote(folder, uri=resolved.tracking_uri, say=say)
+    elif arguments.promote:
+        say(f"not promoted: the study is not finished ({text})")
     took = time.monotonic() - began
     clip = _clip(of)
     uri = resolved.tracking_uri
     print(summary(opened, bar, folder, reason, uri, page, took, settings, verdict, clip))
-    return stop.code or (0 if study.best(opened) is not None else 1)
+    if stop.code:
+        return stop.code
+    unpromoted = arguments.promote and (verdict is None or not verdict.promoted)
+    return 1 if unpromoted or study.best(opened) is None else 0
 
 
 def _sharing(

@@ -66,7 +66,7 @@ def summary(
             lines.append(f"  {key:<{width}}  {shown(value)}")
         number = best.number if winner is None else winner.trial
         if (found := scoring.tested(opened)) is not None:
-            lines.append(_tested(found, number))
+            lines.append(_tested(found, number, None if winner is None else winner.typical))
         model = folder / (BEST if winner is None else WINNER)
         if verdict is not None:
             what = "champion:" if verdict.promoted else "not promoted:"
@@ -132,8 +132,8 @@ def _confirmed(settings: Sequence[confirm.Setting]) -> list[str]:
     return lines
 
 
-def _tested(found: Tested, best: int) -> str:
-    """The test part's line, always with the trial that it is about."""
+def _tested(found: Tested, best: int, run: int | None) -> str:
+    """The test part's line, always with the model that it is about."""
     against = (
         "" if found.baseline_uar is None else f"; logistic regression: {found.baseline_uar:.4f}"
     )
@@ -144,9 +144,10 @@ def _tested(found: Tested, best: int) -> str:
         f" ({found.samples} utterances{against})\n"
         f"               95 % interval of the UAR, over {by}: {low:.4f} .. {high:.4f}"
     )
-    if found.trial == best:
+    if (found.trial, found.run) == (best, run):
         return line
-    return f"{line}\n               of trial {found.trial}: scored once, when that was the best"
+    other = scoring.named(found.trial, found.run)
+    return f"{line}\n               of another model, {other}: scored once, when that was the best"
 
 
 def _relative(path: Path) -> str:

@@ -202,6 +202,7 @@ def _result(
             **{"winner": 3, "run": 1, "seed": checkpoint.run.training.seed},
         },
         test={
+            **{"trial": 3, "run": 1, "seed": checkpoint.run.training.seed},
             "scored": now,
             "samples": len(found),
             "war": measured.war,

@@ -26,7 +26,7 @@ test part, utterance by utterance."""
 PREDICTIONS: Final = "test.csv"
 REPORT: Final = "report.html"
 """The study's report, beside RESULT."""
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class ResultError(FdanError):
@@ -38,7 +38,8 @@ class Result:
     """The fields of result.json, as plain values.
 
     study, study_id (MLflow's tag fdan.study_id), experiment, task: names.
-    state: COMPLETE when all trials that were asked for have ended, PAUSED else; reason in words.
+    state: COMPLETE when all trials that were asked for have ended, or the time budget or the rule
+    that was given for the end ended the search; PAUSED else; reason in words.
     wanted: trials asked for; counts: ended ones by Optuna's state.
     written: ISO 8601 time, UTC.
     command: the command line that continues the study.
@@ -64,7 +65,8 @@ class Result:
              "optimism"}] best first,
              "winner": trial number, "run": number of the confirm run whose model is the winner's,
              "seed": of that run}
-    test: None or {"scored": ISO time, "samples", "war", "uar", "wf1",
+    test: None or {"trial", "run" (None: the trial itself), "seed" of the model that was scored,
+          "scored": ISO time, "samples", "war", "uar", "wf1",
           "interval": {"low", "high", "level", "groups", "by": "speaker" | "utterance"},
           "per_class": {emotion: {"recall", "precision", "samples"}},
           "per_speaker": {name: {"uar", "war", "samples"}}, "baseline_uar" (None),

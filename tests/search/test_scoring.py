@@ -14,6 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 from fdan.__main__ import main as fdan_main
 from fdan.corpora import demo
+from fdan.emotions import EMOTIONS
+from fdan.metrics import confusion_matrix, measures
+from fdan.model_folder import read_model
 from fdan.origin import reopen
 from fdan.predictions import Predictions
 from fdan.statistics import bootstrap
@@ -61,13 +64,18 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     first = line(out, "test part:")
     assert f"logistic regression: {bar:.4f}" in first
-    assert fdan_main(["evaluate", str(runs / "s" / "best"), "--json"]) == 0
-    alone = json.loads(capsys.readouterr().out)
-    assert f"UAR {alone['uar']:.4f}, WAR {alone['war']:.4f}, w-F1 {alone['wf1']:.4f}" in first
-    assert alone["samples"] == len(parts.acoustic_test)
+    model, asked = read_model(runs / "s" / "best"), parts.acoustic_test
+    said = model.probabilities(task.images("acoustic", asked)).argmax(1)
+    alone = measures(confusion_matrix(labels[asked], said, len(EMOTIONS)))
+    assert f"UAR {alone.uar:.4f}, WAR {alone.war:.4f}, w-F1 {alone.wf1:.4f}" in first
+    # Nobody else is told.
+    assert fdan_main(["evaluate", str(runs / "s" / "best")]) == 2
+    assert "whose test part is scored once" in capsys.readouterr().err
+    assert fdan_main(["evaluate", str(runs / "s" / "best"), "--part", "validation"]) == 0
+    capsys.readouterr()
 
     answers = Predictions.read(runs / "s" / "best" / "test.csv")
-    assert answers.measures().uar == alone["uar"]
+    assert answers.measures().uar == alone.uar
     interval = bootstrap(answers)
     assert f"{interval.low:.4f} .. {interval.high:.4f}" in out
 
@@ -77,7 +85,10 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
         out, err = capsys.readouterr()
         assert line(out, "test part:") == first
         if "best trial 0" not in out:
-            assert "of trial 0: scored once, when that was the best" in out
+            assert "of another model, trial 0: scored once, when that was the best" in out
+            page = (runs / "s" / "report.md").read_text()
+            assert "was scored for another model (trial 0" in page
+            assert f"has a UAR of {alone.uar:.3f}" not in page
             assert "the test part was scored on" in err and "--score-again 'REASON'" in err
             break
     else:
@@ -88,10 +99,10 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     again = [*flags, "--trials", str(trials), "--score-again", "the first was a trial run"]
     assert command.main(again) == 0
     out = capsys.readouterr().out
-    assert line(out, "test part:") != first and "of trial 0" not in out
+    assert line(out, "test part:") != first and "of another model" not in out
     found = scoring.tested(optuna.load_study(study_name="s", storage=held))
     assert found is not None and found.again[0]["reason"] == "the first was a trial run"
-    assert found.again[0]["before"] == alone["uar"]
+    assert found.again[0]["before"] == alone.uar
     assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
     assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
     remembered = json.loads((runs / "s" / "study.json").read_text())["arguments"]

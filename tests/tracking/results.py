@@ -103,7 +103,7 @@ def result(
         embedding=_embedding(random, points) if complete else None,
         confusion={"validation": matrix, "test": on_test},
         confirm=confirmed,
-        test=_test(on_test) if on_test is not None else None,
+        test=_test(on_test, confirmed, complete) if on_test is not None else None,
         checks=[
             {"name": "no trial is left RUNNING", "ok": True, "detail": f"{trials} ended"},
             {"name": "test part unseen", "ok": True, "detail": "0 of 63 utterances in training"},
@@ -355,12 +355,18 @@ def _confusion(random: np.random.Generator, each: int) -> np.ndarray:
     return matrix
 
 
-def _test(confusion: list[list[int]]) -> dict[str, Any]:
+def _test(
+    confusion: list[list[int]], confirmed: dict[str, Any] | None, complete: list[dict[str, Any]]
+) -> dict[str, Any]:
+    of = {"trial": complete[0]["number"], "run": None, "seed": 0}
+    if confirmed is not None:
+        of = {"trial": confirmed["winner"], "run": confirmed["run"], "seed": confirmed["seed"]}
     matrix = np.array(confusion)
     recall = np.diag(matrix) / matrix.sum(1)
     precision = np.diag(matrix) / np.maximum(matrix.sum(0), 1)
     uar = float(recall.mean())
     return {
+        **of,
         "scored": "2026-11-22T19:31:20+00:00",
         "samples": int(matrix.sum()),
         "war": float(np.diag(matrix).sum() / matrix.sum()),

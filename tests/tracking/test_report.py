@@ -202,6 +202,21 @@ def test_what_a_study_lacks_is_said(tmp_path: Path) -> None:
     assert "Too few trials" not in section(written(SHAPES["large"], tmp_path)[0], "importance")
 
 
+@pytest.mark.parametrize("other", [{"trial": 99}, {"run": 99}, {"run": None}])
+def test_a_score_of_another_model_is_not_the_winners(tmp_path: Path, other: dict[str, Any]) -> None:
+    """Another setting has won since, or another run of the same one."""
+    held = result()
+    assert held.test is not None and held.confirm is not None
+    figure = f"{held.test['uar']:.3f}"
+    page, text = written(held, tmp_path)
+    assert "was scored for another model" not in page and f"has a UAR of {figure}" in text
+    page, text = written(replace(held, test={**held.test, **other}), tmp_path)
+    assert f"was scored for another model (trial {other.get('trial', held.test['trial'])}" in text
+    assert f"has a UAR of {figure}" not in text
+    assert "it was scored for another model" in section(page, "confusion")
+    assert "test, winner" not in page and "By speaker" not in page
+
+
 def test_names_stay_names(tmp_path: Path) -> None:
     page, _ = written(SHAPES["hostile"], tmp_path)
     reader = read(page)  # knows no script, and no attribute but ours

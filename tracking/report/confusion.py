@@ -11,6 +11,7 @@ from fdan.emotions import EMOTIONS, SHORT
 from fdan.metrics import measures
 from tracking.report.blocks import Block, Figure, Gallery, Section, Table, columns, note, numbers
 from tracking.report.drawing import Drawing
+from tracking.report.reading import winners_test
 from tracking.report.words import count, percent, score
 from tracking.result import Result
 
@@ -28,6 +29,8 @@ def _blocks(result: Result) -> Iterator[Block]:
     figures, missing = [], []
     for part in ("validation", "test"):
         counts = result.confusion.get(part)
+        if part == "test" and winners_test(result) is None:
+            counts = None
         if counts is None or not np.sum(counts):
             missing.append(part)
         else:
@@ -37,10 +40,12 @@ def _blocks(result: Result) -> Iterator[Block]:
     for part in missing:
         why = {
             "validation": "no model was there to be asked",
-            "test": "the test part has not been scored",
+            "test": "the test part has not been scored"
+            if result.test is None
+            else "it was scored for another model",
         }
         yield note(f"No confusion matrix of the {part} part: {why[part]}.")
-    test = result.test
+    test = winners_test(result)
     if test is None:
         return
     yield Table(

@@ -33,6 +33,16 @@ def winner(result: Result) -> Trial | None:
     return next(iter(complete(result)), None)
 
 
+def winners_test(result: Result) -> dict[str, Any] | None:
+    """What the test part said, if it is about the winner: another setting may have won since it was
+    asked, or another run of the same one."""
+    test, best = result.test, winner(result)
+    if test is None or best is None:
+        return None
+    run = None if result.confirm is None else result.confirm["run"]
+    return test if (test["trial"], test["run"]) == (best["number"], run) else None
+
+
 def is_winner(result: Result, trial: Trial) -> bool:
     best = winner(result)
     return best is not None and best["number"] == trial["number"]

@@ -22,7 +22,7 @@ from tracking.report.blocks import (
     numbers,
 )
 from tracking.report.intervals import Row
-from tracking.report.reading import complete, explained, searched_in, winner
+from tracking.report.reading import complete, explained, searched_in, winner, winners_test
 from tracking.report.scales import Linear, around
 from tracking.report.words import (
     NOTHING,
@@ -65,12 +65,23 @@ def verdict(result: Result) -> str:
             f"Trial {number} wins: with {count(len(first['values']), 'fresh seed')} its settings"
             f" have a mean validation UAR of {score(first['mean'])}, {among}."
         )
-    if result.test is None:
-        return f"{said} The test part has not been scored."
-    test = result.test
+    test = winners_test(result)
+    if test is None:
+        return f"{said} {_unscored(result)}"
     return (
         f"{said} On the test part, {count(test['samples'], 'utterance')} that nothing had seen, its"
         f" model has a UAR of {score(test['uar'])} ({_sure(test['interval'])})."
+    )
+
+
+def _unscored(result: Result) -> str:
+    """Why there is no figure of the test part."""
+    if (test := result.test) is None:
+        return "The test part has not been scored."
+    run = "" if test["run"] is None else f", run {test['run']} of its confirmation"
+    return (
+        f"The test part was scored for another model (trial {test['trial']}{run}: UAR"
+        f" {score(test['uar'])}), and once is all."
     )
 
 
@@ -94,7 +105,7 @@ def _blocks(result: Result) -> Iterator[Block]:
         yield _settings(result, best)
     else:
         yield note("Nothing was searched: all trials had the same settings.")
-    if result.test is not None:
+    if (test := winners_test(result)) is not None:
         which = f"trial {best['number']}"
         if result.confirm is not None:
             which = (
@@ -105,8 +116,8 @@ def _blocks(result: Result) -> Iterator[Block]:
             (
                 ("model", which),
                 ("folder", "winner/ in the study's folder"),
-                ("sha256 of its tensors", result.test["model_sha256"]),
-                ("test part scored", moment(result.test["scored"])),
+                ("sha256 of its tensors", test["model_sha256"]),
+                ("test part scored", moment(test["scored"])),
             )
         )
 
@@ -127,9 +138,9 @@ def _settings(result: Result, best: dict[str, Any]) -> Table:
 
 
 def _cards(result: Result, best: dict[str, Any]) -> Iterator[Card]:
-    test, confirm = result.test, result.confirm
+    test, confirm = winners_test(result), result.confirm
     if test is None:
-        yield Card("Test UAR", NOTHING, "The test part has not been scored.", strong=True)
+        yield Card("Test UAR", NOTHING, _unscored(result), strong=True)
     else:
         yield Card("Test UAR", score(test["uar"]), f"{_sure(test['interval'])}.", strong=True)
     if confirm is None:
@@ -178,7 +189,7 @@ def _evidence(result: Result, best: dict[str, Any]) -> Iterator[Block]:
 
 
 def _rows(result: Result, best: dict[str, Any]) -> Iterator[Row]:
-    test, confirm = result.test, result.confirm
+    test, confirm = winners_test(result), result.confirm
     if is_number(best["value"]):
         yield Row("validation, search", best["value"], score(best["value"]))
     if confirm is not None:
@@ -202,7 +213,7 @@ def _rows(result: Result, best: dict[str, Any]) -> Iterator[Row]:
 
 
 def _cautions(result: Result) -> Iterator[Block]:
-    test, confirm = result.test, result.confirm
+    test, confirm = winners_test(result), result.confirm
     best = winner(result)
     assert best is not None
     value = best["value"] if confirm is None else confirm["settings"][0]["mean"]
