@@ -61,7 +61,7 @@ class Slurm:
     def token(self, number: str) -> Path:
         return self.home / ".ray" / f"slurm-{number}"
 
-    def until(self, number: str, *states: str, seconds: float = 60) -> dict[str, str]:
+    def until(self, number: str, *states: str, seconds: float = 180) -> dict[str, str]:
         end = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in states:
             log = self.home / f"{number}.log"
@@ -169,7 +169,7 @@ def _free_port() -> int:
         return port
 
 
-def wait(what: Any, seconds: float = 30) -> None:
+def wait(what: Any, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not come"
