@@ -51,7 +51,8 @@ start() {
   [ ! -s backend-store-uri ] || database=$(cat backend-store-uri)
   chmod 600 ./*
 
-  MLFLOW_BACKEND_STORE_URI=$database \
+  # A bare postgresql:// is another driver's from SQLAlchemy 2.1 on.
+  MLFLOW_BACKEND_STORE_URI=${database/#postgresql:/postgresql+psycopg2:} \
     MLFLOW_ARTIFACTS_DESTINATION=${MLFLOW_ARTIFACTS_DESTINATION:-${FDAN_SHARED:-$HOME/.mlflow}/mlartifacts} \
     MLFLOW_AUTH_ADMIN_USERNAME=$(sed -n 's/^mlflow_tracking_username *= *//p' credentials) \
     MLFLOW_AUTH_ADMIN_PASSWORD=$(sed -n 's/^mlflow_tracking_password *= *//p' credentials) \

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,10 +40,14 @@ _NETWORK = 0x40000000
 _INIT = """
 set -e
 hostname "$NAME"
-for path in $BACK; do mkdir -p "$DISK/${path#/tmp/}"; mount --bind "$path" "$DISK/${path#/tmp/}"; done
+for path in $BACK; do
+  mkdir -p "$DISK/${path#/tmp/}"
+  mount --bind "$path" "$DISK/${path#/tmp/}"
+done
 mount --bind "$SHARED" "$DISK/shared"
 mount --rbind "$DISK" /tmp
 mount -t tmpfs none /run
+mount -t tmpfs none /var/log  # sshd writes down who logs in
 mkdir /run/sshd
 # A copy: one file alone that is mounted over falls off when somebody outside renames another to it.
 cp -a /etc /run/etc
@@ -65,7 +69,18 @@ def needed() -> None:
             pytest.skip(f"{program} is not installed")
     if not _SSHD.exists():
         pytest.skip("sshd is not installed: apt-get install openssh-server")
-    tried = ["unshare", "--net", "--mount", "--pid", "--fork", "ip", "link", "add", "type", "bridge"]
+    tried = [
+        "unshare",
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "ip",
+        "link",
+        "add",
+        "type",
+        "bridge",
+    ]
     made = subprocess.run(tried, capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no namespaces or network bridges here: {made.stderr.strip()}")
@@ -168,20 +183,18 @@ class Machine:
         return self._first
 
     def kill(self) -> None:
-        """As if somebody pulled its plug: all of its processes are gone at once, and its network."""
+        """As if somebody pulled its plug: its processes are gone at once, and its network."""
         if self._started is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._started.wait(timeout=30)
             self._started = self._first = None
 
-    def run(
-        self, *words: str, timeout: float = 300, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """A command in a terminal there, in the checkout's folder, with its environment active."""
         return subprocess.run(
             self.words(*words),
-            env=self.environment(environment),
+            env=self.environment(),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -196,10 +209,10 @@ class Machine:
         spaces = ("--net", "--mount", "--pid", "--uts", "--ipc")
         return ["nsenter", "--target", str(self.pid), *spaces, "--wd=" + str(ROOT), *words]
 
-    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         path = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
-        common = {"HOME": str(HOME), "USER": USER, "LOGNAME": USER, "PATH": path, "TERM": "xterm"}
-        return {**common, "PYTHONUNBUFFERED": "1", **(more or {})}
+        user = {"HOME": str(HOME), "USER": USER, "LOGNAME": USER}
+        return {**user, "PATH": path, "TERM": "xterm", "PYTHONUNBUFFERED": "1"}
 
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:
@@ -228,12 +241,22 @@ def uv_cache() -> Path:
 
 
 def fill_cache(folder: Path) -> None:
-    """What the machines install is then in uv's cache."""
-    uv_here = [str(uv()), "--quiet"]
-    subprocess.run([*uv_here, "venv", "--python", sys.executable, folder], check=True)
-    install = ["pip", "install", "--python", folder, "--link-mode", "symlink"]
-    what = ["-c", ROOT / "constraints.txt", "-r", ROOT / "pyproject.toml", "--extra", "cluster"]
-    subprocess.run([*uv_here, *install, *what, "setuptools"], check=True)  # which builds ours
+    """What the machines install is then in uv's cache. Quick where it is already."""
+    subprocess.run([uv(), "--quiet", "venv", "--python", sys.executable, folder], check=True)
+    install: list[str | Path] = [
+        uv(),
+        "pip",
+        "install",
+        "--link-mode",
+        "symlink",
+        "--python",
+        folder,
+    ]
+    install += ["-c", ROOT / "constraints.txt", "-r", ROOT / "pyproject.toml"]
+    install += ["--extra", "cluster", "setuptools"]  # which builds ours
+    look = subprocess.run([*install, "--offline", "--dry-run"], capture_output=True, text=True)
+    if look.returncode or "Would download" in look.stderr:
+        subprocess.run([*install, "--quiet"], check=True)
     shutil.rmtree(folder)
 
 
@@ -252,7 +275,7 @@ def switched(folder: Path) -> Iterator[Machine]:
         laptop.kill()
 
 
-def _wait(what, seconds: float = 30.0) -> None:  # type: ignore[no-untyped-def]
+def _wait(what: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not come"
