@@ -4,6 +4,8 @@ GPU that is too small grows."""
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,9 +34,15 @@ Train = Callable[[Assignment, Callable[[Report], None]], None]
 
 
 @pytest.fixture
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def nodes(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
     """A head without room for trials, and one worker node; the driver attaches as to any other."""
     folder = tmp_path_factory.mktemp("nodes")
+    # In a folder of its own: /tmp/ray says to everybody's `--address auto` which cluster is up.
+    # Not in pytest's, whose names are too long for sockets.
+    temporary = tempfile.mkdtemp(prefix="fdan-")
+    monkeypatch.setenv("RAY_TMPDIR", temporary)
     made = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8},
@@ -45,6 +53,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield made
     finally:
         made.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class Seen(Listener):
@@ -132,15 +141,20 @@ def test_a_node_that_refuses_gets_no_more_trials(
     nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     other = nodes.add_node(num_cpus=1, object_store_memory=10**8).node_id
-    (tmp_path / "go").touch()
-    study, said, otherwise = make_study(small_space), list[str](), waiting(tmp_path / "go")
+    study, said, go = make_study(small_space), list[str](), tmp_path / "go"
+    otherwise = waiting(go)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "takes no part" in line:
+            go.touch()
 
     def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
         if trial.node() == other:
             raise Refused("its data differ")
         otherwise(assignment, report)
 
-    seen = run(study, small_space, train, tmp_path, 6, say=said.append)
+    seen = run(study, small_space, train, tmp_path, 6, say=say)
     assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 6
     assert not any(other in ids for ids in where(tmp_path).values())
     assert 1 <= len(seen.interruptions) <= 2
