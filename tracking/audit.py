@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fdan.model_folder import TENSORS
 from tracking.cost import multiply_adds
+from tracking.download import digests
 from tracking.gates import Challenger
 from tracking.registry import Registry, Version
-from tracking.result import sha256
 
 CANDIDATE: Final = "candidate"
 CHAMPION: Final = "champion"
@@ -41,7 +40,7 @@ def described(of: Challenger) -> dict[str, Any]:
         "task": result.task,
         "data": facts["data"],
         "protocol": facts["split"]["protocol"],
-        "sha256": sha256(of.folder / TENSORS),
+        **digests(of.folder),
         "test.uar": f"{test['uar']:.4f}",
         "test.uar.interval": f"{interval['low']:.4f} to {interval['high']:.4f} ({_over(interval)})",
         "test.war": f"{test['war']:.4f}",

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -27,6 +27,14 @@ from tracking.uri import shown
 TRACKING: Final = "MLFLOW_TRACKING_URI"
 _INSIDE: Final = ("artifacts/model", "")
 """Where the folder may lie: in a registered model, or by itself among a run's artifacts."""
+
+DIGESTS: Final = {
+    "sha256": TENSORS,
+    "sha256.model.json": FACTS,
+    "sha256.test.csv": PREDICTIONS,
+}
+"""A version's tags, and the file of the model's folder whose sha256 each holds. All three decide
+what a model answers, or what the next one is compared with."""
 
 _MOST: Final = 5000  # files; a registered model has about a hundred
 
@@ -58,7 +66,7 @@ def model_folder(uri: str) -> Path:
         with asking(where):
             root = str(registry.client.get_run(found["run"]).info.artifact_uri)
         path = (found["path"] or "").strip("/")
-        return _fetch(f"{root}/{path}" if path else root, where, uri, None, {})
+        return _fetch(f"{root}/{path}" if path else root, where, uri, {}, {})
     raise RegistryError(
         f"'{uri}' names no model: give models:/NAME@ALIAS, models:/NAME/VERSION or"
         " runs:/RUN_ID/PATH"
@@ -67,9 +75,21 @@ def model_folder(uri: str) -> Path:
 
 def fetch(registry: Registry, version: Version) -> Path:
     """The local folder of a registered version. Raises as `model_folder` does."""
+    what = f"models:/{version}"
+    if missing := [tag for tag in DIGESTS if tag not in version.tags]:
+        raise ArtifactError(
+            f"{what} is not used: it has no tag {missing[0]}, so its {DIGESTS[missing[0]]} cannot"
+            " be checked; it was not promoted by this version of fdan-search. If you trust its"
+            " files, set that tag to the file's sha256 in MLflow"
+        )
+    wanted = {file: version.tags[tag] for tag, file in DIGESTS.items()}
     served = {"name": version.name, "version": version.number}
-    what, digest = f"models:/{version}", version.tags.get("sha256")
-    return _fetch(version.source, registry.uri, what, digest, served)
+    return _fetch(version.source, registry.uri, what, wanted, served)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The tags DIGESTS of the model in a folder. Raises OSError."""
+    return {tag: sha256(folder / file) for tag, file in DIGESTS.items()}
 
 
 def tracking_uri() -> str:
@@ -105,23 +125,30 @@ def download(source: str, tracking_uri: str, path: str, folder: Path) -> Path:
 
 
 def _fetch(
-    source: str, tracking_uri: str, what: str, digest: str | None, served: dict[str, str]
+    source: str,
+    tracking_uri: str,
+    what: str,
+    wanted: Mapping[str, str],
+    served: Mapping[str, str],
 ) -> Path:
-    """digest: sha256 of the tensors, where it is known. served: noted in the folder."""
+    """wanted: {file: its sha256}; empty where nothing is known, and then nothing is taken from the
+    cache. served: noted in the folder."""
     key = hashlib.sha256(f"{tracking_uri}\n{what}\n{source}".encode()).hexdigest()[:16]
     kept = _cache() / key
-    if digest is not None and (kept / TENSORS).is_file() and sha256(kept / TENSORS) == digest:
+    note = json.dumps(served) + "\n"
+    noted = {SERVED: hashlib.sha256(note.encode()).hexdigest()} if served else {}
+    if wanted and not _other(kept, {**wanted, **noted}):
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=kept.parent) as temporary:
         try:
             with asking(tracking_uri):
                 new = _take(source, tracking_uri, Path(temporary))
-            _check(new, digest)
+            _check(new, wanted)
         except ArtifactError as error:
             raise ArtifactError(f"{what} is not used: {error}") from None
         if served:
-            (new / SERVED).write_text(json.dumps(served) + "\n", encoding="utf-8")
+            (new / SERVED).write_text(note, encoding="utf-8")
         old = Path(temporary, "old")
         if kept.exists():
             kept.replace(old)
@@ -148,7 +175,7 @@ def _take(source: str, tracking_uri: str, temporary: Path) -> Path:
     return new
 
 
-def _check(folder: Path, digest: str | None) -> None:
+def _check(folder: Path, wanted: Mapping[str, str]) -> None:
     import safetensors
 
     for file in sorted(folder.iterdir()):
@@ -164,8 +191,19 @@ def _check(folder: Path, digest: str | None) -> None:
         raise ArtifactError(
             f"{TENSORS} is damaged ({' '.join(str(error).split())[:120]})"
         ) from None
-    if digest is not None and sha256(tensors) != digest:
-        raise ArtifactError(f"{TENSORS} is not the file that was registered (another sha256)")
+    if other := _other(folder, wanted):
+        if not (folder / other).is_file():
+            raise ArtifactError(f"it holds no {other}")
+        raise ArtifactError(f"{other} is not the file that was registered (another sha256)")
+
+
+def _other(folder: Path, wanted: Mapping[str, str]) -> str | None:
+    """The first file that is missing, or is another than the one wanted."""
+    for name, digest in wanted.items():
+        file = folder / name
+        if not file.is_file() or sha256(file) != digest:
+            return name
+    return None
 
 
 def _listed(repository: Any, folder: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -15,9 +16,8 @@ from fdan.errors import FdanError
 from fdan.model_folder import read_model
 from fdan.predictions import Predictions
 from tests.finished import link
-from tracking.download import ArtifactError, model_folder
+from tracking.download import DIGESTS, ArtifactError, digests, model_folder
 from tracking.registry import CHAMPION, Registry, RegistryError
-from tracking.result import sha256
 
 if TYPE_CHECKING:
     from conftest import MlflowServer, Tables
@@ -51,13 +51,13 @@ def register(registry: Registry) -> Register:
     """A folder as the champion: without promotion, so that it may be anything. Returns where its
     files lie."""
 
-    def make(folder: Path, digest: str = "") -> str:
+    def make(folder: Path) -> str:
         registry.create()
         experiment = registry.experiment("fdan-search", create=True)
         assert experiment is not None
         run = registry.create_run(experiment, "by hand", {})
-        digest = digest or sha256(folder / "artifacts/model/model.safetensors")
-        version = registry.add(folder, experiment, run, {"sha256": digest}, "")
+        tags = digests(folder / "artifacts/model")
+        version = registry.add(folder, experiment, run, tags, "")
         registry.alias(CHAMPION, version.number)
         return version.source.removeprefix("file://")
 
@@ -90,8 +90,23 @@ def test_a_registered_model_is_a_local_folder(
     assert (Predictions.read(folder / "test.csv").probabilities == theirs.probabilities).all()
     before = (folder / "model.safetensors").stat().st_ino
     assert (model_folder("models:/fdan/1") / "model.safetensors").stat().st_ino == before
-    (folder / "model.safetensors").write_bytes(b"damaged in the cache")
-    assert read_model(model_folder("models:/fdan/1")).facts["study"] == "good"
+
+
+@pytest.mark.parametrize("name", [*DIGESTS.values(), "served.json"])
+def test_what_was_spoilt_in_the_cache_is_downloaded_again(
+    register: Register, model: Path, name: str
+) -> None:
+    """Cut at the end of a line, which for a table still reads well; other bytes; no file."""
+    register(model)
+    file = model_folder("models:/fdan/1") / name
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for spoilt in (b"".join(lines[:-1]), bytes([*whole[:-2], whole[-2] ^ 1]) + whole[-1:], None):
+        file.unlink()
+        if spoilt is not None:
+            file.write_bytes(spoilt)
+        assert model_folder("models:/fdan/1") == file.parent
+        assert file.read_bytes() == whole
 
 
 def test_a_runs_artifact_is_a_local_folder(
@@ -116,7 +131,7 @@ def test_from_a_server(
     registry.create()
     experiment = registry.experiment("download", create=True)
     assert experiment is not None
-    tags = {"sha256": sha256(model / "artifacts/model/model.safetensors")}
+    tags = digests(model / "artifacts/model")
     registry.add(model, experiment, registry.create_run(experiment, "run", {}), tags, "")
     assert read_model(model_folder("models:/download/1")).facts["study"] == "good"
 
@@ -164,6 +179,27 @@ def _other_tensors(place: Path, marker: Path) -> None:
     file.write_bytes(content)
 
 
+def _other_seconds(place: Path, marker: Path) -> None:
+    """Well-formed, and another window of the sound: other answers."""
+    file = place / "artifacts/model/model.json"
+    facts = json.loads(file.read_text())
+    facts["preparation"]["acoustic"]["seconds"] = 1.0
+    file.unlink()
+    file.write_text(json.dumps(facts))
+
+
+def _wrong_answers(place: Path, marker: Path) -> None:
+    """A well-formed table that lets anybody be better than the champion."""
+    file = place / "artifacts/model/test.csv"
+    theirs = Predictions.read(file)
+    file.unlink()
+    dataclasses.replace(theirs, probabilities=theirs.probabilities[:, ::-1]).write(file)
+
+
+def _no_answers(place: Path, marker: Path) -> None:
+    (place / "artifacts/model/test.csv").unlink()
+
+
 def _link_to_a_secret(place: Path, marker: Path) -> None:
     file = place / "artifacts/model/model.json"
     file.unlink()
@@ -188,7 +224,10 @@ def _not_ours(place: Path, marker: Path) -> None:
         (_torch_zip, "model.safetensors is a zip archive"),
         (_truncated, "model.safetensors is damaged"),
         (_no_tensors, "holds no model.safetensors"),
-        (_other_tensors, "another sha256"),
+        (_other_tensors, "model.safetensors is not the file that was registered"),
+        (_other_seconds, "model.json is not the file that was registered"),
+        (_wrong_answers, "test.csv is not the file that was registered"),
+        (_no_answers, "holds no test.csv"),
         (_link_to_a_secret, "'artifacts/model/model.json' is a link"),
         (_folder_that_is_a_link, "'artifacts' is a link"),
         (_not_ours, "is no model of fdan-search"),
@@ -231,13 +270,26 @@ def test_a_path_that_climbs_out_is_refused(path: str, tmp_path: Path) -> None:
         list(download._listed(Hostile(), ""))
 
 
+@pytest.mark.parametrize("tag", DIGESTS)
+def test_a_version_whose_files_nothing_vouches_for_is_refused(
+    register: Register, registry: Registry, model: Path, tag: str
+) -> None:
+    register(model)
+    registry.client.delete_model_version_tag("fdan", "1", tag)
+    with pytest.raises(ArtifactError) as caught:
+        model_folder("models:/fdan@champion")
+    line = str(caught.value)
+    assert f"it has no tag {tag}, so its {DIGESTS[tag]} cannot be checked" in line
+    assert "set that tag to the file's sha256" in line and "\n" not in line
+
+
 def test_damaged_facts_are_one_line(register: Register, model: Path) -> None:
-    place = Path(register(model))
-    file = place / "artifacts/model/model.json"
+    file = model / "artifacts/model/model.json"
     facts = json.loads(file.read_text())
     facts["run"]["layers"] = 9
     file.unlink()
     file.write_text(json.dumps(facts))
+    register(model)
     with pytest.raises(FdanError) as caught:
         read_model(model_folder("models:/fdan@champion"))
     assert "\n" not in str(caught.value)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import json
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from fdan.predictions import Predictions
 from tests.finished import link
+from tests.tracking import by_hand
 from tracking.pickles import PickleError, check_no_pickle, pickled
 from tracking.promotion import promote, rollback
 from tracking.registry import CHAMPION, Registry, RegistryError
@@ -106,8 +108,12 @@ def _no_answers(place: Path) -> None:
 
 
 def _other_answers(place: Path) -> None:
+    """Well-formed, and wrong throughout: by it anybody would be better than the champion."""
     file = place / "artifacts/model/test.csv"
-    file.write_text(file.read_text()[:1000])
+    theirs = Predictions.read(file)
+    file.unlink()
+    wrong = np.eye(7)[(theirs.truth + 1) % 7]
+    dataclasses.replace(theirs, probabilities=wrong).write(file)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +122,8 @@ def _other_answers(place: Path) -> None:
         (_pickle_beside, "python_model.pkl is a pickle by its name"),
         (_half, "model.safetensors is damaged"),
         (_gone, "is no model of fdan-search"),
-        (_no_answers, "no such file"),
-        (_other_answers, "damaged"),
+        (_no_answers, "holds no test.csv"),
+        (_other_answers, "test.csv is not the file that was registered"),
     ],
 )
 def test_nobody_is_compared_with_a_spoilt_champion(
@@ -125,8 +131,7 @@ def test_nobody_is_compared_with_a_spoilt_champion(
 ) -> None:
     """Refused with one line; and nobody goes back to one."""
     registry = Registry(database.uri, "fdan")
-    place = Path(_by_hand(registry, finished / "bad", tmp_path / "by-hand"))
-    spoil(place)
+    spoil(by_hand.files(by_hand.champion(registry, finished / "bad")))
     before = database.rows("select * from model_versions"), registry.aliases()
     study = link(finished / "good", tmp_path / "good")
     verdict = promote(study, uri=database.uri)
@@ -134,32 +139,16 @@ def test_nobody_is_compared_with_a_spoilt_champion(
     assert (database.rows("select * from model_versions"), registry.aliases()) == before
 
 
-def test_nobody_goes_back_to_a_spoilt_one(
-    database: Tables, finished: Path, tmp_path: Path, cache: Path
-) -> None:
+def test_nobody_goes_back_to_a_spoilt_one(database: Tables, finished: Path, cache: Path) -> None:
     registry = Registry(database.uri, "fdan")
     for number, name in ((1, "bad"), (2, "good")):
-        place = _by_hand(registry, finished / name, tmp_path / f"by-hand-{number}")
+        version = by_hand.champion(registry, finished / name)
         if number == 1:
-            _half(Path(place))
+            _half(by_hand.files(version))
             registry.alias("previous", "1")
     with pytest.raises(Exception, match="models:/fdan/1 is not used"):
         rollback(uri=database.uri)
     assert registry.aliases() == {CHAMPION: "2", "previous": "1"}
-
-
-def _by_hand(registry: Registry, study: Path, folder: Path) -> str:
-    """A study's winner as champion, without promotion; returns where its files lie."""
-    link(study / "winner", folder / "artifacts" / "model")
-    result = json.loads((study / "result.json").read_text())
-    registry.create()
-    experiment = registry.experiment("fdan-search", create=True)
-    assert experiment is not None
-    run = registry.create_run(experiment, "by hand", {})
-    tags = {"sha256": result["test"]["model_sha256"], "study_id": "other"}
-    version = registry.add(folder, experiment, run, tags, "")
-    registry.alias(CHAMPION, version.number)
-    return version.source.removeprefix("file://")
 
 
 def test_a_version_without_files(database: Tables, cache: Path, tmp_path: Path) -> None:
