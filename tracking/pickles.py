@@ -19,8 +19,13 @@ SUFFIXES: Final = (
 )
 """Names under which pickles are kept, or what may hold some."""
 
-# Opcodes that make sense one after the other: something is called a pickle before its end.
+# Opcodes that make sense one after the other: a file is called a pickle before its end, or, where
+# nothing else speaks for that, is taken for text at last.
 _ENOUGH: Final = 32
+_MANY: Final = 10_000
+
+# Without one of these a pickle can hold data only.
+_REACHING: Final = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
 
 
 class PickleError(FdanError):
@@ -38,9 +43,6 @@ def pickled(file: Path) -> str:
         start = stream.read(256)
         if start.startswith(b"\x93NUMPY") and b"'|O'" in start:
             return "is a NumPy array of pickled objects"
-        # A length, which may look like a pickle's first opcodes, and then JSON: safetensors.
-        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size:
-            return ""
         return "is a pickle" if _reads_as_pickle(stream) else ""
 
 
@@ -52,23 +54,25 @@ def check_no_pickle(folder: Path) -> None:
 
 
 def _reads_as_pickle(stream: BinaryIO) -> bool:
-    """Whether its opcodes, of which nothing is executed, make sense up to the last one; in the
-    oldest protocols, which have no mark in front, that is the file's last byte."""
+    """Whether its opcodes, of which nothing is executed, make sense up to the last one. Where there
+    is no mark in front, as in the oldest protocols, that is the file's last byte, or they reach for
+    code: a few letters of any text make sense."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - 1))
     ends = stream.read() == b"."
     stream.seek(0)
     mark = stream.read(2)
     marked = mark[:1] == b"\x80" and mark[1:] in (b"\2", b"\3", b"\4", b"\5")
-    if not (marked or ends):
-        return False
     stream.seek(0)
-    count = 0
+    count, reaches = 0, False
     try:
-        for _ in pickletools.genops(stream):
+        for opcode, _, _ in pickletools.genops(stream):
             count += 1
+            reaches = reaches or opcode.name in _REACHING
             if marked and count == _ENOUGH:
                 return True
+            if count == _MANY and not (marked or ends or reaches):
+                return False
     except Exception:  # whatever pickletools raises at the first thing that is no opcode
         return False
-    return count > 1 and (marked or not stream.read(1))
+    return count > 1 and (marked or reaches or not stream.read(1))

@@ -48,9 +48,18 @@ def _zip() -> bytes:
     return file.getvalue()
 
 
+_HARM = b"cposix\nsystem\n(S'true'\ntR."
+# Opcodes of which the first nine bytes are also a length and the brace of a safetensors header.
+_AS_TENSORS = b"B\x04\0\0\0\0\0\0{0" + _HARM
+
+
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
+        ("model.safetensors", _AS_TENSORS + bytes(2000), "is a pickle"),
+        ("ends.safetensors", _AS_TENSORS[:-1] + b"0N" * 1000 + b".", "is a pickle"),
+        ("unmarked.json", b"\x8c\5posix\x8c\6system\x93N\x85R. ", "is a pickle"),
+        ("text-behind.json", _HARM + b"\n{}", "is a pickle"),
         ("model.PKL", b"", "is named .pkl"),
         ("model.joblib", b"", "is named .joblib"),
         ("weights.pt", b"", "is named .pt"),
@@ -77,6 +86,8 @@ def test_what_is_none(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "dot").write_text(".")
     (tmp_path / "sentence.txt").write_text("torch>=2.6 and no more.")
+    (tmp_path / "none.txt").write_text("N. N., whose name is not known")
+    (tmp_path / "zeros.txt").write_text("0" * 100_000)
     for length in (0x280, 0x580):
         content = safetensors.numpy.save({"a": np.zeros(2, np.float32)})
         header = content[8 : 8 + int.from_bytes(content[:8], "little")].ljust(length)
