@@ -42,7 +42,8 @@ ANSWER: Final = "answer.json"
 
 PATHS: Final = "FDAN_SPEECH"
 """Environment variable: the folder below which a server may read the paths that callers name. A
-server without it takes sound only, since a path would let any caller ask about its files."""
+server without it takes sound only, since a path would let any caller ask about its files. Whoever
+loads the model in a server of their own making sets it, unless the paths are the server's own."""
 
 TOLERANCE: Final = 1e-3
 """How far the answer to the kept sound may be from the kept answer. Other processors round
@@ -54,7 +55,11 @@ _STILLS: Final = (b"\xff\xd8", b"\x89PNG", b"BM")
 _BASE64: Final = re.compile(rb"(?:[A-Za-z0-9+/]\s*){16,}={0,2}\s*")
 """No sound file is made of these characters alone."""
 
-_SERVERS: Final = ("uvicorn", "gunicorn", "waitress", "mlserver", "hypercorn")
+_SERVERS: Final = ("uvicorn", "gunicorn", "waitress-serve", "hypercorn", "fastapi", "flask")
+"""Programs. Their packages are no sign: gradio and notebooks import them, too."""
+
+_SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""Environment variable that MLflow's scoring server sets once it has loaded the model."""
 
 
 class SpeechEmotion(PythonModel):
@@ -136,12 +141,20 @@ def _allowed(path: str) -> Path:
         if not file.is_relative_to(Path(folder).resolve()):
             raise FdanError(f"{path} is not below the folder that this server reads from")
         return file
-    if any(name in sys.modules for name in _SERVERS):
+    if _serves():
         raise FdanError(
             "a server takes the sound itself, not a path: send the file's bytes as speech (base64),"
             f" or start it with {PATHS}=FOLDER to let callers name files below that folder"
         )
     return Path(path)
+
+
+def _serves() -> bool:
+    """Whether this process is a server whose requests come here as they are: MLflow's, MLServer's,
+    or one that a server's program runs."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    name = program.parent.name if program.name == "__main__.py" else program.stem
+    return _SERVING in os.environ or "mlserver" in sys.modules or name in _SERVERS
 
 
 def _of_bytes(what: str, content: Any, suffix: str, settings: Settings) -> Images:

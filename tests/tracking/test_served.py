@@ -193,6 +193,62 @@ def test_paths_below_a_folder_only(
             loaded.predict(frame(path=[outside]))
 
 
+def test_who_merely_has_a_server_at_hand_names_paths(
+    loaded: Any, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gradio and notebooks do, which import a server's package for themselves."""
+    import uvicorn
+
+    assert uvicorn.__name__ in sys.modules
+    said = loaded.predict(frame(path=[str(clips[0])]))
+    assert len(said) == 1
+
+
+# Answers to every request with what the model says of a path.
+APP = """
+import mlflow.pyfunc, pandas as pd
+model = mlflow.pyfunc.load_model("models:/fdan@champion")
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    try:
+        said = model.predict(pd.DataFrame({"path": ["/etc/passwd"]})).to_json()
+    except Exception as error:
+        said = str(error)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": said.encode()})
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [["-m", "uvicorn"], [str(Path(sys.executable).with_name("uvicorn"))]]
+)
+def test_a_server_of_ones_own_takes_no_paths(uri: str, tmp_path: Path, program: list[str]) -> None:
+    """One that uvicorn runs, without anything of MLflow's own server."""
+    (tmp_path / "own.py").write_text(APP)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, *program, "own:app", f"--port={port}", "--log-level=error"], cwd=tmp_path
+    )
+    try:
+        said = b""
+        for _ in range(1200):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+                    said = answer.read()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        assert b"a server takes the sound itself, not a path" in said
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_no_pickle_and_no_path_of_this_machine(folder: Path, finished: Path) -> None:
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 50
