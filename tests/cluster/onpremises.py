@@ -61,10 +61,11 @@ class Cluster:
         return done.stdout
 
     def log(self) -> str:
-        """The autoscaler's and the tracking server's last words."""
+        """Last words: the autoscaler's, the tracking server's, the search's."""
         files = [*self.head.disk.glob("ray/session_2*/logs/monitor.*")]
         files += [self.head.home / ".mlflow" / "server.log"]
-        return "\n".join(f"{f}:\n{f.read_text()[-3000:]}" for f in files if f.is_file())
+        said = "\n".join(f"{f}:\n{f.read_text()[-3000:]}" for f in files if f.is_file())
+        return said + self.head.run("tmux", "capture-pane", "-p", "-S", "-50").stdout
 
     def mlflow(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of MLflow's tables, read from PostgreSQL without MLflow."""
