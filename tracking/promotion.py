@@ -82,7 +82,8 @@ def promote(
                 _complete(registry, of, held)
             return Verdict(True, False, f"it is champion already, as {held}", (), str(held))
         say("looking at the study")
-        gates = [*passed(of, every=dry_run), _not_rolled_back(registry, of)]
+        studied = passed(of, every=dry_run)
+        gates = [*studied, _not_rolled_back(registry, of)]
         verdict = _decide(registry, of, gates, champion, accept_tie, every=dry_run)
         if dry_run:
             return verdict
@@ -90,10 +91,17 @@ def promote(
             return _refused(registry, of, verdict)
         registry.create()
         with claimed(registry, _PATIENCE_S, say) as claim:
+            # Whoever held the claim before may have promoted this very study, or rolled it back.
             now = registry.aliased(CHAMPION)
-            if (now and now.number) != (champion and champion.number):
-                say(f"the champion is {now} by now: compared again")
-                verdict = _decide(registry, of, gates, now, accept_tie)
+            if (held := _already(of, now)) is not None:
+                _complete(registry, of, held)
+                return Verdict(True, False, f"it is champion by now, as {held}", (), str(held))
+            ours = _not_rolled_back(registry, of)
+            moved = (now and now.number) != (champion and champion.number)
+            if moved or not ours.ok:
+                if moved:
+                    say(f"the champion is {now} by now: compared again")
+                verdict = _decide(registry, of, [*studied, ours], now, accept_tie)
                 if not verdict.promoted:
                     return _refused(registry, of, verdict)
             return _change(registry, of, verdict, now, claim, say)
@@ -298,7 +306,9 @@ def _tell_runs(registry: Registry, of: Challenger, words: str) -> None:
 
 def _refused(registry: Registry, of: Challenger, verdict: Verdict) -> Verdict:
     """A winner that lost against the champion says so on its runs. A study that is not fit to be
-    compared leaves no trace."""
-    if _named(verdict.gates, BETTER).ok is False:
+    compared leaves no trace, nor does one that another promotion has made champion meanwhile (the
+    one accepted a tie, the other did not): its runs say that."""
+    lost = _named(verdict.gates, BETTER).ok is False
+    if lost and _already(of, registry.aliased(CHAMPION)) is None:
         _tell_runs(registry, of, f"refused: {verdict.reason}")
     return verdict

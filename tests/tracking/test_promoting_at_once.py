@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.finished import link
+from tests.tracking import by_hand
 from tracking.claim import claimed
-from tracking.promotion import promote
+from tracking.promotion import promote, rollback
 from tracking.registry import CHAMPION, Registry, RegistryError
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.usefixtures("cache")
 
-# A promotion that ends as a power cut would end it, at the n-th call of a method.
+# A promotion that ends as a power cut would end it, at the first call of a method. It does not ask
+# the model that it registers again, which takes most of a promotion's time: the next one does.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tracking import promotion, registry
+from tracking import gates, promotion, registry
 
 study, uri, name, method = sys.argv[1:]
 client = registry.connect(uri)
@@ -38,6 +40,7 @@ def dies(self, *args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(type(client), method, dies)
+gates.Challenger.answering = gates.Gate(gates.ANSWERS, True, "")
 promotion.promote(Path(study), uri=uri, name=name)
 """
 
@@ -47,10 +50,9 @@ def test_a_kill_changes_no_champion_and_the_next_one_goes_on(
 ) -> None:
     """Killed before the version is made, before the alias is moved, and before the account of it
     is written."""
-    bad, good = (link(finished / name, tmp_path / name) for name in ("bad", "good"))
-    uri = database.uri
-    promote(bad, uri=uri)
+    good, uri = link(finished / "good", tmp_path / "good"), database.uri
     registry = Registry(uri, "fdan")
+    by_hand.champion(registry, finished / "bad")
     for method in ("create_model_version", "set_registered_model_alias"):
         process = python("-c", KILLED, str(good), uri, "fdan", method)
         _, err = process.communicate(timeout=240)
@@ -107,6 +109,48 @@ def test_two_at_once_do_not_both_win(
     else:
         assert len(registry.versions()) == 1
     assert not [key for key in registry.notes() if key.startswith("fdan.promoting")]
+
+
+def test_the_same_study_at_once(
+    database: Tables, finished: Path, tmp_path: Path, python: Start
+) -> None:
+    """Two promotions wait, as if behind a third of the same study: one goes on when that study is
+    champion, the other when it has been rolled back. Neither promotes it, and the champion's run
+    does not say that it was refused."""
+    good, uri = link(finished / "good", tmp_path / "good"), database.uri
+    registry = Registry(uri, "fdan")
+    by_hand.champion(registry, finished / "bad")
+    with claimed(registry, 5, print):
+        words = ("-m", "tracking", "promote", str(good), "--tracking-uri", uri)
+        waiting = [python(*words), python(*words)]
+        for process in waiting:
+            _read_until(process, "waiting for another promotion")
+            process.send_signal(signal.SIGSTOP)
+    assert promote(good, uri=uri).version == "fdan/2"
+
+    quick, slow = waiting
+    quick.send_signal(signal.SIGCONT)
+    out, err = quick.communicate(timeout=240)
+    assert quick.returncode == 0 and "champion by now, as fdan/2" in out + err
+    (told,) = database.rows("select value from tags where key = 'promotion'")
+    assert "champion as fdan/2" in told[0] and "refused" not in told[0]
+
+    rollback(uri=uri, reason="too quick")
+    slow.send_signal(signal.SIGCONT)
+    out, err = slow.communicate(timeout=240)
+    assert slow.returncode == 1 and "too quick" in err.splitlines()[-1]
+    assert registry.aliases() == {CHAMPION: "1"} and len(registry.versions()) == 2
+
+
+def _read_until(process: subprocess.Popen[str], words: str) -> None:
+    """Read what it says until it has said that."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return
+    raise AssertionError("".join(said))
 
 
 def test_a_claim_is_held_by_one(server: MlflowServer) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from fdan.errors import FdanError
 from tests.finished import link
+from tests.tracking import by_hand
 from tracking.__main__ import main
 from tracking.commands.promote import study_folder
 from tracking.promotion import promote, rollback
@@ -131,6 +132,23 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     restored = registry.version("1")
     assert restored is not None and restored.tags["state"] == "champion"
     assert len(restored.tags["history"].splitlines()) == 3
+
+
+def test_refused_where_another_promotion_accepts_the_tie(
+    database: Tables, study: Study, finished: Path
+) -> None:
+    """Of the same study, at the same time: the champion's run does not say that it was refused."""
+    folder = study("small")
+    by_hand.champion(Registry(database.uri, "fdan"), finished / "good")
+
+    def be_quicker(line: str) -> None:
+        if line == "looking at the study":
+            assert promote(folder, uri=database.uri, accept_tie=True).version == "fdan/2"
+
+    verdict = promote(folder, uri=database.uri, say=be_quicker)
+    assert not verdict.promoted and "not distinguishable" in verdict.reason
+    told = database.rows("select value from tags where key = 'promotion'")
+    assert len(told) == 1 and "champion as fdan/2" in told[0][0]
 
 
 def test_runs_and_their_page_say_it(
