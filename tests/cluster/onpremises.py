@@ -94,8 +94,9 @@ class Cluster:
         """Returns how long it took."""
         began = time.monotonic()
         while not what():
-            waited = time.monotonic() - began
-            assert waited < seconds, f"not within {seconds} s: {why}\n{self.trials()}\n{self.log()}"
+            if time.monotonic() - began > seconds:
+                seen = {n: (tags["status"], tags.get("node")) for n, tags in self.trials().items()}
+                raise AssertionError(f"not within {seconds} s: {why}\n{seen}\n{self.log()}")
             time.sleep(0.5)
         self.timings[why] = time.monotonic() - began
         return self.timings[why]
