@@ -1,9 +1,10 @@
 """From a finished study to the champion, and back.
 
 The order of writing is such that a kill at any moment changes no champion by half: a version is
-registered as a candidate, its files are read back, `previous` is set to the old champion, which is
-true already, and one call moves `champion`. What is written afterwards is an account of it, and the
-next promotion completes that. Candidates that a killed promotion left are used again or removed.
+registered as a candidate, its files are read back, the champion is seen to be the one it was
+compared with, `previous` is set to that, which is true already, and one call moves `champion`. What
+is written afterwards is an account of it, and the next promotion completes that. Candidates that a
+killed promotion left are used again or removed.
 """
 
 from __future__ import annotations
@@ -126,10 +127,11 @@ def rollback(
             raise RegistryError(f"no version was champion before {champion}: nothing to go back to")
         fetch(registry, back)  # it must still be there, and whole
         older = _before(registry, back, alias=False)
+        _check_unmoved(registry, claim, champion)
         # First, so that no promotion brings it back should this end in between.
         words = f"rolled back to {back}: {reason}"
         audit.note(registry, champion, words, state=audit.ROLLED_BACK, rolled_back=words)
-        _move(registry, claim, champion, back)
+        _move(registry, back)
         registry.alias(PREVIOUS, None if older is None else older.number)
         again = f"champion again in place of {champion}, which was rolled back: {reason}"
         audit.note(registry, back, again, state=audit.CHAMPION, verdict=again)
@@ -207,23 +209,29 @@ def _change(
         "promoted_by": audit.by(),
     }
     version = register(registry, of, experiment, run, tags, say)
+    _check_unmoved(registry, claim, champion)
     if champion is not None:
         registry.alias(PREVIOUS, champion.number)
-    _move(registry, claim, champion, version)
+    _move(registry, version)
     _complete(registry, of, version)
     return replace(verdict, changed=True, version=str(version))
 
 
-def _move(registry: Registry, claim: Claim, old: Version | None, new: Version) -> None:
-    """The alias from the one to the other. MLflow cannot compare and set: it is read right before
-    and right after."""
+def _check_unmoved(registry: Registry, claim: Claim, champion: Version | None) -> None:
+    """That the champion is still the one that was compared with. MLflow cannot compare and set: it
+    is asked right before anything is moved, and `_move` asks again afterwards."""
     claim.check()
-    before = registry.aliases().get(CHAMPION)
-    if before != (None if old is None else old.number):
+    now = registry.aliases().get(CHAMPION)
+    if now != (None if champion is None else champion.number):
+        named = f"version {now}" if now else "no version"
         raise RegistryError(
-            f"somebody made version {before} of {registry.name} champion in the meantime; nothing"
-            " was moved, run it again"
+            f"somebody made {named} of {registry.name} champion in the meantime; nothing was moved,"
+            " run it again"
         )
+
+
+def _move(registry: Registry, new: Version) -> None:
+    """The alias champion."""
     registry.alias(CHAMPION, new.number)
     after = registry.aliases().get(CHAMPION)
     if after != new.number:

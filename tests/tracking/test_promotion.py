@@ -134,6 +134,23 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert len(restored.tags["history"].splitlines()) == 3
 
 
+def test_a_champion_that_is_moved_by_hand_meanwhile_stays(
+    database: Tables, study: Study, finished: Path
+) -> None:
+    """Between the comparison and the move: "nothing was moved" is said of `previous`, too."""
+    registry = Registry(database.uri, "fdan")
+    by_hand.champion(registry, finished / "small")
+    by_hand.champion(registry, finished / "bad")
+
+    def meddle(line: str) -> None:
+        if line.startswith("registering"):
+            registry.alias(CHAMPION, "1")
+
+    with pytest.raises(FdanError, match=r"version 1 of fdan champion .*nothing was moved"):
+        promote(study("good"), uri=database.uri, say=meddle)
+    assert aliases(database) == {CHAMPION: "1"}
+
+
 def test_refused_where_another_promotion_accepts_the_tie(
     database: Tables, study: Study, finished: Path
 ) -> None:
