@@ -48,6 +48,7 @@ mount --bind "$SHARED" "$DISK/shared"
 mount --rbind "$DISK" /tmp
 mount -t tmpfs none /run
 mount -t tmpfs none /var/log  # sshd writes down who logs in
+touch /var/log/lastlog
 mkdir /run/sshd
 # A copy: one file alone that is mounted over falls off when somebody outside renames another to it.
 cp -a /etc /run/etc
