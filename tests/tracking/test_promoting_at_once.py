@@ -112,7 +112,11 @@ def test_two_at_once_do_not_both_win(
 
 
 def test_the_same_study_at_once(
-    database: Tables, finished: Path, tmp_path: Path, python: Start
+    database: Tables,
+    finished: Path,
+    tmp_path: Path,
+    python: Start,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Two promotions wait, as if behind a third of the same study: one goes on when that study is
     champion, the other when it has been rolled back. Neither promotes it, and the champion's run
@@ -123,6 +127,8 @@ def test_the_same_study_at_once(
     with claimed(registry, 5, print):
         words = ("-m", "tracking", "promote", str(good), "--tracking-uri", uri)
         waiting = [python(*words), python(*words)]
+        for process in waiting:  # a stopped one would outlive a test that fails
+            request.addfinalizer(process.kill)
         for process in waiting:
             _read_until(process, "waiting for another promotion")
             process.send_signal(signal.SIGSTOP)
