@@ -1,11 +1,13 @@
 # Two commands do all set-up on a fresh machine:
 #   make search   a tracked search on the demo corpus; its winner confirmed, scored, promoted
 #   make test     format, types and tests
+# and, on a machine that does nothing else:
+#   make bench    measurements, ours beside limits and opponents, one after another
 PYTHON ?= python3
 BIN := .venv/bin
 SEARCH_ARGS ?=
 
-.PHONY: search test lint types unit clean
+.PHONY: search test lint types unit bench clean
 
 search: .venv/ready
 	$(BIN)/python search/run.py --promote $(SEARCH_ARGS)
@@ -21,6 +23,13 @@ types: .venv/ready
 
 unit: .venv/ready
 	$(BIN)/pytest
+
+# One that misses its goal says so and does not keep the next from running.
+BENCHMARKS := lmmd step preparing wall_time
+bench: .venv/ready
+	@missed=0; for name in $(BENCHMARKS); do \
+	  echo "== python -m benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name || missed=1; \
+	done; exit $$missed
 
 # uv resolves and unpacks the 7 GB stack in a fraction of pip's time.
 .venv/ready: pyproject.toml constraints.txt

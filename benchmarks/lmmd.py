@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
+from fdan.arguments import exit_code
 from fdan.lmmd import lmmd
 from fdan.model import CLASSES
 from fdan.run_config import KernelConfig
@@ -235,4 +236,4 @@ def _name(device: torch.device) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
 from fdan import runtime, train
+from fdan.arguments import exit_code
 from fdan.augment import augment
 from fdan.backbones import build_backbone, find_weights
 from fdan.model import MODALITIES, objective
@@ -196,4 +196,4 @@ def _parser() -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))
