@@ -33,7 +33,8 @@ ours      fdan.preparing.prepare into a new folder, from the corpus to the store
 naive     one process, warm (librosa and OpenCV imported, librosa's caches filled), nothing written.
           Speech: librosa.load at 16 kHz, its middle 3 s, librosa.feature.melspectrogram,
           power_to_db, resized. Video: cv2.VideoCapture, CAP_PROP_POS_FRAMES to each of three
-          frames, the Haar cascade on the whole frame, the largest face cut out and resized
+          frames, the Haar cascade on the whole frame, the largest face cut out and resized. One
+          process is not one core: OpenCV's cascade and H.264 decoder use all of them by themselves
 
 Corpora: the demo corpus (wav at 16 kHz; 128 x 128 MJPG at 12 frames/s); some of its
 faces again as a published corpus of films has them (mp4, H.264, 25 frames/s, 640 x 480);
