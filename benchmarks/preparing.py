@@ -52,7 +52,7 @@ corpus's size, so that few files show less than many."""
 GOALS: Final = {"acoustic": 3.0, "visual": 2.5}
 GREY_GOAL: Final = 1
 SPEAKERS: Final = 12
-TAKES: Final = 6
+TAKES: Final = 3
 FILMS: Final = 42
 
 
@@ -257,7 +257,7 @@ def _parser() -> Any:
         type=count,
         default=SPEAKERS,
         metavar="INT",
-        help=f"of the demo corpus, 42 utterances each (default: {SPEAKERS})",
+        help=f"of the demo corpus, 21 utterances each (default: {SPEAKERS})",
     )
     for kind in ("speech", "video"):
         made.add_argument(
