@@ -18,7 +18,7 @@ examples:
   python -m search rerun 0f3c5a1d9b7e4c2f8a6d4e2b0c9f7a5d
       train that trial again and compare each epoch's metrics with those that MLflow has
 
-The first three only read, and work while the study runs. Running and continuing a study is
+status and list only read, and work while the study runs. Running and continuing a study is
 `python search/run.py --help`."""
 
 

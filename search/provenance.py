@@ -91,6 +91,7 @@ def revision() -> str:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return commit + "+" * bool(commit and git("status", "--porcelain", "--", str(here.parent)))
+        changed = ("status", "--porcelain", "--untracked-files=no", "--")
+        return commit + "+" * bool(commit and git(*changed, str(here.parent)))
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -97,8 +97,8 @@ def _commands(name: str, uri: str) -> str:
         f"export MLFLOW_TRACKING_URI={shlex.quote(uri)}",
         f"python -m fdan predict --model {champion} clip.wav",
         f"mlflow models serve -m {champion} --env-manager local --port 5001",
-        "curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\",
-        '  -d "{\\"dataframe_records\\": [{\\"speech\\": \\"$(base64 -w0 clip.wav)\\"}]}"',
+        """printf '{"dataframe_records": [{"speech": "%s"}]}' "$(base64 -w0 clip.wav)" \\""",
+        "  | curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-",
         f"python -m tracking champion --name {name}  # who is champion, and why",
         "```",
     )
