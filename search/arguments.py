@@ -111,6 +111,7 @@ def _study(top: Parser) -> None:
     group.add_argument(
         "--score-again",
         metavar="REASON",
+        type=_reason,
         help="score another winner than the one that was scored, for a reason in words, which is\n"
         "kept with the score",
     )
@@ -225,6 +226,14 @@ def _noise(text: str) -> float | str:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"'{text}': expected auto, or a part of 1 such as 0.02")
     return value
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "it is empty: say in words why the test part is asked again"
+        )
+    return text
 
 
 def _count(text: str) -> int:

@@ -73,8 +73,15 @@ def score_test(
     bar = None
     if model.run.model.tuning == "frozen":
         bar = yardstick.baseline(of.load(model.run), of.parts.acoustic_test)
+    before = scoring.tested(of.opened)
     try:
-        return scoring.score(of.opened, folder, model, of.task, of.parts, bar, reason)
+        found = scoring.score(of.opened, folder, model, of.task, of.parts, bar, reason)
+        if before is not None and reason is not None and len(found.again) == len(before.again):
+            say(
+                f"the test part was scored for this very model on {found.scored[:10]}: nothing is"
+                " asked again, and the reason is not kept"
+            )
+        return found
     except ScoredAlready as refused:
         say(str(refused))
         return scoring.tested(of.opened)

@@ -103,6 +103,12 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     found = scoring.tested(optuna.load_study(study_name="s", storage=held))
     assert found is not None and found.again[0]["reason"] == "the first was a trial run"
     assert found.again[0]["before"] == alone.uar
+    capsys.readouterr()
+    assert command.main(again) == 0
+    assert "scored for this very model" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main([*flags, "--score-again", " "])
+    assert "say in words why" in capsys.readouterr().err
     assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
     assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
     remembered = json.loads((runs / "s" / "study.json").read_text())["arguments"]
