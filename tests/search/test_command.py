@@ -71,7 +71,7 @@ def errors(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
         (["--space", "missing.toml"], "no such file"),
         (["--backbone", "resnet19"], "did you mean 'resnet18'"),
         (["--time-budget", "soon"], "such as 90s, 30m or 2h"),
-        (["--gpus-per-trial", "1.5"], "expected 0, a part of a GPU"),
+        (["--gpus-per-trial", "1.5"], "expected auto, 0, a part of a GPU"),
         (["--gpus-per-trial", "1", "--device", "cpu"], "contradict"),
         (["--storage", "mysql://host/db"], "expected sqlite:///FILE"),
         (["--study", "a/b"], "it names a folder"),
