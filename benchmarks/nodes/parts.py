@@ -78,7 +78,7 @@ class Parts:
 
     def _sample(self) -> None:
         while not self._begun():
-            if self._ended.wait(0.05):
+            if self._ended.wait(_EVERY_S):
                 return
         whole, own = time.process_time(), time.thread_time()
         self._clocks.update((ident, clock) for ident, _, clock in _clocks())

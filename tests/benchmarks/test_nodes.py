@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "benchmarks.nodes"]
 def test_ours_and_bare_ray_tune(tmp_path: Path) -> None:
     """Every run checks its own trials; the goal is for the full size."""
     file = tmp_path / "nodes.json"
-    small = ["--nodes", "2", "--trials", "6", "--epochs", "2", "--rounds", "1", "--pause", "5"]
+    small = ["--nodes", "2", "--trials", "6", "--epochs", "2", "--rounds", "1", "--pause", "100"]
     command = [*COMMAND, *small, "--json", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode in (0, 1) and "ours takes" in done.stdout, done.stderr
