@@ -214,7 +214,7 @@ class Bridge:
         """The trial ran out of its share of a GPU's memory: it goes on with twice as much, if that
         is to be had."""
         live = self._live[number]
-        if live.gpus >= 1:
+        if not 0 < live.gpus < 1:
             self.died(number, reason)
             return
         before, live.gpus = live.gpus, min(1.0, 2 * live.gpus)

@@ -24,8 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import confirm, epoch_log, samplers
 from search.bridge import Closed, Listener
-from search.driver import Stop
 from search.report import Report
+from search.stop import Stop
 from search.trial import folder_of
 
 AHEAD: Final = 10

@@ -10,35 +10,56 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ray
 
+from fdan.errors import DeviceError
 from fdan.run_config import FEATURES, RunConfig
 from fdan.split import Split
 from fdan.task import Task
-from search import driver, estimate
+from search import cluster, driver, estimate
 from search.plan import Plan
 from search.resources import Resources
+from search.stop import Stop
 from search.timing import Work, random_data
 
 if TYPE_CHECKING:
     from fdan.checkpoint import Checkpoint
     from fdan.train import EpochReport
 
+_EVERY_S: Final = 0.5
+
 _SPARE: Final = 0.95
 """Of a GPU's memory; what fragments, and what a longer training comes to need, has the rest."""
 
 
-def find(plan: Plan, task: Task, parts: Split, folder: Path) -> float:
+def find(plan: Plan, task: Task, parts: Split, folder: Path, stop: Stop) -> float | None:
     """The share of a GPU that each trial gets. folder: for Ray's log. Waits for a GPU where the
-    cluster has none yet; FdanError where the dearest setting cannot be trained at all."""
+    cluster has none yet; None if `stop` is due before one is known. Raises DeviceError where the
+    dearest setting cannot be trained even alone on a GPU."""
     dear = estimate.corners(plan)[-1]
     run = {**plan.fixed, **dear}
     work = replace(estimate.work(plan, task, parts, (run,)), device="cuda", gpus=1.0)
-    with driver.cluster(plan.cluster, folder):
+    with cluster.up(plan.cluster, folder):
         driver.room(Resources(plan.each.cpus, 1.0))  # raises where this machine cannot
         probe = ray.remote(num_gpus=1, num_cpus=plan.each.cpus, max_calls=1)(_needed)
-        needed, whole = ray.get(probe.remote(work))
+        asked = probe.remote(work)
+        while not ray.wait([asked], timeout=_EVERY_S)[0]:
+            if stop.due():
+                return None
+        needed, whole = _answer(asked)
         nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
-    cpus = min(int(held["CPU"] / held["GPU"]) for held in nodes if held.get("GPU"))
-    return share(needed + _resident(task, run), whole, cpus // plan.each.cpus)
+    cpus = [int(held.get("CPU", 0) / held["GPU"]) for held in nodes if held.get("GPU")]
+    return share(needed + _resident(task, run), whole, min(cpus, default=1) // plan.each.cpus)
+
+
+def _answer(asked: ray.ObjectRef[tuple[int, int]]) -> tuple[int, int]:
+    try:
+        found: tuple[int, int] = ray.get(asked)
+        return found
+    except ray.exceptions.RayError as error:
+        why = str(getattr(error, "cause", error)).strip().splitlines() or [type(error).__name__]
+        raise DeviceError(
+            "--gpus-per-trial auto: the dearest setting of the space cannot be trained on a GPU of"
+            f" its own: {why[0][:300]}"
+        ) from None
 
 
 def share(needed: int, whole: int, most: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from optuna.trial import TrialState
 
 from search.bridge import Closed, Listener
-from search.driver import Stop
+from search.stop import Stop
 
 FIRST = 5
 """So many trials of a start, all of them FAIL, stop the study."""

@@ -52,7 +52,6 @@ def result(
     trials = [t for t in opened.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
     config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
     labels = tags(resolved, of.task)
-    words = [storage.shown(word) for word in (*resolved.before, *resolved.typed)]
     return Result(
         study=opened.study_name,
         study_id=study_id,
@@ -63,7 +62,7 @@ def result(
         wanted=resolved.trials,
         counts=study.counts(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "search/run.py", *words]),
+        command=shlex.join(["python", "search/run.py", *resolved.words]),
         tracking_uri=storage.shown(resolved.tracking_uri),
         page=page,
         space={d.name: _dimension(d.distribution) for d in resolved.space.dimensions},

@@ -28,7 +28,7 @@ from search.progress import duration, shown
 from search.resources import Resources
 from search.space import Space
 from search.study import Identity
-from tracking.uri import absolute
+from tracking.uri import TRACKING, absolute
 
 RESERVED = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
 """Names in --runs that no study can have."""
@@ -98,6 +98,11 @@ class Plan:
         uri: str | None = self.arguments.tracking_uri
         return uri or f"sqlite:///{self.runs / 'mlflow.db'}"
 
+    @property
+    def words(self) -> list[str]:
+        """The whole command line, what was remembered included, without passwords."""
+        return [storage.shown(word) for word in (*self.before, *self.typed)]
+
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""
         if self.arguments.study:
@@ -158,9 +163,11 @@ def resolve(
         RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")
     runs = arguments.runs.expanduser().absolute()
     arguments.runs = runs
-    arguments.tracking_uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
-    if arguments.tracking_uri is not None:  # the sender's thread sees the working folder change
-        arguments.tracking_uri = absolute(arguments.tracking_uri)
+    server = arguments.tracking_uri or os.environ.get(TRACKING) or None
+    if server is not None:  # absolute: the sender's thread sees the working folder change
+        if arguments.tracking_uri is None:  # to be remembered: a shell may be without it tomorrow
+            typed = (*typed, "--tracking-uri", absolute(server))
+        arguments.tracking_uri = absolute(server)
     each = Resources(arguments.cpus_per_trial, gpus)
     return Plan(
         arguments,
@@ -242,9 +249,9 @@ def _gpus(arguments: argparse.Namespace, cluster: str | None) -> float:
     if wanted is not None and (wanted == 0 or cluster is not None):
         return wanted
     if cluster is not None:
-        from search import driver
+        from search import cluster as rays
 
-        return 1.0 if arguments.device != "auto" or driver.gpus_at(cluster) else 0.0
+        return 1.0 if arguments.device != "auto" or rays.gpus_at(cluster) else 0.0
     # Here: this imports torch, which takes seconds.
     from fdan.runtime import choose_device
 

@@ -48,15 +48,13 @@ class Published:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f"{name}.lock"):
-                if copy.is_dir():
-                    found = _remembered(copy, seen) or _digest(copy)
-                else:
+                if not copy.is_dir():
                     began = time.monotonic()
-                    found = _copied(self.folder / name, copy, wanted)
+                    _copied(self.folder / name, copy, seen, wanted)
                     size = sum(file.stat().st_size for file in copy.glob("*")) / 1e6
                     took = time.monotonic() - began
                     say(f"has copied its data, {name}: {size:.1f} MB in {took:.1f} s")
-                _remember(copy, seen, found)
+                found = _known(copy, seen)
         except OSError as error:
             raise Refused(
                 f"{error.filename or copy}: {error.strerror or error}; it needs the study's data"
@@ -71,17 +69,23 @@ class Published:
 
 def publish(stores: Sequence[Path], shared: Path) -> Published:
     """Put what is not there yet of these stores into `shared`. Raises FdanError where it cannot be
-    written."""
+    written, or holds other data under the name of one of them."""
     folder, digests = shared / "stores", {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for store in stores:
             there, seen = folder / store.name, folder / f"{store.name}.json"
             with FileLock(folder / f"{store.name}.lock"):
+                wanted = _known(store, seen.with_name(f"{store.name}.source.json"))
                 if not there.is_dir():
-                    _copied(store, there, _digest(store))
-                digests[store.name] = _remembered(there, seen) or _digest(there)
-                _remember(there, seen, digests[store.name])
+                    _copied(store, there, seen, wanted)
+                found = _known(there, seen)
+            if found != wanted:
+                raise FdanError(
+                    f"--shared {shared}: {there} differs from {store} (SHA-256 {found[:12]},"
+                    f" expected {wanted[:12]}): remove it, it is published anew"
+                )
+            digests[store.name] = wanted
     except OSError as error:
         place = error.filename or folder
         raise FdanError(f"--shared {shared}: {place}: {error.strerror or error}") from None
@@ -94,20 +98,37 @@ def _cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "fdan-search" / "stores"
 
 
-def _copied(source: Path, target: Path, wanted: str) -> str:
-    """Copy a store, whole or not at all; returns the copy's digest. Raises OSError where what
-    arrives is not what was wanted."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+def _copied(source: Path, target: Path, seen: Path, wanted: str) -> None:
+    """Copy a store, whole or not at all, under the target's lock. Raises OSError where what arrives
+    is not what was wanted."""
+    partial = target.with_name(f".{target.name}")  # of one that was killed, too
     shutil.rmtree(partial, ignore_errors=True)
     try:
         shutil.copytree(source, partial)
-        found = _digest(partial)
+        found = _known(partial, seen)
         if found != wanted:
+            seen.unlink()
             raise OSError(0, f"not the study's data (SHA-256 {found[:12]})", str(source))
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return found
+
+
+def _known(store: Path, seen: Path) -> str:
+    """A store's digest, under its lock. `seen` remembers it, for as long as the files are the
+    same, whatever their folder's name."""
+    state = _state(store)
+    try:
+        facts = json.loads(seen.read_text(encoding="utf-8"))
+        if facts["state"] == state:
+            return str(facts["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    digest = _digest(store)
+    partial = seen.with_name(f".{seen.name}")
+    partial.write_text(json.dumps({"sha256": digest, "state": state}), encoding="utf-8")
+    partial.replace(seen)
+    return digest
 
 
 def _digest(store: Path) -> str:
@@ -124,19 +145,3 @@ def _state(store: Path) -> list[list[int]]:
     """What changes when one of a store's files does."""
     stats = [(store / name).stat() for name in (MANIFEST, IMAGES)]
     return [[stat.st_size, stat.st_mtime_ns, stat.st_ino] for stat in stats]
-
-
-def _remembered(store: Path, seen: Path) -> str | None:
-    """The digest as it was found before, if the files are the same since."""
-    try:
-        facts = json.loads(seen.read_text(encoding="utf-8"))
-        return str(facts["sha256"]) if facts["state"] == _state(store) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _remember(store: Path, seen: Path, digest: str) -> None:
-    facts = {"sha256": digest, "state": _state(store)}
-    partial = seen.with_name(f".{seen.name}.{os.getpid()}")
-    partial.write_text(json.dumps(facts), encoding="utf-8")
-    partial.replace(seen)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fdan.errors import FdanError
 from tracking.client import connect, having
-from tracking.uri import check_uri, shown
+from tracking.uri import TRACKING, check_uri, shown
 
 CONFIGURATION: Final = "config.json"
 """The artifact that holds a trial's settings, and under these two names what they were used on."""
@@ -60,7 +60,7 @@ class Recorded:
 
 def default_uri() -> str:
     """MLFLOW_TRACKING_URI, else the database that a search makes in ./runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path('runs/mlflow.db').absolute()}"
+    return os.environ.get(TRACKING) or f"{_SQLITE}{Path('runs/mlflow.db').absolute()}"
 
 
 def folder_of(uri: str) -> Path | None:
@@ -119,7 +119,7 @@ def _is_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
     if run.info.lifecycle_stage == "deleted":
         raise RecordError(
             f"run {run_id} is deleted; mlflow runs restore --run-id {run_id} brings it back"
-            f" (with MLFLOW_TRACKING_URI={shown(uri)})"
+            f" (with {TRACKING}={shown(uri)})"
         )
     if "fdan.trial" not in tags:
         raise RecordError(f"run {run_id} is not a trial's: no search of fdan-search made it")

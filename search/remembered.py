@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fdan.errors import FdanError
 from search.arguments import parser
+from tracking.uri import TRACKING
 
 ARGUMENTS = "arguments"
 """Key of study.json: the words behind `search/run.py` of the newest start."""
@@ -38,6 +40,8 @@ def words(argv: Sequence[str]) -> list[str]:
         if name in said:
             continue
         if any(":***@" in word for word in option):
+            if name == "tracking-uri" and os.environ.get(TRACKING):
+                continue  # which is where it came from, or is said again there
             raise FdanError(
                 f"study '{asked.study}': its --{name} had a password, which is not kept: give it"
                 " again"

@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from search import checkpoints, confirm, driver, enough, kept, running, study, trial
+from search import checkpoints, confirm, enough, kept, running, study, trial
 from search.bridge import Listener
 from search.ending import Study
 from search.hopeless import Hopeless
+from search.stop import Stop
 from search.tracked import Tracked
 from tracking.tracker import Tracker
 
@@ -27,7 +28,7 @@ class Way:
     """Of every run in MLflow."""
     made_from: Mapping[str, Any]
     """Beside each trial's settings there: what it takes to train it again."""
-    stop: driver.Stop
+    stop: Stop
     console: Console
 
 

@@ -12,11 +12,12 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from fdan.errors import FdanError
-from search import driver, epoch_log, samplers, study, trial
+from search import cluster, driver, epoch_log, samplers, study, trial
 from search.bridge import Bridge, Listener
 from search.plan import Plan
 from search.progress import Progress, State
 from search.space import Value
+from search.stop import Stop
 from search.storage import Patience
 
 _RAY_LOST = 3
@@ -45,7 +46,7 @@ class Round:
 
 
 def run(
-    resolved: Plan, of: Round, work: trial.Work, stop: driver.Stop, name: str, console: Console
+    resolved: Plan, of: Round, work: trial.Work, stop: Stop, name: str, console: Console
 ) -> None:
     """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
     it."""
@@ -72,13 +73,13 @@ def run(
                 try:
                     _on_ray(resolved, bridge, of.sampler, work, stop, of.folder, state, progress)
                     return
-                except driver.RayLost as error:
+                except cluster.RayLost as error:
                     lost = lost + 1 if bridge.epochs_heard == heard else 1
                     heard = bridge.epochs_heard
                     if stop.due():
                         return
                     if lost == _RAY_LOST:
-                        raise driver.DriverError(
+                        raise cluster.ClusterError(
                             f"{error}, {lost} times in a row (see {of.folder / 'ray.log'}): nothing"
                             " is lost, the same command continues the study"
                         ) from None
@@ -102,18 +103,20 @@ def _on_ray(
     bridge: Bridge,
     sampler: str,
     work: trial.Work,
-    stop: driver.Stop,
+    stop: Stop,
     folder: Path,
     state: State,
     progress: Progress,
 ) -> None:
     """Ray, for as long as it lives or there are trials."""
     wanted = resolved.arguments.concurrent
-    cpus = None if wanted is None else driver.cpus(wanted * resolved.each.cpus)
-    with driver.cluster(resolved.cluster, folder, cpus):
-        room = driver.room(
-            resolved.each, wanted, progress.say, lambda now: setattr(state, "at_once", now)
-        )
+    cpus = None if wanted is None else cluster.cpus(wanted * resolved.each.cpus)
+    with cluster.up(resolved.cluster, folder, cpus):
+
+        def changed(at_once: int) -> None:
+            state.at_once = at_once
+
+        room = driver.room(resolved.each, wanted, progress.say, changed)
         state.at_once = min(room.at_once, bridge.left + bridge.waiting)
         progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
         if state.at_once > samplers.STARTUP and sampler in ("tpe", "gp"):
@@ -134,7 +137,7 @@ def _on_ray(
 
 
 @contextlib.contextmanager
-def _settling(bridge: Bridge, stop: driver.Stop) -> Iterator[None]:
+def _settling(bridge: Bridge, stop: Stop) -> Iterator[None]:
     """Whatever ends the search: a time budget that is spent ends the trials under way, anything
     else leaves them to the next driver."""
     try:

@@ -57,25 +57,28 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
         self._silence.heard(number)
-        if FULL in result:
-            with leaving():
-                raise DiskFull(result[FULL])
-        self._bridge.at(number, result.get("node_ip", ""))
-        if NOTE in result:
-            self._say(result[NOTE])
-            stop = False
-        elif REPORT in result:
-            report = result[REPORT]
-            assert isinstance(report, Report)
-            with leaving():
-                stop = self._bridge.report(number, report)
-        else:
-            self._gave_up(number, result)
-            stop = True
+        with leaving():
+            stop = self._told(number, result)
         if stop:
             self._silence.forget(number)
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
+
+    def _told(self, number: int, result: dict[str, Any]) -> bool:
+        """What a worker has told. True: its trial ends here."""
+        if FULL in result:
+            raise DiskFull(result[FULL])
+        self._bridge.at(number, result.get("node_ip", ""))
+        if NOTE in result:
+            self._say(result[NOTE])
+        elif REPORT in result:
+            report = result[REPORT]
+            assert isinstance(report, Report)
+            return self._bridge.report(number, report)
+        else:
+            self._gave_up(number, result)
+            return True
+        return False
 
     def _gave_up(self, number: int, result: dict[str, Any]) -> None:
         """The worker could not go on with its trial, and is fit for another one."""

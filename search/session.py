@@ -21,7 +21,7 @@ from fdan.task import Task
 from fdan.terminal import Preparing, unreadable
 from fdan.training_data import TrainingData
 from search import (
-    driver,
+    cluster,
     ending,
     figures,
     outcome,
@@ -40,6 +40,7 @@ from search.confirm import Setting
 from search.plan import Plan
 from search.provenance import made_from, parameters, tags
 from search.published import publish
+from search.stop import Stop, signals
 from search.summary import summary
 from tracking import promotion, report
 from tracking.tracker import Tracker
@@ -61,13 +62,13 @@ def run(resolved: Plan) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resolved.arguments.dry_run or resolved.arguments.estimate:
         return _dry_run(resolved)
-    driver.check_address(resolved.cluster)
+    cluster.check(resolved.cluster)
     name: str | None = resolved.arguments.study
     if name is None:  # its data will say
         return _run(resolved, began)
     folder = resolved.runs / name
     with study.driving(folder, name):
-        remembered.begin(folder, _words(resolved))
+        remembered.begin(folder, resolved.words)
         return _run(resolved, began)
 
 
@@ -105,7 +106,7 @@ def _run(resolved: Plan, began: float) -> int:
             pruners.make(resolved.arguments.pruner, resolved.epochs),
             resolved.space,
         )
-        study.remember(folder, resolved.trials, _words(resolved))
+        study.remember(folder, resolved.trials, resolved.words)
         if resolved.before:
             console.print(
                 f"study {name}, as before: {shlex.join(resolved.before)}",
@@ -114,11 +115,6 @@ def _run(resolved: Plan, began: float) -> int:
                 soft_wrap=True,
             )
         return _search(resolved, opened, task, parts, work, bar, folder, began, console)
-
-
-def _words(resolved: Plan) -> list[str]:
-    """The whole command line, without passwords."""
-    return [storage.shown(word) for word in (*resolved.before, *resolved.typed)]
 
 
 def _dry_run(resolved: Plan) -> int:
@@ -198,14 +194,14 @@ def _search(
     console: Console,
 ) -> int:
     arguments, name = resolved.arguments, opened.study_name
-    stop = driver.Stop(arguments.time_budget)
+    stop = Stop(arguments.time_budget)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     with (
         Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker,
-        driver.signals(stop, lambda text: console.print(text, style="bold yellow")),
+        signals(stop, lambda text: console.print(text, style="bold yellow")),
         _closing(tracker),
     ):
         of_runs = tags(resolved, task)
@@ -217,7 +213,7 @@ def _search(
                 f" validation UAR {bar:.4f}"
             )
         if resolved.shares_gpus:
-            resolved = _sharing(resolved, task, parts, folder, say)
+            resolved = _sharing(resolved, task, parts, folder, stop, say)
         of = ending.Study(
             resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
@@ -260,13 +256,20 @@ def _search(
 
 
 def _sharing(
-    resolved: Plan, task: Task, parts: Split, folder: Path, say: Callable[[str], None]
+    resolved: Plan,
+    task: Task,
+    parts: Split,
+    folder: Path,
+    stop: Stop,
+    say: Callable[[str], None],
 ) -> Plan:
     """The plan with the share of a GPU that its trials get."""
     from search import gpu_share
 
     say("finding out how many trials fit on a GPU")
-    share = gpu_share.find(resolved, task, parts, folder)
+    share = gpu_share.find(resolved, task, parts, folder, stop)
+    if share is None:
+        return resolved
     say(f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")
     return replace(resolved, each=replace(resolved.each, gpus=share))
 
@@ -285,7 +288,7 @@ def _score_test(
     of: ending.Study,
     model: Path | None,
     tracker: Tracker,
-    stop: driver.Stop,
+    stop: Stop,
     say: Callable[[str], None],
 ) -> None:
     """Ask the test part, if that was asked for and nothing can choose another model any more."""

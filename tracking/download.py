@@ -22,9 +22,8 @@ from fdan.model_source import SERVED
 from tracking.pickles import SUFFIXES, pickled
 from tracking.registry import Registry, RegistryError, Version, asking
 from tracking.result import PREDICTIONS, sha256
-from tracking.uri import shown
+from tracking.uri import TRACKING, shown
 
-TRACKING: Final = "MLFLOW_TRACKING_URI"
 _INSIDE: Final = ("artifacts/model", "")
 """Where the folder may lie: in a registered model, or by itself among a run's artifacts."""
 

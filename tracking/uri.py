@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 from fdan.errors import FdanError, unknown
 
+TRACKING: Final = "MLFLOW_TRACKING_URI"
+"""MLflow's variable of the environment that names the server."""
+
 _SQLITE: Final = "sqlite:///"
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 

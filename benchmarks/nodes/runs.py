@@ -25,6 +25,7 @@ from search.kept import Kept
 from search.progress import Progress, State
 from search.report import Report
 from search.resources import Resources
+from search.stop import Stop
 from search.tracked import Tracked
 from search.trial import Assignment
 from tracking.tracker import Tracker
@@ -177,7 +178,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         pruners.make(pruner, terms.epochs),
         searched,
     )
-    stop = driver.Stop()
+    stop = Stop()
     console = Console(
         file=(folder / "terminal").open("w"), force_terminal=True, width=120, height=40
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from ray._raylet import PlacementGroupID
+from ray.cluster_utils import Cluster
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group_table,
@@ -17,7 +20,7 @@ from ray.util.placement_group import (
 
 from fdan.arguments import open_task
 from fdan.corpora import demo
-from search import driver, plan, pruners, samplers, session, space, storage, study
+from search import cluster, plan, pruners, samplers, session, space, storage, study
 from search.arguments import parser
 from search.bridge import Bridge, Closed, Listener
 from search.report import Report
@@ -58,7 +61,7 @@ def _quiet() -> None:
 @pytest.fixture(scope="session")
 def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray of our own with two CPUs."""
-    with driver.cluster(None, tmp_path_factory.mktemp("ray"), cpus=2):
+    with cluster.up(None, tmp_path_factory.mktemp("ray"), cpus=2):
         yield
 
 
@@ -69,6 +72,29 @@ def free_ray(ray_here: None) -> Iterator[None]:
     yield
     for name in placement_group_table():
         remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
+
+
+@pytest.fixture
+def nodes(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
+    """A head without room for trials, and one worker node; the driver attaches as to any other."""
+    folder = tmp_path_factory.mktemp("nodes")
+    # In a folder of its own: /tmp/ray says to everybody's `--address auto` which cluster is up.
+    # Not in pytest's, whose names are too long for sockets.
+    temporary = tempfile.mkdtemp(prefix="fdan-")
+    monkeypatch.setenv("RAY_TMPDIR", temporary)
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8},
+    )
+    made.add_node(num_cpus=1, num_gpus=1, object_store_memory=10**8)
+    try:
+        with cluster.up(made.address, folder):
+            yield made
+    finally:
+        made.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from fdan.errors import ConfigError
 from search import pruners, samplers, space
-from search.bridge import Closed
+from search.bridge import DEATHS, Closed
 from search.report import Report
 from search.space import Space
 from search.study import REASON
@@ -158,6 +158,26 @@ def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
     bridge.let_go(bridge.ask().number)
     assert study.trials[0].state is TrialState.FAIL
     assert study.trials[0].user_attrs[REASON] == "ended without a report"
+
+
+@pytest.mark.parametrize("gpus", [0.0, 0.3, 1.0])
+def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy) -> None:
+    """Then it is the trial's own fault, and does not go on for ever."""
+    heard = Heard()
+    searched = space.parse(SPACE, KNOWN)
+    bridge = bridge_of(make_study(searched), searched, EPOCHS, heard, gpus=gpus, trials=1)
+    turn, shares = bridge.ask(), []
+    for _ in range(6):
+        shares.append(turn.gpus)
+        bridge.starved(turn.number, "out of GPU memory")
+        bridge.let_go(turn.number)
+        if not bridge.waiting:
+            break
+        turn = bridge.again()
+    grown = [0.3, 0.6] if gpus == 0.3 else []
+    assert shares == [*grown, *[gpus if not grown else 1.0] * DEATHS]
+    (ended,) = heard.ended
+    assert ended.state is TrialState.FAIL and ended.reason.startswith("out of GPU memory: 3 times")
 
 
 def test_grid_refuses_continuous_dimensions() -> None:

@@ -205,6 +205,17 @@ def test_a_database_for_mlflow_is_the_same_in_any_working_folder(
     ]
 
 
+def test_the_server_that_the_environment_names_is_remembered(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell without it must not send the rest of the study somewhere else."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:secret@127.0.0.1:9")
+    found = resolve()
+    assert found.tracking_uri == "http://u:secret@127.0.0.1:9"
+    assert found.words == ["--tracking-uri", "http://u:***@127.0.0.1:9"]
+    assert resolve("--tracking-uri", "http://127.0.0.1:8").words == []
+
+
 def test_a_grid_ends_with_its_combinations(resolve: Resolve) -> None:
     assert resolve("--space", "paper", "--sampler", "grid").trials == 6
     assert resolve("--space", "paper", "--sampler", "grid", "--trials", "4").trials == 4

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,18 +18,18 @@ from optuna.trial import TrialState
 from ray.util.placement_group import placement_group_table
 
 from fdan.errors import DeviceError, DiskFull, FdanError
-from search import driver, storage
+from search import cluster, driver
 from search.bridge import Closed
-from search.driver import Stop
 from search.hopeless import FIRST, Hopeless
 from search.report import Report
 from search.resources import Resources
 from search.room import Room
 from search.searcher import OptunaSearcher
 from search.space import Space, Value
+from search.stop import Stop
 from search.study import REASON
 from search.trial import Assignment
-from tests.search.conftest import SPACE, Heard, MakeStudy, bridge_of
+from tests.search.conftest import Heard, MakeStudy, bridge_of
 
 # Workers cannot import tests: what they need of this file travels with the function.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -283,8 +281,9 @@ def test_a_spent_budget_keeps_what_was_learnt(
 
 
 @pytest.mark.usefixtures("free_ray")
+@pytest.mark.parametrize("first", ["placed", "reported"])
 def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
-    make_study: MakeStudy, small_space: Space, tmp_path: Path
+    first: str, make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     study = make_study(small_space)
 
@@ -293,6 +292,10 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         time.sleep(300)
 
     class Full(Seen):
+        def placed(self, number: int, node: str) -> None:
+            if first == "placed":
+                raise FdanError("the disk is full")
+
         def reported(self, number: int, report: Report) -> None:
             raise FdanError("the disk is full")
 
@@ -352,7 +355,7 @@ def test_what_does_not_fit_is_said() -> None:
     assert driver.room(Resources(cpus=2)).at_once == 1
     with pytest.raises(DeviceError, match="Ray sees 0 GPUs"):
         driver.room(Resources(cpus=1, gpus=1))
-    with pytest.raises(driver.DriverError, match="Ray sees 2 CPUs"):
+    with pytest.raises(cluster.ClusterError, match="Ray sees 2 CPUs"):
         driver.room(Resources(cpus=3))
 
 
@@ -379,98 +382,3 @@ def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_spa
     searcher.on_trial_complete("b")
     assert searcher.suggest("c") == OptunaSearcher.FINISHED
     assert bridge.study.trials[0].state is TrialState.COMPLETE
-
-
-INTERRUPTED = """
-import sys, time
-from pathlib import Path
-import optuna
-from search import driver, pruners, samplers, space, storage, study
-from search.bridge import Bridge
-from search.report import Report
-
-def say(text):
-    print(text, file=sys.stderr)
-
-def main():
-    def train(assignment, report):
-        if assignment.number > 1:
-            report(Report(1, 0.5))
-            time.sleep(300)
-        report(Report(3, 0.5))
-
-    folder = Path(sys.argv[1])
-    folder.mkdir()
-    searched = space.parse(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
-    opened = study.open_study("s", storage.open_storage(None, folder), "journal", folder,
-        study.Identity({}, "", {}, {}, 0), samplers.make("random", searched, 0, 0),
-        pruners.make("none", 3), searched)
-    stop = driver.Stop()
-    bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
-                    patience=storage.Patience(None, say, stop.due))
-    with driver.signals(stop, say), driver.cluster(None, folder, 2):
-        driver.run(bridge, train, room=driver.room(driver.Resources()), epoch_timeout=600,
-                   folder=folder, stop=stop)
-    bridge.pause_all(stop.reason)
-    sys.exit(stop.code)
-
-main()
-"""
-
-
-def test_ctrl_c_lets_the_trials_rest(tmp_path: Path) -> None:
-    """As a terminal does it: SIGINT goes to the whole process group, Ray's processes included."""
-    script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
-    folder = tmp_path / "study"
-    command = [sys.executable, str(script), str(folder), SPACE]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path
-    ) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while _waiting(folder) < 2 and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.3)
-            sent = time.monotonic()
-            os.killpg(process.pid, signal.SIGINT)
-            output = process.communicate(timeout=60)[1]
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130, output
-    assert time.monotonic() - sent < 30
-    assert "stopping: the same command continues the study" in output
-    assert "Traceback" not in output
-    trials = optuna.load_study(study_name="s", storage=storage.open_storage(None, folder)).trials
-    assert [trial.state for trial in trials[:2]] == [TrialState.COMPLETE] * 2
-    assert [trial.state for trial in trials[2:]] == [TrialState.RUNNING] * 2
-    assert [trial.intermediate_values for trial in trials[2:]] == [{1: 0.5}] * 2
-    assert not list(tmp_path.glob("**/tune"))
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_ask_first_and_then_insist(number: signal.Signals, code: int) -> None:
-    stop, said = Stop(), list[str]()
-    before = signal.getsignal(signal.SIGINT)
-    with driver.signals(stop, said.append):
-        os.kill(os.getpid(), number)
-        assert stop.due()
-        assert (stop.code, stop.final) == (code, False)
-        while not said:  # in a thread of its own
-            time.sleep(0.01)
-        assert len(said) == 1
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def _waiting(folder: Path) -> int:
-    """Trials that have reported and sleep, read off the journal without opening the storage."""
-    journal = folder / storage.JOURNAL
-    if not journal.exists():
-        return 0
-    found = 0
-    for line in journal.read_text().splitlines():
-        entry = json.loads(line) if line.endswith("}") else {}
-        found += entry.get("step") == 1 and "intermediate_value" in entry
-    return found

@@ -17,10 +17,10 @@ from optuna.trial import TrialState
 from search import command, enough, storage
 from search.arguments import parser
 from search.bridge import Closed
-from search.driver import Stop
 from search.enough import LEAST, Enough, epoch_noise, expected_gain, peaks_gain, seed_noise
 from search.report import Report
 from search.space import Space
+from search.stop import Stop
 from tests.search.conftest import SMALL, MakeStudy
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_study.json").read_text())

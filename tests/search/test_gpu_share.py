@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.cluster_utils import Cluster
 
+from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
+from fdan.split import SplitConfig, split
 from search import gpu_share, plan
 from search.arguments import parser
+from search.stop import Stop
 from search.trial import Work, _task
 
 GIB = 2**30
@@ -51,14 +55,30 @@ def test_without_a_gpu_there_is_nothing_to_share(tmp_path: Path) -> None:
     assert not resolved.shares_gpus
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the node's GPU must be a stand-in")
+def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: Work) -> None:
+    """The node says that it has a GPU, and has none."""
+    with pytest.raises(DeviceError, match=r"^--gpus-per-trial auto: the dearest .*no usable GPU"):
+        probe(tmp_path, work, Stop(), nodes.address)
+
+
+def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: Work) -> None:
+    """Ctrl-C while the study waits for a GPU."""
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    stop = Stop()
+    stop.request("stopped by the user", 130)
+    assert probe(tmp_path, work, stop, nodes.address) is None
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
 def test_the_probe(tmp_path: Path, work: Work) -> None:
-    words = ["--gpus-per-trial", "auto", "--runs", str(tmp_path), "--backbone", "resnet18"]
-    resolved = plan.resolve(parser().parse_args([*words, "--tuning", "full", "--weights", "none"]))
-    from fdan.split import SplitConfig, split
+    found = probe(tmp_path, work, Stop())
+    assert found is not None and 0 < found <= 1
 
+
+def probe(folder: Path, work: Work, stop: Stop, address: str = "local") -> float | None:
+    small = ["--backbone", "resnet18", "--weights", "none", "--tuning", "full", "--device", "cuda"]
+    words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
     task = _task(work, print)
-    share = gpu_share.find(
-        resolved, task, split(task, SplitConfig.from_mapping(work.split)), tmp_path
-    )
-    assert 0 < share <= 1
+    parts = split(task, SplitConfig.from_mapping(work.split))
+    return gpu_share.find(plan.resolve(parser().parse_args(words)), task, parts, folder, stop)

@@ -6,9 +6,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.bridge import Closed
-from search.driver import Stop
 from search.hopeless import FIRST, Hopeless
 from search.report import Report
+from search.stop import Stop
 
 FAIL = TrialState.FAIL
 

@@ -4,14 +4,11 @@ GPU that is too small grows."""
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-import pytest
 import ray
 import torch
 from optuna.trial import TrialState
@@ -19,11 +16,11 @@ from ray.cluster_utils import Cluster
 
 from search import driver, trial
 from search.bridge import Listener
-from search.driver import Stop
 from search.published import Refused
 from search.report import Report
 from search.resources import Resources
 from search.space import Space
+from search.stop import Stop
 from search.study import REASON
 from search.trial import Assignment
 from tests.search.conftest import MakeStudy, bridge_of
@@ -31,29 +28,6 @@ from tests.search.conftest import MakeStudy, bridge_of
 EPOCHS = 3
 
 Train = Callable[[Assignment, Callable[[Report], None]], None]
-
-
-@pytest.fixture
-def nodes(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cluster]:
-    """A head without room for trials, and one worker node; the driver attaches as to any other."""
-    folder = tmp_path_factory.mktemp("nodes")
-    # In a folder of its own: /tmp/ray says to everybody's `--address auto` which cluster is up.
-    # Not in pytest's, whose names are too long for sockets.
-    temporary = tempfile.mkdtemp(prefix="fdan-")
-    monkeypatch.setenv("RAY_TMPDIR", temporary)
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8},
-    )
-    made.add_node(num_cpus=1, num_gpus=1, object_store_memory=10**8)
-    try:
-        with driver.cluster(made.address, folder):
-            yield made
-    finally:
-        made.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class Seen(Listener):

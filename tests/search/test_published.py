@@ -61,6 +61,29 @@ def test_publishing_again_copies_nothing(store: Path, tmp_path: Path) -> None:
     assert images.stat().st_ino == before.st_ino
 
 
+def test_other_data_in_the_shared_folder_are_refused(store: Path, tmp_path: Path) -> None:
+    """They would be every node's, and nobody would know."""
+    publish([store], tmp_path / "shared")
+    there = tmp_path / "shared" / "stores" / store.name
+    images = there / IMAGES
+    images.write_bytes(images.read_bytes()[:-1] + b"!")
+    with pytest.raises(FdanError, match=r"differs from .* remove it, it is published anew"):
+        publish([store], tmp_path / "shared")
+    shutil.rmtree(there)
+    publish([store], tmp_path / "shared")
+    assert images.read_bytes() == (store / IMAGES).read_bytes()
+
+
+def test_what_a_killed_copy_left_goes_with_the_next(
+    store: Path, node: Path, tmp_path: Path
+) -> None:
+    published = publish([store], tmp_path / "shared")
+    (node / f".{store.name}").mkdir(parents=True)
+    (node / f".{store.name}" / IMAGES).write_text("half")
+    published.here(store.name, print)
+    assert not [path for path in node.iterdir() if path.name.startswith(".")]
+
+
 def test_a_node_whose_data_differ_refuses(store: Path, node: Path, tmp_path: Path) -> None:
     published = publish([store], tmp_path / "shared")
     copy = published.here(store.name, print)

@@ -44,6 +44,14 @@ def test_a_password_has_to_be_given_again(
     assert words([*again, *given]) == ["--trials", "7"]
 
 
+def test_the_environment_gives_the_password_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = started(tmp_path, *TRACKING, "--trials", "7")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:secret@127.0.0.1:9")
+    assert words(again) == ["--trials", "7"]
+
+
 def test_a_study_that_is_not_there_is_said_before_anything_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,203 @@
+"""Ray: one of our own on this machine, or a cluster that is up already."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from fdan.errors import FdanError, disk_full
+
+
+class ClusterError(FdanError):
+    """Ray cannot be started or reached, or cannot hold a single trial."""
+
+
+class RayLost(ClusterError):  # noqa: N818
+    """The Ray that was started here has lost one of its own processes."""
+
+
+# Read by Tune on the driver. Its own files are not needed (Optuna's storage is the truth), and its
+# own signal handler and printing would get in the way of ours.
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter keeps silent when told to
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # the searcher knows how many may be under way
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def check(address: str | None) -> None:
+    """Raises ClusterError where nobody listens: Ray itself would try for minutes."""
+    if address is None or address in ("auto", "local"):
+        return
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"--address {address}: a Ray client cannot hold a study; run the search on a node of"
+            " the cluster (ray submit) with --address auto"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise ClusterError(f"--address {address}: expected auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"--address {address}: no Ray cluster answers there ({error})") from None
+
+
+@contextlib.contextmanager
+def up(address: str | None, folder: Path, cpus: int | None = None) -> Iterator[None]:
+    """Ray for the length of the block: the cluster at `address`, or one of our own here.
+
+    A local one has `cpus` CPUs (None: those of the machine), keeps its files in a temporary folder
+    and is not found by other programs. Ray that is up in this process already is used as it is.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    for name in ("ray", "ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        yield from _started(address, folder, cpus, stack)
+
+
+def _started(
+    address: str | None, folder: Path, cpus: int | None, stack: contextlib.ExitStack
+) -> Iterator[None]:
+    temporary = None
+    handler = signal.getsignal(signal.SIGTERM)
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    # What Ray and Tune print belongs to nobody's output; it may help to find out what happened.
+    log = stack.enter_context((folder / "ray.log").open("a", encoding="utf-8", buffering=1))
+    stack.enter_context(contextlib.redirect_stdout(log))
+    try:
+        # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
+        with contextlib.chdir(folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if address not in (None, "local"):
+                ray.init(address=address, **common)
+            else:
+                temporary = _temporary(folder)
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=100 * 2**20,  # nothing of ours goes through it
+                    _temp_dir=str(temporary),
+                    **common,
+                )
+    except Exception as error:  # Ray's own are of any kind
+        if disk_full(error):
+            raise
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if temporary is None:
+            raise ClusterError(f"Ray at {address} cannot be reached: {line}") from None
+        _shut_down(own=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RayLost(f"Ray on this machine did not start: {line}") from None
+    # Ray has put handlers of its own in front of this program's, which end it there and then.
+    signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        _shut_down(own=temporary is not None)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _shut_down(own: bool) -> None:
+    """End the connection to Ray, and Ray itself where it is our `own`.
+
+    What Tune leaves behind talks to Ray as it is collected. While Ray goes down that ends the whole
+    process ("the core worker has already been shutdown"), whichever thread happens to collect it;
+    before, it waits a minute for a GCS that was asked to end together with this process (by a batch
+    system, say) and answers no more. Afterwards it is silent. A Ray of our own is not asked to end
+    but killed, for the same reason: nothing in it is needed.
+    """
+    gc.disable()
+    # A second Ctrl-C in these two seconds would leave Ray half there.
+    insisting = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        node = ray._private.worker._global_node
+        if own and node is not None:
+            raylets = [one.process.pid for one in node.all_processes.get("raylet", ())]
+            started = _below(raylets)  # workers and agents, which would take a minute to notice
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            for number in started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+        ray.shutdown()
+    finally:
+        signal.signal(signal.SIGINT, insisting)
+        gc.enable()
+        gc.collect()
+
+
+def _below(numbers: Sequence[int]) -> list[int]:
+    """Processes that these have started, and those that they have."""
+    found: list[int] = []
+    for number in numbers:
+        for file in Path(f"/proc/{number}/task").glob("*/children"):  # none but on Linux
+            with contextlib.suppress(OSError):  # it has ended
+                children = [int(child) for child in file.read_text().split()]
+                found += [*children, *_below(children)]
+    return found
+
+
+def cpus(wanted: int) -> int:
+    """CPUs that a local Ray should have for `wanted` to run at once, even if it means sharing."""
+    return max(wanted, len(os.sched_getaffinity(0)))
+
+
+def gpus_at(address: str) -> bool:
+    """Whether a node of the cluster at `address` has a GPU. Raises ClusterError."""
+    check(address)
+    with tempfile.TemporaryDirectory() as folder, up(address, Path(folder)):
+        return bool(ray.cluster_resources().get("GPU", 0.0))
+
+
+def ours() -> bool:
+    """Whether the Ray that is up was started by this process."""
+    node = ray._private.worker._global_node
+    return node is not None and "gcs_server" in node.all_processes
+
+
+def check_alive() -> None:
+    """Ray waits for ever for a raylet of its own that is gone, and ends this process a minute
+    after its GCS is."""
+    node = ray._private.worker._global_node
+    if node is None:  # it did not come up
+        return
+    for name, processes in node.all_processes.items():
+        for started in processes:
+            code = started.process.poll()
+            if code is not None and name in ("raylet", "gcs_server"):
+                raise RayLost(f"Ray's {name} ended (exit code {code})")
+
+
+def _temporary(study: Path) -> Path:
+    """A folder for Ray's files, whose sockets' names have to fit into 107 characters. Takes away
+    what a driver of this study left that was killed."""
+    base = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= 20 else "/tmp")
+    prefix = f"fdan-{zlib.crc32(str(study.resolve()).encode()):08x}-"
+    for stale in base.glob(f"{prefix}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
