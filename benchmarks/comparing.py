@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -102,6 +103,21 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}': expected a number, 1 or more")
     return int(text)
+
+
+def number(low: float, high: float, what: str) -> Callable[[str], float]:
+    """A number of a command line, between these bounds."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"'{text}': expected {what}, from {low:g} to {high:g}")
+        return value
+
+    return read
 
 
 def write(file: Path | None, found: Mapping[str, Any]) -> None:

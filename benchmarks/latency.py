@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import comparing
 from fdan.model_source import Model, find_model
 
 ABOUT = """\
@@ -134,26 +132,6 @@ def _cold(model: Path, clip: Path) -> float:
     return time.perf_counter() - start
 
 
-def _machine() -> dict[str, Any]:
-    import onnxruntime
-    import torch
-
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     core = max(os.sched_getaffinity(0))
@@ -162,8 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)
-    machine = _machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    machine = comparing.machine("torch", "onnxruntime")
+    print(comparing.heading(machine))
     found: dict[str, Any] = {"machine": machine, "clip_s": SECONDS, "clips": options.clips}
     with tempfile.TemporaryDirectory(prefix="fdan-latency-") as name:
         work = Path(name)
@@ -176,8 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     _show(title, times, apart, ratio)
     found |= {"model": title, "apart": apart, "ratio": ratio}
     found |= {name: asdict(one) for name, one in times.items()}
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    comparing.write(options.json, found)
     return 0
 
 
@@ -193,11 +170,7 @@ def _show(title: str, times: dict[str, Times], apart: float, ratio: float) -> No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.latency",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = comparing.parser("latency", ABOUT)
     parser.add_argument(
         "model",
         nargs="?",
@@ -205,10 +178,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a model's folder or address (default: an untrained ResNet-34 at 224)",
     )
     parser.add_argument(
-        "--clips", type=int, default=200, metavar="INT", help="clips judged by each (default: 200)"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures to this file, too"
+        "--clips",
+        type=comparing.count,
+        default=200,
+        metavar="INT",
+        help="clips judged by each (default: 200)",
     )
     return parser
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
 from tracking.records import Record
 from tracking.spool import Spool
@@ -91,17 +90,16 @@ def main(arguments: list[str] | None = None) -> int:
         counted = _counted(server)
     ratio = parts[1].rate / parts[0].rate
     _show(parts, ratio, counted, left, faults)
-    if options.json is not None:
-        content = {
-            "minutes": options.minutes,
-            "cores": os.cpu_count(),
-            "parts": [{**asdict(part), "rate": part.rate} for part in parts],
-            "ratio": ratio,
-            "unsent": left,
-            "faults": faults,
-            **counted,
-        }
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    found = {
+        "machine": comparing.machine("ray", "optuna", "mlflow", "torch"),
+        "minutes": options.minutes,
+        "parts": [{**asdict(part), "rate": part.rate} for part in parts],
+        "ratio": ratio,
+        "unsent": left,
+        "faults": faults,
+        **counted,
+    }
+    comparing.write(options.json, found)
     return 0 if ratio >= GOAL and not faults and not left else 1
 
 
@@ -286,22 +284,8 @@ def _show(
     print(f"{len(faults)} differences between the spool and the server")
 
 
-def _minutes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.1 <= value <= 600:
-        raise argparse.ArgumentTypeError(f"'{text}': expected minutes, from 0.1 to 600")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.outage",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = comparing.parser("outage", ABOUT)
     for name, default, text in (
         ("minutes", 5.0, "how long the server is away"),
         ("before", 2.5, "how long the study is watched before, after half a minute to warm up"),
@@ -309,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(
             f"--{name}",
-            type=_minutes,
+            type=comparing.number(0.1, 600, "minutes"),
             default=default,
             metavar="MINUTES",
             help=f"{text} (default: {default:g})",
@@ -319,9 +303,6 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="new folder for the study, the database and both logs (default: a temporary one)",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures to this file, too"
     )
     return parser
 

@@ -4,7 +4,6 @@ costs the process that drives a search."""
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
 from tracking.tracker import Tracker
 
@@ -255,8 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
             _show_cost(spent, what)
             found[what] = {**asdict(spent), "share": spent.share}
             reached = reached and (what == "database" or spent.share < COST_GOAL)
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    comparing.write(options.json, found)
     return 0 if reached else 1
 
 
@@ -298,11 +297,7 @@ def _show_cost(found: Cost, what: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.spool",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = comparing.parser("spool", ABOUT)
     parser.add_argument(
         "--only",
         nargs="+",
@@ -312,27 +307,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--metrics",
-        type=int,
+        type=comparing.count,
         default=60_000,
         metavar="INT",
         help="metrics that the Tracker records for the throughput (default: 60000)",
     )
     parser.add_argument(
         "--opponent",
-        type=float,
+        type=comparing.number(1, 3600, "seconds"),
         default=10.0,
         metavar="SECONDS",
         help="how long log_metric is called one by one [s] (default: 10)",
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=comparing.number(1, 3600, "seconds"),
         default=60.0,
         metavar="SECONDS",
         help="length of the search whose cost is measured [s] (default: 60)",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures to this file, too"
     )
     return parser
 

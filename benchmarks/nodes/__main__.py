@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -12,10 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import optuna
 
+from benchmarks import comparing
 from benchmarks.nodes.parts import CORE, WAITING
 from benchmarks.nodes.runs import Run, Terms, bare, nodes, ours
 from search import cluster
@@ -86,15 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
     ratio = _show(terms, runs)
     _show_parts(terms, profiles)
     print(f"all of it took {time.monotonic() - began:.0f} s", flush=True)
-    if options.json is not None:
-        found: dict[str, Any] = {
-            "machine": {"cores": os.cpu_count(), "load": os.getloadavg()[0]},
-            "terms": asdict(terms),
-            "ratio": ratio,
-            "runs": {kind: [asdict(one) for one in them] for kind, them in runs.items()},
-            "parts": {kind: asdict(one) for kind, one in profiles.items()},
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    found = {
+        "machine": comparing.machine("ray", "optuna", "mlflow"),
+        "terms": asdict(terms),
+        "ratio": ratio,
+        "runs": {kind: [asdict(one) for one in them] for kind, them in runs.items()},
+        "parts": {kind: asdict(one) for kind, one in profiles.items()},
+    }
+    comparing.write(options.json, found)
     return 0 if ratio <= GOAL else 1
 
 
@@ -144,53 +143,27 @@ def _tell(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def _count(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"'{text}': expected a number, {least} or more")
-        return int(text)
-
-    return count
-
-
-def _milliseconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 60_000:
-        raise argparse.ArgumentTypeError(f"'{text}': expected milliseconds, from 0 to 60000")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.nodes",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, default, least, text in (
-        ("nodes", 16, 1, "nodes of the cluster, and trials at once"),
-        ("trials", 256, 1, "trials of each run, at least two a node to see them under way"),
-        ("epochs", 10, 1, "epochs of a trial"),
-        ("rounds", 2, 1, "how often each kind runs"),
+    parser = comparing.parser("nodes", ABOUT)
+    for name, default, text in (
+        ("nodes", 16, "nodes of the cluster, and trials at once"),
+        ("trials", 256, "trials of each run, at least two a node to see them under way"),
+        ("epochs", 10, "epochs of a trial"),
+        ("rounds", 2, "how often each kind runs"),
     ):
         parser.add_argument(
             f"--{name}",
-            type=_count(least),
+            type=comparing.count,
             default=default,
             metavar="INT",
             help=f"{text} (default: {default})",
         )
     parser.add_argument(
         "--pause",
-        type=_milliseconds,
+        type=comparing.number(0, 60_000, "milliseconds"),
         default=100.0,
         metavar="MS",
         help="how long an epoch takes [ms] (default: 100)",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures to this file, too"
     )
     return parser
 
