@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(900)
 PATIENCE_S = 240.0
 """Idle, none of what is waited for takes a minute; two cores may have other tests to run, too."""
 
-EPOCHS = 300
+EPOCHS = 150
 SEARCH = [*("ray", "submit", str(CONFIG), "search/run.py", "--")]
 FLAGS = ["--task", "demo:data", "--study", "s", "--pruner", "none", "--epochs", str(EPOCHS)]
 FLAGS += ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32"]

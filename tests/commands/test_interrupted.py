@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from tests.commands.test_survival import FLAGS, Home
 
 
-@pytest.fixture(params=[0.1, 0.7, 3.0], ids=str)
+@pytest.fixture(params=[0.1, 3.0], ids=str)
 def pause(request: pytest.FixtureRequest) -> float:
     """Seconds between the two: while Tune is left, while Ray ends, while figures are drawn."""
     seconds: float = request.param

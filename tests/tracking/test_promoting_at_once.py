@@ -15,6 +15,7 @@ import pytest
 
 from tests.finished import link
 from tests.tracking import by_hand
+from tracking import gates
 from tracking.claim import claimed
 from tracking.promotion import promote, rollback
 from tracking.registry import CHAMPION, Registry, RegistryError
@@ -25,8 +26,17 @@ if TYPE_CHECKING:
 Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.usefixtures("cache")
 
-# A promotion that ends as a power cut would end it, at the first call of a method. It does not ask
-# the model that it registers again, which takes most of a promotion's time: the next one does.
+# `python -m tracking`, but that the model that is registered is not asked again: most of a
+# promotion's time. tests/tracking/test_promotion.py has it asked.
+QUICK = """
+import sys
+from tracking import __main__, gates
+
+gates.Challenger.answering = gates.Gate(gates.ANSWERS, True, "")
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+# A promotion that ends as a power cut would end it, at the first call of a method.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -93,7 +103,7 @@ def test_two_at_once_do_not_both_win(
     for kind in ("good", "bad"):
         folder = link(finished / kind, tmp_path / kind)
         words = ("promote", str(folder), "--tracking-uri", uri, "--name", name)
-        started[kind] = python("-m", "tracking", *words)
+        started[kind] = python("-c", QUICK, *words)
     ended = {}
     for kind, process in started.items():
         out, err = process.communicate(timeout=280)
@@ -117,6 +127,7 @@ def test_the_same_study_at_once(
     tmp_path: Path,
     python: Start,
     request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two promotions wait, as if behind a third of the same study: one goes on when that study is
     champion, the other when it has been rolled back. Neither promotes it, and the champion's run
@@ -125,13 +136,14 @@ def test_the_same_study_at_once(
     registry = Registry(uri, "fdan")
     by_hand.champion(registry, finished / "bad")
     with claimed(registry, 5, print):
-        words = ("-m", "tracking", "promote", str(good), "--tracking-uri", uri)
+        words = ("-c", QUICK, "promote", str(good), "--tracking-uri", uri)
         waiting = [python(*words), python(*words)]
         for process in waiting:  # a stopped one would outlive a test that fails
             request.addfinalizer(process.kill)
         for process in waiting:
             _read_until(process, "waiting for another promotion")
             process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(gates.Challenger, "answering", gates.Gate(gates.ANSWERS, True, ""))
     assert promote(good, uri=uri).version == "fdan/2"
 
     quick, slow = waiting
