@@ -10,7 +10,8 @@
 # Nothing secret is an argument: everybody on a machine can see those.
 set -euo pipefail
 umask 077
-program=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/mlflow
+here=$(cd "$(dirname "$0")" && pwd)
+program=${here%/*}/.venv/bin/mlflow
 address=127.0.0.1:5000
 mkdir -p ~/.mlflow
 chmod 700 ~/.mlflow
@@ -54,6 +55,7 @@ start() {
   # A bare postgresql:// is another driver's from SQLAlchemy 2.1 on.
   MLFLOW_BACKEND_STORE_URI=${database/#postgresql:/postgresql+psycopg2:} \
     MLFLOW_ARTIFACTS_DESTINATION=${MLFLOW_ARTIFACTS_DESTINATION:-${FDAN_SHARED:-$HOME/.mlflow}/mlartifacts} \
+    MLFLOW_AUTH_CONFIG_PATH=$here/basic_auth.ini \
     MLFLOW_AUTH_ADMIN_USERNAME=$(sed -n 's/^mlflow_tracking_username *= *//p' credentials) \
     MLFLOW_AUTH_ADMIN_PASSWORD=$(sed -n 's/^mlflow_tracking_password *= *//p' credentials) \
     MLFLOW_FLASK_SERVER_SECRET_KEY=$(cat secret-key) \

@@ -15,6 +15,7 @@ import json
 import math
 import mimetypes
 import os
+import socket
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -195,6 +196,10 @@ class Rest:
                 self._connection.request(method, path, content, headers)
         else:
             self._connection.request(method, path, body, headers)
+        # A server with several workers writes an answer in two pieces, and the second one when it
+        # knows that the first has come: in 40 ms, unless it is told at once.
+        if hasattr(socket, "TCP_QUICKACK"):  # Linux
+            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         response = self._connection.getresponse()
         return response, response.read()
 

@@ -4,7 +4,7 @@ own, and a real sshd. Nothing of it is seen from outside, and nothing outlives t
     with switched(folder) as laptop:
         head = Machine("head", "10.77.0.1", folder, laptop)
         head.start()
-        laptop.run("ssh", "-i", KEY, "fdan@10.77.0.1", "hostname")
+        laptop.run("ssh", "fdan@10.77.0.1", "hostname")
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ ROOT = Path(__file__).parents[2]
 USER = "fdan"
 HOME = Path("/tmp/home")
 SHARED = Path("/tmp/shared")
-KEY = HOME / ".ssh" / "id_ed25519"
 LAPTOP = "10.77.0.254"
 
 _SSHD = Path("/usr/sbin/sshd")
@@ -263,7 +262,7 @@ def fill_cache(folder: Path) -> None:
 
 @contextlib.contextmanager
 def switched(folder: Path) -> Iterator[Machine]:
-    """The user's laptop, to which all others are connected, with a key for them."""
+    """The user's laptop, to which all others are connected, with the user's own key."""
     laptop = Machine("laptop", LAPTOP, folder, None)
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", laptop.home / ".ssh" / "id_ed25519"],

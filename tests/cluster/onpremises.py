@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from fdan.corpora import demo
-from tests.cluster.machines import HOME, KEY, ROOT, SHARED, USER, Machine, fill_cache, switched
+from tests.cluster.machines import HOME, ROOT, SHARED, USER, Machine, fill_cache, switched
 from tests.postgres import Postgres, postgres
 
 MARK = "# FILL IN"
 CONFIG = HOME / "config.yaml"
+KEY = HOME / ".ssh" / "fdan-cluster"
 HEAD, WORKER = "10.77.0.1", "10.77.0.2"
 
 
@@ -104,8 +105,8 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """Machines that know the user's key, a corpus on the head, and a PostgreSQL's address there,
-    as README.md has it. Ray is not up yet."""
+    """Machines that the user can log in to, a corpus on the head, and a PostgreSQL's address on the
+    laptop. Ray is not up yet."""
     before = others()
     fill_cache(folder / "warm")
     with contextlib.ExitStack() as stack:

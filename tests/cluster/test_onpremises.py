@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.cluster.machines import needed
+from tests.cluster.machines import USER, needed
 from tests.cluster.onpremises import (
     CONFIG,
     HEAD,
+    KEY,
     WORKER,
     Cluster,
     cluster,
@@ -50,8 +51,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def up(made: Cluster) -> Cluster:
+    """The page's commands, from the key for the cluster to `ray up`."""
+    made.types("ssh-keygen", "-t", "ed25519", "-N", "", "-f", str(KEY))
+    for node in (HEAD, WORKER):
+        asking = ("-o", "StrictHostKeyChecking=no")
+        made.types("ssh-copy-id", *asking, "-i", str(KEY), f"{USER}@{node}")
     made.types("bash", "-c", "umask 077; ray get-auth-token --generate >/dev/null 2>&1")
-    login = f"ssh -o StrictHostKeyChecking=no fdan@{HEAD}"
+    login = f"ssh -i {KEY} {USER}@{HEAD}"
     put = "umask 077; mkdir -p .mlflow; cat > .mlflow/backend-store-uri"
     made.types("bash", "-c", f"{login} '{put}' < ~/postgres-url; rm ~/postgres-url")
     made.types("ray", "up", "-y", str(CONFIG))
@@ -194,7 +200,7 @@ def test_it_is_stopped_and_the_same_command_goes_on_to_its_end(up: Cluster) -> N
 def test_no_secret_is_anywhere_else(up: Cluster) -> None:
     """Searched: all that the machines' disks and the shared storage hold, Ray's logs included, all
     of MLflow's tables, and what runs."""
-    key = (up.laptop.home / ".ssh" / "id_ed25519").read_text().splitlines()[2]
+    key = (up.laptop.home / ".ssh" / KEY.name).read_text().splitlines()[2]
     folder = up.head.disk.parent
     private = ".mlflow/"
     where = {
@@ -202,7 +208,7 @@ def test_no_secret_is_anywhere_else(up: Cluster) -> None:
         login(up)[1]: {f"head/home/{private}credentials"},
         up.url.partition("@")[0].rpartition(":")[2]: {f"head/home/{private}backend-store-uri"},
         (up.head.home / private / "secret-key").read_text(): {f"head/home/{private}secret-key"},
-        key: {"laptop/home/.ssh/id_ed25519", "head/home/ray_bootstrap_key.pem"},
+        key: {f"laptop/home/.ssh/{KEY.name}", "head/home/ray_bootstrap_key.pem"},
     }
     tables = up.mlflow("select tablename from pg_tables where schemaname = 'public'")
     assert len(tables) > 10
