@@ -34,6 +34,9 @@ class Room:
         even where there is no room for them yet, since those that wait are what an autoscaler sees;
         changed: is told how many may be under way."""
         self.each = each
+        self.held = False
+        """Whether no trial may join those under way: one of them needs more than `each`, and has no
+        place yet."""
         self._nodes = nodes
         self._say = say
         self._wanted = wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fdan.errors import DiskFull
 from search.bridge import Bridge
+from search.placement import GPUS
 from search.report import FAILED, FULL, LOST, NODE, NOTE, REFUSED, REPORT, STARVED, Report
 from search.room import Room
 from search.searcher import Shell, Stopped, leaving
 from search.silence import Silence
+
+_START_S = 60.0
+"""Enough for a worker to start on a busy node."""
 
 _NODE_GONE = "its node is gone"
 _UNREACHABLE = "its worker cannot be reached any more: its node is gone, or the network"
@@ -24,7 +29,7 @@ _UNREACHABLE = "its worker cannot be reached any more: its node is gone, or the 
 class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     """Passes each report to the bridge and stops a trial whose verdict is set.
 
-    Trials start in the order in which the study was asked for them, as FIFOScheduler has it. When
+    When
     a trainable returns, Tune repeats its last result with `done`; that repetition stops the trial
     before it reaches a scheduler, so each epoch comes here once.
     """
@@ -47,12 +52,34 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._room = room
         self._say = say
         self._killed: dict[int, str] = {}
+        self._added: dict[int, float] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._added[trial.config["number"]] = time.monotonic()
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Who gets a worker that is free.
+
+        For each trial that waits, Tune has a worker started, and gives that up when the trial gets
+        another one. Were it always the first one's turn, no worker on a new node would ever be up
+        before a short trial has ended elsewhere: so the newest one goes first, but none has to wait
+        for long. One that needs more of a GPU than the others needs room, not a worker: they let it
+        go before them.
+        """
         if self._due():
             raise Stopped
         self._end_silent(tune_controller)
-        return super().choose_trial_to_run(tune_controller)
+        pending = [one for one in tune_controller.get_live_trials() if one.status == Trial.PENDING]
+        pending.sort(key=self._since)
+        wide = [one for one in pending if one.config[GPUS] > self._room.each.gpus]
+        self._room.held = bool(wide)
+        if wide or not pending:
+            return wide[0] if wide else None
+        overdue = time.monotonic() - self._since(pending[0]) > _START_S
+        return pending[0 if overdue else -1]
+
+    def _since(self, trial: Any) -> float:
+        return self._added[trial.config["number"]]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
@@ -93,11 +120,10 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
             self._bridge.died(number, result[LOST])
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._silence.forget(trial.config["number"])
+        self._gone(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        number = trial.config["number"]
-        self._silence.forget(number)
+        number = self._gone(trial)
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         raised, reason = crash(text)
         if raised:
@@ -105,6 +131,12 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         else:
             blamed = reason not in (_NODE_GONE, _UNREACHABLE)
             self._bridge.died(number, self._killed.pop(number, reason), blamed=blamed)
+
+    def _gone(self, trial: Any) -> int:
+        number: int = trial.config["number"]
+        self._added.pop(number, None)
+        self._silence.forget(number)
+        return number
 
     def _end_silent(self, tune_controller: Any) -> None:
         live = tune_controller.get_live_trials()

@@ -55,7 +55,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with leaving():
-            if len(self._numbers) >= self._room.at_once:
+            if self._room.held or len(self._numbers) >= self._room.at_once:
                 return None
             if self._bridge.waiting:
                 turn = self._bridge.again()

@@ -77,6 +77,7 @@ def run(
     stop: Stop | None = None,
     epoch_timeout: float = 600.0,
     hopeless: bool = False,
+    at_once: int | None = None,
 ) -> Seen:
     """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
     seen, stop = Seen(), stop or Stop()
@@ -85,7 +86,7 @@ def run(
     driver.run(
         bridge,
         train,
-        room=driver.room(ONE),
+        room=driver.room(ONE, at_once),
         epoch_timeout=epoch_timeout,
         folder=folder,
         stop=stop,
@@ -221,7 +222,9 @@ def test_one_that_does_not_fail_lets_the_study_go_on(
     make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     study, stop = make_study(small_space), Stop()
-    seen = run(study, small_space, all_but(2), tmp_path, trials=9, stop=stop, hopeless=True)
+    seen = run(
+        study, small_space, all_but(2), tmp_path, trials=9, stop=stop, hopeless=True, at_once=1
+    )
     assert (len(seen.ended), stop.reason, seen.pauses) == (9, "", [])
     complete = [trial.number for trial in study.trials if trial.state is TrialState.COMPLETE]
     assert complete == [2]

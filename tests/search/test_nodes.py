@@ -161,3 +161,63 @@ def test_a_share_that_is_too_small_grows(
     assert (1, "out of GPU memory with 0.25 of a GPU: it goes on with 0.5") in seen.interruptions
     assert study.trials[2].user_attrs[REASON].startswith("out of GPU memory: 3 times in a row")
     assert ray.cluster_resources()["GPU"] == 1
+
+
+def test_a_node_that_joins_is_used_however_short_the_trials(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """They end faster than a worker starts: each time, a worker that is there already would take
+    the trial that the new node's worker is being started for."""
+    study, joined, since = make_study(small_space), list[str](), list[float]()
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        (assignment.folder / "nodes").write_text(trial.node())
+        time.sleep(0.3)
+        report(Report(EPOCHS, 0.5))
+
+    class Events(Stop):
+        def due(self) -> bool:
+            there = where(tmp_path)
+            if not joined and len(there) > 3:
+                joined.append(nodes.add_node(num_cpus=1, object_store_memory=10**8).node_id)
+                since.append(time.monotonic())
+            if joined and joined in there.values():
+                self.enough("the new node is used")
+            return super().due()
+
+    stop = Events(120)
+    bridge = bridge_of(study, small_space, EPOCHS, trials=1000)
+    room = driver.room(Resources(1))
+    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=stop)
+    assert stop.reason == "the new node is used"
+    assert time.monotonic() - since[0] < 60
+
+
+def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Its neighbours' workers would else go on with new trials, and never leave room for it."""
+    nodes.add_node(num_cpus=4, num_gpus=1, object_store_memory=10**8)
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "shares").open("a") as file:
+            file.write(f"{assignment.gpus:g}\n")
+        time.sleep(0.3)
+        if assignment.number == 5 and assignment.gpus < 0.5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        report(Report(EPOCHS, 0.5))
+
+    class Events(Stop):
+        def due(self) -> bool:
+            file = tmp_path / "trials" / "0005" / "shares"
+            if file.exists() and file.read_text().split() == ["0.25", "0.5"]:
+                self.enough("it has its turn")
+            return super().due()
+
+    stop = Events(60)
+    bridge = bridge_of(study, small_space, EPOCHS, trials=1000, gpus=0.25)
+    room = driver.room(Resources(1, 0.25))
+    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=stop)
+    assert stop.reason == "it has its turn"
