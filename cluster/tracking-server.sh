@@ -35,10 +35,25 @@ answers() {
     "http://$address/health" 2>/dev/null
 }
 
+database() {
+  local found=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/.mlflow/mlflow.db}
+  [ ! -s backend-store-uri ] || found=$(cat backend-store-uri)
+  # A bare postgresql:// is another driver's from SQLAlchemy 2.1 on.
+  echo "${found/#postgresql:/postgresql+psycopg2:}"
+}
+
 start() {
+  local database artifacts now
+  database=$(database)
+  artifacts=${MLFLOW_ARTIFACTS_DESTINATION:-${FDAN_SHARED:-$HOME/.mlflow}/mlartifacts}
+  now=$({ echo "$database $artifacts"; cat "$here"/{tracking-server.sh,basic_auth.ini}; } | sha256sum)
   if runs; then
-    echo "tracking server: runs already on http://$address"
-    return
+    if [ "$(cat started-with 2>/dev/null)" = "$now" ]; then
+      echo "tracking server: runs already on http://$address"
+      return
+    fi
+    echo "tracking server: its settings have changed, so it starts again"
+    stop
   fi
   [ -x "$program" ] || fail "$program is not there: run cluster/install.sh first"
   [ -f secret-key ] || random >secret-key
@@ -48,13 +63,10 @@ start() {
     printf '[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' \
       "$(random)" >credentials
   fi
-  local database=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/.mlflow/mlflow.db}
-  [ ! -s backend-store-uri ] || database=$(cat backend-store-uri)
+  echo "$now" >started-with
   chmod 600 ./*
 
-  # A bare postgresql:// is another driver's from SQLAlchemy 2.1 on.
-  MLFLOW_BACKEND_STORE_URI=${database/#postgresql:/postgresql+psycopg2:} \
-    MLFLOW_ARTIFACTS_DESTINATION=${MLFLOW_ARTIFACTS_DESTINATION:-${FDAN_SHARED:-$HOME/.mlflow}/mlartifacts} \
+  MLFLOW_BACKEND_STORE_URI=$database MLFLOW_ARTIFACTS_DESTINATION=$artifacts \
     MLFLOW_AUTH_CONFIG_PATH=$here/basic_auth.ini \
     MLFLOW_AUTH_ADMIN_USERNAME=$(sed -n 's/^mlflow_tracking_username *= *//p' credentials) \
     MLFLOW_AUTH_ADMIN_PASSWORD=$(sed -n 's/^mlflow_tracking_password *= *//p' credentials) \

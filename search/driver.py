@@ -64,6 +64,7 @@ def run(
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
+    (folder / checkpoints.TRIALS).mkdir(exist_ok=True)
     worker = trial.function(train, checkpoints.of_workers(folder), max(1, room.each.cpus))
     ours = cluster.ours()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fdan.model_folder import SpeechModel, read_model
 from fdan.origin import origin
 from fdan.split import SplitConfig, describe
-from search import confirm, ending, epoch_log, storage, study, trial
+from search import confirm, ending, epoch_log, remembered, storage, study, trial
 from search.embedding import embedding
 from search.importance import importances
 from search.provenance import tags
@@ -62,7 +61,7 @@ def result(
         wanted=resolved.trials,
         counts=study.counts(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "search/run.py", *resolved.words]),
+        command=remembered.command(resolved.words),
         tracking_uri=storage.shown(resolved.tracking_uri),
         page=page,
         space={d.name: _dimension(d.distribution) for d in resolved.space.dimensions},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -80,7 +81,8 @@ def cpu() -> str:
 
 
 def revision() -> str:
-    """The git commit of this code, `+` where files differ from it; empty outside a repository."""
+    """The git commit of this code, `+` where files differ from it; outside a repository, as on a
+    cluster's nodes, what the files themselves come to."""
     here = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
@@ -89,9 +91,17 @@ def revision() -> str:
         )
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    try:
-        commit = git("rev-parse", "HEAD")
-        changed = ("status", "--porcelain", "--untracked-files=no", "--")
-        return commit + "+" * bool(commit and git(*changed, str(here.parent)))
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if git("ls-files", "--", __file__):  # not in a repository of somebody else's
+            changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here.parent))
+            return git("rev-parse", "HEAD") + "+" * bool(changed)
+    return _files(here.parent)
+
+
+def _files(root: Path) -> str:
+    """The SHA-256 of all of the code below a folder, short."""
+    digest = hashlib.sha256()
+    for package in ("fdan", "search", "tracking"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return f"files {digest.hexdigest()[:16]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +84,14 @@ def read(folder: Path) -> list[str] | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return [] if there else None
+
+
+def command(words: Sequence[str]) -> str:
+    """A search's command line, as it can be typed in the current folder."""
+    program = Path("search/run.py")
+    if not program.is_file():
+        program = Path(__file__).with_name("run.py")
+    return shlex.join(["python", str(program), *words])
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -157,7 +157,7 @@ def _status(opened: optuna.Study, owner: dict[str, Any], folder: Path, epochs: i
 
 
 def _command(folder: Path) -> str:
-    return shlex.join(["python", "search/run.py", *(remembered.read(folder) or ())])
+    return remembered.command(remembered.read(folder) or ())
 
 
 def _under_way(trial: FrozenTrial, folder: Path) -> UnderWay:

@@ -73,7 +73,7 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
     def fdan_trial(config: dict[str, Any]) -> None:
         folder = folder_of(study, config["number"])
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _made(folder)
             assignment = Assignment(
                 config["number"],
                 config["params"],
@@ -107,6 +107,17 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
                 raise Crashed(f"{type(error).__name__}: {error}") from None
 
     return fdan_trial
+
+
+def _made(folder: Path) -> None:
+    """Make a trial's folder, and none above it: where those are missing, this node does not see the
+    storage that the driver's does, and nobody else would see what is written here."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise Refused(
+            f"{folder.parent} is not there, and is on the driver's node: mount the shared storage"
+        ) from None
 
 
 _ORPHAN_S = 150.0

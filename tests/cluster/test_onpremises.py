@@ -233,6 +233,8 @@ def test_no_secret_is_anywhere_else(up: Cluster) -> None:
 def test_started_again_the_tracking_server_says_that_it_runs(up: Cluster) -> None:
     script = "bash fdan-search/cluster/tracking-server.sh start"
     assert "runs already" in up.types("ray", "exec", str(CONFIG), script)
+    elsewhere = f"MLFLOW_ARTIFACTS_DESTINATION=/tmp/artifacts {script}"
+    assert "settings have changed" in up.types("ray", "exec", str(CONFIG), elsewhere)
 
 
 def test_down(up: Cluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -14,12 +14,12 @@ import torch
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from search import driver, trial
+from search import checkpoints, driver, trial
 from search.bridge import Listener
 from search.published import Refused
 from search.report import Report
 from search.resources import Resources
-from search.space import Space
+from search.space import Space, Value
 from search.stop import Stop
 from search.study import REASON
 from search.trial import Assignment
@@ -135,6 +135,39 @@ def test_a_node_that_refuses_gets_no_more_trials(
     assert all("its data differ" in reason for _, reason in seen.interruptions)
     (line,) = [line for line in said if "takes no part" in line]
     assert line.endswith(": its data differ")
+
+
+def test_a_node_that_does_not_see_the_storage_gets_no_trials(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """It would write checkpoints where nobody finds them again. Here a process stands for the node:
+    to the worker that asks first, the folder is not there."""
+    study, said = make_study(small_space), list[str]()
+    nodes.add_node(num_cpus=1, object_store_memory=10**8)
+    shared, away = tmp_path / "shared", tmp_path / "away"
+    shared.mkdir()
+    checkpoints.share(tmp_path, "s-1", shared)
+
+    class Unmounted(Listener):
+        def asked(self, number: int, params: Mapping[str, Value]) -> None:
+            if number == 0:
+                shared.rename(away)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "takes no part" in line:
+            away.rename(shared)
+
+    bridge = bridge_of(study, small_space, EPOCHS, Unmounted(), trials=1)
+    room = driver.room(Resources(1), 1, say=say)
+    train = waiting(tmp_path)
+    driver.run(
+        bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=Stop(120), say=say
+    )
+    (line,) = [line for line in said if "takes no part" in line]
+    assert line.endswith("mount the shared storage")
+    assert [one.state for one in study.trials] == [TrialState.COMPLETE]
+    assert not away.exists() and (shared / "studies/s-1/trials/0000").is_dir()
 
 
 def test_a_share_that_is_too_small_grows(
