@@ -10,6 +10,9 @@ fail() {
   exit 1
 }
 
+exec 9>.install.lock
+flock 9 # nodes may have one home in common
+
 [ -d "$shared" ] && [ -w "$shared" ] ||
   fail "shared storage $shared is not a folder that $(id -un) can write to: mount it there, then ray up again"
 # A copy has the permissions that the file had on the laptop.
@@ -21,12 +24,12 @@ python=$(command -v python3) || fail "there is no python3: install Python 3.11 o
   fail "fdan-search needs Python 3.11 or newer, $python is $("$python" -V): install one in front of it on the PATH, then ray up again"
 
 wanted=$(cat pyproject.toml constraints.txt | sha256sum)
-if [ "$(cat .venv/ready 2>/dev/null)" != "$wanted" ]; then
+if [ "$(cat .venv/ready 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -V >/dev/null 2>&1; then
   if ! uv=$(command -v uv); then
     [ -x .uv/bin/uv ] || { "$python" -m venv .uv && .uv/bin/python -m pip install --quiet uv; }
     uv=.uv/bin/uv
   fi
-  [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$python" .venv
+  .venv/bin/python -V >/dev/null 2>&1 || { rm -rf .venv && "$uv" venv --quiet --python "$python" .venv; }
   "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt -e '.[cluster]'
   echo "$wanted" >.venv/ready
 fi

@@ -55,6 +55,9 @@ start() {
     echo "tracking server: its settings have changed, so it starts again"
     stop
   fi
+  if answers; then
+    fail "another program answers on http://$address: stop it, it would be told MLflow's password"
+  fi
   [ -x "$program" ] || fail "$program is not there: run cluster/install.sh first"
   [ -f secret-key ] || random >secret-key
   if [ ! -f credentials ]; then
@@ -76,7 +79,7 @@ start() {
     MLFLOW_DISABLE_TELEMETRY=true \
     setsid "$program" server --app-name basic-auth --workers 2 \
     --host "${address%:*}" --port "${address#*:}" \
-    --allowed-hosts 'localhost:*,127.0.0.1:*' >>server.log 2>&1 </dev/null &
+    --allowed-hosts 'localhost:*,127.0.0.1:*' >>server.log 2>&1 </dev/null 9>&- &
   echo $! >server.pid
 
   for _ in {1..180}; do
@@ -102,6 +105,10 @@ stop() {
 }
 
 case ${1-} in
-  start | stop) "$1" ;;
+  start | stop)
+    exec 9>lock
+    flock 9 # one at a time
+    "$1"
+    ;;
   *) fail "say start or stop" ;;
 esac

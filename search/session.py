@@ -212,6 +212,11 @@ def _search(
                 "to beat: logistic regression on the same frozen speech features and split,"
                 f" validation UAR {bar:.4f}"
             )
+        if resolved.cluster is not None and arguments.device == "auto" and not resolved.each.gpus:
+            say(
+                "the cluster has no GPU, so the trials are planned for its CPUs; where GPU nodes"
+                " are still to come: --gpus-per-trial 1, on a new --study"
+            )
         if resolved.shares_gpus:
             resolved = _sharing(resolved, task, parts, folder, stop, say)
         of = ending.Study(

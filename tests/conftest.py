@@ -6,11 +6,12 @@ from typing import Final
 
 import pytest
 
-_LONGEST: Final = ("cluster/", "chaos/", "commands/", "tracking/test_promot")
+_LONGEST: Final = ("cluster/", "commands/", "chaos/", "tracking/test_promot")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes come first: two processes work on them side by side to the end."""
+    """Files that take minutes come first, so that none is left over for one process alone; and the
+    two that want all cores not side by side."""
 
     def rank(item: pytest.Item) -> int:
         path = str(item.path)
