@@ -24,10 +24,14 @@ fail() {
   exit 1
 }
 
+# Whether one of its processes is left, the first one or others. After a reboot the number may be
+# somebody else's.
 runs() {
-  local pid
-  # After a reboot the number may be somebody else's; at first it is still this script's.
-  pid=$(cat server.pid 2>/dev/null) && grep -qs 'mlflow\|tracking-server' "/proc/$pid/cmdline"
+  local pid boot
+  read -r pid boot 2>/dev/null <server.pid || return 1
+  [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
+  { cat /proc/[0-9]*/stat 2>/dev/null || true; } |
+    awk -v group="$pid" '{ sub(/.*\) /, "") } $3 == group && $1 != "Z" { found = 1 } END { exit !found }'
 }
 
 answers() {
@@ -38,8 +42,12 @@ answers() {
 database() {
   local found=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/.mlflow/mlflow.db}
   [ ! -s backend-store-uri ] || found=$(cat backend-store-uri)
-  # A bare postgresql:// is another driver's from SQLAlchemy 2.1 on.
-  echo "${found/#postgresql:/postgresql+psycopg2:}"
+  case $found in
+    # A bare postgresql:// is another driver's from SQLAlchemy 2.1 on.
+    postgres://* | postgresql://*) echo "postgresql+psycopg2://${found#*://}" ;;
+    postgresql+psycopg2://* | sqlite:///* | mysql+*://* | mssql+*://*) echo "$found" ;;
+    *) fail "the database's address (~/.mlflow/backend-store-uri or MLFLOW_BACKEND_STORE_URI) does not begin with postgresql:// or sqlite:///" ;;
+  esac
 }
 
 start() {
@@ -48,11 +56,11 @@ start() {
   artifacts=${MLFLOW_ARTIFACTS_DESTINATION:-${FDAN_SHARED:-$HOME/.mlflow}/mlartifacts}
   now=$({ echo "$database $artifacts"; cat "$here"/{tracking-server.sh,basic_auth.ini}; } | sha256sum)
   if runs; then
-    if [ "$(cat started-with 2>/dev/null)" = "$now" ]; then
+    if [ "$(cat started-with 2>/dev/null)" = "$now" ] && grep -qs '^State:.[^Z]' "/proc/$(cut -d' ' -f1 server.pid)/status"; then
       echo "tracking server: runs already on http://$address"
       return
     fi
-    echo "tracking server: its settings have changed, so it starts again"
+    echo "tracking server: its settings have changed, or half of it is gone: it starts again"
     stop
   fi
   if answers; then
@@ -80,7 +88,7 @@ start() {
     setsid "$program" server --app-name basic-auth --workers 2 \
     --host "${address%:*}" --port "${address#*:}" \
     --allowed-hosts 'localhost:*,127.0.0.1:*' >>server.log 2>&1 </dev/null 9>&- &
-  echo $! >server.pid
+  echo "$! $(cat /proc/sys/kernel/random/boot_id)" >server.pid
 
   for _ in {1..180}; do
     runs || break
@@ -90,14 +98,14 @@ start() {
     fi
     sleep 1
   done
-  tail -n 20 server.log >&2
+  tail -n 20 server.log | sed -E 's#://[^@/ ]*@#://***@#g' >&2
   stop
   fail "did not start; its log is ~/.mlflow/server.log"
 }
 
 stop() {
   if runs; then
-    kill -- "-$(cat server.pid)"
+    kill -- "-$(cut -d' ' -f1 server.pid)"
     while runs; do sleep 0.2; done
   fi
   rm -f server.pid
