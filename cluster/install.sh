@@ -10,15 +10,15 @@ fail() {
   exit 1
 }
 
+# A copy has the permissions that the file had on the laptop.
+chmod 700 ~/.ray
+chmod 600 ~/.ray/auth_token
+
 exec 9>.install.lock
 flock 9 # nodes may have one home in common
 
 [ -d "$shared" ] && [ -w "$shared" ] ||
   fail "shared storage $shared is not a folder that $(id -un) can write to: mount it there, then ray up again"
-# A copy has the permissions that the file had on the laptop.
-chmod 700 ~/.ray
-chmod 600 ~/.ray/auth_token
-
 python=$(command -v python3) || fail "there is no python3: install Python 3.11 or newer, then ray up again"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "fdan-search needs Python 3.11 or newer, $python is $("$python" -V): install one in front of it on the PATH, then ray up again"

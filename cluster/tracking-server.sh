@@ -67,15 +67,15 @@ start() {
     fail "another program answers on http://$address: stop it, it would be told MLflow's password"
   fi
   [ -x "$program" ] || fail "$program is not there: run cluster/install.sh first"
-  [ -f secret-key ] || random >secret-key
-  if [ ! -f credentials ]; then
+  [ -s secret-key ] || random >secret-key
+  if [ ! -s credentials ]; then
     # The database knows the password's hash only.
     [ ! -f basic_auth.db ] || fail "~/.mlflow/credentials is gone: put it back, or remove ~/.mlflow/basic_auth.db, and all accounts with it, for a new one"
     printf '[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' \
       "$(random)" >credentials
   fi
   echo "$now" >started-with
-  chmod 600 ./*
+  find . -maxdepth 1 -type f -exec chmod 600 {} +
 
   MLFLOW_BACKEND_STORE_URI=$database MLFLOW_ARTIFACTS_DESTINATION=$artifacts \
     MLFLOW_AUTH_CONFIG_PATH=$here/basic_auth.ini \
