@@ -24,14 +24,15 @@ fail() {
   exit 1
 }
 
-# Whether one of its processes is left, the first one or others. After a reboot the number may be
-# somebody else's.
+# Whether one of its processes is left: the first one, which leads a group as soon as it has begun, or
+# another one of that. After a reboot the number may be somebody else's.
 runs() {
   local pid boot
   read -r pid boot 2>/dev/null <server.pid || return 1
   [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
   { cat /proc/[0-9]*/stat 2>/dev/null || true; } |
-    awk -v group="$pid" '{ sub(/.*\) /, "") } $3 == group && $1 != "Z" { found = 1 } END { exit !found }'
+    awk -v first="$pid" '{ pid = $1; sub(/.*\) /, "") }
+      (pid == first || $3 == first) && $1 != "Z" { found = 1 } END { exit !found }'
 }
 
 answers() {
