@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from ray._raylet import PlacementGroupID
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import (
@@ -58,9 +59,9 @@ def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Ray of our own with two CPUs."""
+    """A Ray of our own with two CPUs, for one file: the next may want a cluster."""
     with cluster.up(None, tmp_path_factory.mktemp("ray"), cpus=2):
         yield
 
@@ -80,6 +81,7 @@ def nodes(
 ) -> Iterator[Cluster]:
     """A head without room for trials, and one worker node; the driver attaches as to any other."""
     folder = tmp_path_factory.mktemp("nodes")
+    assert not ray.is_initialized(), "the driver would use that one"
     # In a folder of its own: /tmp/ray says to everybody's `--address auto` which cluster is up.
     # Not in pytest's, whose names are too long for sockets.
     temporary = tempfile.mkdtemp(prefix="fdan-")

@@ -24,7 +24,7 @@ from tracking.registry import CHAMPION, Registry, RegistryError
 if TYPE_CHECKING:
     from conftest import Tables
 
-OBJECTS: list[Any] = [None, {"a": [1, 2.5]}, list(range(5000)), print, b"x" * 70_000, "y" * 300]
+OBJECTS: list[Any] = [None, {"a": [1, 2.5]}, list(range(5000)), len, b"x" * 70_000, "y" * 300]
 
 
 @pytest.mark.parametrize("protocol", range(6))
