@@ -48,7 +48,7 @@ _Rules = Sequence[tuple[str, tuple[str, ...], str]]
 _DRIVER: Final[_Rules] = (
     ("<frozen importlib", (), IMPORTS),
     ("/ray/_private/worker.py", ("wait",), WAITING),
-    (f"{_ROOT}search/driver.py", ("_started", "_shut_down"), RAY),
+    (f"{_ROOT}search/cluster.py", ("_started", "_shut_down"), RAY),
     (f"{_ROOT}fdan/preparing.py", (), PREPARING),
     (f"{_ROOT}fdan/corpora/demo/", (), PREPARING),
     (f"{_ROOT}fdan/features.py", (), FEATURES),

@@ -19,6 +19,9 @@ flock 9 # nodes may have one home in common
 
 [ -d "$shared" ] && [ -w "$shared" ] ||
   fail "shared storage $shared is not a folder that $(id -un) can write to: mount it there, then ray up again"
+# A trial's folder belongs to one worker at a time, and locks tell whose it is.
+{ flock -w 60 8; } 8>"$shared/.fdan-search-$(id -u).lock" ||
+  fail "shared storage $shared has no file locks: mount it with them (Lustre: -o flock), then ray up again"
 python=$(command -v python3) || fail "there is no python3: install Python 3.11 or newer, then ray up again"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "fdan-search needs Python 3.11 or newer, $python is $("$python" -V): install one in front of it on the PATH, then ray up again"

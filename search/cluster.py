@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import shutil
 import signal
 import socket
 import tempfile
+import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.experimental.internal_kv import _internal_kv_get
 
 from fdan.errors import FdanError, disk_full
 
@@ -167,11 +171,36 @@ def cpus(wanted: int) -> int:
     return max(wanted, len(os.sched_getaffinity(0)))
 
 
-def gpus_at(address: str) -> bool:
-    """Whether a node of the cluster at `address` has a GPU. Raises ClusterError."""
+_ON_THEIR_WAY_S = 300.0
+"""How long nodes may take to come up before they are no longer waited for."""
+
+
+def gpus_at(address: str, say: Callable[[str], None]) -> bool:
+    """Whether a node of the cluster at `address` has a GPU. Without one, nodes that its autoscaler
+    is starting are waited for. Raises ClusterError."""
     check(address)
+    until, said = time.monotonic() + _ON_THEIR_WAY_S, False
     with tempfile.TemporaryDirectory() as folder, up(address, Path(folder)):
-        return bool(ray.cluster_resources().get("GPU", 0.0))
+        while not ray.cluster_resources().get("GPU"):
+            coming = _coming()
+            if not coming or time.monotonic() > until:
+                return False
+            if not said:
+                said = True
+                say(
+                    f"the cluster shows no GPU yet, and is starting {coming} node(s): waiting for"
+                    " them (--device cpu or --gpus-per-trial 1 does not)"
+                )
+            time.sleep(1)
+        return True
+
+
+def _coming() -> int:
+    """Nodes that the cluster's autoscaler is starting, as `ray status` shows them."""
+    found = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    report: dict[str, Any] = (json.loads(found) if found else {}).get("autoscaler_report") or {}
+    launches: dict[str, int] = report.get("pending_launches", {})
+    return len(report.get("pending_nodes", ())) + sum(launches.values())
 
 
 def ours() -> bool:

@@ -22,7 +22,7 @@ def _main(argv: Sequence[str] | None) -> int:
     # Here: --help and a misspelt option need no Optuna, a setting that is refused no Ray or MLflow.
     from search import plan
 
-    resolved = plan.resolve(arguments, typed, before)
+    resolved = plan.resolve(arguments, typed, before, lambda line: print(line, file=sys.stderr))
     if line := remembered.unknown(arguments):
         print(line, file=sys.stderr)
     from search import session

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,13 @@ class Plan:
 
 
 def resolve(
-    arguments: argparse.Namespace, typed: Sequence[str] = (), before: Sequence[str] = ()
+    arguments: argparse.Namespace,
+    typed: Sequence[str] = (),
+    before: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """Check everything that can be checked without reading data. Raises FdanError's kinds."""
+    """Check everything that can be checked without reading data. Raises FdanError's kinds.
+    say: hears what is waited for."""
     for kind, known in (("sampler", samplers.HELP), ("pruner", pruners.HELP)):
         name = getattr(arguments, kind)
         if name not in known:
@@ -142,7 +146,14 @@ def resolve(
     whole = space.load(arguments.space, known_settings)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
     cluster = None if address in (None, "", "local") else address
-    gpus = _gpus(arguments, cluster)
+    gpus = _gpus(arguments, cluster, say)
+    if (
+        cluster is not None
+        and arguments.device == "auto"
+        and arguments.gpus_per_trial in (None, AUTO)
+    ):
+        # To be remembered: tomorrow the cluster's GPU nodes may be there a minute later, or not.
+        typed = (*typed, "--device", "cuda" if gpus else "cpu")
     settings = shared.settings_of(arguments, gpu=gpus > 0)
     pinned = settings.chosen & set(known_settings)
     searched = whole.resolve(settings.run, frozenset(pinned))
@@ -238,7 +249,7 @@ def _shared(arguments: argparse.Namespace, cluster: str | None) -> Path | None:
     return folder
 
 
-def _gpus(arguments: argparse.Namespace, cluster: str | None) -> float:
+def _gpus(arguments: argparse.Namespace, cluster: str | None, say: Callable[[str], None]) -> float:
     """GPUs of a trial. On a cluster, this machine's own say nothing."""
     asked = arguments.gpus_per_trial
     wanted: float | None = None if asked == AUTO else asked
@@ -251,7 +262,7 @@ def _gpus(arguments: argparse.Namespace, cluster: str | None) -> float:
     if cluster is not None:
         from search import cluster as rays
 
-        return 1.0 if arguments.device != "auto" or rays.gpus_at(cluster) else 0.0
+        return 1.0 if arguments.device != "auto" or rays.gpus_at(cluster, say) else 0.0
     # Here: this imports torch, which takes seconds.
     from fdan.runtime import choose_device
 

@@ -36,6 +36,8 @@ def words(argv: Sequence[str]) -> list[str]:
     said = {name for name, _ in _options(argv)} | _ONCE
     if said & _DATA:
         said |= _DATA
+    if "gpus-per-trial" in said:
+        said.add("device")
     found = []
     for name, option in _options(read(asked.runs.expanduser() / asked.study) or []):
         if name in said:

@@ -214,8 +214,8 @@ def _search(
             )
         if resolved.cluster is not None and arguments.device == "auto" and not resolved.each.gpus:
             say(
-                "the cluster has no GPU, so the trials are planned for its CPUs; where GPU nodes"
-                " are still to come: --gpus-per-trial 1, on a new --study"
+                "the cluster has no GPU, so the study is planned for its CPUs, and stays so; where"
+                " GPU nodes are still to come: --gpus-per-trial 1, on a new --study"
             )
         if resolved.shares_gpus:
             resolved = _sharing(resolved, task, parts, folder, stop, say)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -121,8 +122,8 @@ def _made(folder: Path) -> None:
 
 
 _ORPHAN_S = 150.0
-"""How long a trial waits for a worker that has it still. NFS lets go of what a node that died held
-after 90 s."""
+"""How long a trial waits for a worker that has it still. NFS 4 lets go of what a node that died
+held after 90 s; a node that is merely cut off from its cluster ends its workers after 60 s."""
 
 
 def node() -> str:
@@ -134,12 +135,21 @@ def _address() -> str:
     return str(ray.util.get_node_ip_address())
 
 
+def _hosts() -> set[str]:
+    """Names of the machines that this process's cluster has now."""
+    nodes = ray.nodes() if ray.is_initialized() else []
+    alive = {str(node["NodeManagerHostname"]) for node in nodes if node["Alive"]}
+    return {socket.gethostname(), *alive}
+
+
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Inside, no other worker has the trial in `folder`.
 
     One that has is left over from a driver that died, since a driver gives a trial to one worker at
-    a time: it is ended here, for Ray takes its time over that.
+    a time: it is ended here, for Ray takes its time over that. Or it was on a node that is lost:
+    NFS 3 keeps the locks of a machine that never comes back for ever, so that the trial gets a new
+    lock file.
     """
     path, until = folder / "lock", time.monotonic() + _ORPHAN_S
     while True:
@@ -148,8 +158,10 @@ def _alone(folder: Path) -> Iterator[None]:
             break
         except Held as held:
             if time.monotonic() > until:
-                raise
-            if held.owner is not None and holds(held.owner, path):
+                if held.owner is None or held.owner.host in _hosts():
+                    raise
+                path.unlink(missing_ok=True)
+            elif held.owner is not None and holds(held.owner, path):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(held.owner.pid, signal.SIGKILL)
         time.sleep(0.1)

@@ -88,11 +88,19 @@ def needed() -> None:
 
 class Machine:
     """`disk`: what it sees as /tmp, its home included; stays when it is killed. Without a switch
-    it is one."""
+    it is one. wheels: where its pip finds uv, which is on its PATH otherwise; below SHARED."""
 
-    def __init__(self, name: str, address: str, folder: Path, switch: Machine | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        folder: Path,
+        switch: Machine | None,
+        wheels: Path | None = None,
+    ) -> None:
         self.name = name
         self.address = address
+        self._wheels = wheels
         self.disk = folder / name
         self.home = self.disk / "home"
         self._folder = folder
@@ -106,7 +114,8 @@ class Machine:
         (self.disk / "shared").mkdir()
         programs = self.home / ".local" / "bin"
         programs.mkdir(parents=True)
-        (programs / "uv").symlink_to(uv())
+        if self._wheels is None:
+            (programs / "uv").symlink_to(uv())
         (programs / "python3").symlink_to(sys._base_executable)  # type: ignore[attr-defined]
         (self.home / ".profile").write_text('. ~/.bashrc\nPATH="$HOME/.local/bin:$PATH"\n')
         (self.home / ".bashrc").write_text("case $- in *i*) ;; *) return ;; esac\n")
@@ -114,6 +123,8 @@ class Machine:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         # A machine without a way out takes packages from where this one has them.
         environment = f"UV_CACHE_DIR={uv_cache()} UV_LINK_MODE=symlink UV_OFFLINE=1"
+        if self._wheels is not None:
+            environment += f" PIP_NO_INDEX=1 PIP_FIND_LINKS={self._wheels}"
         (self.disk / "sshd_config").write_text(
             f"ListenAddress {self.address}\n"
             "HostKey /tmp/host_key\n"
@@ -258,6 +269,14 @@ def fill_cache(folder: Path) -> None:
     if look.returncode or "Would download" in look.stderr:
         subprocess.run([*install, "--quiet"], check=True)
     shutil.rmtree(folder)
+
+
+def fetch_uv(folder: Path) -> None:
+    """Its wheel, as pip takes it."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    version = subprocess.run([uv(), "--version"], capture_output=True, text=True, check=True)
+    wanted = f"uv=={version.stdout.split()[1]}"
+    subprocess.run([*pip, "download", "--no-deps", "--dest", folder, wanted], check=True)
 
 
 @contextlib.contextmanager

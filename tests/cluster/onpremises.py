@@ -15,13 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from fdan.corpora import demo
-from tests.cluster.machines import HOME, ROOT, SHARED, USER, Machine, fill_cache, switched
+from tests.cluster.machines import (
+    HOME,
+    ROOT,
+    SHARED,
+    USER,
+    Machine,
+    fetch_uv,
+    fill_cache,
+    switched,
+)
 from tests.postgres import Postgres, postgres
 
 MARK = "# FILL IN"
 CONFIG = HOME / "config.yaml"
 KEY = HOME / ".ssh" / "fdan-cluster"
-HEAD, WORKER = "10.77.0.1", "10.77.0.2"
+HEAD, WORKER, LATER = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 
 
 def filled_in(text: str, values: Mapping[str, str]) -> str:
@@ -42,11 +51,13 @@ def filled_in(text: str, values: Mapping[str, str]) -> str:
 
 @dataclass
 class Cluster:
-    """A laptop, a head and a worker, and a PostgreSQL for the head."""
+    """A laptop, a head and a worker, a machine that is not in the configuration yet and has no uv,
+    and a PostgreSQL for the head."""
 
     laptop: Machine
     head: Machine
     worker: Machine
+    later: Machine
     database: Postgres
     url: str
     others: dict[str, float]
@@ -112,15 +123,17 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         laptop = stack.enter_context(switched(folder))
         machines = []
-        for name, address in (("head", HEAD), ("worker", WORKER)):
-            machine = Machine(name, address, folder, laptop)
+        fetch_uv(folder / "shared" / "wheels")
+        for name, address in (("head", HEAD), ("worker", WORKER), ("later", LATER)):
+            wheels = SHARED / "wheels" if name == "later" else None
+            machine = Machine(name, address, folder, laptop, wheels)
             shutil.copy(
                 laptop.home / ".ssh" / "id_ed25519.pub", machine.home / ".ssh" / "authorized_keys"
             )
             stack.callback(machine.kill)
             machine.start()
             machines.append(machine)
-        head, worker = machines
+        head, worker, later = machines
         with head.network():
             database = stack.enter_context(postgres(folder))
             url = database.database("mlflow")
@@ -137,7 +150,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         }
         config = (ROOT / "cluster" / "config.yaml").read_text()
         (laptop.home / "config.yaml").write_text(filled_in(config, values))
-        yield Cluster(laptop, head, worker, database, url, before)
+        yield Cluster(laptop, head, worker, later, database, url, before)
 
 
 def others() -> dict[str, float]:

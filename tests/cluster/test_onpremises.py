@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import configparser
+import json
 import stat
 import time
 import urllib.error
@@ -19,6 +20,7 @@ from tests.cluster.onpremises import (
     CONFIG,
     HEAD,
     KEY,
+    LATER,
     WORKER,
     Cluster,
     cluster,
@@ -53,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def up(made: Cluster) -> Cluster:
     """The page's commands, from the key for the cluster to `ray up`."""
     made.types("ssh-keygen", "-t", "ed25519", "-N", "", "-f", str(KEY))
-    for node in (HEAD, WORKER):
+    for node in (HEAD, WORKER, LATER):
         asking = ("-o", "StrictHostKeyChecking=no")
         made.types("ssh-copy-id", *asking, "-i", str(KEY), f"{USER}@{node}")
     made.types("bash", "-c", "umask 077; ray get-auth-token --generate >/dev/null 2>&1")
@@ -89,11 +91,26 @@ def token(of: Cluster) -> str:
     return (of.laptop.home / ".ray" / "auth_token").read_text()
 
 
+def nodes(of: Cluster) -> set[str]:
+    """Those that Ray has now."""
+    asked = "import ray; ray.init(logging_level=50)\n"
+    asked += "for n in ray.nodes(): n['Alive'] and print('node', n['NodeManagerAddress'])"
+    said = of.types("ray", "exec", str(CONFIG), f'python -c "{asked}"')
+    return {line.split()[1] for line in said.splitlines() if line.startswith("node ")}
+
+
 def test_only_marked_lines_differ() -> None:
     text = "a: 1\nb: x # FILL IN: y\nc: [b]\n"
     assert filled_in(text, {"b": "z"}) == "a: 1\nb: z\nc: [b]\n"
     with pytest.raises(AssertionError, match="no marked line for"):
         filled_in(text, {"b": "z", "a": "2"})
+
+
+def test_nodes_that_are_starting_are_waited_for(up: Cluster) -> None:
+    """`ray up` returns when the head is there, which has no GPU here."""
+    said = up.types(*SEARCH, *FLAGS, "--dry-run")
+    assert "nothing was started" in said
+    assert nodes(up) == {HEAD, WORKER}, said
 
 
 def test_secrets_are_closed_to_others(up: Cluster) -> None:
@@ -161,18 +178,41 @@ def test_a_node_is_lost_and_comes_back(up: Cluster) -> None:
     def running() -> list[int]:
         return [n for n in there(-1) if up.trials()[n]["status"] == "RUNNING"]
 
-    before = set(running())
-    up.wait_for(lambda: set(running()) - before, PATIENCE_S, "a trial that is new on the worker")
-    up.worker.kill()
-    # Which one that is, MLflow may learn a little later than it began.
+    def moved() -> list[int]:
+        return [n for n, tags in up.trials().items() if tags.get("node") == f"{WORKER}, {HEAD}"]
+
+    (trials,) = (up.head.disk.parent / "shared").glob("studies/*/*/trials")
     up.wait_for(
-        lambda: f"{WORKER}, {HEAD}" in {tags.get("node") for tags in up.trials().values()},
+        lambda: [n for n in running() if (trials / f"{n:04d}" / "checkpoint").exists()],
         PATIENCE_S,
-        "the lost node's trial goes on elsewhere",
+        "a trial with a checkpoint on the worker",
     )
+    up.worker.kill()
+    up.wait_for(moved, PATIENCE_S, "the lost node's trial goes on elsewhere")
+    for number in moved():
+        written = (trials / f"{number:04d}" / "reports.jsonl").read_text().splitlines()
+        epochs = [json.loads(line)["epoch"] for line in written]
+        assert epochs.count(1) == 1, "it began anew, not from its checkpoint"
     newest = max(up.trials())
     up.worker.start()
     up.wait_for(lambda: there(newest), PATIENCE_S, "a trial on the worker that came back")
+
+
+def test_a_new_node_joins_without_a_restart(up: Cluster) -> None:
+    def running() -> str:
+        return up.head.run("pgrep", "-f", r"gcs_server|home/run\.py").stdout
+
+    before = running()
+    assert len(before.split()) >= 2
+    config = up.laptop.home / CONFIG.name
+    config.write_text(config.read_text().replace(f"[{WORKER}]", f"[{WORKER}, {LATER}]"))
+    up.types("ray", "up", "-y", "--no-restart", str(CONFIG))
+    up.wait_for(
+        lambda: [n for n, tags in up.trials().items() if tags.get("node") == LATER],
+        PATIENCE_S,
+        "a trial on the new node",
+    )
+    assert running() == before
 
 
 def test_it_is_stopped_and_the_same_command_goes_on_to_its_end(up: Cluster) -> None:
@@ -188,7 +228,8 @@ def test_it_is_stopped_and_the_same_command_goes_on_to_its_end(up: Cluster) -> N
     assert sorted(trials) == list(range(number))
     assert {tags["fdan.state"] for tags in trials.values()} == {"COMPLETE"}
     assert {tags["status"] for tags in trials.values()} == {"FINISHED"}
-    assert {node for tags in trials.values() for node in tags["node"].split(", ")} == {HEAD, WORKER}
+    seen = {node for tags in trials.values() for node in tags["node"].split(", ")}
+    assert seen == {HEAD, WORKER, LATER}
     rows = up.mlflow(
         "select r.name, m.step, count(*) from runs r join metrics m using (run_uuid)"
         " where m.key = 'value' and r.name like 'trial-%' group by r.name, m.step"
@@ -204,7 +245,7 @@ def test_no_secret_is_anywhere_else(up: Cluster) -> None:
     folder = up.head.disk.parent
     private = ".mlflow/"
     where = {
-        token(up): {f"{m}/home/.ray/auth_token" for m in ("laptop", "head", "worker")},
+        token(up): {f"{m}/home/.ray/auth_token" for m in ("laptop", "head", "worker", "later")},
         login(up)[1]: {f"head/home/{private}credentials"},
         up.url.partition("@")[0].rpartition(":")[2]: {f"head/home/{private}backend-store-uri"},
         (up.head.home / private / "secret-key").read_text(): {f"head/home/{private}secret-key"},
@@ -216,7 +257,8 @@ def test_no_secret_is_anywhere_else(up: Cluster) -> None:
         str(up.mlflow(f'select string_agg(t::text, chr(10)) from "{name}" t')) for (name,) in tables
     )
     assert "trial-0000" in stored
-    running = [p for machine in (up.laptop, up.head, up.worker) for p in processes(machine)]
+    machines = (up.laptop, up.head, up.worker, up.later)
+    running = [p for machine in machines for p in processes(machine)]
     arguments = "\n".join(" ".join(words) for words, _ in running)
     assert "mlflow" in arguments and "raylet" in arguments
     rays = [(words, given) for words, given in running if any("ray" in word for word in words)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from ray.cluster_utils import Cluster
 
+from fdan import runtime
 from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
 from fdan.split import SplitConfig, split
@@ -55,6 +58,18 @@ def test_without_a_gpu_there_is_nothing_to_share(tmp_path: Path) -> None:
     assert not resolved.shares_gpus
 
 
+def test_what_a_cluster_has_is_remembered(nodes: Cluster, tmp_path: Path) -> None:
+    """The next start may find other nodes, and goes on as the study was begun."""
+    words = ["--address", nodes.address, "--runs", str(tmp_path)]
+    assert plan.resolve(parser().parse_args(words), words).words == [*words, "--device", "cuda"]
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    while ray.cluster_resources().get("GPU"):
+        time.sleep(0.1)
+    assert plan.resolve(parser().parse_args(words), words).words == [*words, "--device", "cpu"]
+    words += ["--gpus-per-trial", "0.5"]
+    assert plan.resolve(parser().parse_args(words), words).words == words
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the node's GPU must be a stand-in")
 def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: Work) -> None:
     """The node says that it has a GPU, and has none."""
@@ -68,6 +83,17 @@ def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: Work) -> 
     stop = Stop()
     stop.request("stopped by the user", 130)
     assert probe(tmp_path, work, stop, nodes.address) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
+def test_a_bound_holds() -> None:
+    whole = torch.cuda.get_device_properties(0).total_memory
+    runtime.bound_memory(0.2)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            torch.empty(int(0.25 * whole), dtype=torch.uint8, device="cuda")
+    finally:
+        runtime.bound_memory(1.0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")

@@ -44,6 +44,12 @@ def test_a_password_has_to_be_given_again(
     assert words([*again, *given]) == ["--trials", "7"]
 
 
+def test_a_share_of_gpus_replaces_what_was_found_out(tmp_path: Path) -> None:
+    again = started(tmp_path, "--device", "cpu", "--trials", "7")
+    assert words(again) == ["--device", "cpu", "--trials", "7"]
+    assert words([*again, "--gpus-per-trial", "1"]) == ["--trials", "7"]
+
+
 def test_the_environment_gives_the_password_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

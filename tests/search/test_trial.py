@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fdan import runtime
 from fdan.checkpoint import Checkpoint
 from fdan.lock import Lock, owner
 from search import epoch_log, placement, trial
@@ -349,7 +350,7 @@ def test_a_dead_worker_has_nothing(held: subprocess.Popen[str], tmp_path: Path) 
 def test_only_who_has_the_trial_is_ended(
     held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name in the file may be another process's by now, or another machine's."""
+    """The name in the file may be another process's by now."""
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
     told: list[dict[str, str]] = []
     monkeypatch.setattr(trial.tune, "report", told.append)
@@ -360,13 +361,51 @@ def test_only_who_has_the_trial_is_ended(
             lock.write_text(written.replace(str(held.pid), str(bystander.pid), 1))
             assert work_on(tmp_path) == []
             assert "is held by" in told[0][LOST]
-            pid, since, _ = written.split()
-            lock.write_text(f"{pid} {since} another-host\n")
-            assert work_on(tmp_path) == []
-            assert "another-host" in told[1][LOST]
             assert (bystander.poll(), held.poll()) == (None, None)
         finally:
             bystander.kill()
+
+
+def test_a_lock_that_outlives_its_machine(
+    held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS 3 keeps it for a node that is gone for good."""
+    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
+    lock = trial.folder_of(tmp_path, 3) / "lock"
+    pid, since, _ = lock.read_text().split()
+    lock.write_text(f"{pid} {since} a-lost-node\n")
+    began = time.monotonic()
+    assert work_on(tmp_path) == [os.getpid()]
+    assert time.monotonic() - began > 0.5, "it may be cut off only, and train on for a while"
+    assert held.poll() is None
+    assert owner(lock) is None, "and whoever comes next is not kept waiting"
+
+
+def test_a_node_of_the_cluster_keeps_its_lock(
+    held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
+    monkeypatch.setattr(trial, "_hosts", lambda: {"another-node"})
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(trial.tune, "report", told.append)
+    lock = trial.folder_of(tmp_path, 3) / "lock"
+    pid, since, _ = lock.read_text().split()
+    lock.write_text(f"{pid} {since} another-node\n")
+    assert work_on(tmp_path) == []
+    assert "another-node" in told[0][LOST]
+
+
+def test_a_trial_s_share_of_a_gpu_is_a_bound(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it holds: test_gpu_share.py, where there is a GPU."""
+    bounds: list[float] = []
+    monkeypatch.setattr(runtime, "bound_memory", bounds.append)
+    for number, gpus in enumerate((0.0, 0.25, 1.0)):
+        folder = trial.folder_of(tmp_path, number)
+        folder.mkdir(parents=True)
+        trial.trainer(work)(Assignment(number, PARAMS, 0, folder, 1, gpus), lambda _: None)
+    assert bounds == [0.25]
 
 
 def test_another_trials_lock_is_nobodys_business(
