@@ -174,33 +174,40 @@ def cpus(wanted: int) -> int:
 _ON_THEIR_WAY_S = 300.0
 """How long nodes may take to come up before they are no longer waited for."""
 
+_FIRST_REPORT_S = 15.0
+"""An autoscaler says what it is about when its head is about ten seconds old."""
+
 
 def gpus_at(address: str, say: Callable[[str], None]) -> bool:
     """Whether a node of the cluster at `address` has a GPU. Without one, nodes that its autoscaler
     is starting are waited for. Raises ClusterError."""
     check(address)
-    until, said = time.monotonic() + _ON_THEIR_WAY_S, False
+    began, said = time.monotonic(), False
     with tempfile.TemporaryDirectory() as folder, up(address, Path(folder)):
         while not ray.cluster_resources().get("GPU"):
             coming = _coming()
-            if not coming or time.monotonic() > until:
+            wait = _FIRST_REPORT_S if coming is None else _ON_THEIR_WAY_S if coming else 0.0
+            if time.monotonic() - began >= wait:
                 return False
-            if not said:
+            if coming and not said:
                 said = True
                 say(
                     f"the cluster shows no GPU yet, and is starting {coming} node(s): waiting for"
                     " them (--device cpu or --gpus-per-trial 1 does not)"
                 )
-            time.sleep(1)
+            time.sleep(0.5)
         return True
 
 
-def _coming() -> int:
-    """Nodes that the cluster's autoscaler is starting, as `ray status` shows them."""
+def _coming() -> int | None:
+    """Nodes that the cluster's autoscaler is starting, as `ray status` shows them; None where it
+    has not said yet, or is one that says so elsewhere (Ray's second version)."""
     found = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-    report: dict[str, Any] = (json.loads(found) if found else {}).get("autoscaler_report") or {}
-    launches: dict[str, int] = report.get("pending_launches", {})
-    return len(report.get("pending_nodes", ())) + sum(launches.values())
+    report: dict[str, Any] | None = json.loads(found).get("autoscaler_report") if found else None
+    if report is None:
+        return None
+    launches: dict[str, int] = report["pending_launches"]
+    return len(report["pending_nodes"]) + sum(launches.values())
 
 
 def ours() -> bool:
