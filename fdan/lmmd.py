@@ -5,10 +5,29 @@ Shapes: V visual samples, A acoustic samples, N = V + A, D features, C classes, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from fdan.run_config import KernelConfig
+
+
+class Kernel(NamedTuple):
+    """A KernelConfig's Gaussians: b_k = base * scale * powers_K[k], of which `bandwidth` is the
+    base, None standing for each batch's mean squared distance. An infinite power stands for no
+    Gaussian: it adds a constant to the kernel, of which Eq. 8 sees nothing."""
+
+    bandwidth: Tensor | float | None
+    scale: Tensor | float
+    powers_K: Tensor
+
+    @classmethod
+    def of(cls, config: KernelConfig, like: Tensor) -> Kernel:
+        """On the device and of the type of `like`."""
+        k_K = torch.arange(config.kernels, dtype=like.dtype, device=like.device)
+        powers_K = config.ratio ** (k_K - config.kernels // 2)
+        return cls(config.bandwidth, config.scale, powers_K)
 
 
 def lmmd(
@@ -17,7 +36,7 @@ def lmmd(
     y_V: Tensor,
     y_A: Tensor,
     classes: int,
-    config: KernelConfig,
+    kernel: KernelConfig | Kernel,
 ) -> Tensor:
     """d(p_v, p_a) of Eq. 8: the mean over classes of the squared distance of the two modalities'
     class means in the kernel's space.
@@ -37,7 +56,7 @@ def lmmd(
     n_v, n_a = z_VD.shape[0], z_AD.shape[0]
     assert n_v > 0 and n_a > 0, "each modality needs a sample"
     z_ND = torch.cat([z_VD, z_AD])
-    k_NN = _kernel(z_ND, config)
+    k_NN = _kernel(z_ND, kernel if isinstance(kernel, Kernel) else Kernel.of(kernel, z_ND))
 
     s_VC, t_AC = _one_hot(y_V, classes, z_ND.dtype), _one_hot(y_A, classes, z_ND.dtype)
     count_v_C, count_a_C = s_VC.sum(0), t_AC.sum(0)
@@ -47,7 +66,7 @@ def lmmd(
     return (u_NC * (k_NN @ u_NC)).sum() / common_C.sum().clamp_min(1)
 
 
-def _kernel(z_ND: Tensor, config: KernelConfig) -> Tensor:
+def _kernel(z_ND: Tensor, kernel: Kernel) -> Tensor:
     """k(z_m, z_n) for all pairs of samples: (N, N)."""
     n = z_ND.shape[0]
     # Distances do not change when all samples move together; about their mean the Gram form
@@ -59,15 +78,14 @@ def _kernel(z_ND: Tensor, config: KernelConfig) -> Tensor:
     d2_NN = d2_NN.masked_fill(itself_NN, 0)
 
     base: Tensor | float
-    if config.bandwidth is None:
+    if kernel.bandwidth is None:
         # The mean over the n^2 - n distinct pairs, by way of the distances from the mean. The
         # floor keeps samples that all coincide from dividing by zero.
         base = 2 * square_N.detach().sum() / (n - 1)
         base = base.clamp_min(torch.finfo(z_ND.dtype).tiny ** 0.5)
     else:
-        base = config.bandwidth
-    k_K = torch.arange(config.kernels, dtype=z_ND.dtype, device=z_ND.device)
-    b_K = base * config.scale * config.ratio ** (k_K - config.kernels // 2)
+        base = kernel.bandwidth
+    b_K = base * kernel.scale * kernel.powers_K
     return torch.exp(-d2_NN / b_K[:, None, None]).sum(0)
 
 

@@ -6,7 +6,7 @@ D width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from fdan.attention import CrossAttention
 from fdan.emotions import EMOTIONS
-from fdan.lmmd import lmmd
+from fdan.lmmd import Kernel, lmmd
 from fdan.run_config import FEATURES, KernelConfig, ModelConfig
 
 CLASSES = len(EMOTIONS)
@@ -163,16 +163,40 @@ class Network(nn.Module):
         return out
 
 
-def objective(out: Output, y_V: Tensor, y_A: Tensor, alpha: float, kernel: KernelConfig) -> Losses:
+def objective(
+    out: Output,
+    y_V: Tensor,
+    y_A: Tensor,
+    alpha: float | Tensor,
+    kernel: KernelConfig | Kernel,
+) -> Losses:
     """Eq. 9: both cross-entropies, plus alpha times the LMMD summed over the layers' outputs.
 
-    With alpha = 0 (FDAN_2) the LMMD is measured but takes no part in the gradient.
+    With alpha = 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. Nobody waits for
+    the device to know an alpha that is a tensor.
     """
     acoustic, visual = cross_entropy(out.logits_a, y_A), cross_entropy(out.logits_v, y_V)
-    with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
-        terms = [lmmd(z_v, z_a, y_V, y_A, CLASSES, kernel) for z_v, z_a in out.aligned]
-        discrepancy = torch.stack(terms).sum()
     total = acoustic + visual
-    if alpha > 0:
-        total = total + alpha * discrepancy
+    if isinstance(alpha, Tensor):
+        # No gradient where alpha is 0; 0 times one would be nan where it is.
+        aligned = [
+            (torch.where(alpha > 0, z_v, z_v.detach()), torch.where(alpha > 0, z_a, z_a.detach()))
+            for z_v, z_a in out.aligned
+        ]
+        discrepancy = _discrepancy(aligned, y_V, y_A, kernel)
+        total = torch.where(alpha > 0, total + alpha * discrepancy, total)
+    else:
+        with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
+            discrepancy = _discrepancy(out.aligned, y_V, y_A, kernel)
+        if alpha > 0:
+            total = total + alpha * discrepancy
     return Losses(total, acoustic, visual, discrepancy)
+
+
+def _discrepancy(
+    aligned: Sequence[tuple[Tensor, Tensor]],
+    y_V: Tensor,
+    y_A: Tensor,
+    kernel: KernelConfig | Kernel,
+) -> Tensor:
+    return torch.stack([lmmd(z_v, z_a, y_V, y_A, CLASSES, kernel) for z_v, z_a in aligned]).sum()
