@@ -14,20 +14,20 @@ from fdan.run_config import KernelConfig
 
 
 class Kernel(NamedTuple):
-    """A KernelConfig's Gaussians: b_k = base * scale * powers_K[k], of which `bandwidth` is the
+    """A KernelConfig's Gaussians: b_k = base * scale * powers[k], of which `bandwidth` is the
     base, None standing for each batch's mean squared distance. An infinite power stands for no
     Gaussian: it adds a constant to the kernel, of which Eq. 8 sees nothing."""
 
     bandwidth: Tensor | float | None
     scale: Tensor | float
-    powers_K: Tensor
+    powers: Tensor
 
     @classmethod
     def of(cls, config: KernelConfig, like: Tensor) -> Kernel:
         """On the device and of the type of `like`."""
         k_K = torch.arange(config.kernels, dtype=like.dtype, device=like.device)
-        powers_K = config.ratio ** (k_K - config.kernels // 2)
-        return cls(config.bandwidth, config.scale, powers_K)
+        powers = config.ratio ** (k_K - config.kernels // 2)
+        return cls(config.bandwidth, config.scale, powers)
 
 
 def lmmd(
@@ -85,7 +85,7 @@ def _kernel(z_ND: Tensor, kernel: Kernel) -> Tensor:
         base = base.clamp_min(torch.finfo(z_ND.dtype).tiny ** 0.5)
     else:
         base = kernel.bandwidth
-    b_K = base * kernel.scale * kernel.powers_K
+    b_K = base * kernel.scale * kernel.powers
     return torch.exp(-d2_NN / b_K[:, None, None]).sum(0)
 
 
