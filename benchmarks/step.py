@@ -65,7 +65,7 @@ def _ours(run: RunConfig, size: int, device: torch.device) -> tuple[Call, Traini
     shapes = {"visual": (size, size, 3), "acoustic": (size, size, 1)}
     work = Work((run.as_dict(),), shapes, (128, BATCH, 2), tuple(range(7)), str(device), 1, 0.0)
     data = random_data(run, work).to(device)
-    network = train._begin(run, data).to(device).train()
+    network = train.begin(run, data).to(device).train()
     optimizer = train._optimizer(network, run.training, None)
     number = 0
 
@@ -111,7 +111,7 @@ def _pixels(backbone: Any, images: Tensor) -> Tensor:
 def _parts(run: RunConfig, data: TrainingData, device: torch.device) -> dict[str, Call]:
     weights = find_weights(run.model.backbone, run.model.weights)
     backbone = build_backbone(weights).to(device)
-    head = train._begin(run, data).head.to(device).train()
+    head = train.begin(run, data).head.to(device).train()
     optimizer = torch.optim.SGD(head.parameters(), run.training.lr, 0.9, foreach=True)
     index = torch.arange(BATCH, device=device)
     labels = torch.from_numpy(data.acoustic.labels[:BATCH]).to(device)

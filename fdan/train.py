@@ -20,6 +20,7 @@ from fdan.backbones import build_backbone
 from fdan.batches import Ints
 from fdan.checkpoint import Checkpoint
 from fdan.errors import ConfigError, FdanError
+from fdan.evaluate import Scores
 from fdan.model import MODALITIES, Bank, Head, Network, objective
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training_data import TrainingData, load
@@ -69,7 +70,7 @@ def train(
     data = data.to(where)
     data.check(run.model)
     if resume is not None:
-        _same(run, data, resume)
+        same(run, data, resume)
     with runtime.repeatable(where):
         return _train(run, data, report, where, resume)
 
@@ -81,7 +82,7 @@ def _train(
     device: torch.device,
     resume: Checkpoint | None,
 ) -> Checkpoint:
-    network = (_begin(run, data) if resume is None else evaluate.restore(resume)).to(device)
+    network = (begin(run, data) if resume is None else evaluate.restore(resume)).to(device)
     optimizer = _optimizer(network, run.training, resume)
     checkpoint, epoch, step, history = resume, 0, 0, list[float]()
     if resume is not None:
@@ -93,14 +94,13 @@ def _train(
         network.train()
         losses = _epoch(network, optimizer, run, data, device, epoch, step)
         step += len(losses)
-        _finite(losses, epoch)
+        finite(losses, epoch)
 
         network.eval()
         bank = evaluate.make_bank(network, run, data)
         found = evaluate.logits(network, data.acoustic, data.acoustic_validation, bank)
         scores = evaluate.scores(found, data.acoustic.labels[data.acoustic_validation])
-        if not np.isfinite(scores.loss):
-            raise Diverged(f"the validation loss is {scores.loss} after epoch {epoch}")
+        finite_validation(scores, epoch)
         history.append(scores.uar)
         checkpoint = Checkpoint(
             run=run,
@@ -111,21 +111,10 @@ def _train(
             data=data.fingerprint,
             tensors=_snapshot(network, optimizer, bank),
         )
-        total, acoustic, visual, discrepancy = losses.mean(0).tolist()
-        metrics = {
-            "train/loss": total,
-            "train/loss_acoustic": acoustic,
-            "train/loss_visual": visual,
-            "train/lmmd": discrepancy,
-            "train/lr": learning_rate(run.training.lr, step - 1),
-            "validation/uar": scores.uar,
-            "validation/war": scores.war,
-            "validation/wf1": scores.wf1,
-            "validation/loss": scores.loss,
-            "value": checkpoint.value,
-            "time/epoch_s": time.perf_counter() - began,
-        }
-        report(EpochReport(epoch, metrics, scores.confusion), checkpoint)
+        rate = learning_rate(run.training.lr, step - 1)
+        seconds = time.perf_counter() - began
+        told = epoch_report(epoch, losses, rate, scores, checkpoint.value, seconds)
+        report(told, checkpoint)
     assert checkpoint is not None
     return checkpoint
 
@@ -179,7 +168,7 @@ def _epoch(
     return losses.cpu()
 
 
-def _begin(run: RunConfig, data: TrainingData) -> Network:
+def begin(run: RunConfig, data: TrainingData) -> Network:
     """A network before its first step, on the CPU."""
     with runtime.seeded(runtime.seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
         head = Head(run.model)
@@ -226,7 +215,29 @@ def _snapshot(network: Network, optimizer: torch.optim.SGD, bank: Bank | None) -
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def _finite(losses: Tensor, epoch: int) -> None:
+def epoch_report(
+    epoch: int, losses: Tensor, rate: float, scores: Scores, value: float, seconds: float
+) -> EpochReport:
+    """Of each step's losses, (steps, 4), and what the epoch came to."""
+    total, acoustic, visual, discrepancy = losses.mean(0).tolist()
+    metrics = {
+        "train/loss": total,
+        "train/loss_acoustic": acoustic,
+        "train/loss_visual": visual,
+        "train/lmmd": discrepancy,
+        "train/lr": rate,
+        "validation/uar": scores.uar,
+        "validation/war": scores.war,
+        "validation/wf1": scores.wf1,
+        "validation/loss": scores.loss,
+        "value": value,
+        "time/epoch_s": seconds,
+    }
+    return EpochReport(epoch, metrics, scores.confusion)
+
+
+def finite(losses: Tensor, epoch: int) -> None:
+    """Diverged if one of the steps' losses, (steps, 4), is not."""
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         number, term = bad[0].tolist()
@@ -236,8 +247,14 @@ def _finite(losses: Tensor, epoch: int) -> None:
         )
 
 
-def _same(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
-    """A run goes on only as what it was."""
+def finite_validation(scores: Scores, epoch: int) -> None:
+    """Diverged if the validation loss is not."""
+    if not np.isfinite(scores.loss):
+        raise Diverged(f"the validation loss is {scores.loss} after epoch {epoch}")
+
+
+def same(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
+    """A run goes on only as what it was (ConfigError)."""
     before, now = resume.run.as_dict(), run.as_dict()
     other = [name for name in now if name != "epochs" and before.get(name) != now[name]]
     if other:
