@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.emotions import EMOTIONS
 from search import epoch_log
 from search.bridge import Closed, Listener
+from search.drawing import CONFIGURATION, Drawing, Job
 from search.report import Report
 from search.space import Value
 from search.study import REASON
 from search.trial import folder_of
 from tracking.tracker import SEARCH, Tracker
-
-_CONFIGURATION = "config.json"
 
 _DRAWING = "drawing"
 """In the trials' folder: figures that are not with the tracker yet."""
@@ -30,8 +26,8 @@ _DRAWING = "drawing"
 class Tracked(Listener):
     """A bridge's listener that feeds a Tracker: a child run for each trial.
 
-    Figures are drawn in a thread, so that no trial waits for them, and handed to the tracker on
-    the driver's thread with the next event, the last ones by `finish`.
+    Figures are drawn elsewhere, so that no trial waits for them, and handed to the tracker on the
+    driver's thread with the next event, the last ones by `finish`.
     """
 
     def __init__(
@@ -59,7 +55,7 @@ class Tracked(Listener):
         self._stage = stage
         self._about = about
         self._made_from = made_from or {}
-        self._drawing = ThreadPoolExecutor(1, thread_name_prefix="figures")
+        self._drawing = Drawing()
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._study = folder
         self._folder = folder / _DRAWING
@@ -83,7 +79,7 @@ class Tracked(Listener):
                 )
         for trial in trials:
             unclosed = trial.number in opened
-            undrawn = _CONFIGURATION not in self._tracker.files(trial.number, self._stage)
+            undrawn = CONFIGURATION not in self._tracker.files(trial.number, self._stage)
             if not trial.state.is_finished() or not (unclosed or undrawn):
                 continue
             closed = _ended(trial, self._study)
@@ -131,9 +127,15 @@ class Tracked(Listener):
 
     def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
         """Have a closed trial's figures drawn and its configuration written."""
-        folder = self._folder / str(trial.number)
-        facts = {**settings, **self._made_from}
-        self._drawn.append((trial.number, self._drawing.submit(_files, folder, facts, trial)))
+        job = Job(
+            self._folder / str(trial.number),
+            trial.number,
+            trial.reason,
+            [(report.epoch, dict(report.metrics)) for report in trial.reports],
+            trial.reports[-1].confusion if trial.reports else (),
+        )
+        drawn = self._drawing.submit(job, {**settings, **self._made_from})
+        self._drawn.append((trial.number, drawn))
         self._hand_over(wait=False)
 
     def interruptions(self, number: int) -> int:
@@ -143,7 +145,7 @@ class Tracked(Listener):
     def finish(self) -> None:
         """Hand over what is still being drawn."""
         self._hand_over(wait=True)
-        self._drawing.shutdown()
+        self._drawing.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _record(self, number: int, report: Report) -> None:
@@ -179,26 +181,3 @@ def _ended(trial: FrozenTrial, study: Path) -> Closed:
     ]
     reason = trial.user_attrs.get(REASON, "")
     return Closed(trial.number, trial.state, reason, tuple(reports))
-
-
-def _files(folder: Path, settings: Mapping[str, Any], trial: Closed) -> list[Path]:
-    """A closed trial's configuration, and its figures where it has reported something."""
-    folder.mkdir(parents=True, exist_ok=True)
-    configuration = folder / _CONFIGURATION
-    configuration.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    files = [configuration]
-    if not trial.reports:
-        return files
-    from tracking import figures  # here: the first figure pays for matplotlib, not the start
-
-    epochs = [(report.epoch, dict(report.metrics)) for report in trial.reports]
-    curve = folder / "learning_curve.png"
-    figures.learning_curve(epochs, curve, f"trial {trial.number}: {trial.reason}")
-    files.append(curve)
-    if confusion := trial.reports[-1].confusion:
-        matrix = folder / "confusion_matrix.png"
-        figures.confusion_matrix(
-            np.array(confusion), EMOTIONS, matrix, f"trial {trial.number}, validation part"
-        )
-        files.append(matrix)
-    return files

@@ -224,7 +224,7 @@ def test_figures_of_a_driver_that_was_killed_are_swept(tmp_path: Path) -> None:
         tracked = Tracked(made, tmp_path, {}, {})
         tracked.asked(0, {"lr": 0.1})
         tracked.closed(Closed(0, COMPLETE, "done", (of(1),)))
-        tracked._drawing.shutdown()
+        tracked._drawing.close()
         left = [file for file in tmp_path.glob("drawing/0/*") if file.suffix == ".png"]
         assert len(left) == 2, "drawn, and not with the tracker yet"
         Tracked(made, tmp_path, {}, {})

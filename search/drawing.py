@@ -1,0 +1,129 @@
+"""Closed trials' figures, drawn by a process of their own.
+
+In a thread of the driver, drawing would take the interpreter from Tune, Optuna and the spool for a
+twentieth of a second, at the end of each trial.
+
+`python -m search.drawing` is that process: jobs come in on its standard input, answers go out on
+its standard output, and it ends when its driver does, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIGURATION = "config.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be drawn, in `folder`."""
+
+    folder: Path
+    number: int
+    reason: str
+    epochs: Sequence[tuple[int, Mapping[str, float]]]
+    """Each epoch's metrics, in order; none: there is nothing to draw."""
+    confusion: Sequence[Sequence[int]]
+    """(7, 7) counts, or empty."""
+
+
+class Drawing:
+    """Draws one trial after another, while the driver goes on."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def submit(self, job: Job, settings: Mapping[str, Any]) -> Future[list[Path]]:
+        """The trial's files when they are there: its configuration, then its figures."""
+        return self._thread.submit(self._files, job, settings)
+
+    def close(self) -> None:
+        """Draw what is left, and end."""
+        self._thread.shutdown()
+        self._end()
+
+    def _files(self, job: Job, settings: Mapping[str, Any]) -> list[Path]:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        configuration = job.folder / CONFIGURATION
+        configuration.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        if not job.epochs:
+            return [configuration]
+        for _ in range(2):  # somebody may have ended the process
+            try:
+                answer = self._ask(job)
+            except (OSError, EOFError, pickle.UnpicklingError):
+                self._end()
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            return [configuration, *answer]
+        return [configuration]  # figures must not cost the study its end
+
+    def _ask(self, job: Job) -> Any:
+        if self._process is None:
+            package = str(Path(__file__).resolve().parents[1])
+            paths = filter(None, [package, os.environ.get("PYTHONPATH")])
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "search.drawing"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the driver
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        pickle.dump(job, self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _draw(job: Job) -> list[Path]:
+    import numpy as np
+
+    from fdan.emotions import EMOTIONS
+    from tracking import figures
+
+    curve = job.folder / "learning_curve.png"
+    files = [figures.learning_curve(job.epochs, curve, f"trial {job.number}: {job.reason}")]
+    if job.confusion:
+        matrix, title = (
+            job.folder / "confusion_matrix.png",
+            f"trial {job.number}, validation part",
+        )
+        files.append(figures.confusion_matrix(np.array(job.confusion), EMOTIONS, matrix, title))
+    return files
+
+
+def main() -> None:
+    answers = sys.stdout.buffer
+    while True:
+        try:
+            job = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer: Any = _draw(job)
+        except Exception as error:  # a full disk, say: the driver's to tell
+            answer = error
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
