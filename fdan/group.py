@@ -67,8 +67,8 @@ def train_group(
     ended those that diverged, by their places; the others are not disturbed by them.
 
     With `resume` a run goes on after its checkpoint's epoch, as in fdan.train.train; so runs may
-    be at unlike epochs. What `report` raises ends all. Raises ConfigError, DeviceError,
-    WeightsError.
+    be at unlike epochs. A report's time/epoch_s is the run's share of what the epoch took for all.
+    What `report` raises ends all. Raises ConfigError, DeviceError, WeightsError.
     """
     kinds = {kind(run) for run in runs}
     assert len(kinds) == 1 and None not in kinds, "these runs are no group"
@@ -128,7 +128,6 @@ class _Group:
             losses = self._epoch()
             bank = self._bank()
             logits = self._logits(bank)
-            # Of the time of all, each run has its share.
             seconds = (time.perf_counter() - began) / len(self.members)
 
             staying = []

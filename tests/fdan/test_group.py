@@ -16,6 +16,7 @@ from fdan.errors import ConfigError
 from fdan.evaluate import score
 from fdan.group import kind, train_group
 from fdan.group_heads import Heads
+from fdan.lmmd import Kernel
 from fdan.model import Output, objective
 from fdan.run_config import KernelConfig, RunConfig
 from fdan.train import Diverged, EpochReport, begin, train
@@ -210,6 +211,19 @@ def test_alpha_0_has_no_part_of_an_lmmd_that_is_nan() -> None:
     for expected, found, spoilt in zip(*gradients, strict=True):
         assert torch.isfinite(expected).all() and torch.equal(expected, found)
         assert spoilt.isnan().any()
+
+
+def test_alpha_0_beside_a_run_whose_lmmd_is_nan() -> None:
+    """As a group computes it, where one alpha is 0 and the other is not."""
+    torch.manual_seed(0)
+    z_RND, y = torch.randn(2, 6, 7), torch.arange(6) % 3
+    kernel = Kernel(torch.tensor(0.0), 1.0, torch.ones(1))
+
+    def total(z_ND: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        return objective(Output(z_ND, 2 * z_ND, ((z_ND, 2 * z_ND),)), y, y, alpha, kernel).total
+
+    found = torch.func.vmap(torch.func.grad(total))(z_RND, torch.tensor([0.0, 0.1]))
+    assert torch.isfinite(found[0]).all() and found[1].isnan().any()
 
 
 def test_several_stores_of_a_modality(frozen_data: Make, run_of: Make) -> None:
