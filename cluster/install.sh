@@ -32,6 +32,7 @@ if [ "$(cat .venv/ready 2>/dev/null)" != "$wanted" ] || ! .venv/bin/python -V >/
     [ -x .uv/bin/uv ] || { "$python" -m venv .uv && .uv/bin/python -m pip install --quiet uv; }
     uv=.uv/bin/uv
   fi
+  rm -f .venv/ready # what is cut off here is not taken for whole, whichever version comes next
   .venv/bin/python -V >/dev/null 2>&1 || { rm -rf .venv && "$uv" venv --quiet --python "$python" .venv; }
   "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt -e '.[cluster]'
   echo "$wanted" >.venv/ready

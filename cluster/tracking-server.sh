@@ -24,15 +24,19 @@ fail() {
   exit 1
 }
 
+# When a process began, since the machine's own start.
+began() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+
 # Whether one of its processes is left: the first one, which leads a group as soon as it has begun, or
-# another one of that. After a reboot the number may be somebody else's.
+# another one of that. The number may be somebody else's by now, who began at another time.
 runs() {
-  local pid boot
-  read -r pid boot 2>/dev/null <server.pid || return 1
+  local pid boot since
+  read -r pid boot since 2>/dev/null <server.pid || return 1
   [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] || return 1
   { cat /proc/[0-9]*/stat 2>/dev/null || true; } |
-    awk -v first="$pid" '{ pid = $1; sub(/.*\) /, "") }
-      (pid == first || $3 == first) && $1 != "Z" { found = 1 } END { exit !found }'
+    awk -v first="$pid" -v since="$since" '{ pid = $1; sub(/.*\) /, "") }
+      pid == first && $20 != since { other = 1 }
+      (pid == first || $3 == first) && $1 != "Z" { found = 1 } END { exit other || !found }'
 }
 
 answers() {
@@ -89,7 +93,7 @@ start() {
     setsid "$program" server --app-name basic-auth --workers 2 \
     --host "${address%:*}" --port "${address#*:}" \
     --allowed-hosts 'localhost:*,127.0.0.1:*' >>server.log 2>&1 </dev/null 9>&- &
-  echo "$! $(cat /proc/sys/kernel/random/boot_id)" >server.pid
+  echo "$! $(cat /proc/sys/kernel/random/boot_id) $(began $!)" >server.pid
 
   for _ in {1..180}; do
     runs || break

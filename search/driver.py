@@ -65,7 +65,8 @@ def run(
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
     (folder / checkpoints.TRIALS).mkdir(exist_ok=True)
-    worker = trial.function(train, checkpoints.of_workers(folder), max(1, room.each.cpus))
+    place = checkpoints.of_workers(folder)
+    worker = trial.function(train, place, max(1, room.each.cpus), trial.node())
     ours = cluster.ours()
 
     def due() -> bool:

@@ -18,13 +18,14 @@ from optuna.trial import FrozenTrial, TrialState
 from fdan.model_folder import SpeechModel, read_model
 from fdan.origin import origin
 from fdan.split import SplitConfig, describe
-from search import confirm, ending, epoch_log, remembered, storage, study, trial
+from search import confirm, ending, epoch_log, remembered, study, trial
 from search.embedding import embedding
 from search.importance import importances
 from search.provenance import tags
 from search.scoring import Tested
 from search.scoring import as_dict as test_as_dict
 from tracking.result import Result
+from tracking.uri import shown as address
 
 _CURVES = 10
 """Trials whose learning curves are kept: the best ones."""
@@ -62,7 +63,7 @@ def result(
         counts=study.counts(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=remembered.command(resolved.words),
-        tracking_uri=storage.shown(resolved.tracking_uri),
+        tracking_uri=address(resolved.tracking_uri),
         page=page,
         space={d.name: _dimension(d.distribution) for d in resolved.space.dimensions},
         fixed=resolved.fixed,

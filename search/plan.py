@@ -29,6 +29,7 @@ from search.resources import Resources
 from search.space import Space
 from search.study import Identity
 from tracking.uri import TRACKING, absolute
+from tracking.uri import shown as address
 
 RESERVED = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
 """Names in --runs that no study can have."""
@@ -101,7 +102,7 @@ class Plan:
     @property
     def words(self) -> list[str]:
         """The whole command line, what was remembered included, without passwords."""
-        return [storage.shown(word) for word in (*self.before, *self.typed)]
+        return [address(word) for word in (*self.before, *self.typed)]
 
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fdan.errors import FdanError
 from search.arguments import parser
-from tracking.uri import TRACKING
+from tracking.uri import TRACKING, masked
 
 ARGUMENTS = "arguments"
 """Key of study.json: the words behind `search/run.py` of the newest start."""
@@ -42,7 +42,7 @@ def words(argv: Sequence[str]) -> list[str]:
     for name, option in _options(read(asked.runs.expanduser() / asked.study) or []):
         if name in said:
             continue
-        if any(":***@" in word for word in option):
+        if any(map(masked, option)):
             if name == "tracking-uri" and os.environ.get(TRACKING):
                 continue  # which is where it came from, or is said again there
             raise FdanError(

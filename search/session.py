@@ -44,6 +44,7 @@ from search.stop import Stop, signals
 from search.summary import summary
 from tracking import promotion, report
 from tracking.tracker import Tracker
+from tracking.uri import shown
 
 EXPERIMENT = "fdan-search"
 """MLflow's experiment, which holds all studies."""
@@ -80,7 +81,7 @@ def _run(resolved: Plan, began: float) -> int:
         console.print(line, style="yellow", highlight=False, markup=False)
     url, name = resolved.arguments.storage, resolved.name(task)
     folder, identity = resolved.runs / name, resolved.identity(task.fingerprint)
-    place = "journal" if url is None else storage.shown(url)
+    place = "journal" if url is None else shown(url)
     study.check_folder(folder, name, place, identity)
     named = resolved.arguments.study is not None
     driving = contextlib.nullcontext() if named else study.driving(folder, name)

@@ -25,6 +25,8 @@ from fdan.errors import FdanError
 from search import epoch_log, remembered, storage, study
 from search.progress import duration, shown
 from search.trial import folder_of
+from tracking.uri import masked
+from tracking.uri import shown as address
 from tracking.waiting import Waiting, waiting
 
 
@@ -88,7 +90,7 @@ def read(runs: Path, name: str, url: str | None) -> Status:
         raise FdanError(f"{file} cannot be read: it is not a study's") from None
     if url is None and place != "journal":
         url = place
-    if url is not None and ":***@" in url:
+    if url is not None and masked(url):
         raise FdanError(
             f"study '{name}' is kept in {place}, whose password is not kept: give --storage"
         )
@@ -97,7 +99,7 @@ def read(runs: Path, name: str, url: str | None) -> Status:
 
 
 def _opened(name: str, url: str | None, folder: Path) -> optuna.Study:
-    place = folder / storage.JOURNAL if url is None else storage.shown(url)
+    place = folder / storage.JOURNAL if url is None else address(url)
     try:
         kept = storage.look_into(url, folder)
         if name in optuna.get_all_study_names(kept):

@@ -18,6 +18,7 @@ from optuna.storages.journal._storage import JournalOperation
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fdan.errors import ConfigError, FdanError
+from tracking.uri import shown
 
 JOURNAL = "journal.log"
 
@@ -82,15 +83,6 @@ def check(url: str) -> None:
             f"--storage {shown(url)}: expected sqlite:///FILE or "
             "postgresql://USER@HOST/DATABASE; without it, a journal in the study's folder"
         )
-
-
-def shown(url: str) -> str:
-    """The URL without its password."""
-    head, at, tail = url.rpartition("@")
-    scheme, slashes, user = head.partition("://")
-    if not at or ":" not in user:
-        return url
-    return f"{scheme}{slashes}{user.split(':')[0]}:***@{tail}"
 
 
 @contextlib.contextmanager

@@ -67,9 +67,16 @@ def folder_of(study: Path, number: int) -> Path:
     return study / "trials" / f"{number:04d}"
 
 
-def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str, Any]], None]:
+_STORAGE_GONE = (errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM)
+"""What a mount says that has broken down, or belongs to somebody else."""
+
+
+def function(
+    train: Trainable, study: Path, threads: int, home: str = ""
+) -> Callable[[dict[str, Any]], None]:
     """`train` as a function for Ray Tune, whose config is {"number", "params", "after"} and what
-    search.placement reads. study: the folder in which `trials` is, as this node sees it."""
+    search.placement reads. study: the folder in which `trials` is, as this node sees it; home:
+    Ray's id of the driver's node."""
 
     def fdan_trial(config: dict[str, Any]) -> None:
         folder = folder_of(study, config["number"])
@@ -95,6 +102,10 @@ def function(train: Trainable, study: Path, threads: int) -> Callable[[dict[str,
         except Exception as error:
             if disk_full(error):
                 tune.report({FULL: getattr(error, "filename", None) or str(folder)})
+                return
+            if node() != home and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
+                # Trial after trial would fail here, each at once.
+                tune.report({REFUSED: f"{_address()}: {error}", NODE: node()})
                 return
             _keep(folder / "error.txt", traceback.format_exc())
             if _out_of_gpu_memory(error):

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from fdan.errors import FdanError
 from tracking import limits
 from tracking.client import connect, having
-from tracking.uri import check_uri, shown
+from tracking.uri import check_uri, masked, shown
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
@@ -58,7 +58,7 @@ class Registry:
 
     def __init__(self, uri: str, name: str) -> None:
         check_uri(uri)
-        if ":***@" in uri:
+        if masked(uri):
             raise RegistryError(
                 f"the password of {uri} was not kept; give the whole URI with --tracking-uri"
             )

@@ -68,7 +68,13 @@ def absolute(uri: str) -> str:
 def shown(uri: str) -> str:
     """The URI without its password, for logs and files.
 
-    >>> shown("postgresql://me:secret@db/mlflow")
-    'postgresql://me:***@db/mlflow'
+    >>> shown("postgresql://me:secret@db/mlflow"), shown("postgresql:///db?password=secret")
+    ('postgresql://me:***@db/mlflow', 'postgresql:///db?password=***')
     """
-    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", uri)
+    uri = re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", uri)
+    return re.sub(r"([?&]password=)[^&]+", r"\1***", uri)
+
+
+def masked(uri: str) -> bool:
+    """Whether the URI had a password that `shown` has taken out."""
+    return ":***@" in uri or "password=***" in uri

@@ -3,12 +3,17 @@ GPU that is too small grows."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import optuna
+import pytest
 import ray
 import torch
 from optuna.trial import TrialState
@@ -168,6 +173,50 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
     assert line.endswith("mount the shared storage")
     assert [one.state for one in study.trials] == [TrialState.COMPLETE]
     assert not away.exists() and (shared / "studies/s-1/trials/0000").is_dir()
+
+
+@contextlib.contextmanager
+def read_only(folder: Path, address: str) -> Iterator[None]:
+    """Another node of the cluster, to which a folder is read-only, as a mount that has broken down
+    may be."""
+    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--block"]
+    ray_start += [f"--address={address}", "--num-cpus=1", "--object-store-memory=100000000"]
+    mount = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}"
+    started = subprocess.Popen(
+        ["unshare", "--mount", "bash", "-c", f"{mount} && exec {shlex.join(ray_start)}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        started.terminate()
+        started.wait(timeout=60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount of a node's own needs root")
+def test_a_node_whose_storage_has_broken_down_gets_no_trials(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Trial after trial would fail there at once, while the others take their time."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("there can be no mount namespaces here")
+    study, said = make_study(small_space), list[str]()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    checkpoints.share(tmp_path, "s-1", shared)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        time.sleep(1)
+        report(Report(EPOCHS, 0.5))
+
+    with read_only(shared, nodes.address):
+        while sum(node["Alive"] for node in ray.nodes()) < 3:
+            time.sleep(0.1)
+        run(study, small_space, train, tmp_path, 8, say=said.append)
+    (line,) = [line for line in said if "takes no part" in line]
+    assert "Read-only file system" in line
+    assert {one.state for one in study.trials} == {TrialState.COMPLETE}
 
 
 def test_a_share_that_is_too_small_grows(

@@ -266,6 +266,10 @@ def test_looking_makes_nothing(url: str | None, tmp_path: Path) -> None:
         ("mysql://me@host/db", "expected sqlite"),
         ("sqlite:////no/such/folder/study.db", "cannot be opened"),
         ("postgresql://me:secret@127.0.0.1:1/db", "--storage postgresql://me:***@"),
+        (
+            "postgresql://127.0.0.1:1/db?password=secret",
+            "--storage postgresql://127.0.0.1:1/db?pass",
+        ),
     ],
 )
 def test_a_storage_that_cannot_be_opened(url: str, words: str, tmp_path: Path) -> None:

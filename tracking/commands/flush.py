@@ -14,7 +14,7 @@ from tracking.sender import Sender
 from tracking.server import Server
 from tracking.spool import Spool
 from tracking.target import Target
-from tracking.uri import check_uri, shown
+from tracking.uri import check_uri, masked, shown
 
 _ABOUT = """\
 A study writes every record to its spool, a folder on local disk, and from there to MLflow.
@@ -49,7 +49,7 @@ def flush(folder: Path, uri: str | None, experiment: str | None, wait: float) ->
     spool_folder = _spool_folder(folder)
     noted = Target.load(spool_folder)
     target = Target(uri or noted.uri, experiment or noted.experiment)
-    if ":***@" in target.uri:
+    if masked(target.uri):
         raise FdanError(
             f"the password of {target.uri} was not kept; give the whole URI with --tracking-uri"
         )

@@ -11,7 +11,7 @@ from tracking.result import Result
 from tracking.server import Away, Gone, Refused, Server
 from tracking.target import Target
 from tracking.tracker import STUDY
-from tracking.uri import shown
+from tracking.uri import masked, shown
 
 FOLDER: Final = "study"
 """Among the artifacts of the run: where a search puts the study's figures, too."""
@@ -28,7 +28,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
     """
     result = Result.load(study)
     uri = uri or result.tracking_uri
-    if ":***@" in uri:
+    if masked(uri):
         raise NotLogged(f"the password of {uri} was not kept; give the whole URI: --tracking-uri")
     database = Path(uri.partition("///")[2])
     if uri.startswith("sqlite:") and not database.exists():
