@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fdan.config import Config, option
 from fdan.errors import DataError
+from fdan.media.cascade import WINDOW, largest_face
 
 # How an image became a face image, counted in the store.
 FOUND: Final = "faces found"
@@ -23,8 +23,7 @@ _CROP_SIDE: Final = 128
 
 _UNDECODABLE: Final = "cannot be decoded as an image (damaged, or not what its name says)"
 
-# The cascade's window is 24 pixels; a face smaller than an eighth of the frame is no speaker's.
-_SMALLEST: Final = 24
+# A face smaller than an eighth of the frame is no speaker's.
 _SMALLEST_PART: Final = 8
 
 
@@ -105,32 +104,17 @@ def _largest_face(image: NDArray[np.uint8], settings: FaceSettings) -> tuple[int
 
     height, width = image.shape[:2]
     scale = min(1.0, settings.detect_side / max(height, width))
-    if scale * min(height, width) < _SMALLEST:
+    if scale * min(height, width) < WINDOW:
         return None
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     if scale < 1.0:
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    smallest = max(_SMALLEST, min(grey.shape) // _SMALLEST_PART)
-    faces = _cascade().detectMultiScale(
-        cv2.equalizeHist(grey), scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest)
-    )
-    if not len(faces):
+    smallest = max(WINDOW, min(grey.shape) // _SMALLEST_PART)
+    face = largest_face(cv2.equalizeHist(grey), smallest)
+    if face is None:
         return None
-    # Of equal ones the first from the top left, so that the choice is always the same.
-    x, y, w, h = max(faces.tolist(), key=lambda box: (box[2] * box[3], -box[1], -box[0]))
+    x, y, w, h = face
     side = min(round(max(w, h) * (1 + 2 * settings.margin) / scale), height, width)
     left = round((x + w / 2) / scale - side / 2)
     top = round((y + h / 2) / scale - side / 2)
     return min(max(left, 0), width - side), min(max(top, 0), height - side), side
-
-
-@functools.cache
-def _cascade() -> Any:
-    import cv2
-    import cv2.data
-
-    file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
-    cascade = cv2.CascadeClassifier(str(file))
-    if cascade.empty():
-        raise DataError(f"{file}: OpenCV's face cascade is missing; reinstall opencv-python 4")
-    return cascade

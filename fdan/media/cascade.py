@@ -1,0 +1,152 @@
+"""The largest face that OpenCV's Haar cascade finds, without looking for the smaller ones.
+
+The cascade tries windows of many sizes all over the image, and calls a face where enough of those
+that it accepts agree. Its time goes into the small windows, because there are most of them; beside
+a large face they change nothing. So they are tried here from the largest size down, and no further
+than the answer can change: it is that of detectMultiScale, to the pixel.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.errors import DataError
+
+# In pixels: the smallest window of the cascade.
+WINDOW: Final = 24
+# What each size of window is to the next smaller one, and how many windows do not make a face yet.
+SCALE_FACTOR: Final = 1.1
+MIN_NEIGHBORS: Final = 5
+
+# OpenCV's own: two windows agree where no edges are further apart than this part of the smaller
+# one's size.
+_EDGES: Final = 0.2
+# So windows that agree differ in size by this factor at most; a face gives way to another one that
+# it lies in, give or take the same part, and that is therefore smaller by this factor at most.
+_REACH: Final = 1 + 2 * _EDGES
+# OpenCV moves windows from this many times the smallest on by every row (of the image shrunk so
+# that they fit), smaller ones by every other; whether those come to the last row depends on what
+# else it tries in the same call. So all of them are one call, as they would be in a call for all.
+_EVERY_ROW: Final = 2.0
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height in pixels."""
+
+_Boxes = NDArray[np.int64]
+"""(n, 4): n boxes."""
+
+
+def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
+    """The largest face of at least `smallest` pixels; of equal ones the first from the top left.
+
+    The same as the largest of `cascade().detectMultiScale(grey, scaleFactor=SCALE_FACTOR,
+    minNeighbors=MIN_NEIGHBORS, minSize=(smallest, smallest))`.
+
+    Args:
+        grey: (height, width) uint8.
+
+    Raises:
+        DataError: the cascade is missing.
+    """
+    windows: _Boxes = np.zeros((0, 4), np.int64)
+    face: Box | None = None
+    for sizes in _turns(smallest, min(grey.shape)):
+        if face is not None and _settled(windows, face, sizes[-1]):
+            break
+        found = _accepted(grey, sizes)
+        if len(found):
+            windows = np.concatenate([windows, found])
+            face = _largest(windows, grey.shape)
+    return face
+
+
+def _turns(smallest: int, largest: int) -> list[list[int]]:
+    """Sizes of the windows that OpenCV would try, turn by turn, the largest first."""
+    large: list[int] = []
+    small: list[int] = []
+    factor = 1.0
+    while (size := round(WINDOW * factor)) <= largest:
+        if size >= smallest:
+            (large if factor >= _EVERY_ROW else small).append(size)
+        factor *= SCALE_FACTOR
+    return [[size] for size in reversed(large)] + ([small] if small else [])
+
+
+def _accepted(grey: NDArray[np.uint8], sizes: list[int]) -> _Boxes:
+    """The windows of these sizes, and of those between them, that the cascade accepts."""
+    found = cascade().detectMultiScale(
+        grey,
+        scaleFactor=SCALE_FACTOR,
+        minNeighbors=0,
+        minSize=(sizes[0], sizes[0]),
+        maxSize=(sizes[-1], sizes[-1]),
+    )
+    windows: _Boxes = np.reshape(found, (-1, 4)).astype(np.int64)
+    # Those that a rounding put over the image's edge come cut by a pixel or two, but OpenCV
+    # groups them before it cuts them.
+    windows[:, 2] = np.array(sizes)[np.searchsorted(sizes, windows[:, 2:].max(axis=1, initial=0))]
+    windows[:, 3] = windows[:, 2]
+    return windows
+
+
+def _largest(windows: _Boxes, shape: tuple[int, ...]) -> Box | None:
+    """The largest face that these windows make, within an image of this shape."""
+    import cv2
+
+    grouped, _ = cv2.groupRectangles(windows.tolist(), MIN_NEIGHBORS, _EDGES)
+    height, width = shape
+    faces = [
+        (x, y, min(w, width - x), min(h, height - y))
+        for x, y, w, h in np.reshape(grouped, (-1, 4)).tolist()
+    ]
+    return max(faces, key=lambda box: (box[2] * box[3], -box[1], -box[0]), default=None)
+
+
+def _settled(windows: _Boxes, face: Box, size: int) -> bool:
+    """Whether windows of at most `size` pixels, not tried yet, leave this face the largest.
+
+    They can join only windows that are hardly larger, by way of those others, and so on. If
+    nothing that they reach in this way comes near the face's size, then every group of windows that
+    is as large, or whose face could take its place, is complete.
+    """
+    sizes = windows[:, 2]
+    near = sizes * _REACH >= min(face[2:]) - 1  # less one pixel, for OpenCV's rounding
+    reached = sizes <= size * _REACH + 1
+    fresh = reached
+    while fresh.any() and not (reached & near).any():
+        fresh = _agree(windows, windows[fresh]).any(axis=1) & ~reached
+        reached = reached | fresh
+    return not (reached & near).any()
+
+
+def _agree(some: _Boxes, others: _Boxes) -> NDArray[np.bool_]:
+    """(n, 4), (m, 4) -> (n, m): which windows OpenCV would put into one group, and a few more."""
+    apart = np.abs(_corners(some)[:, None] - _corners(others)[None]).max(axis=2)
+    agree: NDArray[np.bool_] = apart <= _EDGES * np.minimum(some[:, None, 2], others[:, 2]) + 1
+    return agree
+
+
+def _corners(boxes: _Boxes) -> _Boxes:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+@functools.cache
+def cascade() -> Any:
+    """OpenCV's cv2.CascadeClassifier for frontal faces.
+
+    Raises:
+        DataError: it is not where opencv-python keeps it.
+    """
+    import cv2
+    import cv2.data
+
+    file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+    classifier = cv2.CascadeClassifier(str(file))
+    if classifier.empty():
+        raise DataError(f"{file}: OpenCV's face cascade is missing; reinstall opencv-python 4")
+    return classifier
