@@ -102,6 +102,22 @@ def test_small_windows_are_left_out(drawn: list[Grey], monkeypatch: pytest.Monke
     assert sizes == [57, 51, 47, 43, 39, 35, 32, 29, 26, 24]  # nothing found: all were tried
 
 
+def test_windows_still_to_come_change_nothing() -> None:
+    """Windows at random around four places: whatever is called settled stays."""
+    rng, settled = np.random.default_rng(4), 0
+    for _ in range(8000):
+        place = rng.integers(0, 4, rng.integers(7, 50))
+        size = (rng.uniform(40, 130, 4)[place] * rng.uniform(0.8, 1.25, len(place))).astype(int)
+        middle = rng.integers(100, 140, (4, 2))[place] + rng.integers(-4, 5, (len(place), 2))
+        windows = np.column_stack([middle - size[:, None] // 2, size, size])
+        tried = windows[size > 50]
+        face = cascade._largest(tried, (400, 400))
+        if face is not None and cascade._settled(tried, face, 50):
+            settled += 1
+            assert cascade._largest(windows, (400, 400)) == face
+    assert settled > 1000
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 def test_real_faces() -> None:
     """FER2013's, enlarged to all sizes in front of one another: the same ones are found."""
