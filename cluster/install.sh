@@ -40,6 +40,7 @@ fi
 
 # In front: many a ~/.bashrc ends early where there is no terminal.
 touch ~/.bashrc
+[ -s ~/.bashrc ] || [ ! -s ~/.bashrc.new ] || cat ~/.bashrc.new >~/.bashrc # cut off below
 others=$(sed '/# fdan-search$/d' ~/.bashrc)
 printf 'export FDAN_SHARED=%q; . ~/fdan-search/cluster/environment.sh # fdan-search\n%s\n' \
   "$shared" "$others" >~/.bashrc.new

@@ -188,6 +188,12 @@ def gpus_at(address: str, say: Callable[[str], None]) -> bool:
             coming = _coming()
             wait = _FIRST_REPORT_S if coming is None else _ON_THEIR_WAY_S if coming else 0.0
             if time.monotonic() - began >= wait:
+                if coming:
+                    raise ClusterError(
+                        f"{coming} node(s) of the cluster are still starting after"
+                        f" {wait / 60:.0f} minutes, and there is no GPU yet: --gpus-per-trial 1"
+                        " waits for one, --device cpu does without (ray status shows the nodes)"
+                    )
                 return False
             if coming and not said:
                 said = True

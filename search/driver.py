@@ -65,9 +65,13 @@ def run(
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
     (folder / checkpoints.TRIALS).mkdir(exist_ok=True)
-    place = checkpoints.of_workers(folder)
-    worker = trial.function(train, place, max(1, room.each.cpus), trial.node())
     ours = cluster.ours()
+    worker = trial.function(
+        train,
+        checkpoints.of_workers(folder),
+        max(1, room.each.cpus),
+        "" if ours else trial.node(),
+    )
 
     def due() -> bool:
         with leaving():

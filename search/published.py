@@ -16,12 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fdan.errors import FdanError
 from fdan.store import IMAGES, MANIFEST
 
 _CHUNK = 4 * 2**20
+
+_PATIENCE_S = 900.0
+"""How long somebody else may take to copy a store. NFS 3 keeps the lock of a node that is gone."""
 
 
 class Refused(FdanError):  # noqa: N818
@@ -47,7 +50,7 @@ class Published:
         copy, seen, wanted = cache / name, cache / f"{name}.json", self.digests[name]
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{name}.lock"):
+            with FileLock(cache / f"{name}.lock", timeout=_PATIENCE_S):
                 if not copy.is_dir():
                     began = time.monotonic()
                     _copied(self.folder / name, copy, seen, wanted)
@@ -55,6 +58,8 @@ class Published:
                     took = time.monotonic() - began
                     say(f"has copied its data, {name}: {size:.1f} MB in {took:.1f} s")
                 found = _known(copy, seen)
+        except Timeout as error:
+            raise Refused(_held(error)) from None
         except OSError as error:
             raise Refused(
                 f"{error.filename or copy}: {error.strerror or error}; it needs the study's data"
@@ -75,7 +80,7 @@ def publish(stores: Sequence[Path], shared: Path) -> Published:
         folder.mkdir(parents=True, exist_ok=True)
         for store in stores:
             there, seen = folder / store.name, folder / f"{store.name}.json"
-            with FileLock(folder / f"{store.name}.lock"):
+            with FileLock(folder / f"{store.name}.lock", timeout=_PATIENCE_S):
                 wanted = _known(store, seen.with_name(f"{store.name}.source.json"))
                 if not there.is_dir():
                     _copied(store, there, seen, wanted)
@@ -86,10 +91,19 @@ def publish(stores: Sequence[Path], shared: Path) -> Published:
                     f" expected {wanted[:12]}): remove it, it is published anew"
                 )
             digests[store.name] = wanted
+    except Timeout as error:
+        raise FdanError(f"--shared {shared}: {_held(error)}") from None
     except OSError as error:
         place = error.filename or folder
         raise FdanError(f"--shared {shared}: {place}: {error.strerror or error}") from None
     return Published(folder, digests)
+
+
+def _held(error: Timeout) -> str:
+    return (
+        f"{error.lock_file} has been held for {_PATIENCE_S / 60:.0f} minutes: where no machine"
+        " copies into that folder any more, remove it"
+    )
 
 
 def _cache() -> Path:

@@ -23,8 +23,11 @@ FULL = "full"
 REFUSED = "refused"
 """Key of a worker's result that says why its node takes no part in the study."""
 
+BROKEN = "broken"
+"""Key of a worker's result that says what its GPU broke down with; the worker ends then."""
+
 NODE = "node"
-"""Key of the same result: the node's id."""
+"""Key of the worker's node's id, in those results and with a Report."""
 
 NOTE = "note"
 """Key of a worker's result that is a line for whoever watches."""

@@ -13,6 +13,9 @@ _EVERY_S = 2.0
 _PATIENCE_S = 15.0
 """Nodes come and go; so long without room is worth a word."""
 
+_BREAKDOWNS = 2
+"""Of a node's GPU in a row. Few: such a node is free at once, and would take trial after trial."""
+
 
 class Room:
     """The room for trials on the cluster that is up, as of the last `look`.
@@ -43,6 +46,7 @@ class Room:
         self._grows = grows
         self._changed = changed
         self._refused: dict[str, str] = {}
+        self._broken: dict[str, int] = {}
         self._looked = self._there = time.monotonic()
         self._said = False
         self._fit = self._fitting()
@@ -64,6 +68,17 @@ class Room:
         if node not in self._refused:
             self._refused[node] = why
             self._say(f"a node takes no part in the study: {why}")
+
+    def broke(self, node: str, why: str) -> None:
+        """The GPU of a trial on the node broke down. The second time in a row the node takes no
+        part any more, unless it is the last one."""
+        self._broken[node] = self._broken.get(node, 0) + 1
+        if self._broken[node] >= _BREAKDOWNS and self._fitting(without=node):
+            self.refuse(node, why)
+
+    def works(self, node: str) -> None:
+        """A trial has finished an epoch on the node."""
+        self._broken.pop(node, None)
 
     def look(self) -> None:
         """To be called several times a second."""
@@ -89,11 +104,11 @@ class Room:
                 f" nothing is lost (Ctrl-C lets it rest){refused}"
             )
 
-    def _fitting(self) -> int:
+    def _fitting(self, without: str = "") -> int:
         return sum(
             fitting(self.each, node.get("Resources", {}))
             for node in self._nodes()
-            if node.get("Alive") and node.get("NodeID") not in self._refused
+            if node.get("Alive") and node.get("NodeID") not in (without, *self._refused)
         )
 
 

@@ -14,7 +14,18 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from fdan.errors import DiskFull
 from search.bridge import Bridge
 from search.placement import GPUS
-from search.report import FAILED, FULL, LOST, NODE, NOTE, REFUSED, REPORT, STARVED, Report
+from search.report import (
+    BROKEN,
+    FAILED,
+    FULL,
+    LOST,
+    NODE,
+    NOTE,
+    REFUSED,
+    REPORT,
+    STARVED,
+    Report,
+)
 from search.room import Room
 from search.searcher import Shell, Stopped, leaving
 from search.silence import Silence
@@ -101,7 +112,10 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         elif REPORT in result:
             report = result[REPORT]
             assert isinstance(report, Report)
+            self._room.works(result.get(NODE, ""))
             return self._bridge.report(number, report)
+        elif BROKEN in result:  # the worker's end comes as on_trial_error
+            self._room.broke(result[NODE], result[BROKEN])
         else:
             self._gave_up(number, result)
             return True
@@ -159,6 +173,9 @@ def crash(text: str) -> tuple[bool, str]:
     if not lines:
         return False, "the worker died"
     if any(line.startswith("Traceback ") or "ray::" in line for line in lines[:2]):
+        _, broken, why = lines[-1].rpartition("Broken: ")
+        if broken:
+            return False, why
         return True, lines[-1].rpartition("Crashed: ")[2][:300]
     if "low on memory" in text:
         return False, "the machine ran out of memory and Ray ended the worker"

@@ -20,12 +20,23 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from fdan.errors import DataError, FdanError, disk_full
+from fdan.errors import DataError, DeviceError, FdanError, disk_full
 from fdan.lock import Held, Lock, holds
 from search import epoch_log
 from search.placement import GPUS
 from search.published import Published, Refused
-from search.report import FAILED, FULL, LOST, NODE, NOTE, REFUSED, REPORT, STARVED, Report
+from search.report import (
+    BROKEN,
+    FAILED,
+    FULL,
+    LOST,
+    NODE,
+    NOTE,
+    REFUSED,
+    REPORT,
+    STARVED,
+    Report,
+)
 
 if TYPE_CHECKING:
     from fdan.checkpoint import Checkpoint
@@ -62,6 +73,10 @@ class Crashed(Exception):  # noqa: N818
         super().__init__(" ".join(message.split())[:300])
 
 
+class Broken(Crashed):
+    """The worker's GPU has broken down: another worker may go on with the trial."""
+
+
 def folder_of(study: Path, number: int) -> Path:
     """The folder that the trial `number` of a study owns."""
     return study / "trials" / f"{number:04d}"
@@ -76,7 +91,7 @@ def function(
 ) -> Callable[[dict[str, Any]], None]:
     """`train` as a function for Ray Tune, whose config is {"number", "params", "after"} and what
     search.placement reads. study: the folder in which `trials` is, as this node sees it; home:
-    Ray's id of the driver's node."""
+    on a cluster, Ray's id of the driver's node."""
 
     def fdan_trial(config: dict[str, Any]) -> None:
         folder = folder_of(study, config["number"])
@@ -92,9 +107,13 @@ def function(
                 lambda text: tune.report({NOTE: f"{_address()} {text}"}),
             )
             with _alone(folder):
-                train(assignment, lambda report: tune.report({REPORT: report}))
+                train(assignment, lambda report: tune.report({REPORT: report, NODE: node()}))
         except Refused as error:
             tune.report({REFUSED: f"{_address()}: {error}", NODE: node()})
+        except DeviceError as error:
+            # Where it is the cluster's node: the trial may go on elsewhere.
+            kind = {REFUSED: f"{_address()}: {error}", NODE: node()}
+            tune.report(kind if home else {FAILED: str(error)})
         except FdanError as error:
             tune.report({FAILED: str(error)})
         except Held as error:
@@ -103,7 +122,8 @@ def function(
             if disk_full(error):
                 tune.report({FULL: getattr(error, "filename", None) or str(folder)})
                 return
-            if node() != home and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
+            elsewhere = home not in ("", node())
+            if elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
                 # Trial after trial would fail here, each at once.
                 tune.report({REFUSED: f"{_address()}: {error}", NODE: node()})
                 return
@@ -114,6 +134,10 @@ def function(
                 tune.report({STARVED: "out of GPU memory"})
             elif _out_of_memory(error):
                 tune.report({LOST: "out of memory"})
+            elif _of_the_gpu(error):
+                told = " ".join(str(error).split("\n", 1)[0].split())
+                tune.report({BROKEN: f"{_address()}: {told}", NODE: node()})
+                raise Broken(told) from None
             else:
                 # Whatever state this process is in, no other trial should inherit it.
                 raise Crashed(f"{type(error).__name__}: {error}") from None
@@ -169,7 +193,7 @@ def _alone(folder: Path) -> Iterator[None]:
             break
         except Held as held:
             if time.monotonic() > until:
-                if held.owner is None or held.owner.host in _hosts():
+                if held.owner is not None and held.owner.host in _hosts():
                     raise
                 path.unlink(missing_ok=True)
             elif held.owner is not None and holds(held.owner, path):
@@ -334,6 +358,11 @@ def _out_of_gpu_memory(error: Exception) -> bool:
         return True
     # CUDA's own libraries have no class for it.
     marks = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+
+
+def _of_the_gpu(error: Exception) -> bool:
+    marks = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
     return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
 
 

@@ -72,9 +72,9 @@ def shown(uri: str) -> str:
     ('postgresql://me:***@db/mlflow', 'postgresql:///db?password=***')
     """
     uri = re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", uri)
-    return re.sub(r"([?&]password=)[^&]+", r"\1***", uri)
+    return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&]+", r"\1***", uri)
 
 
 def masked(uri: str) -> bool:
     """Whether the URI had a password that `shown` has taken out."""
-    return ":***@" in uri or "password=***" in uri
+    return ":***@" in uri or "=***" in uri

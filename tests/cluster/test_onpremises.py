@@ -59,6 +59,9 @@ def up(made: Cluster) -> Cluster:
         asking = ("-o", "StrictHostKeyChecking=no")
         made.types("ssh-copy-id", *asking, "-i", str(KEY), f"{USER}@{node}")
     made.types("bash", "-c", "umask 077; ray get-auth-token --generate >/dev/null 2>&1")
+    written = made.laptop.home / ".ray" / "auth_token"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    written.chmod(0o644)  # as it is without the page's umask: the nodes close their copies
     login = f"ssh -i {KEY} {USER}@{HEAD}"
     put = "umask 077; mkdir -p .mlflow; cat > .mlflow/backend-store-uri"
     made.types("bash", "-c", f"{login} '{put}' < ~/postgres-url; rm ~/postgres-url")
@@ -114,13 +117,22 @@ def test_nodes_that_are_starting_are_waited_for(up: Cluster) -> None:
 
 
 def test_secrets_are_closed_to_others(up: Cluster) -> None:
-    secret = [machine.home / ".ray" / "auth_token" for machine in (up.laptop, up.head)]
+    secret = [machine.home / ".ray" / "auth_token" for machine in (up.head, up.worker)]
     secret += [file for file in (up.head.home / ".mlflow").iterdir() if file.is_file()]
     secret += [up.head.home / "ray_bootstrap_key.pem"]
     assert {file.name for file in secret} >= {"credentials", "backend-store-uri", "secret-key"}
     for file in secret:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
-    assert stat.S_IMODE((up.head.home / ".mlflow").stat().st_mode) == 0o700
+    for folder in (up.head.home / ".mlflow", up.head.home / ".ray", up.worker.home / ".ray"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+
+
+def test_mlflow_runs_no_jobs_and_reads_no_pickles(up: Cluster) -> None:
+    server = [given for words, given in processes(up.head) if "mlflow" in " ".join(words)]
+    assert server
+    for given in server:
+        assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in given
+        assert "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false" in given
 
 
 def test_who_does_not_show_a_token_or_password_is_refused(up: Cluster) -> None:

@@ -19,6 +19,7 @@ import torch
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
+from fdan.errors import DeviceError
 from search import checkpoints, driver, trial
 from search.bridge import Listener
 from search.published import Refused
@@ -217,6 +218,61 @@ def test_a_node_whose_storage_has_broken_down_gets_no_trials(
     (line,) = [line for line in said if "takes no part" in line]
     assert "Read-only file system" in line
     assert {one.state for one in study.trials} == {TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might ..."
+        ),
+        DeviceError("device 'cuda': this machine has no usable GPU; use cpu or auto"),
+    ],
+    ids=["breaks down", "is gone"],
+)
+def test_a_node_whose_gpu_is_broken_gets_no_trials(
+    error: Exception,
+    nodes: Cluster,
+    make_study: MakeStudy,
+    small_space: Space,
+    tmp_path: Path,
+) -> None:
+    study, said = make_study(small_space), list[str]()
+    before = {node["NodeID"] for node in ray.nodes()}
+    nodes.add_node(num_cpus=1, object_store_memory=10**8)
+    while not (new := {node["NodeID"] for node in ray.nodes()} - before):
+        time.sleep(0.1)
+    (bad,) = new
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        if trial.node() == bad:
+            raise error
+        time.sleep(1)
+        report(Report(EPOCHS, 0.5))
+
+    run(study, small_space, train, tmp_path, 8, say=said.append)
+    (line,) = [line for line in said if "takes no part" in line]
+    assert str(error).splitlines()[0] in line
+    assert "might" not in line, "the first line says it"
+    assert {one.state for one in study.trials} == {TrialState.COMPLETE}
+
+
+def test_the_last_node_is_kept_whatever_its_gpu_says(
+    nodes: Cluster, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """It may be the trial's doing: that one fails, and the study goes on."""
+    study, said = make_study(small_space), list[str]()
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        if assignment.number == 1:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        report(Report(EPOCHS, 0.5))
+
+    run(study, small_space, train, tmp_path, 3, say=said.append)
+    states = [one.state for one in study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert study.trials[1].user_attrs[REASON].startswith("CUDA error: device-side assert triggered")
+    assert not [line for line in said if "takes no part" in line]
 
 
 def test_a_share_that_is_too_small_grows(
