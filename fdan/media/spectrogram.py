@@ -70,18 +70,31 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
     Returns:
         (mels, 1 + samples // hop) float32 in [-80, 0], the lowest band first.
     """
-    from scipy import fft  # seven times as fast as numpy.fft: many rows at a time
-
     n_fft, hop = settings.n_fft, settings.hop
     padded = np.pad(speech, n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
-    spectrum = fft.rfft(frames * _hann(n_fft), axis=1)
-    power = spectrum.real**2 + spectrum.imag**2
-    mel = mel_filters(settings.sample_rate, n_fft, settings.mels) @ power.T.astype(np.float32)
+    power = _power(frames * _hann(n_fft))
+    mel = mel_filters(settings.sample_rate, n_fft, settings.mels) @ power.T
     decibels = 10.0 * np.log10(np.maximum(mel, A_MIN))
     decibels -= 10.0 * np.log10(max(float(mel.max()), A_MIN))
     kept: NDArray[np.float32] = np.maximum(decibels, decibels.max() - TOP_DB).astype(np.float32)
     return kept
+
+
+def _power(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, n_fft) -> (n, 1 + n_fft // 2): squared magnitudes of each row's Fourier transform."""
+    # A fraction of numpy's time for it and, unlike scipy's, no tenth of a second to import.
+    import cv2
+
+    # In one row: Re 0, Re 1, Im 1, Re 2, Im 2 and so on; of an even number the last is real.
+    # In double precision, since in single it strays from librosa's three times as far.
+    packed = cv2.dft(frames.astype(np.float64), flags=cv2.DFT_ROWS)
+    rows, n_fft = frames.shape
+    power = np.empty((rows, 1 + n_fft // 2), np.float32)
+    power[:, 0] = packed[:, 0] ** 2
+    power[:, 1:] = packed[:, 1::2] ** 2
+    power[:, 1 : (n_fft + 1) // 2] += packed[:, 2::2] ** 2
+    return power
 
 
 def spectrogram_image(
@@ -114,7 +127,7 @@ def mel_filters(sample_rate: int, n_fft: int, mels: int) -> NDArray[np.float32]:
     Returns:
         (mels, 1 + n_fft // 2) float32; over 0 Hz to half the sample rate.
     """
-    bins = np.linspace(0.0, sample_rate / 2, 1 + n_fft // 2)
+    bins = np.arange(1 + n_fft // 2) * (sample_rate / n_fft)
     edges = _hertz(np.linspace(0.0, _mel(sample_rate / 2), mels + 2))
     width = np.diff(edges)
     rising = (bins[None, :] - edges[:-2, None]) / width[:-1, None]
