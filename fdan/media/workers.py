@@ -13,8 +13,8 @@ from typing import Final
 from fdan.media.pixels import Pixels, Settings
 from fdan.media.process import Process
 
-# Files sent to a process at once, so that it never waits for the next.
-_BATCH: Final = 8
+# Files sent to a process at once, at most, so that it seldom waits for the next.
+_BATCH: Final = 4
 
 
 def cores() -> int:
@@ -53,11 +53,10 @@ class Workers:
         Raises:
             DataError: the processes cannot be started.
         """
-        batches = iter([paths[at : at + _BATCH] for at in range(0, len(paths), _BATCH)])
         # Bounded, so that one slow file does not let the images after it pile up in memory.
         ahead = 2 * len(self._processes) + 1
         pending: deque[Future[list[Pixels | str]]] = deque()
-        for batch in batches:
+        for batch in _batches(paths, len(self._processes)):
             pending.append(self._threads.submit(self._batch, batch))
             if len(pending) > ahead:
                 yield from pending.popleft().result()
@@ -73,3 +72,12 @@ class Workers:
             return answers
         finally:
             self._idle.append(process)
+
+
+def _batches(paths: Sequence[Path], processes: int) -> Iterator[Sequence[Path]]:
+    """The last ones are smaller, so that all processes end at about the same time."""
+    at = 0
+    while left := len(paths) - at:
+        size = min(_BATCH, max(1, left // (2 * processes)))
+        yield paths[at : at + size]
+        at += size
