@@ -53,7 +53,7 @@ GOALS: Final = {"acoustic": 3.0, "visual": 2.5}
 GREY_GOAL: Final = 1
 SPEAKERS: Final = 12
 TAKES: Final = 3
-FILMS: Final = 42
+FILMS: Final = 84
 # Files of which frames and faces are compared one by one.
 COMPARED: Final = 40
 
