@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Run:
             env={**os.environ, "COLUMNS": "100", **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=480,
             check=False,
         )
 

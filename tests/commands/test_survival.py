@@ -66,7 +66,7 @@ class Home:
         return (self.path / "err.txt").read_text()
 
     def wait_for(self, what: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 250
         while not what():
             assert self.process is not None
             assert self.process.poll() is None, f"it ended by itself:\n{self.said()}"
@@ -76,7 +76,7 @@ class Home:
     def ends(self) -> tuple[int, str, str]:
         """Its exit code and what it printed."""
         assert self.process is not None
-        out = self.process.communicate(timeout=150)[0]
+        out = self.process.communicate(timeout=280)[0]
         return self.process.returncode, out.decode(), self.said()
 
     def trials(self) -> list[FrozenTrial]:
