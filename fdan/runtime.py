@@ -1,13 +1,15 @@
-"""What depends on the machine: the device, bit-for-bit repeatability, seeds."""
+"""What depends on the machine: the device, precision, the optimizer's form, bit-for-bit
+repeatability, seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fdan.errors import DeviceError
 
@@ -44,6 +46,36 @@ def bound_memory(share: float) -> None:
     asks for more raises torch.cuda.OutOfMemoryError, and neighbours do not notice."""
     whole = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(max(0.0, share - CONTEXT_BYTES / whole))
+
+
+def half_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Products and convolutions inside are computed in bfloat16 by a GPU that has units for it, of
+    weights that stay float32; their results are bfloat16. Everywhere else nothing changes."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16)
+
+
+def sgd(
+    groups: list[dict[str, Any]], momentum: float, decay: float, device: torch.device
+) -> torch.optim.SGD:
+    """Of groups with params and initial_lr. On a GPU it is one kernel for all parameters, which
+    reads the learning rate there, so that a recorded step sees each new one."""
+    if device.type == "cuda":
+        groups = [group | {"lr": torch.tensor(group["initial_lr"]).to(device)} for group in groups]
+        own: dict[str, Any] = {"fused": True}
+    else:
+        groups = [group | {"lr": group["initial_lr"]} for group in groups]
+        own = {"foreach": True}
+    return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay, **own)
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """A parameter group's learning rate, from its next step on."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def seed_for(*parts: int) -> int:

@@ -18,6 +18,7 @@ from fdan import batches, evaluate, runtime
 from fdan.augment import augment
 from fdan.backbones import build_backbone
 from fdan.batches import Ints
+from fdan.capture import Function, captured, own_stream
 from fdan.checkpoint import Checkpoint
 from fdan.errors import ConfigError, FdanError
 from fdan.evaluate import Scores
@@ -71,7 +72,7 @@ def train(
     data.check(run.model)
     if resume is not None:
         same(run, data, resume)
-    with runtime.repeatable(where):
+    with runtime.repeatable(where), own_stream(where):
         return _train(run, data, report, where, resume)
 
 
@@ -83,7 +84,8 @@ def _train(
     resume: Checkpoint | None,
 ) -> Checkpoint:
     network = (begin(run, data) if resume is None else evaluate.restore(resume)).to(device)
-    optimizer = _optimizer(network, run.training, resume)
+    optimizer = _optimizer(network, run.training, device, resume)
+    one_step = captured(step_of(network, optimizer, run, data, device), device)
     checkpoint, epoch, step, history = resume, 0, 0, list[float]()
     if resume is not None:
         epoch, step, history = resume.epoch, resume.step, list(resume.history)
@@ -92,7 +94,7 @@ def _train(
         epoch += 1
         began = time.perf_counter()
         network.train()
-        losses = _epoch(network, optimizer, run, data, device, epoch, step)
+        losses = _epoch(one_step, optimizer, run, data, device, epoch, step)
         step += len(losses)
         finite(losses, epoch)
 
@@ -125,7 +127,7 @@ def learning_rate(lr: float, step: int) -> float:
 
 
 def _epoch(
-    network: Network,
+    one_step: Function,
     optimizer: torch.optim.SGD,
     run: RunConfig,
     data: TrainingData,
@@ -139,33 +141,52 @@ def _epoch(
     plan = batches.plan(
         data.visual_train, data.acoustic_train, training.batch, training.seed, epoch
     )
-    augmenting = training.augment and run.model.tuning == "full"
-    steps = {}
+    columns = []
     for modality in MODALITIES:
-        size = getattr(plan, f"{modality}_sizes")
-        index = getattr(plan, modality)
+        index, draws = getattr(plan, modality), getattr(plan, f"{modality}_draws")
         labels = data.domain(modality).labels[index]
-        draws = getattr(plan, f"{modality}_draws")
-        steps[modality] = zip(
-            *(torch.split(torch.from_numpy(a).to(device), size) for a in (index, labels, draws)),
-            strict=True,
-        )
+        size = getattr(plan, f"{modality}_sizes")
+        own = (torch.from_numpy(array).to(device) for array in (index, labels, draws))
+        columns += [torch.split(tensor, size) for tensor in own]
 
     losses = torch.zeros((len(plan.acoustic_sizes), 4), device=device)
-    for number, pair in enumerate(zip(*(steps[m] for m in MODALITIES), strict=True)):
-        inputs, labels = {}, {}
-        for modality, (index, labels[modality], draws) in zip(MODALITIES, pair, strict=True):
-            taken = data.domain(modality).take(index)
-            inputs[modality] = augment(modality, taken, draws) if augmenting else taken
+    for number, batch in enumerate(zip(*columns, strict=True)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(group["initial_lr"], step + number)
-        out = network(inputs["visual"], inputs["acoustic"])
-        loss = objective(out, labels["visual"], labels["acoustic"], training.alpha, run.kernel)
+            runtime.set_rate(group, learning_rate(group["initial_lr"], step + number))
+        losses[number] = one_step(*batch)
+    return losses.cpu()
+
+
+def step_of(
+    network: Network,
+    optimizer: torch.optim.SGD,
+    run: RunConfig,
+    data: TrainingData,
+    device: torch.device,
+) -> Function:
+    """A step of SGD: from each modality's sample numbers, labels and augmentation's draws, visual
+    ones first, to its losses, (4,)."""
+    alpha, kernel = run.training.alpha, run.kernel
+    augmenting = run.training.augment and run.model.tuning == "full"
+
+    def one_step(
+        index_V: Tensor, y_V: Tensor, draws_V: Tensor, index_A: Tensor, y_A: Tensor, draws_A: Tensor
+    ) -> Tensor:
+        visual, acoustic = data.visual.take(index_V), data.acoustic.take(index_A)
+        if augmenting:
+            visual = augment("visual", visual, draws_V)
+            acoustic = augment("acoustic", acoustic, draws_A)
+        with runtime.half_precision(device):
+            x_VF = network.features("visual", visual)
+            x_AF = network.features("acoustic", acoustic)
+        out = network.head(x_VF.float(), x_AF.float())
+        loss = objective(out, y_V, y_A, alpha, kernel)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses[number] = torch.stack(loss).detach()
-    return losses.cpu()
+        return torch.stack(loss).detach()
+
+    return one_step
 
 
 def begin(run: RunConfig, data: TrainingData) -> Network:
@@ -180,26 +201,20 @@ def begin(run: RunConfig, data: TrainingData) -> Network:
 
 
 def _optimizer(
-    network: Network, training: TrainConfig, resume: Checkpoint | None
+    network: Network, training: TrainConfig, device: torch.device, resume: Checkpoint | None
 ) -> torch.optim.SGD:
     head = list(network.head.parameters())
     backbones = list(network.backbones.parameters())
-    groups = [{"params": head, "lr": training.lr, "initial_lr": training.lr}]
+    groups = [{"params": head, "initial_lr": training.lr}]
     if backbones:
-        slow = training.lr * _BACKBONE_RATE
-        groups.append({"params": backbones, "lr": slow, "initial_lr": slow})
-    optimizer = torch.optim.SGD(
-        groups,
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.decay,
-        foreach=True,
-    )
+        groups.append({"params": backbones, "initial_lr": training.lr * _BACKBONE_RATE})
+    optimizer = runtime.sgd(groups, training.momentum, training.decay, device)
     if resume is not None:
         held = resume.group("momentum")
         for name, parameter in network.named_parameters():
             if name in held:
-                state = held[name].to(parameter.device, copy=True)
+                # In the parameter's memory layout, which the one kernel for all wants alike.
+                state = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
                 optimizer.state[parameter]["momentum_buffer"] = state
     return optimizer
 

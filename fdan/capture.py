@@ -1,0 +1,120 @@
+"""A training step as one launch: on a GPU a CUDA graph of it is recorded and then replayed. Eagerly
+a step is about a thousand launches, which take the host longer than the GPU needs to compute it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., Tensor]
+Call = Callable[[], Tensor]
+
+_EAGER: Final = 2
+"""Calls before the recording: in the first, momentum buffers and libraries' workspaces are made."""
+
+_log = logging.getLogger(__name__)
+
+
+def captured(function: Function, device: torch.device) -> Function:
+    """`function` as it is on the CPU, recorded on a GPU; to be called inside `own_stream`."""
+    if device.type != "cuda":
+        return function
+    return Captured(function, _CudaGraphs(device).record)
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """On a GPU, work inside queues on a stream of its own: the default one cannot be recorded."""
+    if device.type != "cuda":
+        yield
+        return
+    own, before = _stream(device), torch.cuda.current_stream(device)
+    own.wait_stream(before)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        before.wait_stream(own)
+
+
+class Captured:
+    """A function of tensors, recorded once for each shapes of its inputs, then replayed.
+
+    It must do the same work each time, whatever the numbers are, and change in place what lasts
+    from call to call. What it returns holds until the next call. Where it cannot be recorded, it
+    runs on as it is, and one line of the log says why.
+    """
+
+    def __init__(self, function: Function, record: Callable[[Call], Call]) -> None:
+        """record: turns a call into one that does the same work each time that it is called."""
+        self._function, self._record = function, record
+        self._calls: Counter[Any] = Counter()
+        self._recorded: dict[Any, tuple[tuple[Tensor, ...], Call]] = {}
+        self._fails = False
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        shapes = tuple(tensor.shape for tensor in inputs)
+        if shapes not in self._recorded:
+            self._calls[shapes] += 1
+            if self._fails or self._calls[shapes] <= _EAGER or not self._try(shapes, inputs):
+                return self._function(*inputs)
+        places, replay = self._recorded[shapes]
+        for place, tensor in zip(places, inputs, strict=True):
+            place.copy_(tensor)
+        return replay()
+
+    def _try(self, shapes: Any, inputs: tuple[Tensor, ...]) -> bool:
+        # Tensors of its own, since a recording reads from where it read when it was made.
+        places = tuple(tensor.clone() for tensor in inputs)
+        try:
+            self._recorded[shapes] = places, self._record(lambda: self._function(*places))
+        except RuntimeError as error:  # torch's for all that CUDA refuses
+            self._fails = True
+            first = (str(error.__context__ or error).strip() or type(error).__name__).splitlines()
+            _log.warning("training steps are not captured as a CUDA graph (%s): slower", first[0])
+        return not self._fails
+
+
+class _CudaGraphs:
+    """Of one function: they share their memory, since only one runs at a time and none leaves
+    anything in it for another."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def record(self, call: Call) -> Call:
+        """Nothing is computed before the first replay."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            stream = torch.cuda.current_stream(self._device)
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+                out = call()
+        except RuntimeError:
+            # Up to 2.11 torch forgets this where a recording breaks off (pytorch#180395): its
+            # allocator takes it as still going on, and frees nothing any more.
+            with contextlib.suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+                torch._C._cuda_releasePool(self._device.index, self._pool)
+            raise
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all runs of a process: memory that one leaves is there for the next."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
