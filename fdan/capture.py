@@ -79,8 +79,8 @@ class Captured:
             self._recorded[shapes] = places, self._record(lambda: self._function(*places))
         except RuntimeError as error:  # torch's for all that CUDA refuses
             self._fails = True
-            first = (str(error.__context__ or error).strip() or type(error).__name__).splitlines()
-            _log.warning("training steps are not captured as a CUDA graph (%s): slower", first[0])
+            cause = error.__context__ or error  # what broke off the recording, not its end
+            _say((str(cause).strip() or type(cause).__name__).splitlines()[0])
         return not self._fails
 
 
@@ -112,6 +112,12 @@ class _CudaGraphs:
             return out
 
         return replay
+
+
+@cache
+def _say(reason: str) -> None:
+    """Once in a process, however many runs it trains."""
+    _log.warning("training steps are not recorded as a CUDA graph, which is slower: %s", reason)
 
 
 @cache
