@@ -97,7 +97,7 @@ class Predictions:
         partial = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             # A file's name need not be valid UTF-8.
-            with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as text:
+            with partial.open("w", encoding="utf-8", errors="surrogatepass", newline="") as text:
                 rows = csv.writer(text)  # its CR LF make it quote either in a name
                 rows.writerow(COLUMNS)
                 for i in range(len(self)):
@@ -121,13 +121,13 @@ class Predictions:
     def read(cls, file: Path) -> Predictions:
         """DataError, in one line, for a file that is not there or not as `write` left it."""
         try:
-            text = file.read_bytes().decode("utf-8", errors="surrogateescape")
+            text = file.read_bytes().decode("utf-8", errors="surrogatepass")
             rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
         except FileNotFoundError:
             raise DataError(f"predictions {file}: no such file") from None
         except OSError as error:
             raise DataError(f"predictions {file} cannot be read: {error.strerror}") from None
-        except csv.Error as error:
+        except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"predictions {file} are damaged ({error})") from None
         if not rows or tuple(rows[0]) != COLUMNS:
             raise DataError(f"predictions {file} are damaged (not the columns of a prediction)")
