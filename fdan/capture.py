@@ -101,8 +101,9 @@ class _CudaGraphs:
                 out = call()
         except RuntimeError:
             # Up to 2.11 torch forgets this where a recording breaks off (pytorch#180395): its
-            # allocator takes it as still going on, and frees nothing any more.
-            with contextlib.suppress(RuntimeError):
+            # allocator takes it as still going on, and frees nothing any more. Later ones refuse;
+            # before 2.7 these had other names, and a run goes on with what that leaves.
+            with contextlib.suppress(RuntimeError, AttributeError):
                 torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
                 torch._C._cuda_releasePool(self._device.index, self._pool)
             raise
