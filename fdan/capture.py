@@ -100,9 +100,9 @@ class _CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, stream=stream):
                 out = call()
         except RuntimeError:
-            # Up to 2.11 torch forgets this where a recording breaks off (pytorch#180395): its
-            # allocator takes it as still going on, and frees nothing any more. Later ones refuse;
-            # before 2.7 these had other names, and a run goes on with what that leaves.
+            # Before pytorch#180395 torch forgets this where a recording breaks off: its allocator
+            # takes it as still going on, and frees nothing any more. Later ones refuse; before 2.8
+            # it has another name, and the run goes on with what that leaves.
             with contextlib.suppress(RuntimeError, AttributeError):
                 torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
                 torch._C._cuda_releasePool(self._device.index, self._pool)
