@@ -115,8 +115,8 @@ def test_trials_at_once(resolve: Resolve) -> None:
     assert estimate.at_once(resolve("--concurrent", "7"), 0) == 7
     assert estimate.at_once(resolve("--cpus-per-trial", str(2 * cores())), 0) == 1
     far = ("--address", "10.0.0.1:6379")
-    assert estimate.at_once(resolve(*far), 0) is None
-    assert estimate.at_once(resolve(*far, "--concurrent", "5"), 0) == 5
+    assert estimate.at_once(resolve(*far, "--device", "cpu"), 0) is None
+    assert estimate.at_once(resolve(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
     shared = resolve(*far, "--gpus-per-trial", "0.4", "--concurrent", "9")
     assert estimate.at_once(shared, 2) == 4, "two of 0.4 fit a GPU, five do not fit two"
 
