@@ -102,10 +102,8 @@ def _draw(job: Job) -> list[Path]:
     curve = job.folder / "learning_curve.png"
     files = [figures.learning_curve(job.epochs, curve, f"trial {job.number}: {job.reason}")]
     if job.confusion:
-        matrix, title = (
-            job.folder / "confusion_matrix.png",
-            f"trial {job.number}, validation part",
-        )
+        matrix = job.folder / "confusion_matrix.png"
+        title = f"trial {job.number}, validation part"
         files.append(figures.confusion_matrix(np.array(job.confusion), EMOTIONS, matrix, title))
     return files
 
