@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 import warnings
@@ -94,7 +95,7 @@ def _started(
     stack.enter_context(contextlib.redirect_stdout(log))
     try:
         # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
-        with contextlib.chdir(folder), warnings.catch_warnings():
+        with contextlib.chdir(folder), warnings.catch_warnings(), _last_words():
             warnings.simplefilter("ignore", FutureWarning)
             if address not in (None, "local"):
                 ray.init(address=address, **common)
@@ -125,6 +126,24 @@ def _started(
         _shut_down(own=temporary is not None)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _last_words() -> Iterator[None]:
+    """A line on stderr where this process ends inside the block.
+
+    Ray's core ends the process that is joining a node, without a word to Python, where the node's
+    raylet is killed in that very moment. Who waits for the other end of a pipe outlives that.
+    """
+    line = "error: the search ended while it joined Ray; nothing is lost: the same command goes on"
+    waiting = ["sh", "-c", 'read -r joined || echo "$0" >&2', line]
+    # A session of its own: what is typed at the terminal does not end it.
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, start_new_session=True) as bystander:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                bystander.communicate(b"joined\n")
 
 
 def _shut_down(own: bool) -> None:

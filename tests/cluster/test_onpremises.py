@@ -187,24 +187,30 @@ def test_a_node_is_lost_and_comes_back(up: Cluster) -> None:
             if number > after and tags.get("node", "").endswith(WORKER)
         ]
 
-    def running() -> list[int]:
-        return [n for n in there(-1) if up.trials()[n]["status"] == "RUNNING"]
+    (trials,) = (up.head.disk.parent / "shared").glob("studies/*/*/trials")
+
+    def epochs(number: int) -> list[int]:
+        written = (trials / f"{number:04d}" / "reports.jsonl").read_text().splitlines()
+        return [json.loads(line)["epoch"] for line in written]
+
+    lost: list[int] = []
+
+    def saved() -> bool:
+        """In the first half of its epochs: it does not end before it is lost. Beside it one may run
+        that has no checkpoint yet, and will begin anew."""
+        running = [n for n in there(-1) if up.trials()[n]["status"] == "RUNNING"]
+        kept = [n for n in running if (trials / f"{n:04d}" / "checkpoint").exists()]
+        lost[:] = [n for n in kept if len(epochs(n)) <= EPOCHS // 2]
+        return bool(lost)
 
     def moved() -> list[int]:
-        return [n for n, tags in up.trials().items() if tags.get("node") == f"{WORKER}, {HEAD}"]
+        return [n for n in lost if up.trials()[n].get("node") == f"{WORKER}, {HEAD}"]
 
-    (trials,) = (up.head.disk.parent / "shared").glob("studies/*/*/trials")
-    up.wait_for(
-        lambda: [n for n in running() if (trials / f"{n:04d}" / "checkpoint").exists()],
-        PATIENCE_S,
-        "a trial with a checkpoint on the worker",
-    )
+    up.wait_for(saved, PATIENCE_S, "a trial with a checkpoint on the worker")
     up.worker.kill()
     up.wait_for(moved, PATIENCE_S, "the lost node's trial goes on elsewhere")
     for number in moved():
-        written = (trials / f"{number:04d}" / "reports.jsonl").read_text().splitlines()
-        epochs = [json.loads(line)["epoch"] for line in written]
-        assert epochs.count(1) == 1, "it began anew, not from its checkpoint"
+        assert epochs(number).count(1) == 1, "it began anew, not from its checkpoint"
     newest = max(up.trials())
     up.worker.start()
     up.wait_for(lambda: there(newest), PATIENCE_S, "a trial on the worker that came back")

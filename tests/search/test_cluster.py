@@ -1,0 +1,46 @@
+"""A Ray of our own whose raylet is killed in the very moment in which the search joins it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+JOINING = """
+import os, signal, sys
+from pathlib import Path
+
+import ray
+from search import cluster
+
+join = ray._private.worker.connect
+
+def killed_before(*args, **kwargs):
+    (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
+    raylet.process.send_signal(signal.SIGKILL)
+    raylet.process.wait()
+    return join(*args, **kwargs)
+
+if sys.argv[2] == "killed":
+    ray._private.worker.connect = killed_before
+with cluster.up(None, Path(sys.argv[1]), cpus=1):
+    print("joined", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("raylet", "code"), [("killed", 1), ("alive", 0)])
+def test_its_end_has_a_clear_line(tmp_path: Path, raylet: str, code: int) -> None:
+    """Ray's core ends the whole process there; whatever it says itself, ours is the last line."""
+    command = [sys.executable, "-c", JOINING, str(tmp_path), raylet]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == code, ended.stderr
+    if raylet == "alive":
+        assert last == "joined"
+    else:
+        assert last.startswith("error: the search ended while it joined Ray"), ended.stderr
+        assert last.endswith("the same command goes on")
