@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from benchmarks.comparing import by_turns, count, heading, machine, parser, writ
 from fdan.arguments import exit_code
 from fdan.backbones import find_weights
 from fdan.checkpoint import Checkpoint
-from fdan.group import train_group
+from fdan.group import Told, train_group
 from fdan.model import CLASSES
 from fdan.run_config import FEATURES, RunConfig
 from fdan.runtime import choose_device
@@ -111,10 +111,11 @@ def calls(
     def grouped(every_epoch: bool) -> Metrics:
         found: Metrics = {}
 
-        def report(place: int, epoch: EpochReport, make: Callable[[], Checkpoint]) -> None:
-            found[place, epoch.epoch] = epoch.metrics
-            if every_epoch or epoch.epoch == last:
-                make()
+        def report(members: Sequence[Told]) -> None:
+            for place, epoch, make in members:
+                found[place, epoch.epoch] = epoch.metrics
+                if every_epoch or epoch.epoch == last:
+                    make()
 
         diverged = train_group(runs, data, report, device=device)
         assert not diverged, diverged

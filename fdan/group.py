@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fdan import batches, evaluate, runtime
+from fdan.capture import captured, own_stream
 from fdan.checkpoint import Checkpoint
 from fdan.group_heads import Heads
 from fdan.model import MODALITIES, Bank, Network
@@ -38,9 +39,19 @@ from fdan.train import (
 )
 from fdan.training_data import TrainingData
 
-Report = Callable[[int, EpochReport, Callable[[], Checkpoint]], bool | None]
-"""Told after each epoch of each run: the run's place among the runs, the epoch, and what makes its
-checkpoint, until the call returns. True: the run ends here."""
+
+class Told(NamedTuple):
+    """An epoch of one run of a group."""
+
+    place: int
+    """Of the run among the runs."""
+    epoch: EpochReport
+    checkpoint: Callable[[], Checkpoint]
+    """Makes the run's, until whoever is told returns."""
+
+
+Report = Callable[[Sequence[Told]], None]
+"""Told after each epoch of a group, of all its runs that have not diverged."""
 
 _VALIDATED_AT_ONCE: Final = 256
 
@@ -86,7 +97,7 @@ def train_group(
             members.append(member)
     if not members:
         return {}
-    with runtime.repeatable(where):
+    with runtime.repeatable(where), own_stream(where):
         return _Group(members, data, where).train(report)
 
 
@@ -118,6 +129,7 @@ class _Group:
                 networks.append(evaluate.restore(member.start))
                 momenta.append(member.start.group("momentum"))
         self.heads = Heads([member.run for member in members], networks, momenta, device)
+        self.step = captured(self.heads.step, device)
         self.bank = {m: self._chosen(number, m) for number, m in enumerate(MODALITIES)}
 
     def train(self, report: Report) -> dict[int, Diverged]:
@@ -130,7 +142,7 @@ class _Group:
             logits = self._logits(bank)
             seconds = (time.perf_counter() - began) / len(self.members)
 
-            staying = []
+            told = list[tuple[int, Told]]()
             for row, member in enumerate(self.members):
                 member.epoch += 1
                 member.step += len(losses)
@@ -144,14 +156,18 @@ class _Group:
                 member.history += (scores.uar,)
                 bare = self._checkpoint(member)
                 rate = learning_rate(member.run.training.lr, member.step - 1)
-                told = epoch_report(member.epoch, losses[:, row], rate, scores, bare.value, seconds)
+                epoch = epoch_report(
+                    member.epoch, losses[:, row], rate, scores, bare.value, seconds
+                )
                 with_tensors = partial(self._filled, bare, row, bank)
-                stops = report(member.place, told, with_tensors)
-                if not stops and member.epoch < member.until:
-                    staying.append(row)
+                told.append((row, Told(member.place, epoch, with_tensors)))
+            if told:
+                report([one for _, one in told])
+            staying = [row for row, one in told if one.epoch.epoch < self.members[row].until]
             if len(staying) < len(self.members):
                 self.members = [self.members[row] for row in staying]
                 self.heads.keep(staying)
+                self.step = captured(self.heads.step, self.device)
                 self.bank = {m: index_RM[staying] for m, index_RM in self.bank.items()}
         return ended
 
@@ -188,7 +204,7 @@ class _Group:
         for number, pair in enumerate(zip(*(steps[m] for m in MODALITIES), strict=True)):
             (index_RV, y_RV), (index_RA, y_RA) = pair
             x_RVF, x_RAF = self._taken("visual", index_RV), self._taken("acoustic", index_RA)
-            losses[number] = self.heads.step(x_RVF, x_RAF, y_RV, y_RA, rates_R[number])
+            losses[number] = self.step(x_RVF, x_RAF, y_RV, y_RA, rates_R[number])
         return losses.cpu()
 
     def _chosen(self, number: int, modality: str) -> Tensor:

@@ -182,6 +182,15 @@ def _resources(top: Parser) -> None:
         "found out by a short training (default: 1 if there is a GPU, else 0)",
     )
     group.add_argument(
+        "--group",
+        metavar="K",
+        type=_count,
+        default=1,
+        help="with frozen backbones, a worker trains up to K trials of one shape as one, each to\n"
+        "the next epoch at which the pruner compares; on a GPU, K steps then take the time of\n"
+        "few (default: 1)",
+    )
+    group.add_argument(
         "--epoch-timeout",
         metavar="TIME",
         type=seconds,

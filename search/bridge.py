@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search import pruners, study
-from search.report import Report
+from search.report import Report, Turn
 from search.space import Value
 from search.storage import Patience
 
@@ -70,15 +70,15 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What a worker is to do: a trial, from its start or from where it is."""
+class Waiting:
+    """A trial that waits for a worker."""
 
     number: int
     params: Mapping[str, Value]
-    after: int
-    """The last epoch that has been reported; 0 for a new trial."""
-    gpus: float
-    """Its share: more than others have where that was too little for it."""
+    epoch: int
+    """The last one that has been reported."""
+    suspect: bool
+    """Whether a worker died of it, perhaps, in the epoch that comes."""
 
 
 @dataclass
@@ -95,6 +95,8 @@ class _Live:
     """Why the worker is gone that has the trial, if it is."""
     gpus: float = 0.0
     node: str = ""
+    until: int = 0
+    """The epoch that its turn ends with; 0 before the first one."""
 
     @property
     def epoch(self) -> int:
@@ -145,13 +147,20 @@ class Bridge:
         """How many of them wait for a worker."""
         return len(self._waiting)
 
+    @property
+    def queue(self) -> Sequence[Waiting]:
+        """Those that wait, the one that has waited longest first."""
+        waiting = [self._live[number] for number in self._waiting]
+        return [Waiting(o.trial.number, o.params, o.epoch, o.deaths > 0) for o in waiting]
+
     def ask(self) -> Turn:
         """A new trial."""
         trial = self._patience.call(self._fresh)
         self.left -= 1
         # In the bridge before its settings are drawn: a sampler that raises loses no trial.
         live = self._live[trial.number] = _Live(trial, {}, gpus=self._gpus)
-        return self._start(live)
+        self._start(live)
+        return self._turn(live)
 
     def take_up(self, trial: FrozenTrial, reports: Mapping[int, Report]) -> None:
         """Go on with a trial that is RUNNING although no driver is. reports: what its worker wrote
@@ -170,10 +179,16 @@ class Bridge:
         else:
             self.close(number)
 
-    def again(self) -> Turn:
-        """The trial that has waited longest for a worker."""
-        live = self._live[self._waiting.popleft()]
-        return Turn(live.trial.number, live.params, live.epoch, live.gpus)
+    def wait(self, number: int) -> None:
+        """A new trial waits until there are others to train with."""
+        self._waiting.append(number)
+
+    def again(self, number: int | None = None, until: int | None = None) -> Turn:
+        """A trial that waits; None: the one that has waited longest. until: the epoch after which
+        it waits for another turn if nothing has ended it."""
+        live = self._live[self._waiting[0] if number is None else number]
+        self._waiting.remove(live.trial.number)
+        return self._turn(live, until)
 
     def at(self, number: int, node: str) -> None:
         """The trial's worker is on the node of this address."""
@@ -187,10 +202,13 @@ class Bridge:
         """One epoch of a trial. True: the trial ends here, its verdict is set.
 
         An epoch that is known is passed over: a trial that goes on from its checkpoint comes by
-        some again. The last epoch is not put before the pruner: the trial has done all its work,
+        some again. So is one after the verdict: in a group, a trial hears of that only when its
+        turn is over. The last epoch is not put before the pruner: the trial has done all its work,
         and its value is worth more to the sampler as a complete one.
         """
         live = self._live[number]
+        if live.verdict is not None:
+            return True
         if report.epoch <= live.epoch:
             return False
         if not math.isfinite(report.value):
@@ -203,6 +221,10 @@ class Bridge:
             listener.reported(number, report)
         self._patience.call(lambda: live.trial.report(report.value, report.epoch))
         return report.epoch < self._epochs and self._pruned(live)
+
+    def decided(self, number: int) -> bool:
+        """Whether the trial's verdict is set."""
+        return self._live[number].verdict is not None
 
     def condemn(self, number: int, reason: str) -> None:
         """The trial will be closed as FAIL. The first verdict stays."""
@@ -247,6 +269,8 @@ class Bridge:
             self._waiting.append(number)
             for listener in self._listeners:
                 listener.interrupted(number, reason)
+        elif live.verdict is None and live.epoch == live.until < self._epochs:
+            self._waiting.append(number)
         else:
             self.close(number)
 
@@ -288,13 +312,16 @@ class Bridge:
             self.close(number)
         self._waiting.clear()
 
-    def _start(self, live: _Live) -> Turn:
+    def _turn(self, live: _Live, until: int | None = None) -> Turn:
+        live.until = until or self._epochs
+        return Turn(live.trial.number, live.params, live.epoch, live.until, live.gpus)
+
+    def _start(self, live: _Live) -> None:
         live.params = self._patience.call(lambda: self._suggest(live))
         number = live.trial.number
         live.told = True
         for listener in self._listeners:
             listener.asked(number, live.params)
-        return Turn(number, live.params, live.epoch, live.gpus)
 
     def _suggest(self, live: _Live) -> dict[str, Value]:
         # Read again, for what the storage took although its answer was lost.

@@ -14,6 +14,7 @@ from fdan.errors import DeviceError, FdanError
 from search import checkpoints, cluster, placement, trial
 from search.bridge import Bridge
 from search.cluster import ClusterError
+from search.groups import Groups
 from search.resources import Resources
 from search.room import Room
 from search.scheduler import OptunaScheduler
@@ -55,12 +56,15 @@ def run(
     folder: Path,
     stop: Stop,
     say: Callable[[str], None] = lambda _: None,
+    together: trial.Together | None = None,
+    groups: Groups | None = None,
 ) -> None:
     """Run the bridge's trials, those that wait and new ones, on the cluster that is up.
 
     Returns when they are done or `stop` is due. Trials that are under way then stay in the bridge.
     room: how many at once; epoch_timeout: seconds of silence after which a trial's worker is
-    killed; say: is told what workers say of their nodes. Raises RayLost.
+    killed; say: is told what workers say of their nodes; together: trains the trials that `groups`
+    puts together. Raises RayLost.
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
@@ -71,7 +75,9 @@ def run(
         checkpoints.of_workers(folder),
         max(1, room.each.cpus),
         "" if ours else trial.node(),
+        together,
     )
+    groups = groups or Groups()
 
     def due() -> bool:
         with leaving():
@@ -84,8 +90,8 @@ def run(
         tune.Tuner(
             tune.with_resources(worker, placement.of),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearcher(bridge, room),
-                scheduler=OptunaScheduler(bridge, due, Silence(epoch_timeout), room, say),
+                search_alg=OptunaSearcher(bridge, room, groups),
+                scheduler=OptunaScheduler(bridge, due, Silence(epoch_timeout), room, groups, say),
                 num_samples=-1,  # the searcher knows when there are no more
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
@@ -108,4 +114,4 @@ def run(
 
 def _folder_name(tune_trial: Any) -> str:
     """Tune would put the settings in it, and a process id that says nothing."""
-    return f"{tune_trial.config['number']:04d}"
+    return f"{tune_trial.config[placement.TURNS][0].number:04d}"

@@ -7,8 +7,11 @@ from typing import Any
 
 from ray import tune
 
+TURNS = "turns"
+"""Key of a config for Ray Tune, which takes trials that train together for one: their Turns."""
+
 CPUS, GPUS, AVOID = "cpus", "gpus", "avoid"
-"""Keys of a trial's config for Ray Tune: its resources, and the ids of nodes that take no part."""
+"""Further keys: its resources, and the ids of nodes that take no part."""
 
 _NODE_ID = "ray.io/node-id"
 """Ray's own label of each node."""

@@ -157,6 +157,8 @@ def resolve(
         typed = (*typed, "--device", "cuda" if gpus else "cpu")
     settings = shared.settings_of(arguments, gpu=gpus > 0)
     pinned = settings.chosen & set(known_settings)
+    if arguments.group > 1 and settings.run["tuning"] != "frozen":
+        raise ConfigError(f"--group {arguments.group}: only --tuning frozen trains trials as one")
     searched = whole.resolve(settings.run, frozenset(pinned))
     if not searched.dimensions:
         raise ConfigError(
@@ -221,6 +223,11 @@ def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> No
         f"  the pruner compares {pruners.rungs(plan.arguments.pruner, plan.epochs)}",
         highlight=False,
     )
+    if plan.arguments.group > 1:
+        console.print(
+            f"  a worker trains up to {plan.arguments.group} trials of one shape as one",
+            highlight=False,
+        )
     if plan.confirm:
         seeds = plan.arguments.seeds
         console.print(

@@ -55,6 +55,7 @@ def made_from(resolved: Plan, task: Task) -> dict[str, Any]:
         "machine": {
             "device": resolved.device,
             "threads": resolved.each.cpus,
+            "group": resolved.arguments.group,
             "features": str(resolved.runs / "features"),
             "weights": resolved.identity(task.fingerprint).fixed["weights"],
         },

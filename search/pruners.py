@@ -64,6 +64,23 @@ def first_rung(epochs: int) -> int:
     return max(1, epochs // 6)
 
 
+def next_rung(name: str, epochs: int, epoch: int) -> int:
+    """The first epoch after `epoch` at which the pruner compares; the last one where it does not
+    any more. `median`, which compares at each, gets some that are as far apart as its first one.
+
+    >>> [next_rung("hyperband", 30, epoch) for epoch in (0, 5, 14, 15)]
+    [5, 15, 15, 30]
+    >>> [next_rung(name, 30, 7) for name in ("median", "none")]
+    [10, 30]
+    """
+    first = rung = first_rung(epochs)
+    if name == "none":
+        return epochs
+    while rung <= epoch:
+        rung = rung + first if name == "median" else rung * FACTOR
+    return min(rung, epochs)
+
+
 def rungs(name: str, epochs: int) -> str:
     """When the pruner compares, for --dry-run."""
     first = first_rung(epochs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 REPORT = "report"
-"""Key of a worker's result that holds a Report."""
+"""Key of a worker's result that holds pairs of a trial's number and its Report: Tune would flatten
+a mapping."""
 
 FAILED = "failed"
-"""Key of a worker's result that says why its trial failed, the worker being fit for the next."""
+"""Key of a worker's result that says why trials failed, numbers and words; the worker is well."""
 
 LOST = "lost"
 """Key of a worker's result that says why it could not go on with its trial; another may."""
@@ -44,3 +46,17 @@ class Report:
     metrics: Mapping[str, float] = field(default_factory=dict)
     confusion: Sequence[Sequence[int]] = ()
     """(7, 7) counts on the validation part, rows are true classes; empty where there are none."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a worker is to do: a trial, from its start or from where it is."""
+
+    number: int
+    params: Mapping[str, Any]
+    after: int
+    """The last epoch that has been reported; 0 for a new trial."""
+    until: int
+    """The epoch that it ends with, or rests after: it then waits for another turn."""
+    gpus: float
+    """Its share: more than others have where that was too little for it."""

@@ -89,12 +89,17 @@ def elsewhere(run: Recorded, device: str) -> list[tuple[str, str, str]]:
         ("code (git)", run.tags.get("git", ""), provenance.revision()),
         ("CPU", run.tags.get("cpu", ""), provenance.cpu()),
         ("device", run.machine["device"], device),
+        ("trained", _company(int(run.machine.get("group", 1))), _company(1)),
     ]
     return [
         (what, there or "unknown", here or "unknown")
         for what, there, here in pairs
         if there != here
     ]
+
+
+def _company(group: int) -> str:
+    return "alone" if group == 1 else f"in groups of up to {group}"
 
 
 def rerun(

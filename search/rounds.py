@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from search import checkpoints, confirm, enough, kept, running, study, trial
+from search import checkpoints, confirm, enough, kept, running, study, training
 from search.bridge import Listener
 from search.ending import Study
 from search.hopeless import Hopeless
@@ -22,7 +22,7 @@ from tracking.tracker import Tracker
 class Way:
     """How a study's rounds are run and followed."""
 
-    work: trial.Work
+    work: training.Work
     tracker: Tracker
     tags: Mapping[str, Any]
     """Of every run in MLflow."""

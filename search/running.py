@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -12,8 +13,9 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from fdan.errors import FdanError
-from search import cluster, driver, epoch_log, samplers, study, trial
+from search import cluster, driver, epoch_log, pruners, samplers, study, training, trial
 from search.bridge import Bridge, Listener
+from search.groups import Groups
 from search.plan import Plan
 from search.progress import Progress, State
 from search.space import Value
@@ -46,7 +48,7 @@ class Round:
 
 
 def run(
-    resolved: Plan, of: Round, work: trial.Work, stop: Stop, name: str, console: Console
+    resolved: Plan, of: Round, work: training.Work, stop: Stop, name: str, console: Console
 ) -> None:
     """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
     it."""
@@ -71,7 +73,7 @@ def run(
             heard, lost = 0, 0
             while bridge.left or bridge.waiting:
                 try:
-                    _on_ray(resolved, bridge, of.sampler, work, stop, of.folder, state, progress)
+                    _on_ray(resolved, bridge, of, work, stop, state, progress)
                     return
                 except cluster.RayLost as error:
                     lost = lost + 1 if bridge.epochs_heard == heard else 1
@@ -101,39 +103,54 @@ def _take_up(
 def _on_ray(
     resolved: Plan,
     bridge: Bridge,
-    sampler: str,
-    work: trial.Work,
+    of: Round,
+    work: training.Work,
     stop: Stop,
-    folder: Path,
     state: State,
     progress: Progress,
 ) -> None:
     """Ray, for as long as it lives or there are trials."""
-    wanted = resolved.arguments.concurrent
+    wanted, group = resolved.arguments.concurrent, resolved.arguments.group
     cpus = None if wanted is None else cluster.cpus(wanted * resolved.each.cpus)
-    with cluster.up(resolved.cluster, folder, cpus):
+    with cluster.up(resolved.cluster, of.folder, cpus):
 
         def changed(at_once: int) -> None:
-            state.at_once = at_once
+            state.at_once = at_once * group
 
         room = driver.room(resolved.each, wanted, progress.say, changed)
-        state.at_once = min(room.at_once, bridge.left + bridge.waiting)
+        state.at_once = min(room.at_once * group, bridge.left + bridge.waiting)
         progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
-        if state.at_once > samplers.STARTUP and sampler in ("tpe", "gp"):
+        if state.at_once > samplers.STARTUP and of.sampler in ("tpe", "gp"):
             progress.say(
                 f"{state.at_once} trials at once: as many are drawn at random before"
-                f" {sampler} has results to learn from"
+                f" {of.sampler} has results to learn from"
             )
+        here = replace(work, home=trial.node())
         driver.run(
             bridge,
-            trial.trainer(replace(work, home=trial.node())),
+            training.trainer(here),
             room=room,
             epoch_timeout=resolved.arguments.epoch_timeout,
-            folder=folder,
+            folder=of.folder,
             stop=stop,
             say=progress.say,
+            together=training.group_trainer(here),
+            groups=_groups(resolved, of),
         )
         progress.note("")
+
+
+def _groups(resolved: Plan, of: Round) -> Groups:
+    if resolved.arguments.group == 1:
+        return Groups()
+    from fdan.group import kind
+    from fdan.run_config import RunConfig
+
+    return Groups(
+        resolved.arguments.group,
+        lambda params: kind(RunConfig.from_mapping({**resolved.fixed, **params})),
+        partial(pruners.next_rung, of.pruner, resolved.epochs),
+    )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from fdan.errors import FdanError
 from search import placement
 from search.bridge import Bridge
+from search.groups import Groups
 from search.room import Room
 
 
@@ -33,9 +34,10 @@ def leaving() -> Iterator[None]:
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
-    """Takes a trial from the bridge while there is room, and lets go of it when Tune is done.
+    """Takes trials from the bridge while there is room, and lets go of them when Tune is done.
 
-    To Tune, a trial that goes on with another worker is a new one; its number is the same.
+    To Tune, trials that train together are one, and a trial that goes on with another worker is a
+    new one; its number is the same.
 
     Tune calls, from one thread: `suggest` for each trial; the scheduler's `on_trial_result` and
     then ours after each report, but not ours when the scheduler stops the trial;
@@ -47,41 +49,36 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     storage is the truth. So this pickles to an empty shell, and open connections stay here.
     """
 
-    def __init__(self, bridge: Bridge, room: Room) -> None:
+    def __init__(self, bridge: Bridge, room: Room, groups: Groups) -> None:
         super().__init__(metric=None, mode=None)
         self._bridge = bridge
         self._room = room
-        self._numbers: dict[str, int] = {}
+        self._groups = groups
+        self._numbers: dict[str, tuple[int, ...]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with leaving():
             if self._room.held or len(self._numbers) >= self._room.at_once:
                 return None
-            if self._bridge.waiting:
-                turn = self._bridge.again()
-            elif self._bridge.left > 0:
-                turn = self._bridge.ask()
-            elif self._bridge.live:
+            turns = self._groups.turns(self._bridge)
+        if not turns:
+            if self._bridge.live:
                 return None  # one of them may have to go on with another worker
-            else:
-                finished: str = Searcher.FINISHED
-                return finished
-        self._numbers[trial_id] = turn.number
+            finished: str = Searcher.FINISHED
+            return finished
+        self._numbers[trial_id] = tuple(turn.number for turn in turns)
         return {
-            "number": turn.number,
-            "params": dict(turn.params),
-            "after": turn.after,
+            placement.TURNS: turns,
             placement.CPUS: self._room.each.cpus,
-            placement.GPUS: turn.gpus,
+            placement.GPUS: max(turn.gpus for turn in turns),
             placement.AVOID: self._room.refused,
         }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is not None:
-            with leaving():
+        with leaving():
+            for number in self._numbers.pop(trial_id, ()):
                 self._bridge.let_go(number)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:

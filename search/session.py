@@ -33,7 +33,7 @@ from search import (
     scoring,
     storage,
     study,
-    trial,
+    training,
     yardstick,
 )
 from search.confirm import Setting
@@ -138,9 +138,9 @@ def _dry_run(resolved: Plan) -> int:
     return 0
 
 
-def _work(resolved: Plan, task: Task) -> trial.Work:
+def _work(resolved: Plan, task: Task) -> training.Work:
     stores = [store.folder for store in (*task.acoustic, *task.visual)]
-    return trial.Work(
+    return training.Work(
         acoustic=tuple(store.folder for store in task.acoustic),
         visual=tuple(store.folder for store in task.visual),
         split=resolved.settings.of(SplitConfig),
@@ -153,7 +153,7 @@ def _work(resolved: Plan, task: Task) -> trial.Work:
 
 
 def _load(
-    resolved: Plan, task: Task, parts: Split, work: trial.Work, tell: Preparing
+    resolved: Plan, task: Task, parts: Split, work: training.Work, tell: Preparing
 ) -> float | None:
     """Before any trial starts: weights that cannot be had end the search in one line, and frozen
     features are computed once with all cores. Returns the baseline that the search has to beat."""
@@ -172,7 +172,7 @@ def _data(
     run: RunConfig,
     task: Task,
     parts: Split,
-    work: trial.Work,
+    work: training.Work,
     device: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingData:
@@ -188,7 +188,7 @@ def _search(
     opened: optuna.Study,
     task: Task,
     parts: Split,
-    work: trial.Work,
+    work: training.Work,
     bar: float | None,
     folder: Path,
     began: float,

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.arguments import open_task
 from fdan.model_folder import read_model
-from search import plan, session, storage, trial
+from search import plan, session, storage, training, trial
 from search.arguments import parser
 from search.report import Report
 from search.study import REASON
@@ -256,8 +256,8 @@ def test_its_trials_are_what_they_would_have_been(home: Home, tmp_path: Path) ->
     resolved = plan.resolve(parser().parse_args(words))
     task, _ = open_task(resolved.arguments, resolved.settings)
     reports: list[Report] = []
-    trial.trainer(session._work(resolved, task))(
-        trial.Assignment(0, trials[0].params, 0, tmp_path, 1), reports.append
+    training.trainer(session._work(resolved, task))(
+        trial.Assignment(0, trials[0].params, 0, 1, tmp_path, 1), reports.append
     )
     assert {r.epoch: r.value for r in reports} == trials[0].intermediate_values
     losses = home.mlflow(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fdan import group
 from fdan.checkpoint import Checkpoint
 from fdan.errors import ConfigError
 from fdan.evaluate import score
@@ -38,10 +39,12 @@ def together(
     runs: Sequence[RunConfig], data: TrainingData, **more: Any
 ) -> tuple[list[Told], dict[int, Diverged]]:
     told: list[Told] = [[] for _ in runs]
-    diverged = train_group(
-        runs, data, lambda run, report, make: told[run].append((report, make())), **more
-    )
-    return told, diverged
+
+    def report(members: Sequence[group.Told]) -> None:
+        for place, epoch, make in members:
+            told[place].append((epoch, make()))
+
+    return told, train_group(runs, data, report, **more)
 
 
 def assert_close(ours: Told, theirs: Told) -> None:
@@ -139,23 +142,8 @@ def test_a_checkpoint_from_a_group_answers_as_the_group_did(
         assert found.loss == pytest.approx(report.metrics["validation/loss"], abs=1e-5)
 
 
-def test_a_run_may_be_told_to_end_and_the_others_go_on(frozen_data: Make, run_of: Make) -> None:
-    data = frozen_data()
-    runs = [run_of(seed=seed) for seed in range(3)]
-    told: list[Told] = [[], [], []]
-
-    def report(run: int, epoch: EpochReport, make: Callable[[], Checkpoint]) -> bool:
-        told[run].append((epoch, make()))
-        return (run, epoch.epoch) in {(0, 1), (2, 3)}
-
-    assert not train_group(runs, data, report)
-    assert [len(some) for some in told] == [1, 4, 3]
-    for run, some in zip(runs, told, strict=True):
-        assert_close(some, alone(run, data)[: len(some)])
-
-
 def test_what_report_raises_ends_all(frozen_data: Make, run_of: Make) -> None:
-    def report(run: int, epoch: EpochReport, make: Callable[[], Checkpoint]) -> None:
+    def report(members: Sequence[group.Told]) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -167,7 +155,7 @@ def test_a_checkpoint_is_not_made_of_later_weights(frozen_data: Make, run_of: Ma
     train_group(
         [run_of(epochs=2), run_of(epochs=1)],
         frozen_data(),
-        lambda run, epoch, make: makers.append(make),
+        lambda members: makers.extend(make for _, _, make in members),
     )
     for make in makers[:2]:
         with pytest.raises(AssertionError, match="too late"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdan.group import train_group
+from fdan.group import Told, train_group
 from fdan.group_heads import Heads
 from fdan.run_config import RunConfig
 from fdan.train import begin, train
@@ -54,9 +54,12 @@ def test_each_run_is_what_it_is_alone(layers: int, frozen_data: Make, run_of: Ma
     data = frozen_data()
     runs = [run_of(layers=layers, **own) for own in OWN]
     told: list[list[Any]] = [[] for _ in runs]
-    assert not train_group(
-        runs, data, lambda run, report, make: told[run].append((report, make())), device="cuda"
-    )
+
+    def report(members: Sequence[Told]) -> None:
+        for place, epoch, make in members:
+            told[place].append((epoch, make()))
+
+    assert not train_group(runs, data, report, device="cuda")
     for run, its in zip(runs, told, strict=True):
         alone: list[Any] = []
         train(run, data, lambda report, made, to=alone: to.append((report, made)), device="cuda")

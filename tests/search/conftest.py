@@ -27,7 +27,7 @@ from search.bridge import Bridge, Closed, Listener
 from search.report import Report
 from search.space import Space, Value
 from search.storage import Patience
-from search.trial import Work
+from search.training import Work
 
 KNOWN: dict[str, Value] = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
 

@@ -20,7 +20,9 @@ from ray.util.placement_group import placement_group_table
 from fdan.errors import DeviceError, DiskFull, FdanError
 from search import cluster, driver
 from search.bridge import Closed
+from search.groups import Groups
 from search.hopeless import FIRST, Hopeless
+from search.placement import TURNS
 from search.report import Report
 from search.resources import Resources
 from search.room import Room
@@ -363,7 +365,9 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:
-    searcher = OptunaSearcher(bridge_of(make_study(small_space), small_space, EPOCHS), MUCH)
+    searcher = OptunaSearcher(
+        bridge_of(make_study(small_space), small_space, EPOCHS), MUCH, Groups()
+    )
     again = ray.cloudpickle.loads(ray.cloudpickle.dumps(searcher))
     assert not hasattr(again, "_bridge")
 
@@ -371,15 +375,18 @@ def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) 
 def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_space: Space) -> None:
     """The last one may still have to go on with another worker."""
     bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=1)
-    searcher = OptunaSearcher(bridge, MUCH)
+    searcher = OptunaSearcher(bridge, MUCH, Groups())
     first = searcher.suggest("a")
     assert isinstance(first, dict)
-    assert (first["number"], first["after"]) == (0, 0)
+    assert [(turn.number, turn.after) for turn in first[TURNS]] == [(0, 0)]
     bridge.report(0, Report(1, 0.5))
     assert searcher.suggest("b") is None
     bridge.died(0, "the worker died")
     searcher.on_trial_complete("a", error=True)
-    assert searcher.suggest("b") == {**first, "after": 1}
+    again = searcher.suggest("b")
+    assert isinstance(again, dict)
+    assert [(turn.number, turn.after) for turn in again[TURNS]] == [(0, 1)]
+    assert {**again, TURNS: ()} == {**first, TURNS: ()}
     assert searcher.suggest("c") is None
     bridge.report(0, Report(EPOCHS, 0.5))
     searcher.on_trial_complete("b")

@@ -17,7 +17,7 @@ from fdan.split import SplitConfig, split
 from search import gpu_share, plan
 from search.arguments import parser
 from search.stop import Stop
-from search.trial import Work, _task
+from search.training import Work, _task
 
 GIB = 2**30
 

@@ -13,7 +13,7 @@ import pytest
 
 from fdan.errors import FdanError
 from fdan.store import IMAGES, open_store
-from search import checkpoints, trial
+from search import checkpoints, training, trial
 from search.published import Published, Refused, publish
 from search.study import StudyError
 
@@ -21,7 +21,7 @@ Publish = Callable[[], Published]
 
 
 @pytest.fixture
-def store(work: trial.Work, tmp_path: Path) -> Path:
+def store(work: training.Work, tmp_path: Path) -> Path:
     """A real store, which may be spoilt."""
     return Path(shutil.copytree(work.acoustic[0], tmp_path / "runs" / work.acoustic[0].name))
 
@@ -117,17 +117,17 @@ def test_a_shared_folder_that_cannot_be_written(store: Path, tmp_path: Path) -> 
         publish([store], tmp_path / "shared")
 
 
-def test_a_worker_compares_the_fingerprint(work: trial.Work) -> None:
+def test_a_worker_compares_the_fingerprint(work: training.Work) -> None:
     """Where the data are on the same path on each node, too. At home it is an error like others."""
     other = replace(work, data="0" * 64, home="another node")
     with pytest.raises(Refused, match=r"have the fingerprint .* the study's 000000000000"):
-        trial._task(other, print)
+        training._task(other, print)
     with pytest.raises(FdanError, match="have the fingerprint"):
-        trial._task(replace(other, home=trial.node()), print)
+        training._task(replace(other, home=trial.node()), print)
     absent = replace(other, acoustic=(Path("/nowhere/store"),))
     with pytest.raises(Refused, match="not a prepared store"):
-        trial._task(absent, print)
-    assert trial._task(work, print).fingerprint == work.data
+        training._task(absent, print)
+    assert training._task(work, print).fingerprint == work.data
 
 
 def test_checkpoints_lie_in_the_shared_folder(tmp_path: Path) -> None:

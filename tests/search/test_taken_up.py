@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search import samplers, space
-from search.bridge import DEATHS, Bridge, Turn
-from search.report import Report
+from search.bridge import DEATHS, Bridge
+from search.report import Report, Turn
 from search.space import Space
 from search.study import REASON, under_way
 from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
@@ -40,8 +40,8 @@ def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
     assert heard.asked_for[1] == turn.params
     assert heard.reports == [(1, of(1)), (1, of(2)), (1, of(3))], "figures and all"
     assert (bridge.waiting, bridge.left, bridge.epochs_heard) == (2, 1, 0)
-    assert bridge.again() == Turn(0, heard.asked_for[0], 0, 0.0)
-    assert bridge.again() == Turn(1, turn.params, 3, 0.0)
+    assert bridge.again() == Turn(0, heard.asked_for[0], 0, EPOCHS, 0.0)
+    assert bridge.again() == Turn(1, turn.params, 3, EPOCHS, 0.0)
 
     # It comes by two epochs again, which count once, whatever they say now.
     for epoch in (2, 3):
@@ -201,7 +201,7 @@ def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
         die(bridge, turn.number)
         assert heard.interruptions == [(turn.number, "the worker's process ended")] * time
         assert bridge.waiting == 1
-        assert bridge.again() == Turn(turn.number, turn.params, 1, 0.0)
+        assert bridge.again() == Turn(turn.number, turn.params, 1, EPOCHS, 0.0)
         bridge.report(turn.number, of(1))  # from its checkpoint: nothing new
     assert under_way(study)
     die(bridge, turn.number)

@@ -22,9 +22,10 @@ import torch
 from fdan import runtime
 from fdan.checkpoint import Checkpoint
 from fdan.lock import Lock, owner
-from search import epoch_log, placement, trial
-from search.report import LOST, Report
-from search.trial import CHECKPOINT, Assignment, Work
+from search import epoch_log, placement, training, trial
+from search.report import LOST, Report, Turn
+from search.training import Work
+from search.trial import CHECKPOINT, Assignment
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 6
@@ -57,9 +58,9 @@ def run(
         heard[told.epoch] = told
 
     folder.mkdir(parents=True, exist_ok=True)
-    assignment = Assignment(3, {**PARAMS, **params}, after, folder, 1)
+    assignment = Assignment(3, {**PARAMS, **params}, after, EPOCHS, folder, 1)
     try:
-        trial.trainer(work)(assignment, report)
+        training.trainer(work)(assignment, report)
     except Died:
         assert until < EPOCHS
     return heard
@@ -111,7 +112,7 @@ Whole = tuple[Path, dict[int, Report]]
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after each epoch, however long saving takes on a busy machine."""
-    monkeypatch.setattr(trial, "_SAVING", float("inf"))
+    monkeypatch.setattr(training, "_SAVING", float("inf"))
 
 
 @pytest.mark.usefixtures("every_epoch")
@@ -149,7 +150,7 @@ def test_epochs_that_were_trained_unheard_are_reported_without_training(
 def test_epochs_after_the_newest_checkpoint_are_trained_again(
     work: Work, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "_SAVING", 1e-9)  # after the first epoch and the last one
+    monkeypatch.setattr(training, "_SAVING", 1e-9)  # after the first epoch and the last one
     heard = run(work, tmp_path, until=5)
     assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 1
     again = run(work, tmp_path, after=4)
@@ -186,8 +187,8 @@ def test_a_long_epoch_is_saved_at_its_end(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However dear saving is: nothing but the epoch under way may be lost."""
-    monkeypatch.setattr(trial, "_SAVING", 1e-9)
-    monkeypatch.setattr(trial, "_AT_STAKE_S", 0.0)
+    monkeypatch.setattr(training, "_SAVING", 1e-9)
+    monkeypatch.setattr(training, "_AT_STAKE_S", 0.0)
     run(work, tmp_path, until=4)
     assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 4
 
@@ -197,7 +198,7 @@ def stopped(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial that died in its fourth epoch, all checkpoints kept."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "_SAVING", float("inf"))
+        patch.setattr(training, "_SAVING", float("inf"))
         run(work, folder, until=4)
     return folder
 
@@ -321,7 +322,7 @@ def work_on(study: Path) -> list[int]:
         assert found is not None
         seen.append(found.pid)
 
-    config = {"number": 3, "params": {}, "after": 0, placement.GPUS: 0.0}
+    config = {placement.TURNS: (Turn(3, {}, 0, EPOCHS, 0.0),), placement.GPUS: 0.0}
     trial.function(train, study, 1)(config)
     return seen
 
@@ -405,7 +406,7 @@ def test_a_trial_s_share_of_a_gpu_is_a_bound(
     for number, gpus in enumerate((0.0, 0.25, 1.0)):
         folder = trial.folder_of(tmp_path, number)
         folder.mkdir(parents=True)
-        trial.trainer(work)(Assignment(number, PARAMS, 0, folder, 1, gpus), lambda _: None)
+        training.trainer(work)(Assignment(number, PARAMS, 0, 1, folder, 1, gpus), lambda _: None)
     assert bounds == [0.25]
 
 
