@@ -2,12 +2,13 @@
 #   make search   a tracked search on the demo corpus; its winner confirmed, scored, promoted
 #   make test     format, types and tests
 # and, on a machine that does nothing else:
-#   make bench    measurements, ours beside limits and opponents, one after another
+#   make test-long   a cluster over ssh, Slurm, the forms of chaos and of benchmarks that are tests
+#   make bench       measurements, ours beside limits and opponents, one after another
 PYTHON ?= python3
 BIN := .venv/bin
 SEARCH_ARGS ?=
 
-.PHONY: search test lint types unit bench clean
+.PHONY: search test test-long lint types unit bench clean
 
 search: .venv/ready
 	$(BIN)/python search/run.py --promote $(SEARCH_ARGS)
@@ -22,7 +23,10 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not long"
+
+test-long: .venv/ready
+	$(BIN)/pytest -m long
 
 # One that misses its goal says so and does not keep the next from running.
 BENCHMARKS := lmmd step preparing wall_time

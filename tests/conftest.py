@@ -13,6 +13,11 @@ settings.load_profile("same each time")
 
 _ORDER: Final = ("cluster/", "fdan/", "tracking/", "chaos/test_chaos.py", "commands/", "chaos/")
 
+_LONG: Final = (
+    *("cluster/test_onpremises", "cluster/test_slurm", "benchmarks/"),
+    *("chaos/test_chaos.py", "chaos/test_chaos_postgres"),
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The cluster's machines want all cores for ten minutes: beside them go the files that start
@@ -24,3 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, part in enumerate(_ORDER) if f"tests/{part}" in path), 99)
 
     items.sort(key=rank)
+    for item in items:
+        if any(f"tests/{part}" in str(item.path) for part in _LONG):
+            item.add_marker("long")
