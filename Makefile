@@ -29,7 +29,7 @@ test-long: .venv/ready
 	$(BIN)/pytest -m long
 
 # One that misses its goal says so and does not keep the next from running.
-BENCHMARKS := lmmd step preparing wall_time
+BENCHMARKS := lmmd step preparing fused sharing wall_time
 bench: .venv/ready
 	@missed=0; for name in $(BENCHMARKS); do \
 	  echo "== python -m benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name || missed=1; \

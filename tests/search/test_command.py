@@ -226,6 +226,33 @@ def test_times() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
+def test_a_search_in_groups(
+    corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each trial stays one of its own in Optuna and in MLflow, with each of its epochs once."""
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "grouped"]
+    flags += ["--pruner", "halving", "--trials", "6", "--concurrent", "1"]
+    assert "only --tuning frozen" in errors(capsys, *flags, "--group", "3", "--tuning", "full")
+    assert command.main([*flags, "--group", "3", "--dry-run"]) == 0
+    assert "up to 3 trials of one shape as one" in capsys.readouterr().out
+    assert command.main([*flags, "--group", "3"]) == 0
+    capsys.readouterr()
+    trials = optuna.load_study(
+        study_name="grouped", storage=storage.open_storage(None, runs / "grouped")
+    ).trials
+    assert len(trials) == 6
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        assert sorted(trial.intermediate_values) == [*range(1, (trial.last_step or 0) + 1)]
+    with sqlite3.connect(runs / "mlflow.db") as database:
+        found = database.execute(
+            "select r.name, count(*) from metrics m join runs r using (run_uuid)"
+            " join tags t using (run_uuid) where m.key = 'value' and r.name like 'trial-%'"
+            " and t.key = 'fdan.study' and t.value = 'grouped' group by r.name"
+        ).fetchall()
+    assert dict(found) == {f"trial-{t.number:04d}": len(t.intermediate_values) for t in trials}
+
+
 def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prepared, searched, continued, extended, refused."""
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "whole"]
