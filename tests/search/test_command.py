@@ -226,9 +226,7 @@ def test_times() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_search_in_groups(
-    corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_search_in_groups(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each trial stays one of its own in Optuna and in MLflow, with each of its epochs once."""
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "grouped"]
     flags += ["--pruner", "halving", "--trials", "6", "--concurrent", "1"]
