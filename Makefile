@@ -2,7 +2,7 @@
 #   make search   a tracked search on the demo corpus; its winner confirmed, scored, promoted
 #   make test     format, types and tests
 # and, on a machine that does nothing else:
-#   make test-long   a cluster over ssh, Slurm, the forms of chaos and of benchmarks that are tests
+#   make test-long   the tests that take minutes: clusters over ssh and Slurm, whatever kills
 #   make bench       measurements, ours beside limits and opponents, one after another
 PYTHON ?= python3
 BIN := .venv/bin

@@ -14,9 +14,12 @@ settings.load_profile("same each time")
 _ORDER: Final = ("cluster/", "fdan/", "tracking/", "chaos/test_chaos.py", "commands/", "chaos/")
 
 _LONG: Final = (
-    *("cluster/test_onpremises", "cluster/test_slurm", "benchmarks/"),
-    *("chaos/test_chaos.py", "chaos/test_chaos_postgres"),
+    *("cluster/test_onpremises", "cluster/test_slurm", "search/test_nodes", "benchmarks/"),
+    *("chaos/test_chaos.py", "chaos/test_chaos_postgres", "tracking/test_postgres"),
+    *("commands/test_survival", "commands/test_interrupted", "commands/test_confirming"),
+    *("tracking/test_promoting_at_once", "tracking/test_outage", "tracking/test_full_disk"),
 )
+"""Clusters, databases that crash, and whatever kills: these take minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,7 +42,8 @@ def test_a_second_ctrl_c_leaves_at_once_and_nothing_running(home: Home, pause: f
         os.killpg(process.pid, signal.SIGINT)
     asked = time.monotonic()
     code, _, said = home.ends()
-    assert code == 130, said
+    # A shell shows 130 for both: the second one may come while the interpreter goes down.
+    assert code in (130, -signal.SIGINT), said
     assert time.monotonic() - asked < 30
     assert "Traceback" not in said, said
     assert "stopping: the same command continues the study" in said
