@@ -188,7 +188,13 @@ def peak(call: Callable[[], None], device: torch.device) -> int:
 def main(arguments: list[str] | None = None) -> int:
     made = parser("lmmd", ABOUT, rounds=200)
     made.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    made.add_argument("--threads", type=count, metavar="INT", help="torch's (default: one a core)")
+    made.add_argument(
+        "--threads",
+        type=count,
+        default=1,
+        metavar="INT",
+        help="torch's (default: 1, as each of a search's trials side by side has)",
+    )
     made.add_argument(
         "--sizes",
         type=count,
@@ -200,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = made.parse_args(arguments)
     device = choose_device(options.device)
     described = machine("torch", "numpy")
-    torch.set_num_threads(options.threads or described["cores"])
+    torch.set_num_threads(options.threads)
     described |= {"threads": torch.get_num_threads(), "device": _name(device)}
     print(heading(described))
     found = []
