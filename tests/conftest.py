@@ -14,7 +14,8 @@ settings.load_profile("same each time")
 _ORDER: Final = ("cluster/", "fdan/", "tracking/", "chaos/test_chaos.py", "commands/", "chaos/")
 
 _LONG: Final = (
-    *("cluster/test_onpremises", "cluster/test_slurm", "search/test_nodes", "benchmarks/"),
+    *("cluster/test_onpremises", "cluster/test_slurm", "benchmarks/"),
+    *("search/test_nodes", "search/test_gpu_share", "commands/test_rerun"),
     *("chaos/test_chaos.py", "chaos/test_chaos_postgres", "tracking/test_postgres"),
     *("commands/test_survival", "commands/test_interrupted", "commands/test_confirming"),
     *("tracking/test_promoting_at_once", "tracking/test_outage", "tracking/test_full_disk"),

@@ -23,7 +23,8 @@ def pause(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture
 def home(corpus: Path, tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path, [*FLAGS, "--task", f"demo:{corpus}"])
+    # Trials that are not over before MLflow's tables are made.
+    made = Home(tmp_path, [*FLAGS, "--task", f"demo:{corpus}", "--epochs", "2000"])
     yield made
     for number in made.processes():
         os.kill(number, signal.SIGKILL)
