@@ -35,13 +35,15 @@ bench: .venv/ready
 	  echo "== python -m benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name || missed=1; \
 	done; exit $$missed
 
-# uv resolves and unpacks the 7 GB stack in a fraction of pip's time.
+# uv resolves and unpacks the 7 GB stack in a fraction of pip's time. Compiled here, once: each of
+# Ray's workers imports it anew, and where PYTHONDONTWRITEBYTECODE is set would compile it anew.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("fdan-search needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@echo "setting up .venv: 7 GB of packages, one to a few minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[test]'
+	$(BIN)/python -m compileall -q fdan search tracking
 	touch .venv/ready
 
 clean:
