@@ -119,7 +119,7 @@ def _bare(run: RunConfig, data: TrainingData) -> Call:
     backbones = {m: build_backbone(weights).to(device).train() for m in MODALITIES}
     parameters = [p for backbone in backbones.values() for p in backbone.parameters()]
     groups = [{"params": parameters, "initial_lr": training.lr}]
-    optimizer = runtime.sgd(groups, training.momentum, training.decay, device)
+    optimizer = runtime.SGD(groups, training.momentum, training.decay, device)
     ready: dict[str, Tensor] = {}
     for modality, backbone in backbones.items():
         images = data.domain(modality).arrays[0][:BATCH]
@@ -129,7 +129,7 @@ def _bare(run: RunConfig, data: TrainingData) -> Call:
         with runtime.half_precision(device):
             out = [backbones[m].body(ready[m]) for m in MODALITIES]
         loss = out[0].float().sum() + out[1].float().sum()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -151,7 +151,7 @@ def _parts(run: RunConfig, data: TrainingData) -> dict[str, Call]:
     for parameter in tuned.parameters():
         parameter.grad = torch.zeros_like(parameter)
     groups = [{"params": list(tuned.parameters()), "initial_lr": training.lr}]
-    optimizer = runtime.sgd(groups, training.momentum, training.decay, device)
+    optimizer = runtime.SGD(groups, training.momentum, training.decay, device)
     index = torch.arange(BATCH, device=device)
     labels = torch.from_numpy(data.acoustic.labels[:BATCH]).to(device)
     images = {m: data.domain(m).take(index) for m in MODALITIES}

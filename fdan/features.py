@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from torch import Tensor
 from fdan.backbones import Weights, build_backbone
 from fdan.run_config import FEATURES
 
-_IMAGES_AT_ONCE = 64
+# On a CPU, what the first layers of more put out (32 MB and beyond) would be asked of the system
+# anew each time: half as long again at 96 x 96 pixels.
+_AT_ONCE: Final = {"cpu": 32, "cuda": 64}
 
 Progress = Callable[[int, int], None]
 
@@ -84,13 +86,14 @@ def _compute(
 ) -> None:
     backbone = build_backbone(weights).to(device).eval()
     pixels, total = tensor_of(images), len(images)
+    at_once = _AT_ONCE[device.type]
     partial = file.with_suffix(f".{os.getpid()}.partial")
     shape = (total, FEATURES[weights.backbone])
     try:
         out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
         with torch.inference_mode():
-            for start in range(0, total, _IMAGES_AT_ONCE):
-                some = pixels[start : start + _IMAGES_AT_ONCE].to(device)
+            for start in range(0, total, at_once):
+                some = pixels[start : start + at_once].to(device)
                 out[start : start + len(some)] = backbone(some).cpu().numpy()
                 if progress is not None:
                     progress(start + len(some), total)

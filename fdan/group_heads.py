@@ -65,7 +65,7 @@ class Heads:
                 self._parameters, self._buffers, self._constants, x_RVF, x_RAF, y_RV, y_RA
             )
             momentum_R, decay_R = self._constants["momentum"], self._constants["decay"]
-            # As torch.optim.SGD has it; its first step is one from a momentum of 0.
+            # As torch's SGD has it; its first step is one from a momentum of 0.
             for name, p in self._parameters.items():
                 m = self._momenta[name]
                 m.mul_(_of_each(momentum_R, p)).add_(gradients[name])
@@ -100,7 +100,7 @@ class Heads:
     def tensors(self, row: int) -> Tensors:
         """model.* and momentum.* of a run's checkpoint: copies on the CPU."""
         named = {f"model.{k}": t_R for k, t_R in (self._parameters | self._buffers).items()}
-        if self._moved[row]:  # else torch.optim.SGD keeps none
+        if self._moved[row]:  # else torch's SGD keeps none
             named |= {f"momentum.{name}": m_R for name, m_R in self._momenta.items()}
         return {name: t_R[row].to("cpu", copy=True) for name, t_R in named.items()}
 

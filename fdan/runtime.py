@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from fdan.errors import DeviceError
 
@@ -56,18 +57,53 @@ def half_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast("cuda", torch.bfloat16)
 
 
-def sgd(
-    groups: list[dict[str, Any]], momentum: float, decay: float, device: torch.device
-) -> torch.optim.SGD:
-    """Of groups with params and initial_lr. On a GPU it is one kernel for all parameters, which
-    reads the learning rate there, so that a recorded step sees each new one."""
-    if device.type == "cuda":
-        groups = [group | {"lr": torch.tensor(group["initial_lr"]).to(device)} for group in groups]
-        own: dict[str, Any] = {"fused": True}
-    else:
-        groups = [group | {"lr": group["initial_lr"]} for group in groups]
-        own = {"foreach": True}
-    return torch.optim.SGD(groups, momentum=momentum, weight_decay=decay, **own)
+class SGD:
+    """Stochastic gradient descent with momentum and weight decay, by torch.optim's function for it:
+    its class does the same, and imports torch's compiler first, a second in every process.
+
+    On a GPU it is one kernel for all parameters, which reads the learning rate there, so that a
+    recorded step sees each new one.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], momentum: float, decay: float, device: torch.device
+    ) -> None:
+        """groups: of params and their initial_lr."""
+        self._fused = device.type == "cuda"
+        self._momentum, self._decay = momentum, decay
+        self.param_groups = [group | {"lr": self._rate(group, device)} for group in groups]
+        self.momenta: dict[Tensor, Tensor] = {}
+        """Of the parameters, from their first step on; none where there is no momentum."""
+
+    def _rate(self, group: dict[str, Any], device: torch.device) -> float | Tensor:
+        rate: float = group["initial_lr"]
+        return torch.tensor(rate).to(device) if self._fused else rate
+
+    def zero_grad(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            momenta = [self.momenta.get(p) for p in parameters]
+            sgd(
+                parameters,
+                [p.grad for p in parameters],
+                momenta,  # with those of a first step when this returns
+                foreach=not self._fused,
+                fused=self._fused,
+                weight_decay=self._decay,
+                momentum=self._momentum,
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
+            moved = zip(parameters, momenta, strict=True)
+            self.momenta |= {p: momentum for p, momentum in moved if momentum is not None}
 
 
 def set_rate(group: dict[str, Any], rate: float) -> None:
@@ -99,14 +135,14 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    # By number, since torch.use_deterministic_algorithms imports torch's compiler.
+    before = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # a module whose settings are properties
     fill = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = fill

@@ -128,7 +128,7 @@ def learning_rate(lr: float, step: int) -> float:
 
 def _epoch(
     one_step: Function,
-    optimizer: torch.optim.SGD,
+    optimizer: runtime.SGD,
     run: RunConfig,
     data: TrainingData,
     device: torch.device,
@@ -159,7 +159,7 @@ def _epoch(
 
 def step_of(
     network: Network,
-    optimizer: torch.optim.SGD,
+    optimizer: runtime.SGD,
     run: RunConfig,
     data: TrainingData,
     device: torch.device,
@@ -181,7 +181,7 @@ def step_of(
             x_AF = network.features("acoustic", acoustic)
         out = network.head(x_VF.float(), x_AF.float())
         loss = objective(out, y_V, y_A, alpha, kernel)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return torch.stack(loss).detach()
@@ -202,30 +202,29 @@ def begin(run: RunConfig, data: TrainingData) -> Network:
 
 def _optimizer(
     network: Network, training: TrainConfig, device: torch.device, resume: Checkpoint | None
-) -> torch.optim.SGD:
+) -> runtime.SGD:
     head = list(network.head.parameters())
     backbones = list(network.backbones.parameters())
     groups = [{"params": head, "initial_lr": training.lr}]
     if backbones:
         groups.append({"params": backbones, "initial_lr": training.lr * _BACKBONE_RATE})
-    optimizer = runtime.sgd(groups, training.momentum, training.decay, device)
+    optimizer = runtime.SGD(groups, training.momentum, training.decay, device)
     if resume is not None:
         held = resume.group("momentum")
         for name, parameter in network.named_parameters():
             if name in held:
                 # In the parameter's memory layout, which the one kernel for all wants alike.
                 state = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
-                optimizer.state[parameter]["momentum_buffer"] = state
+                optimizer.momenta[parameter] = state
     return optimizer
 
 
-def _snapshot(network: Network, optimizer: torch.optim.SGD, bank: Bank | None) -> dict[str, Tensor]:
+def _snapshot(network: Network, optimizer: runtime.SGD, bank: Bank | None) -> dict[str, Tensor]:
     """Copies on the CPU, which the next epoch leaves alone."""
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
-        buffer = optimizer.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
+        if parameter in optimizer.momenta:
+            tensors[f"momentum.{name}"] = optimizer.momenta[parameter]
     tensors |= {f"bank.{i}": z for i, z in enumerate(bank or ())}
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 

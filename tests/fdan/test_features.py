@@ -36,7 +36,7 @@ def test_they_are_the_backbones_and_are_kept(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = build_backbone(WEIGHTS).eval()(torch.from_numpy(store.images))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert heard == [(64, 70), (70, 70)]
+    assert heard == [(32, 70), (64, 70), (70, 70)]
     assert isinstance(found, np.memmap) and found.dtype == np.float32
     again = features_of(store, WEIGHTS, tmp_path, CPU, lambda *_: pytest.fail("computed again"))
     np.testing.assert_array_equal(again, found)

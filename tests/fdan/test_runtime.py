@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -274,6 +276,75 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
     held = Checkpoint(run, 1, last.step, last.history, "", "", plain)
     optimizer = training._optimizer(network, run.training, cpu, held)
     for parameter in network.parameters():
-        momentum = optimizer.state[parameter]["momentum_buffer"]
+        momentum = optimizer.momenta[parameter]
         assert momentum.stride() == parameter.stride()
         assert not momentum.requires_grad
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("fused", [False, True])
+def test_descent_is_torchs(momentum: float, fused: bool) -> None:
+    ours, theirs = (
+        [torch.arange(12.0).reshape(3, 4).requires_grad_(), torch.ones(5, requires_grad=True)]
+        for _ in range(2)
+    )
+    unused = torch.ones(2, requires_grad=True)
+    groups = [
+        {"params": [ours[0], unused], "initial_lr": 0.1},
+        {"params": [ours[1]], "initial_lr": 0.02},
+    ]
+    optimizer = runtime.SGD(groups, momentum, 0.03, torch.device("cpu"))
+    if fused:  # as on a GPU: the kernel for all, which reads the rate from a tensor
+        optimizer._fused = True
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["initial_lr"])
+    expected = torch.optim.SGD(
+        [{"params": theirs[:1], "lr": 0.1}, {"params": theirs[1:], "lr": 0.02}],
+        momentum=momentum,
+        weight_decay=0.03,
+    )
+    for number in range(4):
+        for parameters in (ours, theirs):
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, 0.1 * number + 0.1)
+        optimizer.step()
+        expected.step()
+        if number == 1:
+            for group, other in zip(optimizer.param_groups, expected.param_groups, strict=True):
+                runtime.set_rate(group, 0.05)
+                other["lr"] = 0.05
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6 if fused else 0, atol=0)
+        if momentum:
+            held = expected.state[other]["momentum_buffer"]
+            torch.testing.assert_close(optimizer.momenta[mine], held, rtol=1e-6, atol=0)
+    assert set(optimizer.momenta) == (set(ours) if momentum else set())
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)
+    assert torch.equal(unused, torch.ones(2))
+
+
+def test_a_process_that_trains_imports_no_compiler() -> None:
+    """Which would cost each worker a second."""
+    code = """
+import sys, numpy as np
+from fdan.backbones import Weights
+from fdan.run_config import RunConfig
+from fdan.train import train
+from fdan.training_data import Domain, TrainingData
+random, labels = np.random.default_rng(0), np.arange(42) % 7
+made = {m: Domain.of([random.normal(size=(42, 512)).astype(np.float32)], labels)
+        for m in ("visual", "acoustic")}
+data = TrainingData(**made, visual_train=np.arange(42), acoustic_train=np.arange(28),
+                    acoustic_validation=np.arange(28, 42), fingerprint="data",
+                    weights=Weights("resnet18", None, "synthetic"))
+run = RunConfig.from_mapping({"backbone": "resnet18", "weights": "none", "tuning": "frozen",
+                              "epochs": 1})
+train(run, data, lambda *_: None)
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.strip() == "[]", out.stderr
