@@ -66,15 +66,16 @@ def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
 
 
 def _turns(smallest: int, largest: int) -> list[list[int]]:
-    """Sizes of the windows that OpenCV would try, turn by turn, the largest first."""
-    large: list[int] = []
-    small: list[int] = []
+    """Sizes of the windows that OpenCV would try, turn by turn, the largest first: those of more
+    than half the image's side in one, since each turn costs something of its own."""
+    turns: list[list[int]] = [[], [], []]
     factor = 1.0
     while (size := round(WINDOW * factor)) <= largest:
         if size >= smallest:
-            (large if factor >= _EVERY_ROW else small).append(size)
+            turns[0 if factor < _EVERY_ROW else 1 if size <= largest / 2 else 2].append(size)
         factor *= SCALE_FACTOR
-    return [[size] for size in reversed(large)] + ([small] if small else [])
+    small, large, huge = turns
+    return [turn for turn in (huge, *([size] for size in reversed(large)), small) if turn]
 
 
 def _accepted(grey: NDArray[np.uint8], sizes: list[int]) -> _Boxes:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
 from fdan.media.container import opened
+
+_MOTION_JPEG: Final = "mjpeg"
+"""FFmpeg's name of the coding of many films that are cut or played frame by frame."""
 
 
 def positions(count: int, frames: int) -> list[int]:
@@ -27,9 +30,10 @@ def positions(count: int, frames: int) -> list[int]:
 def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     """Uniformly spaced frames of a video.
 
-    Frames are grabbed in order and only those wanted are converted: seeking would decode from
-    the last key frame again each time. Where fewer decode than the file holds (it is damaged),
-    a second pass takes the uniformly spaced ones of those.
+    Of Motion JPEG, whose frames stand alone, only those wanted are decoded. Of other codings frames
+    are grabbed in order and only those wanted are converted: seeking would decode from the last key
+    frame again each time. Where fewer decode than the file holds (it is damaged), a second pass
+    takes the uniformly spaced ones of those.
 
     Returns:
         1 to `frames` images (height, width, 3) uint8, BGR as OpenCV has them.
@@ -37,8 +41,10 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     Raises:
         DataError: no frame can be decoded.
     """
-    count = _packets(path)
+    count, coding = _packets(path)
     wanted = positions(count, frames)
+    if coding == _MOTION_JPEG and len(images := _pick(path, wanted)) == len(wanted):
+        return images
     images, seen = _pass(path, wanted)
     if len(images) < len(wanted) and seen < count:
         images, _ = _pass(path, positions(seen, frames))
@@ -57,19 +63,50 @@ def _open(path: Path) -> Any:
     return capture
 
 
-def _packets(path: Path) -> int:
-    """Packets of the picture track: one a frame. Read, not decoded, so it costs next to nothing,
-    and unlike the count in a container's header it is never a promise."""
+def _packets(path: Path) -> tuple[int, str]:
+    """Packets of the picture track, one a frame, and its coding. Read, not decoded, so it costs
+    next to nothing, and unlike the count in a container's header it is never a promise."""
     import av
 
     count = 0
     with opened(path) as container:
         if not container.streams.video:
             raise DataError("has no picture track")
+        context = container.streams.video[0].codec_context
         with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
             for packet in container.demux(video=0):
                 count += bool(packet.size)
-    return count
+    return count, "" if context is None else context.name
+
+
+def _pick(path: Path, wanted: list[int]) -> list[NDArray[np.uint8]]:
+    """The wanted frames of a track whose frames stand alone, the same as `_pass` has them; none of
+    a track that has to be turned or does not decode."""
+    import av
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    convert = VideoReformatter()  # one for all, since it is made for a size and a form
+    images: list[NDArray[np.uint8]] = []
+    with opened(path) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        left = set(wanted)
+        packets = (packet for packet in container.demux(video=0) if packet.size)
+        for index, packet in enumerate(packets):
+            if index not in left:
+                continue
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                return []
+            if len(frames) != 1 or frames[0].rotation:
+                return []
+            # As OpenCV does it.
+            bgr = convert.reformat(frames[0], format="bgr24", interpolation=Interpolation.BICUBIC)
+            images.append(np.asarray(bgr.to_ndarray(), np.uint8))
+            left.remove(index)
+            if not left:
+                break
+    return images
 
 
 def _pass(path: Path, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:

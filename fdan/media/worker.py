@@ -9,6 +9,7 @@ stdin does, and with the exit code OUT_OF_MEMORY when a file needs more memory t
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import os
 import pickle
@@ -29,6 +30,8 @@ OUT_OF_MEMORY: Final = 77
 # stereo sound two thirds (measured); a damaged header can ask for any number.
 MEMORY_MB: Final = 2000
 _GRACE_S: Final = 3
+# Of what speech files need, what most of them do not: imported by the first that does.
+_SELDOM: Final = ("av", "soxr")
 
 
 def main() -> None:
@@ -61,7 +64,11 @@ def _prepare(settings: Settings) -> str | None:
         needed |= {"soundfile": "soundfile", "soxr": "soxr"}
     for module, package in needed.items():
         try:
-            importlib.import_module(module)
+            if isinstance(settings, SpectrogramSettings) and module in _SELDOM:
+                if importlib.util.find_spec(module) is None:
+                    raise ModuleNotFoundError(f"No module named '{module}'")
+            else:
+                importlib.import_module(module)
         except ImportError as error:
             return f"decoding media needs {module} ({error}): pip install '{package}'"
     sys.modules["cv2"].setNumThreads(1)  # files are decoded side by side

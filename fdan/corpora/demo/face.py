@@ -4,6 +4,7 @@ emotion; skin, hair, place, light and camera do not. The mouth moves with the vo
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -33,6 +34,9 @@ _EXPRESSION: Final = {
 _TWITCH: Final = np.array([0.01, 0.01, 0.005, 0.04, 0.05, 0.01, 0.006, 0.01, 0.005, 0.08])
 _REST: Final = np.array([0.01, 0.01, 0.005, 0.05, 0.05, 0.01, 0.0, 0.015, 0.005, 0.05])
 _TURN: Final = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+_ROUND: Final = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
+_ALONG: Final = np.linspace(0, 1, 12)[:, None]
+_PULLS: Final = ((1 - _ALONG) ** 2, 2 * _ALONG * (1 - _ALONG), _ALONG**2)  # Bézier's weights
 _SCALE: Final = 2  # faces are drawn at twice their size and shrunk
 Colour = npt.NDArray[np.float64]  # (3,), BGR, 0..255
 
@@ -129,17 +133,23 @@ class _Place:
     roll: float
     size: float
 
+    @functools.cached_property
+    def _turn(self) -> Array:
+        cos, sin = np.cos(self.roll), np.sin(self.roll)
+        return np.array([[cos, sin], [-sin, cos]])
+
+    @functools.cached_property
+    def _centre(self) -> Array:
+        return np.array([0.5, 0.52]) + self.where
+
     def pixels(self, points: Array) -> npt.NDArray[np.int32]:
         """Points (n, 2) in half-widths of the head, y downward, as OpenCV's 1/16 pixels."""
-        cos, sin = np.cos(self.roll), np.sin(self.roll)
-        turned = points @ np.array([[cos, sin], [-sin, cos]])
-        centre = np.array([0.5, 0.52]) + self.where
-        pixels = (turned * self.size + centre) * SIZE * _SCALE
-        return np.asarray(np.round(pixels * 16), np.int32)
+        pixels = (points @ self._turn * self.size + self._centre) * SIZE * _SCALE
+        return np.rint(pixels * 16).astype(np.int32)
 
 
 def _oval(x: float, y: float, wide: float, high: float) -> Array:
-    return np.column_stack([x + wide * np.cos(_TURN), y + high * np.sin(_TURN)])
+    return _ROUND * (wide, high) + (x, y)
 
 
 def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]:
@@ -151,7 +161,7 @@ def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]
 
     def fill(points: Array, colour: Colour | float) -> None:
         paint = face.skin * colour if isinstance(colour, float) else colour
-        shade = [float(c) for c in np.clip(paint, 0, 255)]
+        shade = paint.clip(0, 255).tolist()
         cv2.fillPoly(picture, [place.pixels(points)], shade, cv2.LINE_AA, 4)
 
     def blur(amount: float) -> None:
@@ -249,7 +259,6 @@ def _mouth(fill: Fill, face: Face, shape: tuple[float, float, float, float]) -> 
 
 def _curve(start: Any, pull: Any, end: Any) -> Array:
     """A quadratic Bézier curve (12, 2)."""
-    t = np.linspace(0, 1, 12)[:, None]
-    a, b, c = np.asarray(start, float), np.asarray(pull, float), np.asarray(end, float)
-    curve: Array = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+    first, second, third = _PULLS
+    curve: Array = first * start + second * pull + third * end
     return curve
