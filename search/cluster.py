@@ -17,7 +17,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
@@ -39,6 +39,8 @@ class RayLost(ClusterError):  # noqa: N818
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter keeps silent when told to
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers of no use: Tune gives its own an environment variable, so that it gets others.
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_task_events_shutdown_flush_timeout_ms": "100",  # 5 s, for a Ray that is killed by then
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -48,6 +50,9 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+_LOG: Final = "ray.log"
 
 
 def check(address: str | None) -> None:
@@ -85,6 +90,37 @@ def up(address: str | None, folder: Path, cpus: int | None = None) -> Iterator[N
         yield from _started(address, folder, cpus, stack)
 
 
+class Standing:
+    """Ray over several rounds: it comes up for the first, stays up between them, and comes up anew
+    for the next where it was put down. A context manager that leaves none behind."""
+
+    def __init__(self, address: str | None, folder: Path, cpus: int | None = None) -> None:
+        """As `up` has them."""
+        self._address, self._folder, self._cpus = address, folder, cpus
+        self._stack = contextlib.ExitStack()
+        self._up = False
+
+    @property
+    def log(self) -> Path:
+        """What Ray and Tune print."""
+        return self._folder / _LOG
+
+    def up(self) -> None:
+        if not self._up:
+            self._stack.enter_context(up(self._address, self._folder, self._cpus))
+            self._up = True
+
+    def down(self) -> None:
+        self._up = False
+        self._stack.close()
+
+    def __enter__(self) -> Standing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+
 def _started(
     address: str | None, folder: Path, cpus: int | None, stack: contextlib.ExitStack
 ) -> Iterator[None]:
@@ -92,7 +128,7 @@ def _started(
     handler = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # What Ray and Tune print belongs to nobody's output; it may help to find out what happened.
-    log = stack.enter_context((folder / "ray.log").open("a", encoding="utf-8", buffering=1))
+    log = stack.enter_context((folder / _LOG).open("a", encoding="utf-8", buffering=1))
     stack.enter_context(contextlib.redirect_stdout(log))
     try:
         # Ray puts the current folder on the workers' sys.path: that of the study has no modules.

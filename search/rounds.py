@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search import checkpoints, confirm, enough, kept, running, study, training
 from search.bridge import Listener
+from search.cluster import Standing
 from search.ending import Study
 from search.hopeless import Hopeless
 from search.stop import Stop
@@ -23,6 +24,7 @@ class Way:
     """How a study's rounds are run and followed."""
 
     work: training.Work
+    ray: Standing
     tracker: Tracker
     tags: Mapping[str, Any]
     """Of every run in MLflow."""
@@ -70,6 +72,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
                 listeners=(tracked, kept.Kept(folder, known), *rules),
             ),
             way.work,
+            way.ray,
             way.stop,
             name,
             way.console,
@@ -127,6 +130,7 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
                     noun="run",
                 ),
                 way.work,
+                way.ray,
                 way.stop,
                 f"{of.opened.study_name}, confirming",
                 way.console,

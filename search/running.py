@@ -47,8 +47,21 @@ class Round:
     """What the terminal calls one of them."""
 
 
+def ray_for(resolved: Plan, folder: Path) -> cluster.Standing:
+    """Ray for a study's rounds. folder: the study's."""
+    wanted = resolved.arguments.concurrent
+    cpus = None if wanted is None else cluster.cpus(wanted * resolved.each.cpus)
+    return cluster.Standing(resolved.cluster, folder, cpus)
+
+
 def run(
-    resolved: Plan, of: Round, work: training.Work, stop: Stop, name: str, console: Console
+    resolved: Plan,
+    of: Round,
+    work: training.Work,
+    standing: cluster.Standing,
+    stop: Stop,
+    name: str,
+    console: Console,
 ) -> None:
     """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
     it."""
@@ -73,7 +86,7 @@ def run(
             heard, lost = 0, 0
             while bridge.left or bridge.waiting:
                 try:
-                    _on_ray(resolved, bridge, of, work, stop, state, progress)
+                    _on_ray(resolved, bridge, of, work, standing, stop, state, progress)
                     return
                 except cluster.RayLost as error:
                     lost = lost + 1 if bridge.epochs_heard == heard else 1
@@ -82,7 +95,7 @@ def run(
                         return
                     if lost == _RAY_LOST:
                         raise cluster.ClusterError(
-                            f"{error}, {lost} times in a row (see {of.folder / 'ray.log'}): nothing"
+                            f"{error}, {lost} times in a row (see {standing.log}): nothing"
                             " is lost, the same command continues the study"
                         ) from None
                     progress.say(f"{error}: another Ray is started")
@@ -105,14 +118,17 @@ def _on_ray(
     bridge: Bridge,
     of: Round,
     work: training.Work,
+    standing: cluster.Standing,
     stop: Stop,
     state: State,
     progress: Progress,
 ) -> None:
-    """Ray, for as long as it lives or there are trials."""
+    """On Ray, for as long as it lives or there are trials. A round that breaks off takes Ray with
+    it, and with Ray what is under way."""
     wanted, group = resolved.arguments.concurrent, resolved.arguments.group
-    cpus = None if wanted is None else cluster.cpus(wanted * resolved.each.cpus)
-    with cluster.up(resolved.cluster, of.folder, cpus):
+    with contextlib.ExitStack() as broken_off:
+        broken_off.callback(standing.down)
+        standing.up()
 
         def changed(at_once: int) -> None:
             state.at_once = at_once * group
@@ -138,6 +154,8 @@ def _on_ray(
             groups=_groups(resolved, of),
         )
         progress.note("")
+        if not stop.reason:
+            broken_off.pop_all()
 
 
 def _groups(resolved: Plan, of: Round) -> Groups:

@@ -29,6 +29,7 @@ from search import (
     pruners,
     remembered,
     rounds,
+    running,
     samplers,
     scoring,
     storage,
@@ -223,11 +224,12 @@ def _search(
         of = ending.Study(
             resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
-        way = rounds.Way(work, tracker, of_runs, made_from(resolved, task), stop, console)
-        interruptions = rounds.search(of, way)
-        ended, enough = stop.reason, stop.final
-        stop.renew()
-        settings = rounds.confirming(of, way)
+        with running.ray_for(resolved, folder) as ray:
+            way = rounds.Way(work, ray, tracker, of_runs, made_from(resolved, task), stop, console)
+            interruptions = rounds.search(of, way)
+            ended, enough = stop.reason, stop.final
+            stop.renew()
+            settings = rounds.confirming(of, way)
         done = sum(study.counts(opened).values())
         reason = stop.reason or ended
         whole = (done >= resolved.trials or enough) and not stop.reason

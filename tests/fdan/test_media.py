@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from fdan.errors import ConfigError, DataError
+from fdan.media import video
 from fdan.media.audio import read_speech, window
 from fdan.media.faces import CENTRE, FOUND, WHOLE, FaceSettings, face_image, read_image
 from fdan.media.pixels import (
@@ -216,6 +217,30 @@ def test_frames_are_the_uniformly_spaced_ones(count: int, tmp_path: Path) -> Non
     np.testing.assert_allclose(brightness(tmp_path / "a.avi"), positions(count, 3), atol=1)
     write_mp4(tmp_path / "a.mp4", count)
     np.testing.assert_allclose(brightness(tmp_path / "a.mp4"), positions(count, 3), atol=2)
+
+
+@pytest.mark.parametrize("form", ["yuvj420p", "yuvj422p", "yuvj444p"])
+@pytest.mark.parametrize("size", [(64, 48), (107, 61)])
+def test_of_motion_jpeg_only_the_wanted_frames_are_decoded(
+    form: str, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        track = container.add_stream("mjpeg", rate=25)
+        track.width, track.height, track.pix_fmt = *size, form
+        track.codec_context.color_range = 2
+        for _ in range(20):
+            image = random.integers(0, 255, (size[1] // 4 + 1, size[0] // 4 + 1, 3), np.uint8)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+            container.mux(track.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
+        container.mux(track.encode(None))
+    wanted = positions(20, 3)
+    expected, _ = video._pass(tmp_path / "a.avi", wanted)
+    monkeypatch.setattr(video, "_pass", lambda *_: pytest.fail("all frames are decoded"))
+    found = read_frames(tmp_path / "a.avi", 3)
+    assert len(found) == len(expected) == 3
+    for frame, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(frame, other)
 
 
 def test_truncated_video_gives_what_decodes(tmp_path: Path) -> None:

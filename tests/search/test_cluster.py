@@ -1,4 +1,5 @@
-"""A Ray of our own whose raylet is killed in the very moment in which the search joins it."""
+"""A Ray of our own: killed in the very moment in which the search joins it, and kept up from one
+round to the next."""
 
 from __future__ import annotations
 
@@ -44,3 +45,30 @@ def test_its_end_has_a_clear_line(tmp_path: Path, raylet: str, code: int) -> Non
     else:
         assert last.startswith("error: the search ended while it joined Ray"), ended.stderr
         assert last.endswith("the same command goes on")
+
+
+STANDING = """
+import sys
+from pathlib import Path
+
+import ray
+from search import cluster
+
+with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
+    assert not ray.is_initialized()
+    for down in (False, False, True, False):
+        if down:
+            standing.down()
+            assert not ray.is_initialized()
+        standing.up()
+        print(ray.get_runtime_context().get_node_id(), file=sys.stderr)
+assert not ray.is_initialized()
+"""
+
+
+def test_one_stands_until_it_is_put_down(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STANDING, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    first, second, third, fourth = ended.stderr.splitlines()
+    assert first == second != third == fourth
