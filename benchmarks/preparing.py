@@ -54,7 +54,7 @@ show less, and are told only."""
 GOALS: Final = {"acoustic": 3.0, "visual": 2.5}
 GREY_GOAL: Final = 1
 SPEAKERS: Final = 12
-TAKES: Final = 3
+TAKES: Final = 6
 UTTERANCES: Final = 1248
 FILMS: Final = 84
 # Speech files from which on the goal holds.

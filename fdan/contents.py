@@ -34,6 +34,10 @@ class ContentCache:
         self._file = file
         self._known = self._load()
 
+    def knows(self, paths: Sequence[Path]) -> bool:
+        """Whether all were hashed here before."""
+        return all(str(path.absolute()) in self._known for path in paths)
+
     def hash(
         self, paths: Sequence[Path], threads: int, progress: Callable[[int], None]
     ) -> list[Content]:

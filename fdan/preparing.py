@@ -91,11 +91,25 @@ def _prepare(
     tell: _Teller,
     timeout_s: float,
 ) -> Store:
-    rows = listing.rows
+    paths = [row.path for row in listing.rows]
     cache = ContentCache(root / "contents.json")
-    contents = cache.hash(
-        [row.path for row in rows], count, lambda done: tell("hashing", done, len(rows))
-    )
+    with Workers(settings, count, timeout_s) as pool:
+        if not cache.knows(paths):  # then there is something to decode
+            pool.start()
+        contents = cache.hash(paths, count, lambda done: tell("hashing", done, len(paths)))
+        return _made(source, listing, settings, root, contents, pool, tell)
+
+
+def _made(
+    source: Source,
+    listing: Listing,
+    settings: Settings,
+    root: Path,
+    contents: Sequence[Content],
+    pool: Workers,
+    tell: _Teller,
+) -> Store:
+    rows = listing.rows
     files = [_below(row.path, source.path) for row in rows]
     fingerprint = _fingerprint(rows, files, contents, settings)
     folder = root / f"{source.corpus}-{source.modality}-{fingerprint[:12]}"
@@ -106,7 +120,7 @@ def _prepare(
             return open_store(folder)
         partial = root / f"{folder.name}.partial"
         making = _Making(partial, image_shape(settings))
-        with making, Workers(settings, count, timeout_s) as pool:
+        with making:
             left = range(len(making.done), len(rows))
             readable = [at for at in left if not contents[at].problem]
             answers = pool.read([rows[at].path for at in readable])
@@ -319,4 +333,4 @@ def _locked(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def _below(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return str(path).removeprefix(os.path.join(root, ""))  # noqa: PTH118 (a tenth of pathlib's time)

@@ -56,8 +56,9 @@ def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     if excess >= 0:
         cut = speech[excess // 2 : excess // 2 + length]
     else:
-        cut = np.pad(speech, (-excess // 2, -excess - (-excess // 2)))
-    if float(np.ptp(cut)) <= 2 * SILENCE:
+        cut = np.zeros(length, np.float32)
+        cut[-excess // 2 : -excess // 2 + len(speech)] = speech
+    if float(cut.max()) - float(cut.min()) <= 2 * SILENCE:
         raise DataError("is silent: there is no sound in the part that is used")
     return cut
 

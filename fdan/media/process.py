@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import selectors
+import select
 import subprocess
 import sys
 import threading
@@ -36,12 +36,13 @@ class _TooSlowError(_LostError):
 
 
 class Process:
-    """One process, started on first use and again after it was lost."""
+    """One process, started on first use at the latest, and again after it was lost."""
 
     def __init__(self, settings: Settings, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._stopping = False
         self._lock = threading.Lock()
 
@@ -93,11 +94,15 @@ class Process:
             return reason
 
     def _ask(self, paths: Sequence[Path]) -> None:
-        if self._process is None:
-            self._start()
+        self.start()
+        if not self._ready:
+            self._await()
         self._say([str(path) for path in paths])
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process, if it is not there, and do not wait for it."""
+        if self._process is not None:
+            return
         package = Path(__file__).resolve().parents[2]
         search = [str(package), os.environ.get("PYTHONPATH", "")]
         environment = {
@@ -124,8 +129,13 @@ class Process:
                 bufsize=0,
                 env=environment,
             )
-        try:
+        self._ready = False
+        with contextlib.suppress(_LostError):  # it has ended already: whoever awaits it says so
             self._say((self._settings, self._timeout_s))
+
+    def _await(self) -> None:
+        """Until the process can read files. DataError if it never can."""
+        try:
             reason = self._hear(_START_S)
         except _LostError as lost:
             self.end()
@@ -135,6 +145,7 @@ class Process:
         if reason:
             self.end()
             raise DataError(str(reason))
+        self._ready = True
 
     def _say(self, message: Any) -> None:
         process = self._process
@@ -152,19 +163,16 @@ class Process:
         assert process is not None and process.stdout is not None
         deadline = time.monotonic() + seconds
         pipe = process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            header = self._exactly(pipe, selector, LENGTH.size, deadline)
-            data = self._exactly(pipe, selector, LENGTH.unpack(header)[0], deadline)
-        return pickle.loads(data)
+        header = self._exactly(pipe, LENGTH.size, deadline)
+        return pickle.loads(self._exactly(pipe, LENGTH.unpack(header)[0], deadline))
 
-    def _exactly(
-        self, pipe: int, selector: selectors.BaseSelector, size: int, deadline: float
-    ) -> bytearray:
+    def _exactly(self, pipe: int, size: int, deadline: float) -> bytearray:
+        ready = select.poll()
+        ready.register(pipe, select.POLLIN)
         data = bytearray(size)
         view = memoryview(data)
         while view:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
+            if not ready.poll(1000 * max(0.0, deadline - time.monotonic())):
                 raise _TooSlowError
             read = os.readv(pipe, [view])
             if not read:

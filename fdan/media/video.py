@@ -41,10 +41,11 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     Raises:
         DataError: no frame can be decoded.
     """
-    count, coding = _packets(path)
-    wanted = positions(count, frames)
-    if coding == _MOTION_JPEG and len(images := _pick(path, wanted)) == len(wanted):
-        return images
+    with opened(path) as container:
+        count, coding = _packets(container)
+        wanted = positions(count, frames)
+        if coding == _MOTION_JPEG and len(images := _pick(container, wanted)) == len(wanted):
+            return images
     images, seen = _pass(path, wanted)
     if len(images) < len(wanted) and seen < count:
         images, _ = _pass(path, positions(seen, frames))
@@ -63,23 +64,21 @@ def _open(path: Path) -> Any:
     return capture
 
 
-def _packets(path: Path) -> tuple[int, str]:
+def _packets(container: Any) -> tuple[int, str]:
     """Packets of the picture track, one a frame, and its coding. Read, not decoded, so it costs
     next to nothing, and unlike the count in a container's header it is never a promise."""
     import av
 
-    count = 0
-    with opened(path) as container:
-        if not container.streams.video:
-            raise DataError("has no picture track")
-        context = container.streams.video[0].codec_context
-        with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
-            for packet in container.demux(video=0):
-                count += bool(packet.size)
+    if not container.streams.video:
+        raise DataError("has no picture track")
+    context, count = container.streams.video[0].codec_context, 0
+    with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
+        for packet in container.demux(video=0):
+            count += bool(packet.size)
     return count, "" if context is None else context.name
 
 
-def _pick(path: Path, wanted: list[int]) -> list[NDArray[np.uint8]]:
+def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
     """The wanted frames of a track whose frames stand alone, the same as `_pass` has them; none of
     a track that has to be turned or does not decode."""
     import av
@@ -87,23 +86,22 @@ def _pick(path: Path, wanted: list[int]) -> list[NDArray[np.uint8]]:
 
     convert = VideoReformatter()  # one for all, since it is made for a size and a form
     images: list[NDArray[np.uint8]] = []
-    with opened(path) as container:
+    left = set(wanted)
+    with contextlib.suppress(av.FFmpegError):
         container.streams.video[0].codec_context.thread_count = 1
-        left = set(wanted)
+        container.seek(0)
         packets = (packet for packet in container.demux(video=0) if packet.size)
         for index, packet in enumerate(packets):
-            if index not in left:
-                continue
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                return []
-            if len(frames) != 1 or frames[0].rotation:
-                return []
-            # As OpenCV does it.
-            bgr = convert.reformat(frames[0], format="bgr24", interpolation=Interpolation.BICUBIC)
-            images.append(np.asarray(bgr.to_ndarray(), np.uint8))
-            left.remove(index)
+            if index in left:
+                found = packet.decode()
+                if len(found) != 1 or found[0].rotation:
+                    return []
+                # As OpenCV does it.
+                bgr = convert.reformat(
+                    found[0], format="bgr24", interpolation=Interpolation.BICUBIC
+                )
+                images.append(np.asarray(bgr.to_ndarray(), np.uint8))
+                left.remove(index)
             if not left:
                 break
     return images

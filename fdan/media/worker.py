@@ -111,11 +111,10 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _send(stream: BinaryIO | Any, message: Any) -> None:
-    data = memoryview(pickle.dumps(message, protocol=5))
-    for part in (memoryview(LENGTH.pack(len(data))), data):
-        sent = 0
-        while sent < len(part):
-            sent += stream.write(part[sent:])
+    data = pickle.dumps(message, protocol=5)
+    left = memoryview(LENGTH.pack(len(data)) + data)  # in one piece: who reads is woken once
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _receive(stream: BinaryIO) -> Any:
