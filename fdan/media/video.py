@@ -44,8 +44,9 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     with opened(path) as container:
         count, coding = _packets(container)
         wanted = positions(count, frames)
-        if coding == _MOTION_JPEG and len(images := _pick(container, wanted)) == len(wanted):
-            return images
+        picked = _pick(container, wanted) if coding == _MOTION_JPEG else []
+    if picked and len(picked) == len(wanted):
+        return picked
     images, seen = _pass(path, wanted)
     if len(images) < len(wanted) and seen < count:
         images, _ = _pass(path, positions(seen, frames))

@@ -278,12 +278,16 @@ def test_frames_that_do_not_decode_are_not_counted(tmp_path: Path) -> None:
     np.testing.assert_allclose(brightness(tmp_path / "damaged.avi"), positions(30, 3), atol=1)
 
 
-@pytest.mark.parametrize("content", [b"nonsense" * 100, "header", "sound"])
+@pytest.mark.parametrize("content", [b"nonsense" * 100, "header", "no frame", "sound"])
 def test_useless_video(content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     if content == "header":
         write_avi(tmp_path / "whole.avi", 50)
         path.write_bytes((tmp_path / "whole.avi").read_bytes()[:2000])
+    elif content == "no frame":
+        write_avi(tmp_path / "whole.avi", 50)
+        data = (tmp_path / "whole.avi").read_bytes()
+        path.write_bytes(data[: data.index(b"movi") + 4])
     elif content == "sound":
         soundfile.write(tmp_path / "a.wav", tone(0.2), RATE)
         path.write_bytes((tmp_path / "a.wav").read_bytes())
