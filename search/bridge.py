@@ -269,7 +269,8 @@ class Bridge:
             self._waiting.append(number)
             for listener in self._listeners:
                 listener.interrupted(number, reason)
-        elif live.verdict is None and live.epoch == live.until < self._epochs:
+        elif live.verdict is None and live.until <= live.epoch < self._epochs:
+            # Beyond its turn is one whose checkpoint was: a driver died before it heard of that.
             self._waiting.append(number)
         else:
             self.close(number)

@@ -160,6 +160,26 @@ def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
     assert study.trials[0].user_attrs[REASON] == "ended without a report"
 
 
+@pytest.mark.parametrize("reached", [3, 4])
+def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> None:
+    """Also where its checkpoint was further than the driver that died had heard."""
+    searched = space.parse(SPACE, KNOWN)
+    study, heard = make_study(searched), Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
+    bridge.wait(bridge.ask().number)
+    assert bridge.again(0, 3).until == 3
+    for epoch in range(1, reached + 1):
+        bridge.report(0, Report(epoch, 0.5))
+    bridge.let_go(0)
+    assert not heard.ended and bridge.waiting == 1
+    turn = bridge.again(0)
+    assert (turn.after, turn.until) == (reached, EPOCHS)
+    for epoch in range(reached + 1, EPOCHS + 1):
+        bridge.report(0, Report(epoch, 0.5))
+    bridge.let_go(0)
+    assert [trial.state for trial in heard.ended] == [TrialState.COMPLETE]
+
+
 @pytest.mark.parametrize("gpus", [0.0, 0.3, 1.0])
 def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy) -> None:
     """Then it is the trial's own fault, and does not go on for ever."""
