@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX, get_lock_file
 from optuna.storages.journal._storage import JournalOperation
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from fdan.errors import ConfigError, FdanError
 from tracking.uri import shown
@@ -24,10 +26,17 @@ JOURNAL = "journal.log"
 
 _Result = TypeVar("_Result")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+_OPENINGS = 20
+"""Of a new database, by as many processes at once as may be: each opening that loses the race for a
+table finds it the next time, and Optuna has fewer tables than this."""
 
 
 class StorageError(FdanError):
     """The storage cannot be read or written (any more)."""
+
+
+class _RaceError(ConfigError):
+    """Another process made a table of Optuna's between our look for it and our making it."""
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
@@ -57,6 +66,14 @@ def look_into(url: str | None, folder: Path) -> BaseStorage:
 
 def _database(url: str, *, skip_table_creation: bool) -> RDBStorage:
     check(url)
+    for _ in range(_OPENINGS - 1):
+        with contextlib.suppress(_RaceError):
+            return _opened(url, skip_table_creation=skip_table_creation)
+        time.sleep(random.uniform(0, _FIRST_PAUSE_S))
+    return _opened(url, skip_table_creation=skip_table_creation)
+
+
+def _opened(url: str, *, skip_table_creation: bool) -> RDBStorage:
     try:
         return RDBStorage(
             # Named, since SQLAlchemy's own choice for PostgreSQL changes over its versions.
@@ -73,7 +90,8 @@ def _database(url: str, *, skip_table_creation: bool) -> RDBStorage:
             f"--storage {shown(url)}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy's and each driver's own hierarchies
-        raise ConfigError(f"--storage {shown(url)}: cannot be opened: {_line(error)}") from None
+        kind = _RaceError if _lost_a_race(error) else ConfigError
+        raise kind(f"--storage {shown(url)}: cannot be opened: {_line(error)}") from None
 
 
 def check(url: str) -> None:
@@ -153,6 +171,16 @@ def _away(error: Exception) -> bool:
             )
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def _lost_a_race(error: Exception) -> bool:
+    """Whether what was to be made is there already: a row, a table ("42P07" in PostgreSQL)."""
+    original = getattr(error, "orig", None)
+    return (
+        isinstance(error, IntegrityError)
+        or getattr(original, "pgcode", None) == "42P07"
+        or (isinstance(original, sqlite3.Error) and "already exists" in str(original))
+    )
 
 
 def _line(error: BaseException) -> str:

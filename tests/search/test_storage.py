@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from search import pruners, samplers, space, storage, study
 from search.progress import Progress, State
 from search.report import Report
 from search.storage import JOURNAL, Patience, StorageError
+from tests.postgres import postgres
 from tests.search.conftest import KNOWN, SPACE, Heard, bridge_of
 
 EPOCHS = 4
+OPENERS = 6
 SERVER = "postgresql://me:secret@nowhere/db"
 SEARCHED = space.parse(SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n", KNOWN)
 
@@ -278,3 +282,35 @@ def test_a_storage_that_cannot_be_opened(url: str, words: str, tmp_path: Path) -
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def open_at_once(url: str, folder: Path) -> None:
+    """What drivers whose studies share a new database do, and what looks at them meanwhile."""
+    ready = threading.Barrier(OPENERS)
+
+    def opening(_: int) -> RDBStorage:
+        ready.wait(30)
+        store = storage.open_storage(url, folder)
+        assert isinstance(store, RDBStorage)
+        return store
+
+    with ThreadPoolExecutor(OPENERS) as pool:
+        for number, store in enumerate(pool.map(opening, range(OPENERS))):
+            optuna.create_study(study_name=str(number), storage=store)
+            store.engine.dispose()
+    found = storage.look_into(url, folder)
+    assert isinstance(found, RDBStorage)
+    names = {one.study_name for one in found.get_all_studies()}
+    found.engine.dispose()
+    assert names == {str(number) for number in range(OPENERS)}
+
+
+def test_a_new_postgresql_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    with postgres(tmp_path) as server:
+        for again in range(3):
+            open_at_once(server.database(f"new{again}"), tmp_path)
+
+
+def test_a_new_sqlite_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    for again in range(3):
+        open_at_once(f"sqlite:///{tmp_path}/new{again}.db", tmp_path)
