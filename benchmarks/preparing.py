@@ -37,7 +37,7 @@ naive     one process, warm (librosa and OpenCV imported, librosa's caches fille
           finds, the largest cut out with its margin and resized. One process is not one core:
           OpenCV's cascade and H.264 decoder use all of them by themselves
 
-Corpora: the demo corpus (wav at 16 kHz; 128 x 128 MJPG at 12 frames/s); its speech as often as it
+Corpora: the demo corpus (wav at 16 kHz; 128 x 128 MJPG at 8 frames/s); its speech as often as it
 takes for the size of a published corpus (RAVDESS has 1248 utterances of the seven emotions); some
 of its faces again as such a corpus has them (mp4, H.264, 25 frames/s, 640 x 480);
 folders of your own with --speech and --video (all files that a `folders` corpus has below them).

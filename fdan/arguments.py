@@ -42,8 +42,8 @@ _RUN: Final[tuple[tuple[type[Config], str], ...]] = (
 # CPU cores; a whole ResNet-34 on a CPU takes days, its features minutes.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "demo": {
-        "spectrogram_size": 96,
-        "face_size": 96,
+        "spectrogram_size": 64,
+        "face_size": 64,
         "margin": 0.0,
         "detect_side": 128,
         "backbone": "resnet18",

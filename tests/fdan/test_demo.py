@@ -55,7 +55,7 @@ def films(corpus: Path) -> list[tuple[str, str, list[npt.NDArray[np.uint8]]]]:
     found = []
     for path in sorted((corpus / "VisualData").rglob("*.avi")):
         video = cv2.VideoCapture(str(path))
-        assert video.get(cv2.CAP_PROP_FPS) == 12
+        assert video.get(cv2.CAP_PROP_FPS) == 8
         frames = []
         while (frame := video.read()[1]) is not None:
             frames.append(frame)
@@ -87,7 +87,7 @@ def test_media_are_real(corpus: Path) -> None:
         assert np.mean(np.abs(samples) > 0.99) < 0.001, "clipped"
     for (_, _, samples), (_, _, frames) in zip(sounds(corpus), films(corpus), strict=True):
         assert frames[0].shape == (128, 128, 3)
-        assert abs(len(frames) / 12 - len(samples) / 16000) < 0.1, "sound and picture differ"
+        assert abs(len(frames) / 8 - len(samples) / 16000) < 0.1, "sound and picture differ"
 
 
 def test_bytes_depend_on_the_settings_alone(corpus: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ __all__ = ["CODES", "DemoSettings", "generate", "speaker_name"]
 MANIFEST: Final = "demo.json"
 
 # Written into demo.json: a corpus made by another version of the generator is another corpus.
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 def generate(

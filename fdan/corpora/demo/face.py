@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fdan.corpora.demo.voice import HOP, SAMPLE_RATE, Array
 
-FRAME_RATE: Final = 12  # frames/s; OpenCV's AVI files hold whole numbers only
+FRAME_RATE: Final = 8  # frames/s; OpenCV's AVI files hold whole numbers only
 SIZE: Final = 128  # pixels, width and height
 # Geometry of each emotion at its apex, after the action units of the Facial Action Coding System
 # (Ekman and Friesen, 1978), as a change from the neutral face in half-widths of the head (upward
@@ -37,7 +37,6 @@ _TURN: Final = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 _ROUND: Final = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
 _ALONG: Final = np.linspace(0, 1, 12)[:, None]
 _PULLS: Final = ((1 - _ALONG) ** 2, 2 * _ALONG * (1 - _ALONG), _ALONG**2)  # Bézier's weights
-_SCALE: Final = 2  # faces are drawn at twice their size and shrunk
 Colour = npt.NDArray[np.float64]  # (3,), BGR, 0..255
 
 
@@ -109,20 +108,18 @@ def film(
         if frame == blink:
             expressions[frame, 3] = -0.85
         place = _Place(where[frame], roll[frame], size)
-        picture = cv2.resize(
-            _draw(face, expressions[frame], place), (SIZE, SIZE), interpolation=cv2.INTER_AREA
-        )
-        seen = picture * light + rng.normal(0, face.grain, (SIZE, SIZE, 1))
+        seen = _draw(face, expressions[frame], place) * light
+        seen += face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32)
         yield np.clip(seen, 0, 255).astype(np.uint8)
 
 
-def _light(face: Face, rng: np.random.Generator) -> Array:
+def _light(face: Face, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """(SIZE, SIZE, 1): a lamp's share for every pixel, a little different in every take."""
     across = np.linspace(-1, 1, SIZE)
     x, y = face.light + rng.normal(0, 0.03, 2)
     lamp = 1 + x * across[None, :] + y * across[:, None]
     light: Array = np.clip(lamp, 0.35, 1.6)[:, :, None] * rng.uniform(0.9, 1.1)
-    return light
+    return light.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +141,7 @@ class _Place:
 
     def pixels(self, points: Array) -> npt.NDArray[np.int32]:
         """Points (n, 2) in half-widths of the head, y downward, as OpenCV's 1/16 pixels."""
-        pixels = (points @ self._turn * self.size + self._centre) * SIZE * _SCALE
+        pixels = (points @ self._turn * self.size + self._centre) * SIZE
         return np.rint(pixels * 16).astype(np.int32)
 
 
@@ -153,10 +150,9 @@ def _oval(x: float, y: float, wide: float, high: float) -> Array:
 
 
 def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]:
-    """One picture (SIZE * _SCALE, SIZE * _SCALE, 3), unlit."""
+    """One picture (SIZE, SIZE, 3), unlit."""
     inner, outer, together, eye, lower, corner, opening, width, lip, nose = expression
-    side = SIZE * _SCALE
-    picture = np.empty((side, side, 3), np.uint8)
+    picture = np.empty((SIZE, SIZE, 3), np.uint8)
     picture[:] = np.clip(face.wall, 0, 255)
 
     def fill(points: Array, colour: Colour | float) -> None:
@@ -165,7 +161,7 @@ def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]
         cv2.fillPoly(picture, [place.pixels(points)], shade, cv2.LINE_AA, 4)
 
     def blur(amount: float) -> None:
-        cv2.GaussianBlur(picture, (0, 0), amount * _SCALE, dst=picture)
+        cv2.GaussianBlur(picture, (0, 0), amount, dst=picture)
 
     # Hair, neck and shoulders, head; then the soft shades of the skin.
     fill(_oval(0, -0.15, 1.14, face.length + 0.12), face.hair)
