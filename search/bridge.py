@@ -155,12 +155,11 @@ class Bridge:
 
     def ask(self) -> Turn:
         """A new trial."""
-        trial = self._patience.call(self._fresh)
-        self.left -= 1
-        # In the bridge before its settings are drawn: a sampler that raises loses no trial.
-        live = self._live[trial.number] = _Live(trial, {}, gpus=self._gpus)
-        self._start(live)
-        return self._turn(live)
+        return self._turn(self._new())
+
+    def draw(self) -> None:
+        """A new trial waits, for others to train with."""
+        self._waiting.append(self._new().trial.number)
 
     def take_up(self, trial: FrozenTrial, reports: Mapping[int, Report]) -> None:
         """Go on with a trial that is RUNNING although no driver is. reports: what its worker wrote
@@ -170,7 +169,9 @@ class Bridge:
         live = self._live[number] = _Live(trial_again, {}, gpus=self._gpus)
         for epoch, value in sorted(trial.intermediate_values.items()):
             live.reports.append(reports.get(epoch) or Report(epoch, value))
-        self._start(live)
+        self._draw(live)
+        if live.reports:
+            self._announce(live)
         for report in live.reports:
             for listener in self._listeners:
                 listener.reported(number, report)
@@ -178,10 +179,6 @@ class Bridge:
             self._waiting.append(number)
         else:
             self.close(number)
-
-    def wait(self, number: int) -> None:
-        """A new trial waits until there are others to train with."""
-        self._waiting.append(number)
 
     def again(self, number: int | None = None, until: int | None = None) -> Turn:
         """A trial that waits; None: the one that has waited longest. until: the epoch after which
@@ -304,25 +301,41 @@ class Bridge:
         self._waiting.clear()
 
     def stop_all(self, reason: str) -> None:
-        """End what still runs, for good: PRUNED with its values, FAIL where there are none."""
+        """End what still runs, for good: PRUNED with its values, FAIL where there are none. A trial
+        that was drawn and not begun goes back: if the study is extended, it is asked for first."""
         for number in self.live:
             live = self._live[number]
+            if not live.told:
+                self._give_back(live)
+                continue
             if live.reports and live.verdict is None:
                 live.verdict = (TrialState.PRUNED, f"epoch {live.epoch}: {reason}")
             self.condemn(number, reason)
             self.close(number)
         self._waiting.clear()
 
+    def _new(self) -> _Live:
+        trial = self._patience.call(self._fresh)
+        self.left -= 1
+        # In the bridge before its settings are drawn: a sampler that raises loses no trial.
+        live = self._live[trial.number] = _Live(trial, {}, gpus=self._gpus)
+        self._draw(live)
+        return live
+
     def _turn(self, live: _Live, until: int | None = None) -> Turn:
+        self._announce(live)
         live.until = until or self._epochs
         return Turn(live.trial.number, live.params, live.epoch, live.until, live.gpus)
 
-    def _start(self, live: _Live) -> None:
+    def _draw(self, live: _Live) -> None:
         live.params = self._patience.call(lambda: self._suggest(live))
-        number = live.trial.number
+
+    def _announce(self, live: _Live) -> None:
+        if live.told:
+            return
         live.told = True
         for listener in self._listeners:
-            listener.asked(number, live.params)
+            listener.asked(live.trial.number, live.params)
 
     def _suggest(self, live: _Live) -> dict[str, Value]:
         # Read again, for what the storage took although its answer was lost.
@@ -349,6 +362,16 @@ class Bridge:
             self._patience.call(lambda: live.trial.set_user_attr(_PRUNED, why))
         live.verdict = (TrialState.PRUNED, why)
         return True
+
+    def _give_back(self, live: _Live) -> None:
+        trial = live.trial
+
+        def give() -> None:
+            if trial.storage.get_trial(trial._trial_id).state is TrialState.RUNNING:
+                trial.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+        self._patience.call(give)
+        del self._live[trial.number]
 
     def _tell(self, live: _Live, value: float | None, state: TrialState, reason: str) -> None:
         trial = live.trial

@@ -42,7 +42,7 @@ class Groups:
         while bridge.left and bridge.waiting < _AHEAD * self.most:
             if len(self._largest(bridge.queue)) >= self.most:
                 break
-            bridge.wait(bridge.ask().number)
+            bridge.draw()
         chosen = self._largest(bridge.queue)[: self.most]
         if len(chosen) == 1:
             return (bridge.again(chosen[0].number),)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from search.arguments import AUTO
 from search.progress import duration, shown
 from search.resources import Resources
 from search.space import Space
+from search.status import Status
 from search.study import Identity
 from tracking.uri import TRACKING, absolute
 from tracking.uri import shown as address
@@ -62,6 +63,11 @@ class Plan:
         size = self.space.size()
         assert size is not None
         return min(wanted, size)
+
+    def of_trials(self, count: int) -> Plan:
+        """The same with so many trials in all."""
+        arguments = argparse.Namespace(**{**vars(self.arguments), "trials": count})
+        return replace(self, arguments=arguments)
 
     @property
     def confirm(self) -> int:
@@ -112,7 +118,8 @@ class Plan:
             return "demo"
         return re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-")
 
-    def identity(self, data: str) -> Identity:
+    def identity(self, data: str | None) -> Identity:
+        """data: fingerprint; None where it is not known yet."""
         fixed = {k: v for k, v in self.fixed.items() if k != "seed"}
         weights = Path(fixed["weights"])
         if weights.is_file():  # what is in it counts, not where it lies
@@ -196,8 +203,10 @@ def resolve(
     )
 
 
-def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> None:
-    """--dry-run."""
+def show(
+    plan: Plan, task: Task, parts: list[PartCount], console: Console, there: Status | None = None
+) -> None:
+    """--dry-run. there: the study, where it is one that would be continued."""
     console.print(f"[bold]study {plan.name(task)}[/]: {task.name}, {plan.runs / plan.name(task)}")
     console.print(_settings(plan))
     console.print(_space(plan))
@@ -210,15 +219,12 @@ def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> No
         "  (counted from the listing: unreadable files and copies are found when it is prepared)",
         style="dim",
     )
-    most = plan.trials * plan.epochs
-    budget = plan.arguments.time_budget
-    console.print(
-        f"\n[bold]planned[/]: {plan.trials} trials of at most {plan.epochs} epochs"
-        f" ({most} epochs at most), sampler {plan.arguments.sampler},"
-        f" pruner {plan.arguments.pruner}"
-        + (f", for at most {duration(budget)}" if budget else ""),
-        highlight=False,
-    )
+    console.print(f"\n[bold]planned[/]: {_planned(plan, there)}", highlight=False)
+    if there is not None and there.driver:
+        console.print(
+            f"  it is being run by {there.driver}: until that ends, another start is refused",
+            highlight=False,
+        )
     console.print(
         f"  the pruner compares {pruners.rungs(plan.arguments.pruner, plan.epochs)}",
         highlight=False,
@@ -236,6 +242,21 @@ def show(plan: Plan, task: Task, parts: list[PartCount], console: Console) -> No
             highlight=False,
         )
     console.print("nothing was started (--dry-run)")
+
+
+def _planned(plan: Plan, there: Status | None) -> str:
+    left, before = plan.trials, ""
+    if there is not None:
+        left = max(0, left - there.done)
+        before = f"the study is there and has {there.done} of {plan.trials} trials: "
+        if not left:
+            return f"{before}no more (--trials {plan.trials + 20} extends it)"
+    budget = plan.arguments.time_budget
+    return (
+        f"{before}{left} {'more' if before else 'trials'} of at most {plan.epochs} epochs"
+        f" ({left * plan.epochs} epochs at most), sampler {plan.arguments.sampler},"
+        f" pruner {plan.arguments.pruner}" + (f", for at most {duration(budget)}" if budget else "")
+    )
 
 
 def preparation(settings: shared.Settings) -> Mapping[str, SpectrogramSettings | FaceSettings]:

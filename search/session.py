@@ -32,6 +32,7 @@ from search import (
     running,
     samplers,
     scoring,
+    status,
     storage,
     study,
     training,
@@ -129,14 +130,29 @@ def _dry_run(resolved: Plan) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    plan.show(resolved, task, describe(task, parts), console)
-    if resolved.arguments.estimate:
+    there = _there(resolved, task)
+    plan.show(resolved, task, describe(task, parts), console, there)
+    left = resolved.trials - (0 if there is None else there.done)
+    if resolved.arguments.estimate and left > 0:
         from search import estimate
 
+        rest = resolved.of_trials(left)
         with console.status("timing training steps"):
-            found = estimate.estimate(resolved, task, parts)
-        estimate.show(found, resolved, console)
+            found = estimate.estimate(rest, task, parts)
+        estimate.show(found, rest, console)
     return 0
+
+
+def _there(resolved: Plan, task: Task) -> status.Status | None:
+    """The study that a command line continues. Raises StudyError where it would be refused, except
+    for other data: those are known when they are prepared."""
+    name, url = resolved.name(task), resolved.arguments.storage
+    folder = resolved.runs / name
+    if not (folder / study.OWNER).exists():
+        return None
+    place = "journal" if url is None else shown(url)
+    study.check_folder(folder, name, place, resolved.identity(None))
+    return status.read(resolved.runs, name, url)
 
 
 def _work(resolved: Plan, task: Task) -> training.Work:

@@ -55,8 +55,9 @@ class Identity:
     """
 
     space: Mapping[str, Any]
-    data: str
-    """The task's fingerprint: contents of the source files and how they were prepared."""
+    data: str | None
+    """The task's fingerprint: contents of the source files and how they were prepared. None where
+    it is not known yet, which differs from nothing."""
     split: Mapping[str, Any]
     fixed: Mapping[str, Any]
     """Settings that are not searched."""
@@ -254,7 +255,7 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     found = []
     for field in fields(Identity):
         there, here = stored.get(field.name), wanted[field.name]
-        if there == here:
+        if there == here or (field.name == "data" and here is None):
             continue
         if field.name == "data":
             found.append(f"other data (fingerprint {str(there)[:12]}, now {str(here)[:12]})")

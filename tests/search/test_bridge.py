@@ -138,6 +138,27 @@ def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
     assert (bridge.live, bridge.waiting) == ((), 0)
 
 
+def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: MakeStudy) -> None:
+    """It is nobody's failure. The next driver asks for it, with the settings it was drawn with."""
+    searched = space.parse(SPACE, KNOWN)
+    study, heard = make_study(searched), Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, trials=5)
+    for _ in range(3):
+        bridge.draw()
+    bridge.again(1)
+    drawn = [dict(trial.params) for trial in study.trials]
+    assert list(heard.asked_for) == [1], "the others have not begun"
+    bridge.stop_all("the time budget is spent")
+    assert [trial.number for trial in heard.ended] == [1]
+    waiting, failed = TrialState.WAITING, TrialState.FAIL
+    assert [trial.state for trial in study.trials] == [waiting, failed, waiting]
+    assert (bridge.live, bridge.waiting) == ((), 0)
+    again = bridge_of(study, searched, EPOCHS, heard, trials=3)
+    assert [again.ask().number for _ in range(3)] == [0, 2, 3]
+    assert [dict(trial.params) for trial in study.trials[:3]] == drawn
+    assert heard.asked_for[2] == drawn[2]
+
+
 def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched)
@@ -166,7 +187,7 @@ def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> No
     searched = space.parse(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
-    bridge.wait(bridge.ask().number)
+    bridge.draw()
     assert bridge.again(0, 3).until == 3
     for epoch in range(1, reached + 1):
         bridge.report(0, Report(epoch, 0.5))

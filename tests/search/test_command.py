@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -18,9 +19,10 @@ from fdan.arguments import settings_of, sources
 from fdan.checkpoint import Checkpoint
 from fdan.corpora import demo, read
 from fdan.listed import listed_task
+from fdan.lock import Lock
 from fdan.media.pixels import default_settings
 from fdan.model_folder import read_model
-from search import command, plan, storage, study
+from search import command, plan, pruners, samplers, storage, study
 from search.arguments import parser, seconds
 from search.study import REASON
 from tests.search import conftest
@@ -151,6 +153,48 @@ def test_dry_run_plans_and_starts_nothing(
         assert part in out
     assert any(line.split()[:2] == ["lr", "0.02"] for line in out.splitlines())
     assert not runs.exists()
+
+
+def test_dry_run_of_a_study_that_is_there(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It plans what is left, and is refused where the search would be."""
+    runs = tmp_path / "runs"
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", "--study", "s", "--epochs", "12"]
+    of = plan.resolve(parser().parse_args([*flags, "--trials", "7", "--lr", "0.02"]))
+    (runs / "s").mkdir(parents=True)
+    opened = study.open_study(
+        "s",
+        storage.open_storage(None, runs / "s"),
+        "journal",
+        runs / "s",
+        of.identity("of data that are not prepared"),
+        samplers.make("random", of.space, 0, 0),
+        pruners.make("none", 12),
+        of.space,
+    )
+    for _ in range(3):
+        opened.tell(opened.ask(), 0.5)
+    study.remember(runs / "s", 7, ["--study", "s"])
+    before = {file: file.stat().st_mtime_ns for file in runs.rglob("*")}
+
+    def planned(*more: str) -> str:
+        assert command.main([*flags, *more]) == 0
+        return capsys.readouterr().out
+
+    dry = ("--dry-run", "--lr", "0.02")
+    out = planned(*dry, "--trials", "7")
+    assert "there and has 3 of 7 trials: 4 more of at most 12 epochs (48 epochs at most)" in out
+    out = planned(*dry, "--trials", "3", "--estimate")
+    assert "there and has 3 of 3 trials: no more (--trials 23 extends it)" in out
+    assert "estimate:" not in out
+    assert "other fixed settings (lr: 0.02, now 0.03)" in errors(
+        capsys, *flags, "--dry-run", "--lr", "0.03"
+    )
+    assert {file: file.stat().st_mtime_ns for file in runs.rglob("*")} == before
+    with Lock(runs / "s" / study.LOCK):
+        out = planned(*dry, "--trials", "7")
+    assert f"it is being run by process {os.getpid()}" in out
 
 
 def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:

@@ -75,6 +75,7 @@ def test_what_is_known_or_named_is_not_talked_about(
     tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = started(tmp_path, "--trials", "7")
+    (tmp_path / "s" / "study.json").rename(tmp_path / "s" / BEGUN)  # its data were not prepared
     assert command.main([*again, "--dry-run"]) == 0
     new = ["--study", "new", "--task", f"demo:{corpus}", "--runs", str(tmp_path)]
     assert command.main([*new, "--dry-run"]) == 0
