@@ -124,8 +124,8 @@ def _study(top: Parser) -> None:
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="print settings, space, split and planned trials, of a study that is there those that\n"
-        "are left, and start nothing",
+        help="print settings, space, split and planned trials; of a study that is there,\n"
+        "those that are left; and start nothing",
     )
     group.add_argument(
         "--estimate",
