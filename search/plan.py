@@ -64,6 +64,14 @@ class Plan:
         assert size is not None
         return min(wanted, size)
 
+    def extending(self, held: int) -> str:
+        """What a study that has its trials, `held` of them, can be told to have more."""
+        size = self.space.size() if self.arguments.sampler == "grid" else None
+        if size is not None and held >= size:
+            return "they are the whole grid"
+        more = held + 20 if size is None else min(held + 20, size)
+        return f"--trials {more} extends it"
+
     def of_trials(self, count: int) -> Plan:
         """The same with so many trials in all."""
         arguments = argparse.Namespace(**{**vars(self.arguments), "trials": count})
@@ -248,9 +256,10 @@ def _planned(plan: Plan, there: Status | None) -> str:
     left, before = plan.trials, ""
     if there is not None:
         left = max(0, left - there.done)
-        before = f"the study is there and has {there.done} of {plan.trials} trials: "
         if not left:
-            return f"{before}no more (--trials {plan.trials + 20} extends it)"
+            held = there.done
+            return f"the study is there and has {held} trials: no more ({plan.extending(held)})"
+        before = f"the study is there and has {there.done} of {plan.trials} trials: "
     budget = plan.arguments.time_budget
     return (
         f"{before}{left} {'more' if before else 'trials'} of at most {plan.epochs} epochs"

@@ -51,7 +51,8 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     trials = opened.get_trials(deepcopy=False)
     tracked.catch_up(trials)
     kept.sweep(folder, trials, best)
-    left = max(0, resolved.trials - study.stored_trials(name, opened._storage))
+    held = study.stored_trials(name, opened._storage)
+    left = max(0, resolved.trials - held)
     rules: list[Listener] = [Hopeless(way.stop, study.counts(opened))]
     if left and (noise := resolved.arguments.stop_early) is not None:
         rules.append(enough.listener(way.stop, noise, opened, folder))
@@ -79,8 +80,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
         )
     else:
         way.console.print(
-            f"study {name} has its {resolved.trials} trials already: nothing to run"
-            f" (--trials {resolved.trials + 20} extends it)",
+            f"study {name} has {held} trials already: nothing to run ({resolved.extending(held)})",
             highlight=False,
             soft_wrap=True,
         )

@@ -185,8 +185,8 @@ def test_dry_run_of_a_study_that_is_there(
     dry = ("--dry-run", "--lr", "0.02")
     out = planned(*dry, "--trials", "7")
     assert "there and has 3 of 7 trials: 4 more of at most 12 epochs (48 epochs at most)" in out
-    out = planned(*dry, "--trials", "3", "--estimate")
-    assert "there and has 3 of 3 trials: no more (--trials 23 extends it)" in out
+    out = planned(*dry, "--trials", "2", "--estimate")
+    assert "there and has 3 trials: no more (--trials 23 extends it)" in out
     assert "estimate:" not in out
     assert "other fixed settings (lr: 0.02, now 0.03)" in errors(
         capsys, *flags, "--dry-run", "--lr", "0.03"
@@ -261,7 +261,11 @@ def test_the_server_that_the_environment_names_is_remembered(
 
 
 def test_a_grid_ends_with_its_combinations(resolve: Resolve) -> None:
-    assert resolve("--space", "paper", "--sampler", "grid").trials == 6
+    whole = resolve("--space", "paper", "--sampler", "grid")
+    assert whole.trials == 6
+    assert whole.extending(4) == "--trials 6 extends it"
+    assert whole.extending(6) == "they are the whole grid"
+    assert resolve().extending(6) == "--trials 26 extends it"
     assert resolve("--space", "paper", "--sampler", "grid", "--trials", "4").trials == 4
 
 
@@ -326,7 +330,9 @@ def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[
     assert [row["reason"] for row in table] == [trial.user_attrs[REASON] for trial in trials]
 
     assert command.main([*flags, "--trials", "4"]) == 0
-    assert "has its 4 trials already" in capsys.readouterr().err
+    assert (
+        "has 4 trials already: nothing to run (--trials 24 extends it)" in capsys.readouterr().err
+    )
     assert command.main([*flags, "--trials", "5"]) == 0
     assert len(opened.trials) == 5
     capsys.readouterr()
