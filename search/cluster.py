@@ -125,14 +125,13 @@ def _started(
     address: str | None, folder: Path, cpus: int | None, stack: contextlib.ExitStack
 ) -> Iterator[None]:
     temporary = None
-    handler = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # What Ray and Tune print belongs to nobody's output; it may help to find out what happened.
     log = stack.enter_context((folder / _LOG).open("a", encoding="utf-8", buffering=1))
     stack.enter_context(contextlib.redirect_stdout(log))
     try:
         # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
-        with contextlib.chdir(folder), warnings.catch_warnings(), _last_words():
+        with contextlib.chdir(folder), warnings.catch_warnings(), _last_words(), _deaf():
             warnings.simplefilter("ignore", FutureWarning)
             if address not in (None, "local"):
                 ray.init(address=address, **common)
@@ -155,8 +154,6 @@ def _started(
         _shut_down(own=True)
         shutil.rmtree(temporary, ignore_errors=True)
         raise RayLost(f"Ray on this machine did not start: {line}") from None
-    # Ray has put handlers of its own in front of this program's, which end it there and then.
-    signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -183,6 +180,26 @@ def _last_words() -> Iterator[None]:
                 bystander.communicate(b"joined\n")
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """SIGTERM waits until after the block, and what is started inside does not hear it at all, as
+    Ray has it for Ctrl-C.
+
+    Whoever asks all processes of a group to end (a batch system, `timeout`) means this one, which
+    ends its Ray. A GCS that ends on its own account leaves this process waiting for it in Ray's
+    core, out of Python's reach, and after a minute Ray's core ends it.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        # Ray puts one of its own there as it starts, which ends the program at once, and as it ends
+        # its core leaves none at all, past Python.
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _shut_down(own: bool) -> None:
     """End the connection to Ray, and Ray itself where it is our `own`.
 
@@ -204,7 +221,8 @@ def _shut_down(own: bool) -> None:
             for number in started:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
-        ray.shutdown()
+        with _deaf():
+            ray.shutdown()
     finally:
         signal.signal(signal.SIGINT, insisting)
         gc.enable()

@@ -1,5 +1,5 @@
-"""A Ray of our own: killed in the very moment in which the search joins it, and kept up from one
-round to the next."""
+"""A Ray of our own: killed in the very moment in which the search joins it, kept up from one round
+to the next, asked to end together with the driver."""
 
 from __future__ import annotations
 
@@ -72,3 +72,34 @@ def test_one_stands_until_it_is_put_down(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     first, second, third, fourth = ended.stderr.splitlines()
     assert first == second != third == fourth
+
+
+ASKED = """
+import os, signal, sys, time
+from pathlib import Path
+
+import ray
+from search import cluster
+
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+with cluster.up(None, Path(sys.argv[1]), cpus=1):
+    where = ray.remote(lambda: os.getpid())
+    worker = ray.get(where.remote())
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(2)
+    cluster.check_alive()
+    assert heard == [1]
+    assert ray.get(where.remote()) == worker
+os.kill(os.getpid(), signal.SIGTERM)
+assert heard == [1, 1]
+"""
+
+
+def test_asked_to_end_together_with_its_driver_it_stays(tmp_path: Path) -> None:
+    """A GCS that ended would be waited for in Ray's core, which ends the driver a minute later."""
+    command = [sys.executable, "-c", ASKED, str(tmp_path)]
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True
+    )
+    assert ended.returncode == 0, ended.stderr
