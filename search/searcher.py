@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from fdan.errors import FdanError
-from search import placement
+from search import cluster, placement
 from search.bridge import Bridge
 from search.groups import Groups
 from search.room import Room
@@ -61,6 +61,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             if self._room.held or len(self._numbers) >= self._room.at_once:
                 return None
             turns = self._groups.turns(self._bridge)
+            # Tune asks Ray's GCS about each new trial, and waits for one that ended meanwhile in
+            # Ray's core, which gives up after a minute and the whole driver with it.
+            cluster.check_alive()
         if not turns:
             if self._bridge.live:
                 return None  # one of them may have to go on with another worker

@@ -1,5 +1,5 @@
 """A Ray of our own: killed in the very moment in which the search joins it, kept up from one round
-to the next, asked to end together with the driver."""
+to the next, asked to end together with the driver, without its GCS."""
 
 from __future__ import annotations
 
@@ -103,3 +103,43 @@ def test_asked_to_end_together_with_its_driver_it_stays(tmp_path: Path) -> None:
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True
     )
     assert ended.returncode == 0, ended.stderr
+
+
+WITHOUT_GCS = """
+import signal, sys
+from pathlib import Path
+
+import optuna
+import ray
+from search import cluster
+from search.bridge import Bridge
+from search.groups import Groups
+from search.resources import Resources
+from search.room import Room
+from search.searcher import OptunaSearcher, Stopped
+from search.storage import Patience
+
+def ends_meanwhile(trial):
+    (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
+    gcs.process.send_signal(signal.SIGKILL)
+    gcs.process.wait()
+    return {}
+
+patience = Patience(None, print, lambda: False)
+study = optuna.create_study()
+bridge = Bridge(study, ends_meanwhile, pruner="none", epochs=3, trials=5, patience=patience)
+with cluster.up(None, Path(sys.argv[1]), cpus=1):
+    room = Room(Resources(cpus=1), ray.nodes)
+    try:
+        OptunaSearcher(bridge, room, Groups()).suggest("a")
+    except Stopped as stopped:
+        print(repr(stopped.__cause__), file=sys.stderr)
+"""
+
+
+def test_no_trial_is_handed_to_a_ray_without_its_gcs(tmp_path: Path) -> None:
+    """Tune would ask the GCS about it, and the driver wait there until Ray's core ends it."""
+    command = [sys.executable, "-c", WITHOUT_GCS, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines()[-1] == 'RayLost("Ray\'s gcs_server ended (exit code -9)")'
