@@ -215,6 +215,10 @@ def _shut_down(own: bool) -> None:
     try:
         node = ray._private.worker._global_node
         if own and node is not None:
+            if _exit_code("gcs_server") is None:
+                # Ends the thread that listens for errors, which begins with a question to the GCS:
+                # where Ray is put down as soon as it is up, that is still to be answered.
+                ray._private.worker.disconnect()
             raylets = [one.process.pid for one in node.all_processes.get("raylet", ())]
             started = _below(raylets)  # workers and agents, which would take a minute to notice
             node.kill_all_processes(check_alive=False, allow_graceful=False)
@@ -299,14 +303,18 @@ def ours() -> bool:
 def check_alive() -> None:
     """Ray waits for ever for a raylet of its own that is gone, and ends this process a minute
     after its GCS is."""
+    for name in ("raylet", "gcs_server"):
+        code = _exit_code(name)
+        if code is not None:
+            raise RayLost(f"Ray's {name} ended (exit code {code})")
+
+
+def _exit_code(name: str) -> int | None:
+    """That of a process of our own Ray; None while it lives, and where there is none."""
     node = ray._private.worker._global_node
-    if node is None:  # it did not come up
-        return
-    for name, processes in node.all_processes.items():
-        for started in processes:
-            code = started.process.poll()
-            if code is not None and name in ("raylet", "gcs_server"):
-                raise RayLost(f"Ray's {name} ended (exit code {code})")
+    started = node.all_processes.get(name, ()) if node is not None else ()
+    codes = (one.process.poll() for one in started)
+    return next((code for code in codes if code is not None), None)
 
 
 def _temporary(study: Path) -> Path:

@@ -51,4 +51,4 @@ def test_a_second_ctrl_c_leaves_at_once_and_nothing_running(home: Home, pause: f
     assert {trial.state for trial in home.trials()} == {TrialState.RUNNING}
     states = {(status, state) for status, state, _ in home.runs().values()}
     assert states == {("KILLED", "PAUSED")}
-    assert home.nothing_runs()
+    assert home.left_behind() == {}
