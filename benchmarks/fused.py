@@ -102,7 +102,10 @@ def calls(
         found: Metrics = {}
         for place, run in enumerate(runs):
 
-            def report(epoch: EpochReport, _: Checkpoint, place: int = place) -> None:
+            def report(
+                epoch: EpochReport, checkpoint: Callable[[], Checkpoint], place: int = place
+            ) -> None:
+                checkpoint()
                 found[place, epoch.epoch] = epoch.metrics
 
             train(run, data, report, device=device)

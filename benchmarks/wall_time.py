@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,8 @@ from benchmarks import phases
 from benchmarks.comparing import heading, machine, parser, write
 
 ABOUT = """\
-What `make search` does (`search/run.py --promote` on the demo corpus, everything made anew in a
-temporary folder), with a thread in the driver and in each of Ray's workers that looks a hundred
+What `make search` does, set-up aside (its search/run.py on the demo corpus, everything made anew in
+a temporary folder), with a thread in the driver and in each of Ray's workers that looks a hundred
 times a second at where its process is. Nothing in the search is changed for it.
 
 While no trial is under way, wall time goes to what the driver's main thread is in. While one is, it
@@ -119,6 +120,14 @@ def _ends(span: Span) -> tuple[float, float]:
     return span.began, span.ended
 
 
+def of_make() -> list[str]:
+    """The arguments that `make search` gives to search/run.py."""
+    root = Path(__file__).resolve().parents[1]
+    plan = ["make", "--no-print-directory", "-C", str(root), "-n", "-o", ".venv/ready", "search"]
+    done = subprocess.run(plan, capture_output=True, text=True, check=True)
+    return shlex.split(done.stdout.partition("search/run.py")[2])
+
+
 def search(folder: Path, words: Sequence[str]) -> tuple[float, float, float]:
     """Run it; the clock before and after, and the CPU seconds of it and all that it started."""
     seen = folder / "phases"
@@ -145,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     described = machine("torch", "ray", "optuna", "mlflow")
     print(heading(described), flush=True)
-    words = ["--promote", *options.search]
+    words = [*of_make(), *options.search]
     with tempfile.TemporaryDirectory(prefix="fdan-wall-", dir="/tmp") as name:
         folder = Path(name)
         began, ended, cpu = search(folder, words)

@@ -107,7 +107,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     width = len(str(run.training.epochs))
 
-    def report(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+    def report(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
         m = epoch.metrics
         print(
             f"epoch {epoch.epoch:>{width}}/{run.training.epochs}  loss {m['train/loss']:.3f}"
@@ -117,7 +117,7 @@ def train(arguments: argparse.Namespace) -> int:
             flush=True,
         )
         out.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(kept)
+        checkpoint().save(kept)
 
     last = run_training(run, data, report, device=device, resume=resume)
     write_model(

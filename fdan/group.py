@@ -30,6 +30,7 @@ from fdan.run_config import RunConfig
 from fdan.train import (
     Diverged,
     EpochReport,
+    bare_checkpoint,
     begin,
     epoch_report,
     finite,
@@ -154,7 +155,9 @@ class _Group:
                     ended[member.place] = error
                     continue
                 member.history += (scores.uar,)
-                bare = self._checkpoint(member)
+                bare = bare_checkpoint(
+                    member.run, self.data, member.epoch, member.step, member.history
+                )
                 rate = learning_rate(member.run.training.lr, member.step - 1)
                 epoch = epoch_report(
                     member.epoch, losses[:, row], rate, scores, bare.value, seconds
@@ -233,18 +236,6 @@ class _Group:
             for some in torch.split(index, _VALIDATED_AT_ONCE)
         ]
         return torch.cat(found, dim=1).cpu()
-
-    def _checkpoint(self, member: _Member) -> Checkpoint:
-        """All of it but the tensors."""
-        return Checkpoint(
-            run=member.run,
-            epoch=member.epoch,
-            step=member.step,
-            history=member.history,
-            backbone_sha256=self.data.weights.sha256,
-            data=self.data.fingerprint,
-            tensors={},
-        )
 
     def _filled(self, bare: Checkpoint, row: int, bank: Bank | None) -> Checkpoint:
         """With the tensors as they are now."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -49,7 +50,9 @@ class EpochReport:
     confusion: Ints
 
 
-Report = Callable[[EpochReport, Checkpoint], None]
+Report = Callable[[EpochReport, Callable[[], Checkpoint]], None]
+"""Told after each epoch, and handed what makes its checkpoint, until it returns: copying all
+weights takes a tenth of a short epoch, and not every epoch's are kept."""
 
 
 def train(
@@ -62,7 +65,7 @@ def train(
 ) -> Checkpoint:
     """Train for run.training.epochs epochs and return the last one's checkpoint.
 
-    `report(EpochReport, Checkpoint)` is called after each epoch; what it raises ends the run.
+    `report(EpochReport, checkpoint)` is called after each epoch; what it raises ends the run.
     With `resume` the run goes on after that checkpoint's epoch, on the CPU to the last bit as if
     it had not stopped (with the same number of threads); it may have more epochs than before but
     no other settings or data (ConfigError). Raises Diverged, DeviceError, WeightsError.
@@ -86,9 +89,14 @@ def _train(
     network = (begin(run, data) if resume is None else evaluate.restore(resume)).to(device)
     optimizer = _optimizer(network, run.training, device, resume)
     one_step = captured(step_of(network, optimizer, run, data, device), device)
-    checkpoint, epoch, step, history = resume, 0, 0, list[float]()
+    epoch, step, history = 0, 0, tuple[float, ...]()
     if resume is not None:
-        epoch, step, history = resume.epoch, resume.step, list(resume.history)
+        epoch, step, history = resume.epoch, resume.step, resume.history
+    last = resume
+
+    def made(bare: Checkpoint, bank: Bank | None) -> Checkpoint:
+        assert bare.step == step, "too late: the weights are those of another epoch"
+        return replace(bare, tensors=_snapshot(network, optimizer, bank))
 
     while epoch < run.training.epochs:
         epoch += 1
@@ -103,22 +111,16 @@ def _train(
         found = evaluate.logits(network, data.acoustic, data.acoustic_validation, bank)
         scores = evaluate.scores(found, data.acoustic.labels[data.acoustic_validation])
         finite_validation(scores, epoch)
-        history.append(scores.uar)
-        checkpoint = Checkpoint(
-            run=run,
-            epoch=epoch,
-            step=step,
-            history=tuple(history),
-            backbone_sha256=data.weights.sha256,
-            data=data.fingerprint,
-            tensors=_snapshot(network, optimizer, bank),
-        )
+        history += (scores.uar,)
+        bare = bare_checkpoint(run, data, epoch, step, history)
         rate = learning_rate(run.training.lr, step - 1)
         seconds = time.perf_counter() - began
-        told = epoch_report(epoch, losses, rate, scores, checkpoint.value, seconds)
-        report(told, checkpoint)
-    assert checkpoint is not None
-    return checkpoint
+        told = epoch_report(epoch, losses, rate, scores, bare.value, seconds)
+        report(told, partial(made, bare, bank))
+        if epoch == run.training.epochs:
+            last = made(bare, bank)
+    assert last is not None
+    return last
 
 
 def learning_rate(lr: float, step: int) -> float:
@@ -217,6 +219,21 @@ def _optimizer(
                 state = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
                 optimizer.momenta[parameter] = state
     return optimizer
+
+
+def bare_checkpoint(
+    run: RunConfig, data: TrainingData, epoch: int, step: int, history: tuple[float, ...]
+) -> Checkpoint:
+    """An epoch's, all of it but the tensors."""
+    return Checkpoint(
+        run=run,
+        epoch=epoch,
+        step=step,
+        history=history,
+        backbone_sha256=data.weights.sha256,
+        data=data.fingerprint,
+        tensors={},
+    )
 
 
 def _snapshot(network: Network, optimizer: runtime.SGD, bank: Bank | None) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ dearest setting on one."""
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -93,7 +94,7 @@ def _needed(work: Work) -> tuple[int, int]:
     class Enough(Exception):  # noqa: N818
         pass
 
-    def report(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+    def report(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
         if epoch.epoch == 2:
             raise Enough
 

@@ -47,6 +47,7 @@ from search.summary import summary
 from tracking import promotion, report
 from tracking.tracker import Tracker
 from tracking.uri import shown
+from tracking.witness import Witness
 
 EXPERIMENT = "fdan-search"
 """MLflow's experiment, which holds all studies."""
@@ -117,7 +118,10 @@ def _run(resolved: Plan, began: float) -> int:
                 markup=False,
                 soft_wrap=True,
             )
-        return _search(resolved, opened, task, parts, work, bar, folder, began, console)
+        with Witness() as witness:
+            return _search(
+                resolved, opened, task, parts, work, bar, folder, began, console, witness
+            )
 
 
 def _dry_run(resolved: Plan) -> int:
@@ -210,6 +214,7 @@ def _search(
     folder: Path,
     began: float,
     console: Console,
+    witness: Witness,
 ) -> int:
     arguments, name = resolved.arguments, opened.study_name
     stop = Stop(arguments.time_budget)
@@ -250,6 +255,8 @@ def _search(
         reason = stop.reason or ended
         whole = (done >= resolved.trials or enough) and not stop.reason
         state = "COMPLETE" if whole else "PAUSED"
+        if arguments.promote and whole:
+            witness.start()
         with contextlib.ExitStack() as stack:
             if console.is_terminal:
                 stack.enter_context(console.status("models, figures and report"))
@@ -266,7 +273,7 @@ def _search(
         page = tracker.page
     verdict = None
     if arguments.promote and state == "COMPLETE" and model is not None:
-        verdict = promotion.promote(folder, uri=resolved.tracking_uri, say=say)
+        verdict = promotion.promote(folder, uri=resolved.tracking_uri, witness=witness, say=say)
     elif arguments.promote:
         say(f"not promoted: the study is not finished ({text})")
     took = time.monotonic() - began

@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -169,12 +169,12 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     epochs: list[float] = []
     last: list[Checkpoint] = []
 
-    def report(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+    def report(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
         epochs.append(epoch.metrics["time/epoch_s"])
-        last[:] = [checkpoint]
         warm = epochs[1:]
         long = len(warm) >= 1 and sum(epochs) > _LONG_S
         if long or (len(warm) >= _EPOCHS and sum(warm) >= _ENOUGH_S):
+            last.append(checkpoint())
             raise _Timed
 
     endless = replace(run, training=replace(run.training, epochs=10**6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,30 +45,22 @@ class Work:
     """Ray's id of the driver's node."""
 
 
-_SAVING = 0.05
-"""Share of a trial's time that may go into saving checkpoints, as long as little is at stake."""
-
 _AT_STAKE_S = 2.0
-"""Training that may be lost beyond the epoch under way: an epoch this long is saved at its end,
-whatever that costs."""
+"""Training that may be lost beyond the epoch under way: an epoch this long is saved at its end."""
 
 
 class _Pace:
-    """When it is time to save checkpoints."""
+    """When it is time to save checkpoints: after the first epoch, then every _AT_STAKE_S."""
 
     def __init__(self) -> None:
-        self._saved_at = self._cost = 0.0
+        self._saved_at = float("-inf")
 
     @property
     def due(self) -> bool:
-        return time.monotonic() - self._saved_at >= min(self._cost / _SAVING, _AT_STAKE_S)
+        return time.monotonic() - self._saved_at >= _AT_STAKE_S
 
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
+    def saved(self) -> None:
         self._saved_at = time.monotonic()
-        self._cost = self._saved_at - began
 
 
 def trainer(work: Work) -> Trainable:
@@ -100,13 +92,13 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
         report(told)
     pace = _Pace()
 
-    def after_epoch(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+    def after_epoch(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
         told = _told(epoch)
         log.append(told)
         if epoch.epoch == run.training.epochs or pace.due:
-            with pace.saving():
-                log.sync()
-                checkpoint.save(folder)
+            log.sync()
+            checkpoint().save(folder)
+            pace.saved()
         report(told)
 
     with contextlib.closing(epoch_log.EpochLog(assignment.folder)) as log:
@@ -133,12 +125,13 @@ def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> N
             reports[assignments[member.place].number] = told = _told(member.epoch)
             log.append(told)
         due = pace.due
-        with pace.saving() if due else contextlib.nullcontext():
-            for member in members:
-                assignment = assignments[member.place]
-                if due or member.epoch.epoch == assignment.until:
-                    logs[member.place].sync()
-                    member.checkpoint().save(assignment.folder / CHECKPOINT)
+        for member in members:
+            assignment = assignments[member.place]
+            if due or member.epoch.epoch == assignment.until:
+                logs[member.place].sync()
+                member.checkpoint().save(assignment.folder / CHECKPOINT)
+        if due:
+            pace.saved()
         tell(reports, {})
 
     with contextlib.ExitStack() as open_logs:

@@ -1,4 +1,4 @@
-"""The registered model's folder: an MLflow model of code and tensors, and proof that it answers.
+"""The registered model's folder: an MLflow model of code and tensors.
 
 MLmodel, requirements.txt ...  MLflow's own: signature, versions
 README.md                      the model card
@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import wave
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 import fdan
 from fdan.emotions import EMOTIONS
@@ -44,7 +40,6 @@ _NEEDS: Final = (
     *("torch", "torchvision", "numpy", "safetensors", "opencv-python", "soundfile", "soxr", "av"),
     *("filelock", "mlflow", "pandas"),
 )
-_ANSWER_S: Final = 300.0
 
 
 def build(folder: Path, winner: Path, card: str, facts: dict[str, Any]) -> None:
@@ -152,36 +147,3 @@ def example_sound() -> bytes:
         out.setframerate(rate)
         out.writeframes(samples.tobytes())
     return file.getvalue()
-
-
-def answers(folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """(N, 7): what the registered model's folder says of speech images (N, H, W, 1), loaded as its
-    users load it, in a process that finds the fdan in it and no other.
-
-    Raises FdanError where it does not load, or not from its own code.
-    """
-    with tempfile.TemporaryDirectory(prefix="fdan-asked-") as temporary:
-        here = Path(temporary)
-        np.save(here / "images.npy", images, allow_pickle=False)
-        program = Path(__file__).with_name("asked.py")
-        words = [sys.executable, "-P", str(program), str(folder.resolve())]
-        words += [str(here / "images.npy"), str(here / "answers.json")]
-        kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        try:
-            done = subprocess.run(
-                words, cwd=here, env=kept, capture_output=True, text=True, timeout=_ANSWER_S
-            )
-        except subprocess.TimeoutExpired:
-            raise FdanError(
-                f"the registered model gave no answer within {_ANSWER_S:.0f} s"
-            ) from None
-        if done.returncode:
-            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise FdanError(f"the registered model does not load: {last[:300]}")
-        found = json.loads((here / "answers.json").read_text(encoding="utf-8"))
-    code = folder.resolve() / "code" / "fdan"
-    if Path(found["code"]).resolve() != code:
-        raise FdanError(
-            f"the registered model answers with the code in {found['code']}, not its own"
-        )
-    return np.array(found["probabilities"], dtype=np.float64).reshape(-1, len(EMOTIONS))

@@ -1,8 +1,9 @@
 """A program: load a registered model's folder as its users do, ask it, and write down its answers.
 
-    python -P tracking/asked.py FOLDER IMAGES.npy ANSWERS.json
+    python -P tracking/asked.py <<< '["FOLDER", "IMAGES.npy", "ANSWERS.json"]'
 
-Run by tracking/artifact.py in a process that finds no fdan but the one in the folder.
+Run by tracking/witness.py in a process that finds no fdan but the one in the folder. What takes
+long is imported before it is told which.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+import torchvision  # noqa: F401 (a model's own fdan wants it, and torch)
 
 
 def main(folder: Path, images: Path, answers: Path) -> None:
@@ -29,4 +31,5 @@ def main(folder: Path, images: Path, answers: Path) -> None:
 
 if __name__ == "__main__":
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    main(*map(Path, sys.argv[1:]))
+    if told := sys.stdin.read():  # nobody may have a question in the end
+        main(*map(Path, json.loads(told)))

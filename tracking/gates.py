@@ -21,6 +21,7 @@ from tracking import artifact
 from tracking.card import card
 from tracking.result import PREDICTIONS, WINNER, Result, sha256
 from tracking.uri import shown
+from tracking.witness import Witness
 
 _ANSWERED: Final = 64
 """Utterances of the test part that the registered model is asked again."""
@@ -50,7 +51,8 @@ class Challenger:
     """A study's winner.
 
     name, uri: the model that it would be registered as, and on which server, for its card.
-    temporary: an empty folder. stores: where the stores lie now, if they were moved.
+    temporary: an empty folder. witness: asks what would be registered. stores: where the stores lie
+    now, if they were moved.
     """
 
     study: Path
@@ -58,6 +60,7 @@ class Challenger:
     name: str
     uri: str
     temporary: Path
+    witness: Witness
     stores: Path | None = None
 
     @property
@@ -186,7 +189,7 @@ def _same_answers(of: Challenger) -> str:
         contents[i] != of.answers.contents[row] for row, i in enumerate(chosen.tolist())
     ):
         raise Closed(f"{PREDICTIONS} is not about the test part of the store")
-    found = artifact.answers(of.built, task.images("acoustic", chosen))
+    found = of.witness.answers(of.built, task.images("acoustic", chosen))
     apart = float(np.abs(found - of.answers.probabilities[: len(chosen)]).max())
     if not apart <= _APART:
         raise Closed(f"the model to register answers otherwise than {PREDICTIONS}, by {apart:.1e}")

@@ -26,6 +26,7 @@ from tracking.registering import register
 from tracking.registry import CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from tracking.result import Result, sha256
 from tracking.uri import shown
+from tracking.witness import Witness
 
 NAME: Final = "fdan"
 """Of the registered model, unless told otherwise."""
@@ -58,6 +59,7 @@ def promote(
     dry_run: bool = False,
     accept_tie: bool = False,
     stores: Path | None = None,
+    witness: Witness | None = None,
     say: Say = lambda line: None,
 ) -> Verdict:
     """Make the confirmed winner of the study in this folder the champion, if it passes all gates.
@@ -68,6 +70,7 @@ def promote(
         dry_run: come to the verdict and change nothing.
         accept_tie: let a winner pass that is not distinguishable from the champion, but cheaper.
         stores: where the study's stores lie now, if they were moved.
+        witness: one that was started already, to answer with what would be registered.
         say: is told what is being done, a line each.
 
     Raises:
@@ -75,14 +78,18 @@ def promote(
     """
     result = Result.load(study)
     registry = Registry(uri or result.tracking_uri, name)
-    with tempfile.TemporaryDirectory(prefix="fdan-promote-") as temporary:
-        of = Challenger(study, result, name, registry.uri, Path(temporary), stores)
+    with (
+        tempfile.TemporaryDirectory(prefix="fdan-promote-") as temporary,
+        witness or Witness() as asked,
+    ):
+        of = Challenger(study, result, name, registry.uri, Path(temporary), asked, stores)
         champion = registry.aliased(CHAMPION)
         if (held := _already(of, champion)) is not None:
             if not dry_run:
                 _complete(registry, of, held)
             return Verdict(True, False, f"it is champion already, as {held}", (), str(held))
         say("looking at the study")
+        asked.start()
         studied = passed(of, every=dry_run)
         gates = [*studied, _not_rolled_back(registry, of)]
         verdict = _decide(registry, of, gates, champion, accept_tie, every=dry_run)

@@ -31,7 +31,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 def alone(run: RunConfig, data: TrainingData, **more: Any) -> Told:
     told: Told = []
-    train(run, data, lambda report, checkpoint: told.append((report, checkpoint)), **more)
+    train(run, data, lambda report, checkpoint: told.append((report, checkpoint())), **more)
     return told
 
 

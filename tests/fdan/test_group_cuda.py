@@ -62,7 +62,7 @@ def test_each_run_is_what_it_is_alone(layers: int, frozen_data: Make, run_of: Ma
     assert not train_group(runs, data, report, device="cuda")
     for run, its in zip(runs, told, strict=True):
         alone: list[Any] = []
-        train(run, data, lambda report, made, to=alone: to.append((report, made)), device="cuda")
+        train(run, data, lambda report, made, to=alone: to.append((report, made())), device="cuda")
         for (report, checkpoint), (expected, its_own) in zip(its, alone, strict=True):
             for name in ("train/loss", "train/lmmd", "validation/loss"):
                 assert report.metrics[name] == pytest.approx(expected.metrics[name], abs=1e-4)

@@ -85,7 +85,7 @@ def told_by(
     run: RunConfig, data: TrainingData, **more: Any
 ) -> list[tuple[EpochReport, Checkpoint]]:
     told: list[tuple[EpochReport, Checkpoint]] = []
-    train(run, data, lambda *both: told.append(both), device=CUDA, **more)
+    train(run, data, lambda report, made: told.append((report, made())), device=CUDA, **more)
     return told
 
 

@@ -26,7 +26,7 @@ Make = Callable[..., Any]
 def collect(run: RunConfig, data: TrainingData, **more: Any) -> tuple[Checkpoint, list[Any]]:
     """The last checkpoint and each epoch's report and checkpoint."""
     seen: list[Any] = []
-    last = train(run, data, lambda report, checkpoint: seen.append((report, checkpoint)), **more)
+    last = train(run, data, lambda report, checkpoint: seen.append((report, checkpoint())), **more)
     return last, seen
 
 

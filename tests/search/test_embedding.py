@@ -42,7 +42,7 @@ def trained(
         run = RunConfig.from_mapping({**resolved.fixed, "context": context, "layers": 2})
         data = load(task, parts, run, choose_device("cpu"), Path(runs) / "features")
         kept: list[Checkpoint] = []
-        train(run, data, lambda _, checkpoint: kept.append(checkpoint))  # noqa: B023
+        train(run, data, lambda _, checkpoint: kept.append(checkpoint()))  # noqa: B023
         found[context] = (kept[-1], data, task, parts)
     yield found
 

@@ -111,8 +111,8 @@ Whole = tuple[Path, dict[int, Report]]
 
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint after each epoch, however long saving takes on a busy machine."""
-    monkeypatch.setattr(training, "_SAVING", float("inf"))
+    """A checkpoint after each epoch, however short."""
+    monkeypatch.setattr(training, "_AT_STAKE_S", 0.0)
 
 
 @pytest.mark.usefixtures("every_epoch")
@@ -150,7 +150,9 @@ def test_epochs_that_were_trained_unheard_are_reported_without_training(
 def test_epochs_after_the_newest_checkpoint_are_trained_again(
     work: Work, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_SAVING", 1e-9)  # after the first epoch and the last one
+    monkeypatch.setattr(
+        training, "_AT_STAKE_S", float("inf")
+    )  # after the first epoch and the last one
     heard = run(work, tmp_path, until=5)
     assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 1
     again = run(work, tmp_path, after=4)
@@ -183,22 +185,12 @@ def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
     assert not trial._out_of_gpu_memory(RuntimeError("CUDA error: device-side assert triggered"))
 
 
-def test_a_long_epoch_is_saved_at_its_end(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However dear saving is: nothing but the epoch under way may be lost."""
-    monkeypatch.setattr(training, "_SAVING", 1e-9)
-    monkeypatch.setattr(training, "_AT_STAKE_S", 0.0)
-    run(work, tmp_path, until=4)
-    assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 4
-
-
 @pytest.fixture(scope="module")
 def stopped(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial that died in its fourth epoch, all checkpoints kept."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_SAVING", float("inf"))
+        patch.setattr(training, "_AT_STAKE_S", 0.0)
         run(work, folder, until=4)
     return folder
 

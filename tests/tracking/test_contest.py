@@ -18,6 +18,7 @@ from tracking.cost import multiply_adds
 from tracking.gates import Challenger
 from tracking.registry import Version
 from tracking.result import Result
+from tracking.witness import Witness
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
     def make(ours: str, theirs: str) -> Pair:
         study = link(finished / ours, tmp_path / ours)
         champion = link(finished / theirs / "winner", tmp_path / "champion")
-        challenger = Challenger(study, Result.load(study), "fdan", "http://x", tmp_path)
+        challenger = Challenger(study, Result.load(study), "fdan", "http://x", tmp_path, Witness())
         return challenger, Champion(Version("fdan", "7", {}, "", None, None), champion)
 
     return make

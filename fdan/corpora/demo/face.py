@@ -38,6 +38,7 @@ _ROUND: Final = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
 _ALONG: Final = np.linspace(0, 1, 12)[:, None]
 _PULLS: Final = ((1 - _ALONG) ** 2, 2 * _ALONG * (1 - _ALONG), _ALONG**2)  # Bézier's weights
 Colour = npt.NDArray[np.float64]  # (3,), BGR, 0..255
+Layer = tuple[Array, list[float]]  # an outline (n, 2) in half-widths of the head, and its colour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,47 @@ class Face:
     fringe: float  # how far the hair reaches down, 0..1
     light: Array  # (2,), direction and strength across the picture
     grain: float  # camera noise, grey levels
+
+    def shade(self, colour: Colour | float) -> list[float]:
+        """A colour, or a share of the skin's, as OpenCV takes it."""
+        paint = self.skin * colour if isinstance(colour, float) else colour
+        shade: list[float] = paint.clip(0, 255).tolist()
+        return shade
+
+    @functools.cached_property
+    def empty(self) -> npt.NDArray[np.uint8]:
+        """The wall behind, (SIZE, SIZE, 3)."""
+        picture = np.empty((SIZE, SIZE, 3), np.uint8)
+        picture[:] = np.clip(self.wall, 0, 255)
+        return picture
+
+    @functools.cached_property
+    def skull(self) -> list[Layer]:
+        """Hair, neck and shoulders, head; then the soft shades of the skin."""
+        layers: list[tuple[Array, Colour | float]] = [
+            (_oval(0, -0.15, 1.14, self.length + 0.12), self.hair),
+            (_oval(0, 2.4, 1.7, 1.0), self.wall[::-1] * 0.6),
+            (_oval(0, 1.2, 0.5, 0.6), 0.72),
+            (_oval(0, 0, 1.0, self.length), 0.9),
+            (_oval(0, 0.03, 0.86, self.length * 0.88), 1.0),
+            (_oval(0, -self.length * 0.6, 0.55, 0.22), 1.07),
+        ]
+        for s in (-1, 1):
+            layers += [
+                (_oval(s * self.apart, -0.2, 0.31, 0.2), 0.78),
+                (_oval(s * 0.5, 0.3, 0.22, 0.18), 1.08),
+                (_oval(s * 0.14, 0.28, 0.09, 0.08), 0.7),
+            ]
+        layers.append((_oval(0, 0.02, 0.09, 0.28), 1.1))
+        return [(points, self.shade(colour)) for points, colour in layers]
+
+    @functools.cached_property
+    def hairline(self) -> Layer:
+        """Hair that falls on the forehead."""
+        top = _oval(0, 0, 1.03, self.length + 0.03)[len(_TURN) // 2 + 1 :]
+        down = -0.62 - 0.35 * (1 - self.fringe)
+        fringe = [[0.4, down], [0, down - 0.06], [-0.4, down]]
+        return np.vstack([top[top[:, 1] < down], fringe]), self.shade(self.hair)
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Face:
@@ -109,17 +151,17 @@ def film(
             expressions[frame, 3] = -0.85
         place = _Place(where[frame], roll[frame], size)
         seen = _draw(face, expressions[frame], place) * light
-        seen += face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32)
-        yield np.clip(seen, 0, 255).astype(np.uint8)
+        seen += np.repeat(face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32), 3, axis=2)
+        yield np.clip(seen, 0, 255, out=seen).astype(np.uint8)
 
 
 def _light(face: Face, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """(SIZE, SIZE, 1): a lamp's share for every pixel, a little different in every take."""
+    """(SIZE, SIZE, 3): a lamp's share for every pixel, a little different in every take."""
     across = np.linspace(-1, 1, SIZE)
     x, y = face.light + rng.normal(0, 0.03, 2)
     lamp = 1 + x * across[None, :] + y * across[:, None]
     light: Array = np.clip(lamp, 0.35, 1.6)[:, :, None] * rng.uniform(0.9, 1.1)
-    return light.astype(np.float32)
+    return np.repeat(light.astype(np.float32), 3, axis=2)  # NumPy's loops over three are slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,36 +193,28 @@ def _oval(x: float, y: float, wide: float, high: float) -> Array:
 
 def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]:
     """One picture (SIZE, SIZE, 3), unlit."""
+    moving = _features(face, expression)
+    layers = [*face.skull, face.hairline, *moving]
+    corners = place.pixels(np.concatenate([points for points, _ in layers]))  # all at once
+    picture = face.empty.copy()
+    start = 0
+    for number, (points, shade) in enumerate(layers):
+        if number == len(face.skull):
+            cv2.GaussianBlur(picture, (0, 0), 1.6, dst=picture)
+        end = start + len(points)
+        cv2.fillPoly(picture, [corners[start:end]], shade, cv2.LINE_AA, 4)
+        start = end
+    cv2.GaussianBlur(picture, (0, 0), 0.45, dst=picture)
+    return picture
+
+
+def _features(face: Face, expression: Array) -> list[Layer]:
+    """Eyes, brows, nostrils and mouth."""
     inner, outer, together, eye, lower, corner, opening, width, lip, nose = expression
-    picture = np.empty((SIZE, SIZE, 3), np.uint8)
-    picture[:] = np.clip(face.wall, 0, 255)
+    layers: list[Layer] = []
 
     def fill(points: Array, colour: Colour | float) -> None:
-        paint = face.skin * colour if isinstance(colour, float) else colour
-        shade = paint.clip(0, 255).tolist()
-        cv2.fillPoly(picture, [place.pixels(points)], shade, cv2.LINE_AA, 4)
-
-    def blur(amount: float) -> None:
-        cv2.GaussianBlur(picture, (0, 0), amount, dst=picture)
-
-    # Hair, neck and shoulders, head; then the soft shades of the skin.
-    fill(_oval(0, -0.15, 1.14, face.length + 0.12), face.hair)
-    fill(_oval(0, 2.4, 1.7, 1.0), face.wall[::-1] * 0.6)
-    fill(_oval(0, 1.2, 0.5, 0.6), 0.72)
-    fill(_oval(0, 0, 1.0, face.length), 0.9)
-    fill(_oval(0, 0.03, 0.86, face.length * 0.88), 1.0)
-    fill(_oval(0, -face.length * 0.6, 0.55, 0.22), 1.07)
-    for s in (-1, 1):
-        fill(_oval(s * face.apart, -0.2, 0.31, 0.2), 0.78)
-        fill(_oval(s * 0.5, 0.3, 0.22, 0.18), 1.08)
-        fill(_oval(s * 0.14, 0.28, 0.09, 0.08), 0.7)
-    fill(_oval(0, 0.02, 0.09, 0.28), 1.1)
-    blur(1.6)
-    top = _oval(0, 0, 1.03, face.length + 0.03)[len(_TURN) // 2 + 1 :]
-    down = -0.62 - 0.35 * (1 - face.fringe)
-    fill(
-        np.vstack([top[top[:, 1] < down], [[0.4, down], [0, down - 0.06], [-0.4, down]]]), face.hair
-    )
+        layers.append((points, face.shade(colour)))
 
     wrinkle = float(np.clip(nose, 0, 1.3))
     for s in (-1, 1):
@@ -199,8 +233,7 @@ def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]
                 np.vstack([fold, (fold + np.array([0.035 * wrinkle, 0]))[::-1]]), 1 - 0.3 * wrinkle
             )
     _mouth(fill, face, (corner, opening, width, lip))
-    blur(0.45)
-    return picture
+    return layers
 
 
 Fill = Callable[[Array, "Colour | float"], None]

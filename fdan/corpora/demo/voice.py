@@ -181,14 +181,17 @@ def _pulses(f0: Array, jitter: float, rng: np.random.Generator) -> Array:
 
 def _envelope(formants: Array, tilt: float) -> Array:
     """Magnitude of the vocal tract, (frames, bins), for formants (frames, 4) in Hz."""
-    f = formants[:, None, :]
-    bins = _BINS[None, :, None]
-    resonances = f**2 / np.sqrt((f**2 - bins**2) ** 2 + (bins * _BANDWIDTHS) ** 2)
+    bins, resonances = _BINS**2, np.ones((len(formants), len(_BINS)))
+    for f, width in zip(formants.T[:, :, None] ** 2, _BANDWIDTHS, strict=True):
+        apart = f - bins
+        apart *= apart
+        apart += (_BINS * width) ** 2
+        resonances *= np.minimum(f / np.sqrt(apart, out=apart), 30)
     octaves = np.log2(np.maximum(_BINS, 60) / 500)
     # Four formants alone fall by 48 dB an octave above the last; real tracts have more of them.
     source = 10 ** ((-7 + tilt) * octaves / 20) * (1 + (_BINS / 3800) ** 2) ** 1.5
-    envelope: Array = np.minimum(resonances, 30).prod(axis=2) * source
-    return envelope
+    resonances *= source
+    return resonances
 
 
 def _frames(signal: Array) -> npt.NDArray[np.complex128]:
