@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from fdan.group import Told, train_group
 from fdan.model import CLASSES
 from fdan.run_config import FEATURES, RunConfig
 from fdan.runtime import choose_device
-from fdan.train import EpochReport, train
+from fdan.train import Diverged, EpochReport, train
 from fdan.training_data import Domain, TrainingData
 
 ABOUT = """\
@@ -114,14 +114,14 @@ def calls(
     def grouped(every_epoch: bool) -> Metrics:
         found: Metrics = {}
 
-        def report(members: Sequence[Told]) -> None:
+        def report(members: Sequence[Told], diverged: Mapping[int, Diverged]) -> None:
+            assert not diverged, diverged
             for place, epoch, make in members:
                 found[place, epoch.epoch] = epoch.metrics
                 if every_epoch or epoch.epoch == last:
                     make()
 
-        diverged = train_group(runs, data, report, device=device)
-        assert not diverged, diverged
+        train_group(runs, data, report, device=device)
         return found
 
     return {"alone": alone, "group": lambda: grouped(True), "rung": lambda: grouped(False)}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fdan.backbones import Weights, build_backbone
 from fdan.run_config import FEATURES
+from fdan.runtime import full_precision
 
 # On a CPU, what the first layers of more put out (32 MB and beyond) would be asked of the system
 # anew each time: half as long again at 96 x 96 pixels.
@@ -91,7 +92,7 @@ def _compute(
     shape = (total, FEATURES[weights.backbone])
     try:
         out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision():
             for start in range(0, total, at_once):
                 some = pixels[start : start + at_once].to(device)
                 out[start : start + len(some)] = backbone(some).cpu().numpy()
@@ -102,6 +103,8 @@ def _compute(
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # trials of other processes train there
 
 
 def _open(file: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ Shapes: R runs; V, A, F, C as in model.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -51,8 +51,9 @@ class Told(NamedTuple):
     """Makes the run's, until whoever is told returns."""
 
 
-Report = Callable[[Sequence[Told]], None]
-"""Told after each epoch of a group, of all its runs that have not diverged."""
+Report = Callable[[Sequence[Told], Mapping[int, Diverged]], None]
+"""Told after each epoch of a group: of the runs that have not diverged, and what ended those, by
+their places, that diverged in it."""
 
 _VALIDATED_AT_ONCE: Final = 256
 
@@ -74,9 +75,9 @@ def train_group(
     device: str | torch.device = "cpu",
     resume: Sequence[Checkpoint | None] | None = None,
     until: Sequence[int] | None = None,
-) -> dict[int, Diverged]:
-    """Train runs of one kind, each up to its epoch in `until` (None: to its end), and return what
-    ended those that diverged, by their places; the others are not disturbed by them.
+) -> None:
+    """Train runs of one kind, each up to its epoch in `until` (None: to its end). One that diverges
+    ends, and does not disturb the others.
 
     With `resume` a run goes on after its checkpoint's epoch, as in fdan.train.train; so runs may
     be at unlike epochs. A report's time/epoch_s is the run's share of what the epoch took for all.
@@ -97,9 +98,9 @@ def train_group(
         if member.epoch < last:
             members.append(member)
     if not members:
-        return {}
+        return
     with runtime.repeatable(where), own_stream(where):
-        return _Group(members, data, where).train(report)
+        _Group(members, data, where).train(report)
 
 
 class _Member:
@@ -133,8 +134,7 @@ class _Group:
         self.step = captured(self.heads.step, device)
         self.bank = {m: self._chosen(number, m) for number, m in enumerate(MODALITIES)}
 
-    def train(self, report: Report) -> dict[int, Diverged]:
-        ended: dict[int, Diverged] = {}
+    def train(self, report: Report) -> None:
         truth = self.data.acoustic.labels[self.data.acoustic_validation]
         while self.members:
             began = time.perf_counter()
@@ -143,7 +143,7 @@ class _Group:
             logits = self._logits(bank)
             seconds = (time.perf_counter() - began) / len(self.members)
 
-            told = list[tuple[int, Told]]()
+            told, ended = list[tuple[int, Told]](), dict[int, Diverged]()
             for row, member in enumerate(self.members):
                 member.epoch += 1
                 member.step += len(losses)
@@ -162,17 +162,15 @@ class _Group:
                 epoch = epoch_report(
                     member.epoch, losses[:, row], rate, scores, bare.value, seconds
                 )
-                with_tensors = partial(self._filled, bare, row, bank)
+                with_tensors = partial(self._filled, bare, member, row, bank)
                 told.append((row, Told(member.place, epoch, with_tensors)))
-            if told:
-                report([one for _, one in told])
+            report([one for _, one in told], ended)
             staying = [row for row, one in told if one.epoch.epoch < self.members[row].until]
             if len(staying) < len(self.members):
                 self.members = [self.members[row] for row in staying]
                 self.heads.keep(staying)
                 self.step = captured(self.heads.step, self.device)
                 self.bank = {m: index_RM[staying] for m, index_RM in self.bank.items()}
-        return ended
 
     def _epoch(self) -> Tensor:
         """One pass of every member over the acoustic training part: each step's losses,
@@ -237,9 +235,9 @@ class _Group:
         ]
         return torch.cat(found, dim=1).cpu()
 
-    def _filled(self, bare: Checkpoint, row: int, bank: Bank | None) -> Checkpoint:
+    def _filled(self, bare: Checkpoint, member: _Member, row: int, bank: Bank | None) -> Checkpoint:
         """With the tensors as they are now."""
-        assert row < len(self.members) and self.members[row].epoch == bare.epoch, "too late"
+        assert self.members[row : row + 1] == [member] and member.epoch == bare.epoch, "too late"
         tensors = self.heads.tensors(row)
         tensors |= {f"bank.{i}": z_R[row].to("cpu", copy=True) for i, z_R in enumerate(bank or ())}
         return replace(bare, tensors=tensors)

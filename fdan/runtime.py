@@ -57,6 +57,18 @@ def half_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast("cuda", torch.bfloat16)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions inside are computed in float32 by a GPU, too, which else rounds what it
+    multiplies to TF32: what is kept for all devices is then the same, but for rounding."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class SGD:
     """Stochastic gradient descent with momentum and weight decay, by torch.optim's function for it:
     its class does the same, and imports torch's compiler first, a second in every process.

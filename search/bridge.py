@@ -224,15 +224,18 @@ class Bridge:
         return self._live[number].verdict is not None
 
     def condemn(self, number: int, reason: str) -> None:
-        """The trial will be closed as FAIL. The first verdict stays."""
+        """The trial will be closed as FAIL. The first verdict stays, and whoever has reported its
+        last epoch is complete, whatever becomes of its worker or its group."""
         live = self._live[number]
-        if live.verdict is None:
+        if live.verdict is None and live.epoch < self._epochs:
             live.verdict = (TrialState.FAIL, " ".join(reason.split()))
 
     def starved(self, number: int, reason: str) -> None:
         """The trial ran out of its share of a GPU's memory: it goes on with twice as much, if that
         is to be had."""
         live = self._live[number]
+        if live.epoch >= self._epochs:
+            return
         if not 0 < live.gpus < 1:
             self.died(number, reason)
             return
@@ -243,6 +246,8 @@ class Bridge:
         """The trial's worker is gone. Another one will go on, unless too many have died of it;
         blamed: whether the trial may have been the cause."""
         live = self._live[number]
+        if live.epoch >= self._epochs:
+            return
         live.deaths += blamed
         if live.deaths < DEATHS:
             live.gone = " ".join(reason.split())
@@ -253,7 +258,7 @@ class Bridge:
         """Every worker is gone, for a reason that is no trial's: all trials wait for others."""
         for number in self.live:
             if number not in self._waiting:
-                self._live[number].gone = reason
+                self.died(number, reason, blamed=False)
                 self.let_go(number)
 
     def let_go(self, number: int) -> None:
@@ -308,7 +313,7 @@ class Bridge:
             if not live.told:
                 self._give_back(live)
                 continue
-            if live.reports and live.verdict is None:
+            if live.reports and live.verdict is None and live.epoch < self._epochs:
                 live.verdict = (TrialState.PRUNED, f"epoch {live.epoch}: {reason}")
             self.condemn(number, reason)
             self.close(number)

@@ -66,7 +66,8 @@ def _answer(asked: ray.ObjectRef[tuple[int, int]]) -> tuple[int, int]:
 def share(needed: int, whole: int, most: int) -> float:
     """The largest share that fits as many trials as memory and CPUs have room for.
 
-    needed: bytes of one trial; whole: of the GPU; most: trials that its CPUs can feed.
+    needed: bytes of one trial; whole: of the GPU, as far as they are free; most: trials that its
+    CPUs can feed.
 
     >>> share(10, 100, 16), share(10, 100, 4), share(60, 100, 16)
     (0.1111, 0.25, 1.0)
@@ -85,10 +86,10 @@ def _resident(task: Task, run: dict[str, Any]) -> int:
 
 
 def _needed(work: Work) -> tuple[int, int]:
-    """On a GPU: bytes that a process takes while it trains this, and the GPU's."""
+    """On a GPU: bytes that a process takes while it trains this, and those that are to be had."""
     import torch
 
-    from fdan.runtime import CONTEXT_BYTES
+    from fdan.runtime import CONTEXT_BYTES, choose_device
     from fdan.train import train
 
     class Enough(Exception):  # noqa: N818
@@ -98,9 +99,11 @@ def _needed(work: Work) -> tuple[int, int]:
         if epoch.epoch == 2:
             raise Enough
 
+    choose_device("cuda")
+    # Without what others hold there: the driver, which computed features, has its context.
+    whole = torch.cuda.mem_get_info()[0] + CONTEXT_BYTES
     run = RunConfig.from_mapping(work.runs[0])
     endless = replace(run, training=replace(run.training, epochs=10**6))
     with contextlib.suppress(Enough):
         train(endless, random_data(run, work), report, device="cuda")
-    whole = torch.cuda.get_device_properties(0).total_memory
     return torch.cuda.max_memory_reserved() + CONTEXT_BYTES, whole

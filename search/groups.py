@@ -43,9 +43,12 @@ class Groups:
             if len(self._largest(bridge.queue)) >= self.most:
                 break
             bridge.draw()
+        for one in bridge.queue:  # few, and a group is soon found for the others
+            if self._kind_of(one) is None:
+                return (bridge.again(one.number),)
+            if one.suspect:  # alone until it has survived the epoch
+                return (bridge.again(one.number, one.epoch + 1),)
         chosen = self._largest(bridge.queue)[: self.most]
-        if len(chosen) == 1:
-            return (bridge.again(chosen[0].number),)
         return tuple(bridge.again(one.number, self._rung(one.epoch)) for one in chosen)
 
     def smaller(self, than: int) -> None:
@@ -56,8 +59,12 @@ class Groups:
         """Trials of one kind: of the kind that most have, of several such the first."""
         alike = defaultdict[Hashable, list[Waiting]](list)
         for one in waiting:
-            if one.number not in self._kinds:
-                self._kinds[one.number] = self._kind(one.params)
-            kind = None if one.suspect else self._kinds[one.number]
-            alike[("alone", one.number) if kind is None else kind].append(one)
+            kind = self._kind_of(one)
+            if kind is not None and not one.suspect:
+                alike[kind].append(one)
         return max(alike.values(), key=len, default=[])
+
+    def _kind_of(self, one: Waiting) -> Hashable | None:
+        if one.number not in self._kinds:
+            self._kinds[one.number] = self._kind(one.params)
+        return self._kinds[one.number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from fdan.errors import FdanError
+from fdan.errors import ConfigError, FdanError
 from search import cluster, driver, epoch_log, pruners, samplers, study, training, trial
 from search.bridge import Bridge, Listener
 from search.groups import Groups
@@ -164,9 +164,15 @@ def _groups(resolved: Plan, of: Round) -> Groups:
     from fdan.group import kind
     from fdan.run_config import RunConfig
 
+    def kind_of(params: Mapping[str, Value]) -> Hashable | None:
+        try:
+            return kind(RunConfig.from_mapping({**resolved.fixed, **params}))
+        except ConfigError:  # its worker will say so, and the trial be closed with that
+            return None
+
     return Groups(
         resolved.arguments.group,
-        lambda params: kind(RunConfig.from_mapping({**resolved.fixed, **params})),
+        kind_of,
         partial(pruners.next_rung, of.pruner, resolved.epochs),
     )
 

@@ -19,7 +19,7 @@ from search.trial import CHECKPOINT, Assignment, Tell, Together, Trainable, node
 if TYPE_CHECKING:
     from fdan.checkpoint import Checkpoint
     from fdan.run_config import RunConfig
-    from fdan.train import EpochReport
+    from fdan.train import Diverged, EpochReport
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> N
             tell({assignment.number: report}, {})
     pace = _Pace()
 
-    def after_epoch(members: Sequence[Told]) -> None:
+    def after_epoch(members: Sequence[Told], diverged: Mapping[int, Diverged]) -> None:
         reports = {}
         for member in members:
             log = logs[member.place]
@@ -132,13 +132,13 @@ def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> N
                 member.checkpoint().save(assignment.folder / CHECKPOINT)
         if due:
             pace.saved()
-        tell(reports, {})
+        tell(reports, {assignments[place].number: str(why) for place, why in diverged.items()})
 
     with contextlib.ExitStack() as open_logs:
         logs = [epoch_log.EpochLog(assignment.folder) for assignment in assignments]
         for log in logs:
             open_logs.callback(log.close)
-        diverged = train_group(
+        train_group(
             runs,
             _data(work, runs[0], assignments[0].say),
             after_epoch,
@@ -146,8 +146,6 @@ def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> N
             resume=starts,
             until=[assignment.until for assignment in assignments],
         )
-    if diverged:
-        tell({}, {assignments[place].number: str(error) for place, error in diverged.items()})
 
 
 def _ready(assignment: Assignment) -> None:

@@ -124,8 +124,9 @@ def function(
                 )
             )
         with contextlib.ExitStack() as alone:
+            until = time.monotonic() + _ORPHAN_S
             for assignment in assignments:
-                alone.enter_context(_alone(assignment.folder))
+                alone.enter_context(_alone(assignment.folder, until))
             if len(assignments) > 1:
                 assert together is not None
                 together(assignments, _tell)
@@ -220,15 +221,16 @@ def _hosts() -> set[str]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Inside, no other worker has the trial in `folder`.
+def _alone(folder: Path, until: float) -> Iterator[None]:
+    """Inside, no other worker has the trial in `folder`; one that has it is waited for `until` this
+    monotonic time.
 
     One that has is left over from a driver that died, since a driver gives a trial to one worker at
     a time: it is ended here, for Ray takes its time over that. Or it was on a node that is lost:
     NFS 3 keeps the locks of a machine that never comes back for ever, so that the trial gets a new
     lock file.
     """
-    path, until = folder / "lock", time.monotonic() + _ORPHAN_S
+    path = folder / "lock"
     while True:
         try:
             lock = Lock(path)

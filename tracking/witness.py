@@ -32,9 +32,20 @@ class Witness:
         self._stack = contextlib.ExitStack()
 
     def start(self) -> None:
-        """Let it import what it needs, unless it does or did already."""
+        """Let it import what it needs. If it cannot, it says why when it is asked."""
+        with contextlib.suppress(OSError):
+            self._begin()
+
+    def _begin(self) -> None:
         if self._process is not None:
             return
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self) -> None:
         self._here = Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-asked-"))
         )
@@ -47,6 +58,7 @@ class Witness:
             stdout=subprocess.DEVNULL,
             stderr=self._said,
             text=True,
+            start_new_session=True,  # Ctrl-C is for whoever asks; without them, its input ends
         )
         self._stack.enter_context(self._process)
         self._stack.callback(self._process.kill)
@@ -54,9 +66,10 @@ class Witness:
     def answers(self, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(N, 7): what the registered model's folder says of speech images (N, H, W, 1).
 
-        Raises FdanError where it does not load, or not from its own code.
+        Raises FdanError where it does not load, or not from its own code, OSError where there is no
+        room for a process.
         """
-        self.start()
+        self._begin()
         assert self._process is not None and self._process.returncode is None, "it is asked once"
         np.save(self._here / "images.npy", images, allow_pickle=False)
         paths = [folder.resolve(), self._here / "images.npy", self._here / "answers.json"]
@@ -66,7 +79,13 @@ class Witness:
             raise FdanError(
                 f"the registered model gave no answer within {_ANSWER_S:.0f} s"
             ) from None
-        if code := self._process.returncode:
+        code = self._process.returncode
+        assert code is not None
+        if code < 0:
+            raise FdanError(
+                f"the process that asks the registered model was ended (signal {-code})"
+            )
+        if code:
             self._said.seek(0)
             last = (self._said.read().strip() or f"exit code {code}").splitlines()[-1]
             raise FdanError(f"the registered model does not load: {last[:300]}")

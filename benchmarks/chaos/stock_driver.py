@@ -56,13 +56,13 @@ def trainable(job: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
             with newest.as_directory() as folder:
                 resume = Checkpoint.load(Path(folder))
 
-        def after_epoch(epoch: EpochReport, checkpoint: Checkpoint) -> None:
+        def after_epoch(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
             # For the benchmark's own count of work done twice.
             line = json.dumps({"params": config, "epoch": epoch.epoch}) + "\n"
             with Path(job["folder"], "trained.jsonl").open("a", encoding="utf-8") as log:
                 log.write(line)
             with tempfile.TemporaryDirectory() as folder:
-                checkpoint.save(Path(folder))
+                checkpoint().save(Path(folder))
                 tune.report(epoch.metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
         train(run, _data["data"], after_epoch, resume=resume)

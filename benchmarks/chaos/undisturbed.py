@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fdan.checkpoint import Checkpoint
 from fdan.run_config import RunConfig
 from fdan.split import SplitConfig, split
 from fdan.store import open_store
@@ -34,7 +33,7 @@ def main() -> None:
     for name, settings in job["runs"].items():
         run = RunConfig.from_mapping(settings)
 
-        def tell(report: EpochReport, checkpoint: Checkpoint, name: str = name) -> None:
+        def tell(report: EpochReport, _: object, name: str = name) -> None:
             print(json.dumps([name, report.epoch, report.metrics]), flush=True)
 
         train(run, data_of(job, run), tell)

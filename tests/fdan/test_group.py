@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,16 @@ def together(
     runs: Sequence[RunConfig], data: TrainingData, **more: Any
 ) -> tuple[list[Told], dict[int, Diverged]]:
     told: list[Told] = [[] for _ in runs]
+    ended: dict[int, Diverged] = {}
 
-    def report(members: Sequence[group.Told]) -> None:
+    def report(members: Sequence[group.Told], diverged: Mapping[int, Diverged]) -> None:
         for place, epoch, make in members:
             told[place].append((epoch, make()))
+        assert not ended.keys() & diverged.keys()
+        ended.update(diverged)
 
-    return told, train_group(runs, data, report, **more)
+    train_group(runs, data, report, **more)
+    return told, ended
 
 
 def assert_close(ours: Told, theirs: Told) -> None:
@@ -143,7 +147,7 @@ def test_a_checkpoint_from_a_group_answers_as_the_group_did(
 
 
 def test_what_report_raises_ends_all(frozen_data: Make, run_of: Make) -> None:
-    def report(members: Sequence[group.Told]) -> None:
+    def report(members: Sequence[group.Told], diverged: Mapping[int, Diverged]) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -151,18 +155,40 @@ def test_what_report_raises_ends_all(frozen_data: Make, run_of: Make) -> None:
 
 
 def test_a_checkpoint_is_not_made_of_later_weights(frozen_data: Make, run_of: Make) -> None:
-    makers = []
-    train_group(
-        [run_of(epochs=2), run_of(epochs=1)],
-        frozen_data(),
-        lambda members: makers.extend(make for _, _, make in members),
-    )
-    for make in makers[:2]:
-        with pytest.raises(AssertionError, match="too late"):
-            make()
+    """Neither of its own, nor of those of another run that has moved up to its row."""
+    makers: list[Callable[[], Checkpoint]] = []
+
+    def report(members: Sequence[group.Told], _: object) -> None:
+        for make in makers:
+            with pytest.raises(AssertionError, match="too late"):
+                make()
+        makers.extend(make for _, _, make in members)
+
+    long, short = run_of(epochs=2), run_of(epochs=1)
+    train_group([long, short], frozen_data(), report)
+    assert len(makers) == 3
+    makers.clear()
+    first = alone(long, frozen_data())[0][1]
+    # The first run is at its end after one epoch, the other after two, both then at their second.
+    train_group([long, run_of(epochs=3, seed=1)], frozen_data(), report, resume=[first, None])
+    assert len(makers) == 4
+
+
+def test_a_run_alone_makes_no_checkpoint_of_later_weights(frozen_data: Make, run_of: Make) -> None:
+    makers: list[Callable[[], Checkpoint]] = []
+
+    def report(epoch: EpochReport, make: Callable[[], Checkpoint]) -> None:
+        for earlier in makers:
+            with pytest.raises(AssertionError, match="too late"):
+                earlier()
+        makers.append(make)
+
+    train(run_of(epochs=2), frozen_data(), report)
+    assert len(makers) == 2
 
 
 def test_a_run_that_diverges_ends_alone(frozen_data: Make, run_of: Make) -> None:
+    """And is told of at once, though the others go on."""
     data = frozen_data()
     good = [run_of(layers=1, seed=seed, alpha=alpha) for seed, alpha in ((0, 0.2), (1, 0.0))]
     bad = run_of(layers=1, lr=1e9)
@@ -170,6 +196,9 @@ def test_a_run_that_diverges_ends_alone(frozen_data: Make, run_of: Make) -> None
         alone(bad, data)
     told, diverged = together([good[0], bad, good[1]], data)
     assert list(diverged) == [1] and str(diverged[1]) == str(expected.value)
+    heard = list[list[int]]()
+    train_group([good[0], bad], data, lambda _, diverged: heard.append(list(diverged)))
+    assert heard == [[1], *([[]] * (good[0].training.epochs - 1))]
     assert told[1] == []
     for run, its in zip(good, (told[0], told[2]), strict=True):
         assert_close(its, alone(run, data))

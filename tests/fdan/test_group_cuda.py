@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from fdan.group import Told, train_group
 from fdan.group_heads import Heads
 from fdan.run_config import RunConfig
-from fdan.train import begin, train
+from fdan.train import Diverged, begin, train
 from fdan.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -55,11 +55,12 @@ def test_each_run_is_what_it_is_alone(layers: int, frozen_data: Make, run_of: Ma
     runs = [run_of(layers=layers, **own) for own in OWN]
     told: list[list[Any]] = [[] for _ in runs]
 
-    def report(members: Sequence[Told]) -> None:
+    def report(members: Sequence[Told], diverged: Mapping[int, Diverged]) -> None:
+        assert not diverged
         for place, epoch, make in members:
             told[place].append((epoch, make()))
 
-    assert not train_group(runs, data, report, device="cuda")
+    train_group(runs, data, report, device="cuda")
     for run, its in zip(runs, told, strict=True):
         alone: list[Any] = []
         train(run, data, lambda report, made, to=alone: to.append((report, made())), device="cuda")

@@ -138,6 +138,34 @@ def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
     assert (bridge.live, bridge.waiting) == ((), 0)
 
 
+@pytest.mark.parametrize("end", ["time", "death", "memory", "ray", "trouble"])
+def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: MakeStudy) -> None:
+    """Whatever becomes of the group that it was trained in, whose turn goes on."""
+    searched = space.parse(SPACE, KNOWN)
+    study, heard = make_study(searched), Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, gpus=0.5)
+    done, under_way = (bridge.ask().number for _ in range(2))
+    for epoch in range(1, EPOCHS + 1):
+        bridge.report(done, Report(epoch, 0.7))
+    bridge.report(under_way, Report(1, 0.5))
+    if end == "time":
+        bridge.stop_all("the time budget is spent")
+    elif end == "ray":
+        bridge.all_lost("Ray's raylet ended")
+    else:
+        for number in (done, under_way):
+            if end == "death":
+                bridge.died(number, "the worker died")
+            elif end == "memory":
+                bridge.starved(number, "out of GPU memory")
+            else:
+                bridge.condemn(number, "RuntimeError: a fault")
+            bridge.let_go(number)
+    assert study.trials[done].state is TrialState.COMPLETE and study.trials[done].value == 0.7
+    assert study.trials[under_way].state is not TrialState.COMPLETE
+    assert not [number for number, _ in heard.interruptions if number == done]
+
+
 def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: MakeStudy) -> None:
     """It is nobody's failure. The next driver asks for it, with the settings it was drawn with."""
     searched = space.parse(SPACE, KNOWN)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from optuna.trial import TrialState
 from fdan.checkpoint import Checkpoint
 from fdan.group import kind
 from fdan.run_config import RunConfig
-from search import driver, pruners, training
+from search import driver, plan, pruners, running, training
+from search.arguments import parser
 from search.bridge import Bridge
 from search.groups import Groups
 from search.report import Report, Turn
 from search.resources import Resources
-from search.space import Space
+from search.space import Space, Value
 from search.stop import Stop
 from search.study import REASON
 from search.training import Work
@@ -76,7 +78,7 @@ def test_a_group_is_of_one_kind_and_ends_at_the_next_rung(
         assert len(turns) <= 4
         assert bridge.waiting <= 8, "no more than two groups are drawn ahead"
         for turn in turns:
-            assert turn.until == (EPOCHS if len(turns) == 1 else RUNG(turn.after))
+            assert turn.until == RUNG(turn.after)
         sizes.append(len(turns))
         seen += [(turn.number, turn.after) for turn in turns]
         rest(bridge, turns, lambda number: number / 100)
@@ -89,16 +91,33 @@ def test_a_group_is_of_one_kind_and_ends_at_the_next_rung(
     assert not heard.interruptions, "to rest at a rung is no interruption"
 
 
-def test_one_that_a_worker_died_of_goes_alone(make_study: MakeStudy, small_space: Space) -> None:
-    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=4)
+def test_one_that_a_worker_died_of_goes_alone_for_an_epoch(
+    make_study: MakeStudy, small_space: Space
+) -> None:
+    """Before all others, and with others again when it has survived that."""
+    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=8)
     groups = Groups(4, lambda _: "one", RUNG)
     turns = groups.turns(bridge)
     for turn in turns:
         bridge.died(turn.number, "the worker's process ended unexpectedly")
         bridge.let_go(turn.number)
-    for turn in turns:
-        (alone,) = groups.turns(bridge)
-        assert (alone.number, alone.until) == (turn.number, EPOCHS)
+    alone = [turn for _ in turns for turn in groups.turns(bridge)]
+    assert [(one.number, one.until) for one in alone] == [(turn.number, 1) for turn in turns]
+    rest(bridge, alone, lambda _: 0.5)
+    assert [turn.after for turn in groups.turns(bridge)] == [0] * 4, "four that waited longer"
+    again = groups.turns(bridge)
+    assert [one.number for one in again] == [one.number for one in alone]
+    assert [(one.after, one.until) for one in again] == [(1, 3)] * 4
+
+
+def test_settings_that_are_refused_are_left_to_their_worker(tmp_path: Path) -> None:
+    """Whether heads divide the width, no dimension knows by itself."""
+    words = ["--runs", str(tmp_path), "--group", "4", "--tuning", "frozen", "--device", "cpu"]
+    resolved = plan.resolve(parser().parse_args(words))
+    groups = running._groups(resolved, SimpleNamespace(pruner="none"))  # type: ignore[arg-type]
+    point: dict[str, Value] = {"layers": 1, "heads": 2, "width": 64}
+    assert groups._kind(point) == groups._kind({**point, "alpha": 0.5, "lr": 0.1}) is not None
+    assert groups._kind({**point, "heads": 3}) is None
 
 
 def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space: Space) -> None:
@@ -121,11 +140,13 @@ def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space
 def test_what_has_no_kind_goes_alone(make_study: MakeStudy, small_space: Space) -> None:
     bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=5)
     groups = Groups(4, lambda params: layers(params) or None, RUNG)
-    sizes = dict[int, list[int]]()
+    alone = list[Turn]()
     while turns := groups.turns(bridge):
-        sizes.setdefault(layers(turns[0].params), []).append(len(turns))
+        if layers(turns[0].params) == 0:
+            assert len(turns) == 1
+            alone += turns
         rest(bridge, turns, lambda _: 0.5)
-    assert set(sizes.get(0, [1])) == {1}
+    assert alone and {(turn.after, turn.until) for turn in alone} == {(0, EPOCHS)}
 
 
 @pytest.mark.usefixtures("ray_here")
