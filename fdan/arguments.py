@@ -49,7 +49,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "backbone": "resnet18",
         "weights": "none",
         "tuning": "frozen",
-        "epochs": 60,
+        "epochs": 30,
     },
     # A head on frozen features is at its best after 10 to 20 epochs.
     "cpu": {"tuning": "frozen", "epochs": 30},
