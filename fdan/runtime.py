@@ -58,6 +58,18 @@ def half_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes inside with one CPU thread: another number of them sums in another order, and
+    behind an untrained backbone that shows in the sixth digit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def full_precision() -> Iterator[None]:
     """Convolutions inside are computed in float32 by a GPU, too, which else rounds what it
     multiplies to TF32: what is kept for all devices is then the same, but for rounding."""

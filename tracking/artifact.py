@@ -26,6 +26,7 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError
 from fdan.media.pixels import read_pixels, settings_of
 from fdan.model_folder import FACTS, TENSORS, SpeechModel, read_model
+from fdan.runtime import one_thread
 from tracking.pickles import check_no_pickle
 from tracking.result import PREDICTIONS
 
@@ -123,7 +124,9 @@ def _write_example(folder: Path, model: SpeechModel) -> None:
 
     (folder / SOUND).write_bytes(example_sound())
     settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
-    chances = model.probabilities(read_pixels(folder / SOUND, settings).images)[0]
+    images = read_pixels(folder / SOUND, settings).images
+    with one_thread():  # so that whoever builds it again builds the same
+        chances = model.probabilities(images)[0]
     answer = {"probabilities": dict(zip(EMOTIONS, chances.tolist(), strict=True))}
     (folder / ANSWER).write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
