@@ -180,7 +180,7 @@ def _values_agree(of: Study, model: SpeechModel, settings: list[confirm.Setting]
             if number == int(run)
         )
     return _check(
-        "Optuna's value is the checkpoint's",
+        "the recorded value is the checkpoint's",
         "" if stored == checkpoint.value else f"{stored} there, {checkpoint.value} here",
         f"{checkpoint.value:.4f}, epoch {checkpoint.epoch}",
     )

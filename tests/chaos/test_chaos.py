@@ -1,4 +1,4 @@
-"""The chaos program's shorter form: at least three of each kill, on a real study."""
+"""The chaos program's shorter form: three of each kill and one full disk, on a real study."""
 
 from __future__ import annotations
 

@@ -13,4 +13,4 @@ REFUSED = postgres.refused()
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(REFUSED), reason=REFUSED)
 def test_a_study_survives_crashes_of_its_storage(chaos: Chaos) -> None:
-    assert chaos({"postgres": 2})["faults"] == {"postgres": 2}
+    assert chaos({"postgres": 3})["faults"] == {"postgres": 3}

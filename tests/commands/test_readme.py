@@ -160,6 +160,43 @@ def opens_the_ui(words: list[str], home: Path) -> None:
         server.wait()
 
 
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_that_it_shows(home: Path) -> None:
+    """After `make search`, whose model it asks."""
+    (shown,) = blocks("python")
+    clip = home / "runs/data/demo/AudioData/CN/a01.wav"
+    program = shown.replace("clip.wav", str(clip)).replace(
+        "model.predict", "answer = model.predict"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(answer.emotion[0], answer.model[0])"],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "fdan" in done.stdout
+
+
+def test_what_it_shows_of_servers_and_clusters_is_typed_elsewhere() -> None:
+    """tests/tracking/test_served.py types the card's commands, tests/cluster/test_onpremises.py
+    those of the cluster's page."""
+    (serving,) = (block for block in blocks("sh") if "mlflow models serve" in block)
+    card = (ROOT / "tracking/card.py").read_text().replace("{champion}", "models:/fdan@champion")
+    for line in serving.strip().splitlines()[1:]:
+        assert line.removesuffix("\\").strip() in card, line
+    page = (ROOT / "cluster/README.md").read_text()
+    (submitting,) = (block for block in blocks("sh") if "ray submit" in block)
+    for line in submitting.strip().splitlines():
+        command = line.partition(" --trials")[0].replace("ray up ", "ray up -y ")
+        assert command in page, line
+
+
 def test_the_readme_shows_what_there_is() -> None:
     """Each path of the folder tree exists, and `make test` runs style, types and tests."""
     tree = README.partition("## Where things are")[2].partition("```text\n")[2].partition("```")[0]

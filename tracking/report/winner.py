@@ -156,7 +156,11 @@ def _cards(result: Result, best: dict[str, Any]) -> Iterator[Card]:
             "Optimism",
             signed(first["optimism"]),
             f"The search had said {score(first['search_value'])}"
-            + (": that much of it was luck." if first["optimism"] > 0 else "; it was not luck."),
+            + (
+                ": more than fresh seeds give."
+                if first["optimism"] > 0
+                else "; fresh seeds give no less."
+            ),
         )
     if is_number(result.baseline):
         on_test = None if test is None else test["baseline_uar"]
