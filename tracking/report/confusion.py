@@ -76,7 +76,8 @@ def _figure(part: str, counts: Sequence[Sequence[int]]) -> Figure:
         f"{part.capitalize()} part",
         f"UAR {score(found.uar)}, WAR {score(found.war)}, w-F1 {score(found.wf1)};"
         f" {count(int(matrix.sum()), 'utterance')}. Rows are the true emotion, columns the"
-        " predicted one; shades are shares of a row.",
+        " predicted one; shades are shares of a row."
+        " The model is that of its run's last epoch, while a run's value is the mean of five.",
         str(_draw(part, matrix.tolist())),
         table=Table(
             (*columns("true"), *numbers(*SHORT, "recall")),
