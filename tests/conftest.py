@@ -19,8 +19,9 @@ _LONG: Final = (
     *("chaos/test_chaos.py", "chaos/test_chaos_postgres", "tracking/test_postgres"),
     *("commands/test_survival", "commands/test_interrupted", "commands/test_confirming"),
     *("tracking/test_promoting_at_once", "tracking/test_outage", "tracking/test_full_disk"),
+    *("tracking/test_promotion", "fdan/test_export"),
 )
-"""Clusters, databases that crash, and whatever kills: these take minutes."""
+"""Clusters, databases that crash, whatever kills, promotions and exports: these take minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
