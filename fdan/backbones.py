@@ -5,13 +5,17 @@ Pixels: uint8, (N, H, W, C), C = 3 (RGB faces) or 1 (log-mel images, repeated to
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import pickle
 import socket
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import safetensors
@@ -28,14 +32,51 @@ _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _CLASSIFIER: Final = ("fc.", "classifier.")
 _DOWNLOAD_TIMEOUT: Final = 20.0  # seconds without an answer
 _NO_WEIGHTS_SEED: Final = 0
+_COMPILER: Final = "torch._dynamo"
 
 
 def _torchvision() -> Any:
-    """Its models. Imported where a network is built: that takes seconds, for the compiler that
-    torchvision brings along, and a trial on frozen features never needs it."""
-    import torchvision.models
+    """Its models. Imported where a network is built: a trial on frozen features never needs it."""
+    with _compiler_later():
+        import torchvision.models
 
     return torchvision.models
+
+
+@contextlib.contextmanager
+def _compiler_later() -> Iterator[None]:
+    """Inside, torchvision is imported without torch's compiler, which takes ten times as long as
+    the rest of it. One question is what it imports that for, whether a device is one that the
+    compiler knows, and it asks that where boxes are cut out, which nothing here does. So this one
+    is answered when it is asked; whatever else is wanted of the compiler has it imported at once.
+    """
+    if _COMPILER in sys.modules:
+        yield
+        return
+    package, utils = ModuleType(_COMPILER), ModuleType(f"{_COMPILER}.utils")
+
+    def compiler() -> ModuleType:
+        for module in (package, utils):
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]
+        return importlib.import_module(utils.__name__)
+
+    def is_compile_supported(device: str) -> bool:
+        return bool(compiler().is_compile_supported(device))
+
+    def anything_else(name: str) -> Any:
+        if name.startswith("__"):  # asked of all modules that there are, by whoever looks for one
+            raise AttributeError(name)
+        return getattr(compiler(), name)
+
+    vars(utils).update(is_compile_supported=is_compile_supported, __getattr__=anything_else)
+    sys.modules.update({package.__name__: package, utils.__name__: utils})
+    try:
+        yield
+    finally:
+        for module in (package, utils):
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]
 
 
 class Backbone(nn.Module):
@@ -101,7 +142,7 @@ def build_backbone(weights: Weights) -> Backbone:
         with runtime.seeded(_NO_WEIGHTS_SEED):
             backbone = Backbone(weights.backbone)
     else:
-        with torch.device("meta"):  # no time spent on initial values that the file replaces
+        with runtime.shapes_only():  # no time spent on initial values that the file replaces
             backbone = Backbone(weights.backbone)
         fitting = _fitting(weights.backbone, weights.file, backbone.body.state_dict())
         backbone.body.load_state_dict(fitting, assign=True)

@@ -60,7 +60,7 @@ def score(
 
 def restore(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network on the CPU; its backbones only if they were trained."""
-    with torch.device("meta"):
+    with runtime.shapes_only():
         network = build(checkpoint.run)
     try:
         # Copies: the checkpoint stays as it is, whatever happens to the network.

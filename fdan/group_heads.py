@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils.rnn import pad_sequence
 
+from fdan import runtime
 from fdan.evaluate import build
 from fdan.lmmd import Kernel
 from fdan.model import Bank, Head, Network, objective
@@ -37,7 +38,7 @@ class Heads:
         device: torch.device,
     ) -> None:
         """momenta: each run's so far by parameter; one that is missing is 0."""
-        with torch.device("meta"):
+        with runtime.shapes_only():
             self._network = build(runs[0])
         self._moved = [run.training.momentum > 0 for run in runs]
         self._parameters = _stacked([dict(n.named_parameters()) for n in networks], device)

@@ -130,7 +130,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
             raise WeightsError(f"model {folder}: written by another version of fdan-search")
         run = RunConfig.from_mapping(facts["run"], FACTS)
         held = safetensors.torch.load_file(folder / TENSORS)
-        with torch.device("meta"):
+        with runtime.shapes_only():
             network = Network(
                 Head(run.model), {m: Backbone(run.model.backbone) for m in MODALITIES}
             )

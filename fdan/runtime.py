@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.sgd import sgd
+from torch.overrides import TorchFunctionMode
 
 from fdan.errors import DeviceError
 
@@ -55,6 +56,31 @@ def half_precision(device: torch.device) -> AbstractContextManager[Any]:
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return nullcontext()
     return torch.autocast("cuda", torch.bfloat16)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks are built inside without storage, to be given their values afterwards."""
+    with torch.device("meta"), _NoInitialValues():
+        yield
+
+
+_DRAWS: Final = (Tensor.normal_, Tensor.uniform_)
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Tensors without storage have no values to draw; torch would go through the motions all the
+    same, and import its compiler for them (2 to 3 s)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS or getattr(func, "__module__", "") == nn.init.__name__:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.study import StudyError
-
-TRIALS = "trials"
+from search.trial_folder import TRIALS
 
 
 def share(folder: Path, name: str, shared: Path) -> None:

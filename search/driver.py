@@ -21,6 +21,7 @@ from search.scheduler import OptunaScheduler
 from search.searcher import OptunaSearcher, Stopped, leaving
 from search.silence import Silence
 from search.stop import Stop
+from search.trial_folder import TRIALS
 
 
 def room(
@@ -68,7 +69,7 @@ def run(
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
-    (folder / checkpoints.TRIALS).mkdir(exist_ok=True)
+    (folder / TRIALS).mkdir(exist_ok=True)
     ours = cluster.ours()
     worker = trial.function(
         train,

@@ -19,9 +19,10 @@ from fdan.origin import origin
 from fdan.split import Split, SplitConfig
 from fdan.task import Task
 from fdan.training_data import TrainingData
-from search import confirm, scoring, study, trial, yardstick
+from search import confirm, scoring, study, yardstick
 from search.plan import Plan
 from search.scoring import ScoredAlready, Tested
+from search.trial_folder import CHECKPOINT, folder_of
 from tracking.result import WINNER
 
 BEST = "best"
@@ -45,9 +46,22 @@ class Study:
     have no GPU, and what promotion asks again must come out the same."""
 
 
-def models(of: Study, settings: list[confirm.Setting]) -> Path | None:
+@dataclass(frozen=True)
+class Chosen:
+    """The model that a study stands for, as it was read back from its folder."""
+
+    folder: Path
+    model: SpeechModel
+
+
+def models(of: Study, settings: list[confirm.Setting]) -> Chosen | None:
     """Write the best trial's model and, where settings were confirmed, the winner's; returns the
-    folder of the one that the study stands for."""
+    one that the study stands for, None where no trial is complete."""
+    folder = _written(of, settings)
+    return None if folder is None else Chosen(folder, read_model(folder))
+
+
+def _written(of: Study, settings: list[confirm.Setting]) -> Path | None:
     best = study.best(of.opened)
     if best is not None:
         _write_best(of, best)
@@ -57,19 +71,17 @@ def models(of: Study, settings: list[confirm.Setting]) -> Path | None:
     run, folder = chosen.typical, of.folder / WINNER
     facts = {"trial": chosen.trial, "confirm_run": run}
     if not _holds(folder, facts):
-        checkpoint = Checkpoint.load(
-            trial.folder_of(confirm.folder_of(of.folder), run) / trial.CHECKPOINT
-        )
+        checkpoint = Checkpoint.load(folder_of(confirm.folder_of(of.folder), run) / CHECKPOINT)
         shutil.rmtree(folder, ignore_errors=True)  # with what the old one said of the test part
         write_model(folder, checkpoint, {**_origin(of), **facts})
     return folder
 
 
 def score_test(
-    of: Study, folder: Path, reason: str | None, say: Callable[[str], None]
+    of: Study, chosen: Chosen, reason: str | None, say: Callable[[str], None]
 ) -> Tested | None:
     """Score the study's model on the test part, once."""
-    model = read_model(folder)
+    folder, model = chosen.folder, chosen.model
     bar = None
     if model.run.model.tuning == "frozen":
         bar = yardstick.baseline(of.load(model.run), of.parts.acoustic_test)
@@ -87,9 +99,8 @@ def score_test(
         return scoring.tested(of.opened)
 
 
-def checks(of: Study, folder: Path, settings: list[confirm.Setting]) -> list[dict[str, Any]]:
+def checks(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> list[dict[str, Any]]:
     """Invariants of the model that the study stands for, as result.json has them."""
-    model = read_model(folder)
     return [
         _speakers_apart(of),
         _recordings_apart(of),
@@ -102,19 +113,19 @@ def trial_of(of: Study, model: SpeechModel) -> Path:
     """Folder of the trial, or confirming run, whose model this is."""
     run, number = model.facts.get("confirm_run"), int(model.facts["trial"])
     if run is None:
-        return trial.folder_of(of.folder, number)
-    return trial.folder_of(confirm.folder_of(of.folder), int(run))
+        return folder_of(of.folder, number)
+    return folder_of(confirm.folder_of(of.folder), int(run))
 
 
 def checkpoint_of(of: Study, model: SpeechModel) -> Checkpoint:
     """What a model's folder was made of."""
-    return Checkpoint.load(trial_of(of, model) / trial.CHECKPOINT)
+    return Checkpoint.load(trial_of(of, model) / CHECKPOINT)
 
 
 def _write_best(of: Study, best: FrozenTrial) -> None:
     folder = of.folder / BEST
     if not _holds(folder, {"trial": best.number}):
-        checkpoint = Checkpoint.load(trial.folder_of(of.folder, best.number) / trial.CHECKPOINT)
+        checkpoint = Checkpoint.load(folder_of(of.folder, best.number) / CHECKPOINT)
         shutil.rmtree(folder, ignore_errors=True)  # with what the old one said of the test part
         write_model(folder, checkpoint, {**_origin(of), "trial": best.number})
 

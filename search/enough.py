@@ -26,7 +26,7 @@ from search import confirm, epoch_log, samplers
 from search.bridge import Closed, Listener
 from search.report import Report
 from search.stop import Stop
-from search.trial import folder_of
+from search.trial_folder import folder_of
 
 AHEAD: Final = 10
 """Trials that one looks ahead, and back."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from search.bridge import Closed, Listener
-from search.trial import CHECKPOINT, folder_of
+from search.trial_folder import CHECKPOINT, folder_of
 
 
 class Kept(Listener):

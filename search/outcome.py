@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -15,15 +14,16 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.model_folder import SpeechModel, read_model
+from fdan.model_folder import SpeechModel
 from fdan.origin import origin
 from fdan.split import SplitConfig, describe
-from search import confirm, ending, epoch_log, remembered, study, trial
+from search import confirm, ending, epoch_log, remembered, study
 from search.embedding import embedding
 from search.importance import importances
 from search.provenance import tags
 from search.scoring import Tested
 from search.scoring import as_dict as test_as_dict
+from search.trial_folder import folder_of
 from tracking.result import Result
 from tracking.uri import shown as address
 
@@ -36,7 +36,7 @@ def result(
     settings: list[confirm.Setting],
     found: Tested | None,
     *,
-    model: Path | None,
+    model: SpeechModel | None,
     study_id: str,
     experiment: str,
     page: str | None,
@@ -45,10 +45,8 @@ def result(
     baseline: float | None,
     interruptions: Callable[[int], int],
 ) -> Result:
-    """The study's result. model: folder of the one it stands for, None where no trial is
-    complete."""
+    """The study's result. model: the one it stands for, None where no trial is complete."""
     resolved, opened = of.resolved, of.opened
-    held = None if model is None else read_model(model)
     trials = [t for t in opened.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
     config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
     labels = tags(resolved, of.task)
@@ -96,9 +94,9 @@ def result(
         trials=[_trial(one, interruptions(one.number)) for one in trials],
         importances=importances(opened),
         curves=_curves(of, trials),
-        embedding=None if held is None else _embedding(of, held),
+        embedding=None if model is None else _embedding(of, model),
         confusion={
-            "validation": None if held is None else _validation(of, held),
+            "validation": None if model is None else _validation(of, model),
             "test": None if found is None else found.confusion,
         },
         confirm=confirm.as_dict(settings),
@@ -158,7 +156,7 @@ def _curves(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, dict[str, 
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for one in complete[:_CURVES]:
         curve = curves[str(one.number)] = {}
-        for epoch, report in sorted(epoch_log.read(trial.folder_of(of.folder, one.number)).items()):
+        for epoch, report in sorted(epoch_log.read(folder_of(of.folder, one.number)).items()):
             for name, value in report.metrics.items():
                 if not name.startswith("time/"):
                     curve.setdefault(name, []).append([epoch, value])

@@ -21,6 +21,7 @@ from search.progress import Progress, State
 from search.space import Value
 from search.stop import Stop
 from search.storage import Patience
+from search.trial_folder import folder_of
 
 _RAY_LOST = 3
 """So many Rays in a row that break down before any trial has finished an epoch end the study."""
@@ -110,7 +111,7 @@ def _take_up(
         numbers = ", ".join(str(one.number) for one in resting)
         progress.say(f"going on with the {noun}s that were under way: {numbers}")
     for one in resting:
-        bridge.take_up(one, epoch_log.read(trial.folder_of(folder, one.number)))
+        bridge.take_up(one, epoch_log.read(folder_of(folder, one.number)))
 
 
 def _on_ray(

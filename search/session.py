@@ -260,10 +260,10 @@ def _search(
         with contextlib.ExitStack() as stack:
             if console.is_terminal:
                 stack.enter_context(console.status("models, figures and report"))
-            model = ending.models(of, settings)
-            _score_test(of, model, tracker, stop, say)
+            chosen = ending.models(of, settings)
+            _score_test(of, chosen, tracker, stop, say)
             text = f"{done} of {resolved.trials} trials" + (f": {reason}" if reason else "")
-            _records(of, settings, model, tracker, state, text, bar, interruptions)
+            _records(of, settings, chosen, tracker, state, text, bar, interruptions)
             tracker.close_study(state, text)
             if not tracker.drain(_DRAIN_S):
                 say(
@@ -272,7 +272,7 @@ def _search(
                 )
         page = tracker.page
     verdict = None
-    if arguments.promote and state == "COMPLETE" and model is not None:
+    if arguments.promote and state == "COMPLETE" and chosen is not None:
         verdict = promotion.promote(folder, uri=resolved.tracking_uri, witness=witness, say=say)
     elif arguments.promote:
         say(f"not promoted: the study is not finished ({text})")
@@ -317,7 +317,7 @@ def _clip(of: ending.Study) -> Path | None:
 
 def _score_test(
     of: ending.Study,
-    model: Path | None,
+    chosen: ending.Chosen | None,
     tracker: Tracker,
     stop: Stop,
     say: Callable[[str], None],
@@ -325,8 +325,8 @@ def _score_test(
     """Ask the test part, if that was asked for and nothing can choose another model any more."""
     arguments = of.resolved.arguments
     wanted = arguments.score_test or arguments.promote or arguments.score_again is not None
-    if model is not None and wanted and not stop.reason:
-        ending.score_test(of, model, arguments.score_again, say)
+    if chosen is not None and wanted and not stop.reason:
+        ending.score_test(of, chosen, arguments.score_again, say)
     if (found := scoring.tested(of.opened)) is not None:
         # On each start, since a driver may have died between asking and recording; the tracker
         # passes over what it has.
@@ -339,7 +339,7 @@ def _score_test(
 def _records(
     of: ending.Study,
     settings: list[Setting],
-    model: Path | None,
+    chosen: ending.Chosen | None,
     tracker: Tracker,
     state: str,
     reason: str,
@@ -352,7 +352,7 @@ def _records(
         of,
         settings,
         scoring.tested(of.opened),
-        model=model,
+        model=None if chosen is None else chosen.model,
         study_id=tracker.study_id,
         experiment=EXPERIMENT,
         page=tracker.page,

@@ -24,7 +24,7 @@ from fdan import lock
 from fdan.errors import FdanError
 from search import epoch_log, remembered, storage, study
 from search.progress import duration, shown
-from search.trial import folder_of
+from search.trial_folder import folder_of
 from tracking.uri import masked
 from tracking.uri import shown as address
 from tracking.waiting import Waiting, waiting

@@ -16,7 +16,7 @@ from search.drawing import CONFIGURATION, Drawing, Job
 from search.report import Report
 from search.space import Value
 from search.study import REASON
-from search.trial import folder_of
+from search.trial_folder import folder_of
 from tracking.tracker import SEARCH, Tracker
 
 _DRAWING = "drawing"

@@ -14,7 +14,8 @@ from fdan.errors import DataError
 from search import epoch_log
 from search.published import Published, Refused
 from search.report import Report
-from search.trial import CHECKPOINT, Assignment, Tell, Together, Trainable, node
+from search.trial import Assignment, Tell, Together, Trainable, node
+from search.trial_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     from fdan.checkpoint import Checkpoint

@@ -37,6 +37,7 @@ from search.report import (
     Report,
     Turn,
 )
+from search.trial_folder import folder_of
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,6 @@ class Crashed(Exception):  # noqa: N818
 
 class Broken(Crashed):
     """The worker's GPU has broken down: another worker may go on with the trial."""
-
-
-CHECKPOINT = "checkpoint"
-"""Folder of a trial's newest checkpoint, in the trial's own."""
-
-
-def folder_of(study: Path, number: int) -> Path:
-    """The folder that the trial `number` of a study owns."""
-    return study / "trials" / f"{number:04d}"
 
 
 _STORAGE_GONE = (errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM)

@@ -16,7 +16,7 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
-import torchvision  # noqa: F401 (a model's own fdan wants it, and torch)
+import torch  # noqa: F401 (a model's own fdan wants it)
 
 
 def main(folder: Path, images: Path, answers: Path) -> None:

@@ -72,6 +72,11 @@ class Challenger:
         return read_model(self.folder)
 
     @cached_property
+    def sha256(self) -> str:
+        """Of its tensors' file, as the gates saw it. Raises OSError where there is none."""
+        return sha256(self.folder / TENSORS)
+
+    @cached_property
     def answers(self) -> Predictions:
         return Predictions.read(self.folder / PREDICTIONS)
 
@@ -89,7 +94,7 @@ class Challenger:
             "trial": facts["trial"],
             "data": facts["data"],
             "preparation": facts["preparation"],
-            "sha256": sha256(self.folder / TENSORS),
+            "sha256": self.sha256,
         }
         folder = self.temporary / "model"
         whole = card(result, facts, self.name, shown(self.uri))
@@ -151,7 +156,7 @@ def checks_passed(of: Challenger) -> str:
 
 
 def same_model(of: Challenger) -> str:
-    scored, here = _test(of)["model_sha256"], sha256(of.folder / TENSORS)
+    scored, here = _test(of)["model_sha256"], of.sha256
     if scored != here:
         raise Closed(
             f"{of.folder / TENSORS} is not what was scored: sha256 {here[:12]}, not {scored[:12]}"

@@ -24,7 +24,7 @@ from tracking.download import fetch
 from tracking.gates import ANSWERING, ANSWERS, Challenger, Gate, passed
 from tracking.registering import register
 from tracking.registry import CHAMPION, PREVIOUS, Registry, RegistryError, Version
-from tracking.result import Result, sha256
+from tracking.result import Result
 from tracking.uri import shown
 from tracking.witness import Witness
 
@@ -270,7 +270,7 @@ def _already(of: Challenger, champion: Version | None) -> Version | None:
     tensors = of.folder / TENSORS
     if champion is None or not tensors.is_file():
         return None
-    tags = {"study_id": of.result.study_id, "sha256": sha256(tensors)}
+    tags = {"study_id": of.result.study_id, "sha256": of.sha256}
     return champion if audit.same(champion, tags) else None
 
 
@@ -278,7 +278,7 @@ def _not_rolled_back(registry: Registry, of: Challenger) -> Gate:
     tensors = of.folder / TENSORS
     if not tensors.is_file():
         return Gate(_OURS, None, f"not looked at: there is no {tensors}")
-    tags = {"study_id": of.result.study_id, "sha256": sha256(tensors)}
+    tags = {"study_id": of.result.study_id, "sha256": of.sha256}
     for version in registry.versions():
         if audit.same(version, tags) and "rolled_back" in version.tags:
             return Gate(

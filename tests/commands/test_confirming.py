@@ -18,7 +18,7 @@ from fdan.checkpoint import Checkpoint
 from fdan.model_folder import read_model
 from fdan.predictions import Predictions
 from search import confirm, storage
-from search.trial import CHECKPOINT, folder_of
+from search.trial_folder import CHECKPOINT, folder_of
 from tests.commands.test_survival import FLAGS, Home
 from tracking.pickles import pickled
 from tracking.result import Result, sha256

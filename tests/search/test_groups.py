@@ -31,7 +31,8 @@ from search.space import Space, Value
 from search.stop import Stop
 from search.study import REASON
 from search.training import Work
-from search.trial import CHECKPOINT, Assignment, Tell
+from search.trial import Assignment, Tell
+from search.trial_folder import CHECKPOINT
 from tests.search.conftest import Heard, MakeStudy, bridge_of
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -13,7 +13,7 @@ from search import study
 from search.bridge import Closed
 from search.kept import Kept, sweep
 from search.report import Report
-from search.trial import CHECKPOINT, folder_of
+from search.trial_folder import CHECKPOINT, folder_of
 
 
 @pytest.mark.parametrize("values", [(1.0, 1.0), (0.5, 1.0, 1.0), (0.2, 0.9, 0.3)])

@@ -16,6 +16,7 @@ from fdan.store import IMAGES, open_store
 from search import checkpoints, training, trial
 from search.published import Published, Refused, publish
 from search.study import StudyError
+from search.trial_folder import folder_of
 
 Publish = Callable[[], Published]
 
@@ -138,7 +139,7 @@ def test_checkpoints_lie_in_the_shared_folder(tmp_path: Path) -> None:
     for _ in range(2):
         checkpoints.share(folder, "s-1234/search", shared)
         assert checkpoints.of_workers(folder) == shared / "studies" / "s-1234" / "search"
-    trial.folder_of(folder, 7).mkdir()
+    folder_of(folder, 7).mkdir()
     assert (shared / "studies/s-1234/search/trials/0007").is_dir()
     shutil.move(shared, tmp_path / "away")
     with pytest.raises(StudyError, match="which is not there: mount it"):

@@ -16,7 +16,7 @@ from search import epoch_log, space, study
 from search.bridge import Bridge, Closed, Listener
 from search.report import Report
 from search.tracked import Tracked
-from search.trial import folder_of
+from search.trial_folder import folder_of
 from tests.search.conftest import KNOWN, SPACE, MakeStudy, bridge_of
 from tracking.tracker import Tracker
 

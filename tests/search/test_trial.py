@@ -25,7 +25,8 @@ from fdan.lock import Lock, owner
 from search import epoch_log, placement, training, trial
 from search.report import LOST, Report, Turn
 from search.training import Work
-from search.trial import CHECKPOINT, Assignment
+from search.trial import Assignment
+from search.trial_folder import CHECKPOINT, folder_of
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 6
@@ -293,7 +294,7 @@ time.sleep(300)
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process, which has trial 3."""
-    folder = trial.folder_of(tmp_path, 3)
+    folder = folder_of(tmp_path, 3)
     folder.mkdir(parents=True)
     command = [sys.executable, "-c", HOLDER, str(folder / "lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -329,7 +330,7 @@ def test_an_orphan_that_has_the_trial_is_ended(
     assert work_on(tmp_path) == [os.getpid()]
     assert time.monotonic() - began < 5
     assert held.wait(5) == -signal.SIGKILL
-    assert owner(trial.folder_of(tmp_path, 3) / "lock") is None, "and let go of afterwards"
+    assert owner(folder_of(tmp_path, 3) / "lock") is None, "and let go of afterwards"
 
 
 def test_a_dead_worker_has_nothing(held: subprocess.Popen[str], tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def test_only_who_has_the_trial_is_ended(
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
     told: list[dict[str, str]] = []
     monkeypatch.setattr(trial.tune, "report", told.append)
-    lock = trial.folder_of(tmp_path, 3) / "lock"
+    lock = folder_of(tmp_path, 3) / "lock"
     written = lock.read_text()
     with subprocess.Popen(["sleep", "300"]) as bystander:
         try:
@@ -365,7 +366,7 @@ def test_a_lock_that_outlives_its_machine(
 ) -> None:
     """As NFS 3 keeps it for a node that is gone for good; its name may not have arrived."""
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
-    lock = trial.folder_of(tmp_path, 3) / "lock"
+    lock = folder_of(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} a-lost-node\n" if written else "")
     began = time.monotonic()
@@ -382,7 +383,7 @@ def test_a_node_of_the_cluster_keeps_its_lock(
     monkeypatch.setattr(trial, "_hosts", lambda: {"another-node"})
     told: list[dict[str, str]] = []
     monkeypatch.setattr(trial.tune, "report", told.append)
-    lock = trial.folder_of(tmp_path, 3) / "lock"
+    lock = folder_of(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} another-node\n")
     assert work_on(tmp_path) == []
@@ -396,7 +397,7 @@ def test_a_trial_s_share_of_a_gpu_is_a_bound(
     bounds: list[float] = []
     monkeypatch.setattr(runtime, "bound_memory", bounds.append)
     for number, gpus in enumerate((0.0, 0.25, 1.0)):
-        folder = trial.folder_of(tmp_path, number)
+        folder = folder_of(tmp_path, number)
         folder.mkdir(parents=True)
         training.trainer(work)(Assignment(number, PARAMS, 0, 1, folder, 1, gpus), lambda _: None)
     assert bounds == [0.25]
@@ -405,7 +406,7 @@ def test_a_trial_s_share_of_a_gpu_is_a_bound(
 def test_another_trials_lock_is_nobodys_business(
     held: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    folder = trial.folder_of(tmp_path, 4)
+    folder = folder_of(tmp_path, 4)
     folder.mkdir(parents=True)
     with Lock(folder / "lock"):
         assert work_on(tmp_path) == [os.getpid()]
