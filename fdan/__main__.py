@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fdan import commands, use
 from fdan.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
+from fdan.leaving import leave
 
 EXAMPLES = """\
 examples:
@@ -112,4 +112,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from fdan.arguments import exit_code
+from fdan.leaving import leave
 from search import remembered
 from search.arguments import parser
 
@@ -31,4 +32,4 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -20,6 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fdan.emotions import EMOTIONS
+from tracking import figures
+
 CONFIGURATION = "config.json"
 
 
@@ -42,6 +47,7 @@ class Drawing:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._process: subprocess.Popen[bytes] | None = None
+        self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
     def submit(self, job: Job, settings: Mapping[str, Any]) -> Future[list[Path]]:
         """The trial's files when they are there: its configuration, then its figures."""
@@ -70,6 +76,13 @@ class Drawing:
         return [configuration]  # figures must not cost the study its end
 
     def _ask(self, job: Job) -> Any:
+        process = self._start()
+        assert process.stdin is not None and process.stdout is not None
+        pickle.dump(job, process.stdin)
+        process.stdin.flush()
+        return pickle.load(process.stdout)
+
+    def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             package = str(Path(__file__).resolve().parents[1])
             paths = filter(None, [package, os.environ.get("PYTHONPATH")])
@@ -81,10 +94,7 @@ class Drawing:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C is for the driver
             )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        pickle.dump(job, self._process.stdin)
-        self._process.stdin.flush()
-        return pickle.load(self._process.stdout)
+        return self._process
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -94,11 +104,6 @@ class Drawing:
 
 
 def _draw(job: Job) -> list[Path]:
-    import numpy as np
-
-    from fdan.emotions import EMOTIONS
-    from tracking import figures
-
     curve = job.folder / "learning_curve.png"
     files = [figures.learning_curve(job.epochs, curve, f"trial {job.number}: {job.reason}")]
     if job.confusion:
@@ -109,6 +114,11 @@ def _draw(job: Job) -> list[Path]:
 
 
 def main() -> None:
+    os.nice(10)  # figures are in nobody's way: trials and their driver come first
+    # Before the first job: it takes a second or two.
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+
     answers = sys.stdout.buffer
     while True:
         try:

@@ -24,4 +24,6 @@ if __name__ == "__main__":
             file=sys.stderr,
         )
         sys.exit(2)
-    sys.exit(main())
+    from fdan.leaving import leave
+
+    leave(main())

@@ -19,9 +19,17 @@ _LONG: Final = (
     *("chaos/test_chaos.py", "chaos/test_chaos_postgres", "tracking/test_postgres"),
     *("commands/test_survival", "commands/test_interrupted", "commands/test_confirming"),
     *("tracking/test_promoting_at_once", "tracking/test_outage", "tracking/test_full_disk"),
-    *("tracking/test_promotion", "fdan/test_export"),
+    *(
+        "tracking/test_promotion",
+        "fdan/test_export",
+        "commands/test_export",
+        "tracking/test_served",
+    ),
+    *("search/test_cluster", "search/test_driver", "search/test_estimate", "search/test_scoring"),
+    *("search/test_rerun", "commands/test_bare_machine"),
 )
-"""Clusters, databases that crash, whatever kills, promotions and exports: these take minutes."""
+"""Clusters, databases that crash, whatever kills, measures, promotes, exports, serves or trains
+again: these take minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from fdan.arguments import Parser
 from fdan.errors import DiskFull, FdanError, disk_full
+from fdan.leaving import leave
 from tracking.commands import champion, flush, promote, report, rollback
 
 COMMANDS: Final = (report, promote, rollback, champion, flush)
@@ -53,4 +54,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
