@@ -26,9 +26,10 @@ _LONG: Final = (
         "tracking/test_served",
     ),
     *("search/test_cluster", "search/test_driver", "search/test_estimate", "search/test_scoring"),
-    *("search/test_rerun", "commands/test_bare_machine"),
+    *("search/test_rerun", "commands/test_bare_machine", "search/test_storage"),
+    *("tracking/test_download", "tracking/test_half_made", "tracking/test_hostile_artifacts"),
 )
-"""Clusters, databases that crash, whatever kills, measures, promotes, exports, serves or trains
+"""Clusters, databases, whatever kills, measures, promotes, exports, downloads, serves or trains
 again: these take minutes."""
 
 
