@@ -204,7 +204,10 @@ class Spool:
 
     def drop(self, name: str) -> None:
         """Remove a kept copy that is no longer needed."""
-        shutil.rmtree(self.kept(name).parent, ignore_errors=True)
+        copy = self.kept(name)
+        with contextlib.suppress(OSError):  # what stays is removed by drop_others
+            copy.unlink(missing_ok=True)
+            copy.parent.rmdir()
 
     def drop_others(self, needed: set[str]) -> None:
         """Remove the copies that no record waiting to be sent needs: a crash between keeping
