@@ -27,6 +27,7 @@ _LONG: Final = (
     ),
     *("search/test_cluster", "search/test_driver", "search/test_estimate", "search/test_scoring"),
     *("search/test_rerun", "commands/test_bare_machine", "search/test_storage"),
+    *("search/test_groups", "search/test_enough", "tracking/test_report"),
     *("tracking/test_download", "tracking/test_half_made", "tracking/test_hostile_artifacts"),
 )
 """Clusters, databases, whatever kills, measures, promotes, exports, downloads, serves or trains
