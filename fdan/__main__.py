@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fdan import commands, use
 from fdan.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
-from fdan.leaving import leave
+from fdan.process_exit import leave
 
 EXAMPLES = """\
 examples:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fdan.arguments import Parser, exit_code
-from fdan.leaving import leave
+from fdan.process_exit import leave
 
 EXAMPLES = """\
 examples:

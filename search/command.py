@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from fdan.arguments import exit_code
-from fdan.leaving import leave
 from search import remembered
 from search.arguments import parser
 
@@ -29,7 +28,3 @@ def _main(argv: Sequence[str] | None) -> int:
     from search import session
 
     return session.run(resolved)
-
-
-if __name__ == "__main__":
-    leave(main())

@@ -24,6 +24,6 @@ if __name__ == "__main__":
             file=sys.stderr,
         )
         sys.exit(2)
-    from fdan.leaving import leave
+    from fdan.process_exit import leave
 
     leave(main())

@@ -9,7 +9,7 @@ from typing import Final
 
 from fdan.arguments import Parser
 from fdan.errors import DiskFull, FdanError, disk_full
-from fdan.leaving import leave
+from fdan.process_exit import leave
 from tracking.commands import champion, flush, promote, report, rollback
 
 COMMANDS: Final = (report, promote, rollback, champion, flush)

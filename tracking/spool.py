@@ -204,10 +204,7 @@ class Spool:
 
     def drop(self, name: str) -> None:
         """Remove a kept copy that is no longer needed."""
-        copy = self.kept(name)
-        with contextlib.suppress(OSError):  # what stays is removed by drop_others
-            copy.unlink(missing_ok=True)
-            copy.parent.rmdir()
+        shutil.rmtree(self.kept(name).parent, ignore_errors=True)
 
     def drop_others(self, needed: set[str]) -> None:
         """Remove the copies that no record waiting to be sent needs: a crash between keeping

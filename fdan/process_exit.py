@@ -15,6 +15,7 @@ def leave(code: int) -> NoReturn:
 
     Python would go on and take torch, Ray and MLflow apart, object by object: 2 s for nobody.
     """
+    # As Python itself does it, in its order; it has no public names for these two.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

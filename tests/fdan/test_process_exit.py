@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys, threading, time
-from fdan.leaving import leave
+from fdan.process_exit import leave
 def late():
     time.sleep(0.3)
     print("thread")
