@@ -32,6 +32,9 @@ _TRIES: Final = 4
 having advanced, are as good as that."""
 
 _STARTUP_S: Final = 15.0
+_LIFE: Final = 2.2
+"""A driver's life in startups, its start, some trials and its end, until one was seen."""
+
 _LEAVE_S: Final = 20.0
 _READINGS: Final = 20
 
@@ -81,6 +84,7 @@ class Course:
         self._clock = time.monotonic()
         self._mark = f"{study.name}-{random.SystemRandom().getrandbits(64):x}"
         self._startups: list[float] = []
+        self._lifetimes: list[float] = []
         self._lives: list[Life] = []
         self._given: list[tuple[str, str]] = []
         self._fruitless = 0
@@ -152,14 +156,20 @@ class Course:
         output = self._terms.ground.folder / "output" / self._study.name
         command = self._subject.command(self._study)
         driver = Driver(command, environment, output / f"{len(self._lives) + 1:03d}", self._clock)
-        startup = statistics.mean(self._startups) if self._startups else _STARTUP_S
-        self._schedule.for_driver(driver, startup)
+        self._schedule.for_driver(driver, self._lifetime())
         return driver
 
+    def _lifetime(self) -> float:
+        """Seconds until a driver ends by itself that nothing is done to, as far as one was seen."""
+        if self._lifetimes:
+            return statistics.median(self._lifetimes)
+        return _LIFE * (statistics.median(self._startups) if self._startups else _STARTUP_S)
+
     def _end_life(self) -> Life:
-        if self._scene.driver.startup is not None:
-            self._startups.append(self._scene.driver.startup)
-        life = self._scene.driver.life()
+        driver = self._scene.driver
+        life = driver.life()
+        if life.code == 0 and not driver.faults and driver.startup is not None:
+            self._lifetimes.append(life.ended - life.began)
         self._lives.append(life)
         return life
 
@@ -174,6 +184,8 @@ class Course:
         driver = self._scene.driver
         if driver.startup is None and driver.workers():
             driver.startup = driver.age
+            if not driver.faults:  # those would make it longer
+                self._startups.append(driver.startup)
 
     # Faults
 

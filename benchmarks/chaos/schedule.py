@@ -11,9 +11,6 @@ from typing import Final
 from benchmarks.chaos.driver import Driver
 from benchmarks.chaos.faults import ANY_MOMENT
 
-_LIFE: Final = 2.2
-"""A driver's life in startups: its start, some trials, its end."""
-
 _OLD_S: Final = 8.0
 """How much longer a driver may live that has lived longer than that."""
 
@@ -46,7 +43,7 @@ class Schedule:
         self._others = _Queue([kind for kind in wanted if kind not in ANY_MOMENT])
         self._rng = rng
         self._driver: Driver | None = None
-        self._startup = 0.0
+        self._life = 0.0
 
     @property
     def left(self) -> bool:
@@ -57,9 +54,9 @@ class Schedule:
         """How many of a kind are still to be given."""
         return self._queue(kind).kinds.count(kind)
 
-    def for_driver(self, driver: Driver, startup: float) -> None:
-        """A driver was started, whose start lasts about so many seconds."""
-        self._driver, self._startup = driver, startup
+    def for_driver(self, driver: Driver, life: float) -> None:
+        """A driver was started; one that nothing is done to ends after about `life` seconds."""
+        self._driver, self._life = driver, life
         self._plan(self._anytime)
         if not self._others.at:
             self._plan(self._others)
@@ -85,11 +82,11 @@ class Schedule:
     def _plan(self, queue: _Queue) -> None:
         """Draw the moment of its next fault."""
         assert self._driver is not None
-        age, life = self._driver.age, _LIFE * self._startup
+        age = self._driver.age
         if queue is self._anytime:
-            moment = self._rng.uniform(age, max(life, age + _OLD_S))
+            moment = self._rng.uniform(age, max(self._life, age + _OLD_S))
             queue.at = self._driver.began + moment
         else:
-            left = len(self._anytime.kinds) * life / 2  # seconds
+            left = len(self._anytime.kinds) * self._life / 2  # seconds
             gap = min(max(left / max(1, len(queue.kinds)), _GAP_S[0]), _GAP_S[1])
             queue.at = time.monotonic() + self._rng.uniform(0.0, 2 * gap)

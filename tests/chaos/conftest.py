@@ -39,7 +39,8 @@ def chaos(tmp_path: Path) -> Chaos:
         finally:
             process.terminate()  # it ends all that it has started
             process.wait()
-        assert code == 0, output.read_text()[-9000:]
+            print(output.read_text()[-9000:])
+        assert code == 0
         (result,) = json.loads(report.read_text())
         assert isinstance(result, dict)
         return result

@@ -9,7 +9,7 @@ from tests.chaos.conftest import Chaos
 KINDS = {"driver": 3, "worker": 3, "raylet": 3, "server": 3, "stop": 3, "disk": 1}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_study_survives_kills(chaos: Chaos) -> None:
     result = chaos(KINDS)
     given = {kind: result["faults"].get(kind, 0) for kind in KINDS}

@@ -39,10 +39,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def run(schedule: Schedule, clock: Clock, startup: float) -> list[tuple[str, float]]:
+def run(schedule: Schedule, clock: Clock, life: float) -> list[tuple[str, float]]:
     """All faults with the driver's age; a killed driver is followed by another at once."""
     found = []
-    schedule.for_driver(clock.driver, startup)
+    schedule.for_driver(clock.driver, life)
     while schedule.left:
         clock.now += 0.1
         for kind in schedule.due():
@@ -50,14 +50,14 @@ def run(schedule: Schedule, clock: Clock, startup: float) -> list[tuple[str, flo
             schedule.given(kind)
             if kind == "driver":
                 clock.began = clock.now
-                schedule.for_driver(clock.driver, startup)
+                schedule.for_driver(clock.driver, life)
     return found
 
 
 def test_each_fault_comes_once_and_the_queues_end_together(clock: Clock) -> None:
     counts = {"driver": 40, "worker": 30, "stop": 10, "server": 10}
     rng = random.Random(1)
-    found = run(Schedule(shuffled(counts, rng), rng), clock, startup=10.0)
+    found = run(Schedule(shuffled(counts, rng), rng), clock, life=22.0)
     assert Counter(kind for kind, _ in found) == counts
     at = [index for index, (kind, _) in enumerate(found) if kind == "driver"]
     assert len(found) - max(at) < 30 and min(at) < 10
@@ -66,14 +66,14 @@ def test_each_fault_comes_once_and_the_queues_end_together(clock: Clock) -> None
 
 def test_a_driver_is_killed_at_any_moment_of_its_life(clock: Clock) -> None:
     rng = random.Random(2)
-    ages = sorted(age for _, age in run(Schedule(["driver"] * 300, rng), clock, startup=10.0))
+    ages = sorted(age for _, age in run(Schedule(["driver"] * 300, rng), clock, life=22.0))
     assert ages[0] < 1.0 and 20.0 < ages[-1] < 22.2
     assert ages[len(ages) // 2] == pytest.approx(11.0, abs=1.5)
 
 
 def test_a_fault_without_a_victim_comes_again(clock: Clock) -> None:
     schedule = Schedule(["worker"], random.Random(3))
-    schedule.for_driver(clock.driver, 10.0)
+    schedule.for_driver(clock.driver, 22.0)
     clock.now += 60.0
     assert schedule.due() == ["worker"]
     schedule.again("worker")
