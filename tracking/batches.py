@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tracking import limits
 from tracking.records import Record
@@ -14,8 +13,7 @@ _OVERHEAD = 60  # bytes of JSON around a value
 Kind = Literal["metric", "param", "tag"]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One metric, parameter or tag of a record. value: a number for a metric, else text; step: a
     metric's epoch. Its time is the record's."""
 
@@ -58,10 +56,11 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         if earlier is not None and earlier.value == item.value:
             continue
         replaces = earlier is not None and item.kind == "tag"
+        own = item.size
         full = (
             count[item.kind] == room[item.kind]
             or len(batch) == limits.ENTITIES_PER_CALL
-            or size + item.size > limits.BYTES_PER_CALL
+            or size + own > limits.BYTES_PER_CALL
             or (earlier is not None and item.kind == "param")
         )
         if batch and full and not replaces:
@@ -69,6 +68,6 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
             batch, count, size = {}, dict.fromkeys(room, 0), 0
         batch[key] = item
         count[item.kind] += not replaces
-        size += item.size
+        size += own
     if batch:
         yield list(batch.values())

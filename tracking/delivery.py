@@ -128,7 +128,7 @@ class Delivery:
             self._add(Item(record, "tag", key, value))
 
     def _add(self, item: Item) -> None:
-        if not self._ledger.was_refused(item.record.number, str(item)):
+        if not (self._ledger.refused and self._ledger.was_refused(item.record.number, str(item))):
             self._waiting.setdefault(item.record.run, []).append(item)
 
     def _close(self, record: Record) -> None:

@@ -5,10 +5,11 @@ of each run on it.
     spool/runs.json      {"uri": ..., "runs": {"study": "3f...", "7": "a1..."}}
     spool/refused.jsonl  what the server would not take, one line each, with its reason
 
-Both JSON files are replaced whole. A ledger that is lost, behind, or another server's costs time
-and nothing else: everything is sent again from the first record, runs are found by their tags,
-and a metric that the server has already stays one. So a full disk, which the ledger shares with the
-spool, does not keep records from being sent: what cannot be noted is known until the process ends.
+Both JSON files are replaced whole, once for all the records that were sent together. A ledger that
+is lost, behind, or another server's costs time and nothing else: everything is sent again from the
+first record, runs are found by their tags, and a metric that the server has already stays one. So a
+full disk, which the ledger shares with the spool, does not keep records from being sent: what
+cannot be noted is known until the process ends.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Ledger:
         self._runs: dict[str, str] = runs if isinstance(runs, dict) else {}
         if not self._runs:
             self._sent = 0  # records without their runs: begin with the runs
+        self._runs_noted = True
         self._refused: set[tuple[int, str]] = set()
         with contextlib.suppress(OSError):
             for line in (folder / "refused.jsonl").read_text().splitlines():
@@ -64,11 +66,15 @@ class Ledger:
         return self._runs.get(run)
 
     def add_run(self, run: str, run_id: str) -> None:
+        """Noted by the next `advance`: until then a run that is not known is looked up by its
+        tags."""
         self._runs[run] = run_id
-        self._note("runs.json", {"uri": self._uri, "runs": self._runs})
+        self._runs_noted = False
 
     def advance(self, number: int) -> None:
         self._sent = number
+        if not self._runs_noted:
+            self._runs_noted = self._note("runs.json", {"uri": self._uri, "runs": self._runs})
         self._note("sent.json", {"uri": self._uri, "sent": number})
 
     def forget(self) -> None:
@@ -100,7 +106,8 @@ class Ledger:
         mine = isinstance(content, dict) and content.get("uri") == self._uri
         return content if mine else {}
 
-    def _note(self, name: str, content: dict[str, Any]) -> None:
+    def _note(self, name: str, content: dict[str, Any]) -> bool:
+        """Whether there was room for it."""
         try:
             _replace(self._folder / name, content)
         except OSError as error:
@@ -114,15 +121,16 @@ class Ledger:
                     error.strerror,
                 )
             self._no_room = True
-        else:
-            self._no_room = False
+            return False
+        self._no_room = False
+        return True
 
 
 def _replace(path: Path, content: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     try:
         with part.open("w") as file:
-            json.dump(content, file)
+            file.write(json.dumps(content))  # at once; json.dump encodes in Python
             file.flush()
             os.fsync(file.fileno())
     except OSError:

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _MARK = b',"crc":"'
 _TAIL = len(_MARK) + 8 + len(b'"}')
 
@@ -34,10 +35,8 @@ class Record:
     def line(self) -> bytes:
         """The record's line, newline included. Non-finite numbers must have been written out as
         text before: a bare NaN is not JSON."""
-        body = json.dumps(
-            {"n": self.number, "t": self.time, "k": self.kind, "r": self.run, "d": self.data},
-            separators=(",", ":"),
-            allow_nan=False,
+        body = _JSON.encode(
+            {"n": self.number, "t": self.time, "k": self.kind, "r": self.run, "d": self.data}
         )
         head = body[:-1].encode("ascii")
         return b'%s%s%08x"}\n' % (head, _MARK, zlib.crc32(head))
