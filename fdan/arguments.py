@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 from fdan.config import Config, add_options, given
 from fdan.corpora import STORE, Source, parse_source
+from fdan.corpora.demo.ahead import Ahead
 from fdan.errors import ConfigError, DiskFull, FdanError, disk_full, unknown
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
@@ -245,18 +246,32 @@ def settings_of(arguments: argparse.Namespace, *, gpu: bool) -> Settings:
     return Settings(name, values, frozenset(chosen))
 
 
+def ahead(arguments: argparse.Namespace) -> Ahead | None:
+    """The demo corpus in the making, for `open_task`; None where none is asked for."""
+    folder = demo_folder(arguments.runs)
+    if all(source.path != folder for source in sources(arguments)):
+        return None
+    return Ahead(folder, arguments.workers)
+
+
 def open_task(
-    arguments: argparse.Namespace, settings: Settings, progress: Tell | None = None
+    arguments: argparse.Namespace,
+    settings: Settings,
+    progress: Tell | None = None,
+    demo: Ahead | None = None,
 ) -> tuple[Task, Split]:
     """The task and its split; what is not prepared yet is prepared, the demo corpus generated.
 
-    Raises DataError and ConfigError for what the user has to mend.
+    demo: where that was begun before. Raises DataError and ConfigError for what the user has to
+    mend.
     """
-    wanted = sources(arguments)
-    if any(source.path == demo_folder(arguments.runs) for source in wanted):
-        _generate(demo_folder(arguments.runs), arguments.workers, progress)
+    if demo is None:
+        demo = ahead(arguments)
+    if demo is not None:
+        with demo:
+            _wait(demo, progress)
     stores: dict[str, list[Store]] = {"acoustic": [], "visual": []}
-    for source in wanted:
+    for source in sources(arguments):
         kind = SpectrogramSettings if source.modality == "acoustic" else FaceSettings
         stores[source.modality].append(
             prepare(
@@ -271,15 +286,12 @@ def open_task(
     return task, split(task, SplitConfig.from_mapping(settings.of(SplitConfig)))
 
 
-def _generate(folder: Path, workers: int | None, progress: Tell | None) -> None:
-    # Here, because it needs OpenCV.
-    from fdan.corpora import demo
-
+def _wait(demo: Ahead, progress: Tell | None) -> None:
     def tell(done: int, total: int) -> None:
         if progress is not None:
-            progress(Progress(f"demo corpus {folder}", "generating", done, total))
+            progress(Progress(f"demo corpus {demo.folder}", "generating", done, total))
 
-    demo.generate(folder, progress=tell, workers=workers)
+    demo.wait(tell)
 
 
 def _weights_file(text: str) -> Path:

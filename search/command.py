@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
+from fdan import arguments as shared
 from fdan.arguments import exit_code
 from search import remembered
 from search.arguments import parser
@@ -25,6 +27,12 @@ def _main(argv: Sequence[str] | None) -> int:
     resolved = plan.resolve(arguments, typed, before, lambda line: print(line, file=sys.stderr))
     if line := remembered.unknown(arguments):
         print(line, file=sys.stderr)
-    from search import session
+    plans_only = arguments.dry_run or arguments.estimate
+    with contextlib.ExitStack() as stack:
+        # While one core imports torch and Ray, the others have something to do.
+        demo = None if plans_only else shared.ahead(arguments)
+        if demo is not None:
+            stack.enter_context(demo)
+        from search import session
 
-    return session.run(resolved)
+        return session.run(resolved, demo)

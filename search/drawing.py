@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -57,6 +57,12 @@ class Drawing:
         """Draw what is left, and end."""
         self._thread.shutdown()
         self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _files(self, job: Job, settings: Mapping[str, Any]) -> list[Path]:
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from search import checkpoints, confirm, enough, kept, running, study, training
 from search.bridge import Listener
 from search.cluster import Standing
+from search.drawing import Drawing
 from search.ending import Study
 from search.hopeless import Hopeless
 from search.stop import Stop
@@ -26,6 +27,7 @@ class Way:
     work: training.Work
     ray: Standing
     tracker: Tracker
+    drawing: Drawing
     tags: Mapping[str, Any]
     """Of every run in MLflow."""
     made_from: Mapping[str, Any]
@@ -41,6 +43,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     _share(of, folder, "search")
     tracked = Tracked(
         way.tracker,
+        way.drawing,
         folder,
         resolved.fixed,
         way.tags,
@@ -101,6 +104,7 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
         fixed = {name: value for name, value in resolved.fixed.items() if name != "seed"}
         tracked = Tracked(
             way.tracker,
+            way.drawing,
             folder,
             fixed,
             way.tags,

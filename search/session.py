@@ -13,6 +13,7 @@ import optuna
 from rich.console import Console
 
 from fdan import arguments as shared
+from fdan.corpora.demo.ahead import Ahead
 from fdan.errors import FdanError
 from fdan.listed import listed_task
 from fdan.run_config import RunConfig
@@ -39,6 +40,7 @@ from search import (
     yardstick,
 )
 from search.confirm import Setting
+from search.drawing import Drawing
 from search.plan import Plan
 from search.provenance import made_from, parameters, tags
 from search.published import publish
@@ -56,8 +58,9 @@ _DRAIN_S = 60.0
 """How long the end waits for MLflow."""
 
 
-def run(resolved: Plan) -> int:
+def run(resolved: Plan, demo: Ahead | None = None) -> int:
     """Run the study that a command line asks for, or print its plan; returns the exit code.
+    demo: the demo corpus, where it was begun before.
 
     0: the study has what it was asked for, or its time is up; 1: no trial of it is complete, or its
     winner was to be promoted and was not; 130: Ctrl-C. A user's mistake is an FdanError.
@@ -69,17 +72,17 @@ def run(resolved: Plan) -> int:
     cluster.check(resolved.cluster)
     name: str | None = resolved.arguments.study
     if name is None:  # its data will say
-        return _run(resolved, began)
+        return _run(resolved, demo, began)
     folder = resolved.runs / name
     with study.driving(folder, name):
         remembered.begin(folder, resolved.words)
-        return _run(resolved, began)
+        return _run(resolved, demo, began)
 
 
-def _run(resolved: Plan, began: float) -> int:
+def _run(resolved: Plan, demo: Ahead | None, began: float) -> int:
     console = Console(stderr=True)
     with Preparing(console) as tell:
-        task, parts = shared.open_task(resolved.arguments, resolved.settings, tell)
+        task, parts = shared.open_task(resolved.arguments, resolved.settings, tell, demo)
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
     url, name = resolved.arguments.storage, resolved.name(task)
@@ -245,8 +248,10 @@ def _search(
         of = ending.Study(
             resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
-        with running.ray_for(resolved, folder) as ray:
-            way = rounds.Way(work, ray, tracker, of_runs, made_from(resolved, task), stop, console)
+        with running.ray_for(resolved, folder) as ray, Drawing() as drawing:
+            way = rounds.Way(
+                work, ray, tracker, drawing, of_runs, made_from(resolved, task), stop, console
+            )
             interruptions = rounds.search(of, way)
             ended, enough = stop.reason, stop.final
             stop.renew()

@@ -33,6 +33,7 @@ class Tracked(Listener):
     def __init__(
         self,
         tracker: Tracker,
+        drawing: Drawing,
         folder: Path,
         fixed: Mapping[str, Any],
         tags: Mapping[str, Any],
@@ -42,7 +43,8 @@ class Tracked(Listener):
         about: Callable[[int], Mapping[str, Any]] = lambda _: {},
         made_from: Mapping[str, Any] | None = None,
     ) -> None:
-        """folder: of the study, or of its confirming runs; fixed: settings that all trials share;
+        """drawing: where figures are drawn, its owner's to close; folder: of the study, or of its
+        confirming runs; fixed: settings that all trials share;
         tags: of every run; finished, best: trials that the study has had before, and the highest
         value of them; stage: what the trials are for; about: tags of one of them; made_from: what
         their config.json says beside the settings."""
@@ -55,7 +57,7 @@ class Tracked(Listener):
         self._stage = stage
         self._about = about
         self._made_from = made_from or {}
-        self._drawing = Drawing()
+        self._drawing = drawing
         self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._study = folder
         self._folder = folder / _DRAWING
@@ -145,7 +147,6 @@ class Tracked(Listener):
     def finish(self) -> None:
         """Hand over what is still being drawn."""
         self._hand_over(wait=True)
-        self._drawing.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _record(self, number: int, report: Report) -> None:

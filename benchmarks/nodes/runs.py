@@ -21,6 +21,7 @@ from benchmarks.nodes.parts import Parts
 from fdan.run_config import RunConfig
 from search import driver, pruners, samplers, space, storage, study
 from search.bridge import Bridge, Listener
+from search.drawing import Drawing
 from search.kept import Kept
 from search.progress import Progress, State
 from search.report import Report
@@ -183,10 +184,10 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         file=(folder / "terminal").open("w"), force_terminal=True, width=120, height=40
     )
     state = State(folder.name, terms.trials, terms.epochs, terms.nodes)
-    with Tracker(folder / "spool", uri, "nodes") as tracker:
+    with Tracker(folder / "spool", uri, "nodes") as tracker, Drawing() as drawing:
         tracker.open_study(folder.name, {}, {})
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
-        tracked = Tracked(tracker, folder, fixed, {})
+        tracked = Tracked(tracker, drawing, folder, fixed, {})
         with Progress(state, console) as progress:
             listeners: tuple[Listener, ...] = (progress, tracked, Kept(folder, None))
             bridge = Bridge(

@@ -19,6 +19,7 @@ import pytest
 
 from fdan.corpora import parse_source, read
 from fdan.corpora.demo import CODES, DemoSettings, generate, speaker_name
+from fdan.corpora.demo.ahead import Ahead
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError, DataError
 
@@ -164,6 +165,21 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, workers: int) -> 
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "demo", progress=interrupt, workers=workers)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_that_nobody_waits_for_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Ahead(tmp_path / "runs" / "demo", workers=2):
+        while not list(tmp_path.glob("runs/.demo.partial-*/*/*/*")):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_keeps_it_from_being_written_is_told_to_whoever_waits(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "thesis.txt").write_text("years of work")
+    with Ahead(tmp_path / "demo") as ahead, pytest.raises(DataError, match="holds other files"):
+        ahead.wait(lambda done, total: None)
 
 
 def test_killed_generation_is_not_taken_for_complete(tmp_path: Path) -> None:

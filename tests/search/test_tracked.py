@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from search import epoch_log, space, study
 from search.bridge import Bridge, Closed, Listener
+from search.drawing import Drawing
 from search.report import Report
 from search.tracked import Tracked
 from search.trial_folder import folder_of
@@ -23,6 +24,12 @@ from tracking.tracker import Tracker
 EPOCHS = 3
 SEARCHED = space.parse(SPACE, KNOWN)
 COMPLETE = TrialState.COMPLETE
+
+
+@pytest.fixture
+def drawing() -> Iterator[Drawing]:
+    with Drawing() as made:
+        yield made
 
 
 def of(epoch: int) -> Report:
@@ -88,14 +95,14 @@ def recorded(root: Path) -> int:
 
 
 def test_what_a_dead_driver_did_not_record_is_caught_up_once(
-    make_study: MakeStudy, tmp_path: Path
+    make_study: MakeStudy, drawing: Drawing, tmp_path: Path
 ) -> None:
     with tracker(tmp_path) as first:
-        tracked = Tracked(first, tmp_path, {"batch": 8}, {"data": "d"})
+        tracked = Tracked(first, drawing, tmp_path, {"batch": 8}, {"data": "d"})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         ends(bridge, bridge.ask().number, tmp_path)
         tracked.finish()
-        dies, fleeting = Dies(), Fleeting(first, tmp_path, {"batch": 8}, {"data": "d"})
+        dies, fleeting = Dies(), Fleeting(first, drawing, tmp_path, {"batch": 8}, {"data": "d"})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
         for _ in range(4):
             bridge.ask()
@@ -114,7 +121,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     again = make_study(SEARCHED)
     figures = {"config.json", "learning_curve.png", "confusion_matrix.png"}
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
+        tracked = Tracked(second, drawing, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
         tracked.catch_up(again.get_trials())
         assert second.open_trials() == {4}, "it goes on"
         tracked.finish()
@@ -126,7 +133,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         assert second.drain(60)
     with tracker(tmp_path) as third:
         before += 1  # the study's opening
-        tracked = Tracked(third, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
+        tracked = Tracked(third, drawing, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
         tracked.catch_up(again.get_trials())
         tracked.finish()
         assert recorded(tmp_path) == before, "nothing is recorded twice"
@@ -154,11 +161,11 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
 
 
 def test_a_trial_that_changes_hands_is_one_run_that_says_so(
-    make_study: MakeStudy, tmp_path: Path
+    make_study: MakeStudy, drawing: Drawing, tmp_path: Path
 ) -> None:
     one = make_study(SEARCHED)
     with tracker(tmp_path) as first:
-        tracked = Tracked(first, tmp_path, {}, {})
+        tracked = Tracked(first, drawing, tmp_path, {}, {})
         bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
         number = bridge.ask().number
         bridge.report(number, of(1))
@@ -173,7 +180,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
         assert first.open_trials() == set()
     again = make_study(SEARCHED)
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, tmp_path, {}, {})
+        tracked = Tracked(second, drawing, tmp_path, {}, {})
         tracked.catch_up(again.get_trials())
         bridge = bridge_of(again, SEARCHED, EPOCHS, tracked)
         bridge.take_up(study.under_way(again)[0], {1: of(1), 2: of(2)})
@@ -199,9 +206,9 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
     assert sorted(steps) == [(epoch, epoch / 10) for epoch in (1, 2, 3)], "each epoch once"
 
 
-def test_a_resting_trial_says_so(make_study: MakeStudy, tmp_path: Path) -> None:
+def test_a_resting_trial_says_so(make_study: MakeStudy, drawing: Drawing, tmp_path: Path) -> None:
     with tracker(tmp_path) as made:
-        tracked = Tracked(made, tmp_path, {}, {})
+        tracked = Tracked(made, drawing, tmp_path, {}, {})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         bridge.ask()
         bridge.pause_all("stopped by a signal")
@@ -219,17 +226,18 @@ def test_a_resting_trial_says_so(make_study: MakeStudy, tmp_path: Path) -> None:
     ]
 
 
-def test_figures_of_a_driver_that_was_killed_are_swept(tmp_path: Path) -> None:
+def test_figures_of_a_driver_that_was_killed_are_swept(drawing: Drawing, tmp_path: Path) -> None:
     with tracker(tmp_path) as made:
-        tracked = Tracked(made, tmp_path, {}, {})
+        tracked = Tracked(made, drawing, tmp_path, {}, {})
         tracked.asked(0, {"lr": 0.1})
         tracked.closed(Closed(0, COMPLETE, "done", (of(1),)))
-        tracked._drawing.close()
+        for _, drawn in tracked._drawn:
+            drawn.result(60)
         left = [file for file in tmp_path.glob("drawing/0/*") if file.suffix == ".png"]
         assert len(left) == 2, "drawn, and not with the tracker yet"
-        Tracked(made, tmp_path, {}, {})
+        Tracked(made, drawing, tmp_path, {}, {})
         assert not left[0].exists()
-        tracked = Tracked(made, tmp_path, {}, {})
+        tracked = Tracked(made, drawing, tmp_path, {}, {})
         tracked.asked(1, {"lr": 0.1})
         tracked.closed(Closed(1, COMPLETE, "done", (of(1),)))
         tracked.finish()

@@ -118,7 +118,10 @@ def test_other_utterances_are_not_compared(pair: Callable[..., Pair]) -> None:
 
 
 def test_the_cost_is_that_of_the_speech_network(finished: Path) -> None:
-    """Counted by hand: what two models of one backbone differ in is attention to 28 faces."""
+    """Counted by torch, and by hand: what two models of one backbone differ in is attention to 28
+    faces."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     from fdan.model_folder import read_model
 
     good, small = (read_model(finished / name / "winner") for name in ("good", "small"))
@@ -129,4 +132,7 @@ def test_the_cost_is_that_of_the_speech_network(finished: Path) -> None:
     ffn = 2 * (d * 2 * d)
     assert multiply_adds(good) - multiply_adds(small) == projections + attention + ffn
     images = np.zeros((1, 32, 32, 1), np.uint8)
+    with FlopCounterMode(display=False) as counter:
+        small.probabilities(images)
+    assert multiply_adds(small) == counter.get_total_flops() // 2
     assert multiply_adds(small) > 512 * d and small.probabilities(images).shape == (1, 7)

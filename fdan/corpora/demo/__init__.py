@@ -13,6 +13,7 @@ number of processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -56,6 +57,7 @@ def generate(
     folder = Path(folder)
     if _there_already(folder, settings):
         return folder
+    alone = not folder.parent.exists()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
@@ -67,6 +69,9 @@ def generate(
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if alone:
+                with contextlib.suppress(OSError):  # it holds the corpus, or what others put there
+                    folder.parent.rmdir()
     except OSError as error:
         # Another process may have finished the same corpus meanwhile.
         if not _there_already(folder, settings):
