@@ -22,6 +22,8 @@ TOP_DB: Final = 80.0
 A_MIN: Final = 1e-10
 # Mel bands that are summed up together.
 _BLOCK: Final = 16
+# Windows that are transformed together: few enough to stay in a core's cache meanwhile.
+_ROWS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
     padded = np.zeros(len(speech) + 2 * (n_fft // 2))
     padded[n_fft // 2 : n_fft // 2 + len(speech)] = speech
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
-    power = _power(frames * _hann(n_fft))
+    power = _power(frames, _hann(n_fft))
     mel = np.empty((settings.mels, len(power)), np.float32)
     for bands, bins, filters in _mel_blocks(settings.sample_rate, n_fft, settings.mels):
         np.matmul(filters, power[:, bins].T, out=mel[bands])
@@ -87,19 +89,30 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
     return kept
 
 
-def _power(frames: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(n, n_fft) -> (n, 1 + n_fft // 2): squared magnitudes of each row's Fourier transform."""
+def _power(frames: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(n, n_fft) -> (n, 1 + n_fft // 2): squared magnitudes of the Fourier transform of each row,
+    windowed."""
     # A fraction of numpy's time for it and, unlike scipy's, no tenth of a second to import.
     import cv2
 
-    # In one row: Re 0, Re 1, Im 1, Re 2, Im 2 and so on; of an even number the last is real.
-    squares = cv2.dft(frames, flags=cv2.DFT_ROWS)
-    squares *= squares
     rows, n_fft = frames.shape
+    pairs = (n_fft - 1) // 2
     power = np.empty((rows, 1 + n_fft // 2), np.float32)
-    power[:, 0] = squares[:, 0]
-    power[:, 1:] = squares[:, 1::2]
-    power[:, 1 : (n_fft + 1) // 2] += squares[:, 2::2]
+    windowed, transformed = np.empty((_ROWS, n_fft)), np.empty((_ROWS, n_fft))
+    for first in range(0, rows, _ROWS):
+        block = frames[first : first + _ROWS]
+        out = power[first : first + _ROWS]
+        some = np.multiply(block, window, out=windowed[: len(block)])
+        # In one row: Re 0, Re 1, Im 1, Re 2, Im 2 and so on; of an even number the last is real.
+        squares = cv2.dft(some, dst=transformed[: len(block)], flags=cv2.DFT_ROWS)
+        squares *= squares
+        out[:, 0], out[:, -1] = squares[:, 0], squares[:, -1]
+        np.add(
+            squares[:, 1 : 2 * pairs : 2],
+            squares[:, 2 : 2 * pairs + 1 : 2],
+            out=out[:, 1 : 1 + pairs],
+            casting="same_kind",
+        )
     return power
 
 
