@@ -68,7 +68,8 @@ _WORKER: Final[_Rules] = (
     (f"{_ROOT}fdan/train.py", ("_snapshot",), CHECKPOINTS),
     (f"{_ROOT}fdan/train.py", ("_epoch",), STEPS),
     (f"{_ROOT}fdan/evaluate.py", ("make_bank", "logits", "scores"), VALIDATION),
-    ("/ray/", (), IDLE),  # reporting, which waits for the driver's answer
+    (f"{_ROOT}search/telling.py", (), IDLE),  # waiting for the driver's answer
+    ("/ray/", (), IDLE),
     (f"{_ROOT}search/trial.py", ("_alone",), IDLE),
 )
 _TRIAL: Final = (f"{_ROOT}search/trial.py", "fdan_trial")

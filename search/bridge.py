@@ -127,6 +127,7 @@ class Bridge:
         self._settings = suggest
         self._pruner = pruner
         self._epochs = epochs
+        self._decided = pruners.decided(pruner, epochs)
         self._patience = patience
         self._listeners = listeners
         self._gpus = gpus
@@ -330,7 +331,9 @@ class Bridge:
     def _turn(self, live: _Live, until: int | None = None) -> Turn:
         self._announce(live)
         live.until = until or self._epochs
-        return Turn(live.trial.number, live.params, live.epoch, live.until, live.gpus)
+        return Turn(
+            live.trial.number, live.params, live.epoch, live.until, live.gpus, self._decided
+        )
 
     def _draw(self, live: _Live) -> None:
         live.params = self._patience.call(lambda: self._suggest(live))

@@ -81,6 +81,24 @@ def next_rung(name: str, epochs: int, epoch: int) -> int:
     return min(rung, epochs)
 
 
+def decided(name: str, epochs: int) -> tuple[int, ...]:
+    """The epochs after which the pruner may end a trial.
+
+    >>> decided("hyperband", 30), decided("median", 8), decided("none", 30)
+    ((5, 15), (1, 2, 3, 4, 5, 6, 7, 8), ())
+    """
+    first = first_rung(epochs)
+    if name == "none":
+        return ()
+    if name == "median":
+        return tuple(range(first, epochs + 1))
+    found = []
+    while first <= epochs:
+        found.append(first)
+        first *= FACTOR
+    return tuple(found)
+
+
 def rungs(name: str, epochs: int) -> str:
     """When the pruner compares, for --dry-run."""
     first = first_rung(epochs)

@@ -60,3 +60,5 @@ class Turn:
     """The epoch that it ends with, or rests after: it then waits for another turn."""
     gpus: float
     """Its share: more than others have where that was too little for it."""
+    decided: tuple[int, ...] = ()
+    """Epochs after which the pruner decides whether it goes on, which the worker waits for."""

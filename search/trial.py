@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
 
 from fdan.errors import DeviceError, FdanError, disk_full
 from fdan.lock import Held, Lock, holds
@@ -37,6 +36,7 @@ from search.report import (
     Report,
     Turn,
 )
+from search.telling import Telling
 from search.trial_folder import folder_of
 
 
@@ -98,7 +98,16 @@ def function(
     search.placement says. study: the folder in which `trials` is, as this node sees it; home: on a
     cluster, Ray's id of the driver's node."""
 
-    def run(turns: Sequence[Turn], gpus: float) -> None:
+    def run(turns: Sequence[Turn], gpus: float, telling: Telling) -> None:
+        decided = {turn.number: (*turn.decided, turn.until) for turn in turns}
+
+        def tell(reports: Mapping[int, Report], failed: Mapping[int, str]) -> None:
+            result = {REPORT: [*reports.items()], FAILED: [*failed.items()], NODE: node()}
+            if failed or any(one.epoch in decided[number] for number, one in reports.items()):
+                telling.now(result)
+            else:
+                telling.soon(result)
+
         assignments = []
         for turn in turns:
             folder = folder_of(study, turn.number)
@@ -112,7 +121,7 @@ def function(
                     folder,
                     threads,
                     gpus,
-                    lambda text: tune.report({NOTE: f"{_address()} {text}"}),
+                    lambda text: telling.now({NOTE: f"{_address()} {text}"}),
                 )
             )
         with contextlib.ExitStack() as alone:
@@ -121,56 +130,55 @@ def function(
                 alone.enter_context(_alone(assignment.folder, until))
             if len(assignments) > 1:
                 assert together is not None
-                together(assignments, _tell)
+                together(assignments, tell)
             else:
                 (one,) = assignments
-                train(one, lambda report: _tell({one.number: report}, {}))
+                train(one, lambda report: tell({one.number: report}, {}))
 
     def fdan_trial(config: dict[str, Any]) -> None:
         turns: Sequence[Turn] = config[TURNS]
+        with Telling() as telling:
+            try:
+                run(turns, config[GPUS], telling)
+            except Exception as error:
+                _ended(error, turns, telling)
+
+    def _ended(error: Exception, turns: Sequence[Turn], telling: Telling) -> None:
+        """Tell what a turn came to that did not end well; raises what ends the worker, too."""
         folders = [folder_of(study, turn.number) for turn in turns]
-        try:
-            run(turns, config[GPUS])
-        except Refused as error:
-            tune.report({REFUSED: f"{_address()}: {error}", NODE: node()})
-        except DeviceError as error:
-            # Where it is the cluster's node: the trial may go on elsewhere.
-            kind = {REFUSED: f"{_address()}: {error}", NODE: node()}
-            tune.report(kind if home else _failed(turns, error))
-        except FdanError as error:
-            tune.report(_failed(turns, error))
-        except Held as error:
-            tune.report({LOST: str(error)})
-        except Exception as error:
-            if disk_full(error):
-                tune.report({FULL: getattr(error, "filename", None) or str(folders[0])})
-                return
-            elsewhere = home not in ("", node())
-            if elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
-                # Trial after trial would fail here, each at once.
-                tune.report({REFUSED: f"{_address()}: {error}", NODE: node()})
-                return
+        elsewhere = home not in ("", node())
+        if isinstance(error, Refused):
+            telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
+        elif isinstance(error, DeviceError) and home:
+            # The cluster's node: the trial may go on elsewhere.
+            telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
+        elif isinstance(error, FdanError):
+            telling.now(_failed(turns, error))
+        elif isinstance(error, Held):
+            telling.now({LOST: str(error)})
+        elif disk_full(error):
+            telling.now({FULL: getattr(error, "filename", None) or str(folders[0])})
+        elif elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
+            # Trial after trial would fail here, each at once.
+            telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
+        else:
             for folder in folders:
-                _keep(folder / "error.txt", traceback.format_exc())
+                _keep(folder / "error.txt", "".join(traceback.format_exception(error)))
             if _out_of_gpu_memory(error):
                 with contextlib.suppress(Exception):
                     sys.modules["torch"].cuda.empty_cache()
-                tune.report({STARVED: "out of GPU memory"})
+                telling.now({STARVED: "out of GPU memory"})
             elif _out_of_memory(error):
-                tune.report({LOST: "out of memory"})
+                telling.now({LOST: "out of memory"})
             elif _of_the_gpu(error):
                 told = " ".join(str(error).split("\n", 1)[0].split())
-                tune.report({BROKEN: f"{_address()}: {told}", NODE: node()})
+                telling.now({BROKEN: f"{_address()}: {told}", NODE: node()})
                 raise Broken(told) from None
             else:
                 # Whatever state this process is in, no other trial should inherit it.
                 raise Crashed(f"{type(error).__name__}: {error}") from None
 
     return fdan_trial
-
-
-def _tell(reports: Mapping[int, Report], failed: Mapping[int, str]) -> None:
-    tune.report({REPORT: [*reports.items()], FAILED: [*failed.items()], NODE: node()})
 
 
 def _failed(turns: Sequence[Turn], error: FdanError) -> dict[str, Any]:

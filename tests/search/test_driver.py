@@ -122,6 +122,7 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
             if epoch == 3 and kind == 3:
                 raise RuntimeError("a fault\nof two lines")
             if epoch == 3 and kind == 4:
+                time.sleep(0.5)  # meanwhile the driver hears of epoch 2
                 os.kill(os.getpid(), signal.SIGKILL)
             if kind == 5:
                 return
@@ -167,6 +168,7 @@ def test_a_trial_outlives_its_workers(
         # This one keeps a checkpoint after each epoch.
         for epoch in range(assignment.after + 1, 7):
             if epoch == 3 and assignment.after == 0:
+                time.sleep(0.5)  # meanwhile the driver hears of epoch 2
                 if assignment.number == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if assignment.number == 1:
@@ -283,6 +285,54 @@ def test_a_spent_budget_keeps_what_was_learnt(
     assert [t.state for t in study.trials] == [TrialState.PRUNED] * 2
     assert study.trials[0].user_attrs[REASON] == "epoch 1: the time budget is spent"
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """But where the pruner decides: there it waits, and nobody trains on what is pruned."""
+    study = make_study(small_space, "random", "halving", EPOCHS)  # decides at 1 and 3
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "begun").open("a") as begun:
+            for epoch in range(1, EPOCHS + 1):
+                begun.write(f"{epoch} {time.time()}\n")
+                begun.flush()
+                value = curve(float(assignment.params["lr"]), epoch)
+                report(Report(epoch, value, {"pid": os.getpid()}))
+
+    class Slow(Seen):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard_at: dict[tuple[int, int], float] = {}
+
+        def reported(self, number: int, report: Report) -> None:
+            self.heard_at[number, report.epoch] = time.time()
+            time.sleep(0.2)
+            super().reported(number, report)
+
+    seen = Slow()
+    bridge = bridge_of(study, small_space, EPOCHS, seen, pruner="halving", trials=8)
+    driver.run(
+        bridge,
+        train,
+        room=driver.room(ONE, 1),
+        epoch_timeout=600,
+        folder=tmp_path,
+        stop=Stop(),
+    )
+    ahead = []
+    for trial in study.trials:
+        lines = (tmp_path / "trials" / f"{trial.number:04d}" / "begun").read_text().splitlines()
+        begun = {int(epoch): float(at) for epoch, at in map(str.split, lines)}
+        assert [*begun] == [*trial.intermediate_values] == [*range(1, (trial.last_step or 0) + 1)]
+        for epoch in [*begun][:-1]:
+            before = begun[epoch + 1] < seen.heard_at[trial.number, epoch] + 0.2
+            assert before == (epoch not in (1, 3)), (trial.number, epoch)
+            ahead.append(before)
+    states = [trial.state for trial in study.trials]
+    assert any(ahead) and {TrialState.COMPLETE, TrialState.PRUNED} == {*states}
 
 
 @pytest.mark.usefixtures("free_ray")

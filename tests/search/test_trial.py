@@ -22,7 +22,7 @@ import torch
 from fdan import runtime
 from fdan.checkpoint import Checkpoint
 from fdan.lock import Lock, owner
-from search import epoch_log, placement, training, trial
+from search import epoch_log, placement, telling, training, trial
 from search.report import LOST, Report, Turn
 from search.training import Work
 from search.trial import Assignment
@@ -347,7 +347,7 @@ def test_only_who_has_the_trial_is_ended(
     """The name in the file may be another process's by now."""
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
     told: list[dict[str, str]] = []
-    monkeypatch.setattr(trial.tune, "report", told.append)
+    monkeypatch.setattr(telling.tune, "report", told.append)
     lock = folder_of(tmp_path, 3) / "lock"
     written = lock.read_text()
     with subprocess.Popen(["sleep", "300"]) as bystander:
@@ -382,7 +382,7 @@ def test_a_node_of_the_cluster_keeps_its_lock(
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
     monkeypatch.setattr(trial, "_hosts", lambda: {"another-node"})
     told: list[dict[str, str]] = []
-    monkeypatch.setattr(trial.tune, "report", told.append)
+    monkeypatch.setattr(telling.tune, "report", told.append)
     lock = folder_of(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} another-node\n")
