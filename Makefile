@@ -1,5 +1,5 @@
 # Two commands do all set-up on a fresh machine:
-#   make search   a tracked search on the demo corpus; its best three confirmed with five fresh
+#   make search   a tracked search on the demo corpus; its best five confirmed with five fresh
 #                 seeds each, the winner scored and promoted
 #   make test     format, types and tests
 # and, on a machine that does nothing else:
@@ -12,7 +12,7 @@ SEARCH_ARGS ?=
 .PHONY: search test test-long lint types unit bench clean
 
 search: .venv/ready
-	$(BIN)/python search/run.py --trials 30 --seeds 5 --promote $(SEARCH_ARGS)
+	$(BIN)/python search/run.py --trials 50 --epochs 60 --confirm 5 --seeds 5 --promote $(SEARCH_ARGS)
 
 test: lint types unit
 

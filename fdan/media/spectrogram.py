@@ -96,23 +96,16 @@ def _power(frames: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[
     import cv2
 
     rows, n_fft = frames.shape
-    pairs = (n_fft - 1) // 2
     power = np.empty((rows, 1 + n_fft // 2), np.float32)
     windowed, transformed = np.empty((_ROWS, n_fft)), np.empty((_ROWS, n_fft))
     for first in range(0, rows, _ROWS):
         block = frames[first : first + _ROWS]
-        out = power[first : first + _ROWS]
         some = np.multiply(block, window, out=windowed[: len(block)])
         # In one row: Re 0, Re 1, Im 1, Re 2, Im 2 and so on; of an even number the last is real.
-        squares = cv2.dft(some, dst=transformed[: len(block)], flags=cv2.DFT_ROWS)
-        squares *= squares
-        out[:, 0], out[:, -1] = squares[:, 0], squares[:, -1]
-        np.add(
-            squares[:, 1 : 2 * pairs : 2],
-            squares[:, 2 : 2 * pairs + 1 : 2],
-            out=out[:, 1 : 1 + pairs],
-            casting="same_kind",
-        )
+        of_rows = cv2.dft(some, dst=transformed[: len(block)], flags=cv2.DFT_ROWS)
+        squares = cv2.mulSpectrums(of_rows, of_rows, cv2.DFT_ROWS, conjB=True)
+        power[first : first + _ROWS, 0] = squares[:, 0]
+        power[first : first + _ROWS, 1:] = squares[:, 1::2]
     return power
 
 
