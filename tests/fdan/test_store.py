@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -267,6 +268,15 @@ def start(source: Source, root: Path) -> subprocess.Popen[str]:
     )
 
 
+def children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def kill_after(lines: int, source: Source, root: Path) -> Path:
     """Prepare in a process of its own, killed when that many files are done."""
     run = start(source, root)
@@ -276,8 +286,12 @@ def kill_after(lines: int, source: Source, root: Path) -> Path:
         if done and done[0].read_bytes().count(b"\n") >= lines:
             break
         time.sleep(0.01)
+    decoding = children(run.pid)
     run.kill()
     run.wait()
+    while any(alive(pid) for pid in decoding):  # each ends with the file that it is at
+        assert time.monotonic() < deadline + 10
+        time.sleep(0.01)
     (partial,) = left_in(root)
     assert partial.endswith(".partial")  # nothing that looks like a store
     return root / partial
