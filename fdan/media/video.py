@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,9 +84,9 @@ def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
     """The wanted frames of a track whose frames stand alone, the same as `_pass` has them; none of
     a track that has to be turned or does not decode."""
     import av
-    from av.video.reformatter import Interpolation, VideoReformatter
+    from av.video.reformatter import Interpolation
 
-    convert = VideoReformatter()  # one for all, since it is made for a size and a form
+    convert = _converter()
     images: list[NDArray[np.uint8]] = []
     left = set(wanted)
     with contextlib.suppress(av.FFmpegError):
@@ -106,6 +107,14 @@ def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
             if not left:
                 break
     return images
+
+
+@functools.cache
+def _converter() -> Any:
+    """One for all files of a process: it sets itself up anew for another size or form only."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def _pass(path: Path, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:
