@@ -52,7 +52,7 @@ def make(name: str, epochs: int) -> BasePruner:
     if name == "median":
         return MedianPruner(
             n_startup_trials=STARTUP,
-            n_warmup_steps=first_rung(epochs) - 1,
+            n_warmup_steps=first_rung(epochs),
             interval_steps=1,
             n_min_trials=3,
         )

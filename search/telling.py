@@ -6,8 +6,8 @@ which Optuna, the spool and the terminal are told, a tenth of a short epoch.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,13 +22,15 @@ class Telling:
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="telling")
-        self._told: Future[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._raised: BaseException | None = None
 
     def soon(self, result: Mapping[str, Any]) -> None:
         """Returns when the driver has dealt with what it was told before this."""
         self._wait()
-        self._told = self._thread.submit(tune.report, dict(result))
+        # A daemon, so that it keeps no process alive whose driver is gone.
+        self._thread = threading.Thread(target=self._tell, args=(dict(result),), daemon=True)
+        self._thread.start()
 
     def now(self, result: Mapping[str, Any]) -> None:
         """Returns when the driver has dealt with it, and lets the trial go on."""
@@ -44,13 +46,18 @@ class Telling:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._wait()  # what comes next is Tune's: the function's return, or what it raised
+
+    def _tell(self, result: dict[str, Any]) -> None:
         try:
-            # What comes next is Tune's: the function's return, or what it raised.
-            self._wait()
-        finally:
-            self._thread.shutdown()
+            tune.report(result)
+        except BaseException as error:  # for the trial's own thread
+            self._raised = error
 
     def _wait(self) -> None:
-        told, self._told = self._told, None
-        if told is not None:
-            told.result()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised

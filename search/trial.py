@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import socket
@@ -83,6 +84,12 @@ class Broken(Crashed):
     """The worker's GPU has broken down: another worker may go on with the trial."""
 
 
+_THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
+_THREAD_TIMEOUT_S = 24 * 3600
+"""How long a worker that is to be reused waits for its last trial to end, which may be at the start
+of an epoch when it is stopped. Where Tune waits in vain, by default for 2 s, it loses the next
+trial without a word."""
+
 _STORAGE_GONE = (errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM)
 """What a mount says that has broken down, or belongs to somebody else."""
 
@@ -101,9 +108,13 @@ def function(
     def run(turns: Sequence[Turn], gpus: float, telling: Telling) -> None:
         decided = {turn.number: (*turn.decided, turn.until) for turn in turns}
 
+        def ends(number: int, report: Report) -> bool:
+            """Whether the driver may end the trial for what it hears."""
+            return report.epoch in decided[number] or not math.isfinite(report.value)
+
         def tell(reports: Mapping[int, Report], failed: Mapping[int, str]) -> None:
             result = {REPORT: [*reports.items()], FAILED: [*failed.items()], NODE: node()}
-            if failed or any(one.epoch in decided[number] for number, one in reports.items()):
+            if failed or any(ends(number, report) for number, report in reports.items()):
                 telling.now(result)
             else:
                 telling.soon(result)
@@ -137,6 +148,7 @@ def function(
 
     def fdan_trial(config: dict[str, Any]) -> None:
         turns: Sequence[Turn] = config[TURNS]
+        os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
         with Telling() as telling:
             try:
                 run(turns, config[GPUS], telling)

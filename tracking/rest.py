@@ -32,8 +32,8 @@ _IDLE_S: Final = 1.0
 """A connection that has rested for longer is not used again: servers close theirs after 2 s or
 more, and one that closes under a request leaves open whether it was carried out."""
 
-_BLOCK: Final = 1 << 17
-"""Bytes of a file that are sent at once, instead of http.client's 8 KB."""
+_BLOCK: Final = 1 << 15
+"""Bytes of a file that are sent at once, within the timeout; http.client's own are 8 KB."""
 
 _CREATE_RUN: Final = "mlflow/runs/create"
 

@@ -167,12 +167,50 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, workers: int) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_one_that_nobody_waits_for_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Ahead(tmp_path / "runs" / "demo", workers=2):
-        while not list(tmp_path.glob("runs/.demo.partial-*/*/*/*")):
+AHEAD = """
+import sys
+from pathlib import Path
+from fdan.corpora.demo.ahead import Ahead
+
+with Ahead(Path(sys.argv[1]), workers=2) as ahead:
+    if sys.argv[2] == "refused":
+        print("refused", flush=True)
+        sys.stdin.readline()
+        sys.exit(2)
+    ahead.wait(lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "refused"])
+def test_one_that_is_left_on_the_way_leaves_nothing(tmp_path: Path, how: str) -> None:
+    """No file, no folder, no process, and no word of those that were writing."""
+    folder = tmp_path / "deep" / "runs" / "data" / "demo"
+    command = [sys.executable, "-c", AHEAD, str(folder), how]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None
+        while not list(tmp_path.glob("deep/runs/data/.demo.partial-*/*/*/*")):
+            assert process.poll() is None
             time.sleep(0.01)
-        raise KeyboardInterrupt
+        if how == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        _, said = process.communicate(timeout=60)
+        with pytest.raises(ProcessLookupError):  # of its session
+            os.killpg(process.pid, 0)
     assert not list(tmp_path.iterdir())
+    if how == "refused":
+        assert (process.returncode, said) == (2, "")
+    else:
+        assert said.rstrip().endswith("KeyboardInterrupt") and "Exception ignored" not in said
 
 
 def test_what_keeps_it_from_being_written_is_told_to_whoever_waits(tmp_path: Path) -> None:

@@ -335,6 +335,32 @@ def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
     assert any(ahead) and {TrialState.COMPLETE, TrialState.PRUNED} == {*states}
 
 
+@pytest.mark.usefixtures("ray_here")
+def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Longer than Tune waits for a worker by itself."""
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        for epoch in range(1, EPOCHS + 1):
+            if epoch == 3 and assignment.number == 0:
+                time.sleep(4)
+            report(Report(epoch, 0.5, {"pid": os.getpid()}))
+
+    class Strict(Seen):
+        def reported(self, number: int, report: Report) -> None:
+            super().reported(number, report)
+            if (number, report.epoch) == (0, 2):
+                bridge.condemn(0, "no more of it")
+
+    seen = Strict()
+    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
+    room = driver.room(ONE, 1)
+    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=Stop())
+    assert [one.state for one in seen.ended] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
+    assert len(set.union(*seen.pids.values())) == 1, "the worker is the same"
+
+
 @pytest.mark.usefixtures("free_ray")
 @pytest.mark.parametrize("first", ["placed", "reported"])
 def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ def generate(
     folder = Path(folder)
     if _there_already(folder, settings):
         return folder
-    alone = not folder.parent.exists()
+    missing = [above for above in folder.parents if not above.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
@@ -69,9 +69,9 @@ def generate(
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            if alone:
-                with contextlib.suppress(OSError):  # it holds the corpus, or what others put there
-                    folder.parent.rmdir()
+            with contextlib.suppress(OSError):  # they hold the corpus, or what others put there
+                for above in missing:
+                    above.rmdir()
     except OSError as error:
         # Another process may have finished the same corpus meanwhile.
         if not _there_already(folder, settings):
@@ -125,15 +125,16 @@ def _write_all(
     workers = min(workers or cores(), -(-total // 40))
     counts = _side_by_side(folder, settings, workers) if workers > 1 else _here(folder, settings)
     done = 0
-    progress(done, total)
-    for count in counts:
-        done += count
+    with contextlib.closing(counts):  # ends the processes, whatever `progress` raises
         progress(done, total)
+        for count in counts:
+            done += count
+            progress(done, total)
     if done != total:
         raise OSError(f"a process ended after {done} of {total} utterances; see above for why")
 
 
-def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Iterator[int]:
+def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Generator[int, None, None]:
     """The same, by `parts` processes.
 
     Plain ones: what multiprocessing spawns imports the caller's main script, and torch with it,
@@ -160,9 +161,9 @@ def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Iterator[
             process.wait()
 
 
-def _here(folder: Path, settings: DemoSettings) -> Iterator[int]:
+def _here(folder: Path, settings: DemoSettings) -> Generator[int, None, None]:
     """The same, by this process."""
     # Here, because it needs OpenCV, and whoever trains from prepared stores may have none.
     from fdan.corpora.demo.cells import write_part
 
-    return write_part(folder, settings)
+    yield from write_part(folder, settings)

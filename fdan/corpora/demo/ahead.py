@@ -27,15 +27,17 @@ class Ahead:
         self._workers = workers
         self._error: BaseException | None = None
         self._left = False
+        # Not the thread's join: in Python 3.11 one that Ctrl-C interrupts takes the thread for
+        # ended from then on.
+        self._ended = threading.Event()
         self._tell: Callable[[int, int], None] = lambda done, total: None
-        self._thread = threading.Thread(target=self._write, name="demo corpus", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._write, name="demo corpus", daemon=True).start()
 
     def wait(self, tell: Callable[[int, int], None]) -> None:
         """Returns when the corpus is there. tell: called with (utterances done, of how many).
         Raises what `generate` does."""
         self._tell = tell
-        self._thread.join()
+        self._ended.wait()
         if self._error is not None:
             raise self._error
 
@@ -49,13 +51,17 @@ class Ahead:
         trace: TracebackType | None,
     ) -> None:
         self._left = True
-        self._thread.join()
+        self._ended.wait()
 
     def _write(self) -> None:
         try:
             generate(self.folder, progress=self._told, workers=self._workers)
+        except _Left:
+            pass
         except BaseException as error:  # for whoever waits
             self._error = error
+        finally:
+            self._ended.set()
 
     def _told(self, done: int, total: int) -> None:
         if self._left:
