@@ -34,7 +34,7 @@ Ray start and end   ray.init and its end, twice where the winner is confirmed
 steps          training steps
 validation     the bank, the validation part, its scores
 idle           no trial for this share of the machine: a worker that starts, one that is between two
-               trials or reports an epoch, the last trial of a round running alone
+               trials or waits for the driver's answer, the last trial of a round running alone
 everything else     the rest of the driver (Optuna, Tune, the plan) and of workers (building
                networks, opening the data)
 

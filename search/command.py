@@ -28,11 +28,9 @@ def _main(argv: Sequence[str] | None) -> int:
     if line := remembered.unknown(arguments):
         print(line, file=sys.stderr)
     plans_only = arguments.dry_run or arguments.estimate
-    with contextlib.ExitStack() as stack:
-        # While one core imports torch and Ray, the others have something to do.
-        demo = None if plans_only else shared.ahead(arguments)
-        if demo is not None:
-            stack.enter_context(demo)
+    # While one core imports torch and Ray, the others have something to do.
+    demo = None if plans_only else shared.ahead(arguments)
+    with demo or contextlib.nullcontext():
         from search import session
 
         return session.run(resolved, demo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 
@@ -73,12 +72,10 @@ def next_rung(name: str, epochs: int, epoch: int) -> int:
     >>> [next_rung(name, 30, 7) for name in ("median", "none")]
     [10, 30]
     """
-    first = rung = first_rung(epochs)
-    if name == "none":
-        return epochs
-    while rung <= epoch:
-        rung = rung + first if name == "median" else rung * FACTOR
-    return min(rung, epochs)
+    if name == "median":
+        first = first_rung(epochs)
+        return min((epoch // first + 1) * first, epochs)
+    return next((rung for rung in decided(name, epochs) if rung > epoch), epochs)
 
 
 def decided(name: str, epochs: int) -> tuple[int, ...]:
@@ -106,9 +103,8 @@ def rungs(name: str, epochs: int) -> str:
         return f"never: all trials run {epochs} epochs"
     if name == "median":
         return f"at each epoch from {first} to {epochs}, after {STARTUP} complete trials"
-    count = 1 + math.floor(math.log(epochs / first, FACTOR) + 1e-9)
-    steps = [first * FACTOR**i for i in range(count)]
-    return f"at epochs {', '.join(map(str, steps))} of {epochs}, one in {FACTOR} goes on"
+    steps = ", ".join(map(str, decided(name, epochs)))
+    return f"at epochs {steps} of {epochs}, one in {FACTOR} goes on"
 
 
 def reason(name: str, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> str:
