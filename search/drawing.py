@@ -53,16 +53,17 @@ class Drawing:
         """The trial's files when they are there: its configuration, then its figures."""
         return self._thread.submit(self._files, job, settings)
 
-    def close(self) -> None:
-        """Draw what is left, and end."""
-        self._thread.shutdown()
+    def close(self, *, at_once: bool = False) -> None:
+        """Draw what is left, or at_once no more than what is being drawn, and end."""
+        self._thread.shutdown(cancel_futures=at_once)
         self._end()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """What an error or an insisting Ctrl-C leaves undrawn, the study's next start draws."""
+        self.close(at_once=error is not None)
 
     def _files(self, job: Job, settings: Mapping[str, Any]) -> list[Path]:
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fdan import arguments as shared
+from fdan.corpora import check_folder
 from fdan.errors import ConfigError, unknown
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
@@ -157,7 +158,9 @@ def resolve(
         raise ConfigError(f"--study {arguments.study}: that name in --runs has another use")
     if arguments.storage is not None:
         storage.check(arguments.storage)
-    shared.sources(arguments)
+    for source in shared.sources(arguments):
+        if source.path != shared.demo_folder(arguments.runs):  # which is generated
+            check_folder(source)
     known_settings = RunConfig().as_dict()
     whole = space.load(arguments.space, known_settings)
     address = arguments.address or os.environ.get("RAY_ADDRESS")

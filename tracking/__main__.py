@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Final
 
-from fdan.arguments import Parser
-from fdan.errors import DiskFull, FdanError, disk_full
+from fdan.arguments import Parser, exit_code
 from fdan.process_exit import leave
 from tracking.commands import champion, flush, promote, report, rollback
 
@@ -34,23 +31,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code, which is 2 for a user's mistake."""
     arguments = parser().parse_args(argv)
-    try:
-        code: int = arguments.run(arguments)
-        return code
-    except FdanError as error:
-        print(f"tracking: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print("tracking: stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not disk_full(error):
-            raise
-        print(f"tracking: {DiskFull(getattr(error, 'filename', None) or error)}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: arguments.run(arguments))
 
 
 if __name__ == "__main__":

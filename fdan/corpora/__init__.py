@@ -10,7 +10,17 @@ from fdan.corpora import folders, meld, ravdess, savee
 from fdan.corpora.listing import MODALITIES, Listing, Problem, Row, Source
 from fdan.errors import DataError, unknown
 
-__all__ = ["CORPORA", "STORE", "Listing", "Problem", "Row", "Source", "parse_source", "read"]
+__all__ = [
+    "CORPORA",
+    "STORE",
+    "Listing",
+    "Problem",
+    "Row",
+    "Source",
+    "check_folder",
+    "parse_source",
+    "read",
+]
 
 Reader = Callable[[Path, str], Listing]
 
@@ -47,15 +57,21 @@ def parse_source(text: str, modality: str) -> Source:
     return Source(corpus, Path(folder.strip()).expanduser().absolute(), modality)
 
 
+def check_folder(source: Source) -> None:
+    """Raises DataError where a source is not a folder, or is not there."""
+    if not source.path.is_dir():
+        what = "is not a folder" if source.path.exists() else "there is no such folder"
+        held = "store" if source.corpus == STORE else "corpus"
+        raise DataError(f"{source}: {what}; give the folder that holds the {held}")
+
+
 def read(source: Source) -> Listing:
     """The rows of a corpus.
 
     Raises:
         DataError: no such folder, no usable file in it, or a single emotion.
     """
-    if not source.path.is_dir():
-        what = "is not a folder" if source.path.exists() else "there is no such folder"
-        raise DataError(f"{source}: {what}; give the folder that holds the corpus")
+    check_folder(source)
     try:
         listing = CORPORA[source.corpus](source.path, source.modality)
     except DataError as error:

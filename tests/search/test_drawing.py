@@ -54,6 +54,16 @@ def test_a_process_that_is_killed_is_replaced(drawing: Drawing, tmp_path: Path) 
     assert drawing._process.pid != before
 
 
+def test_an_error_does_not_wait_for_figures(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Drawing() as drawing:
+        drawn(drawing, tmp_path)
+        job = Job(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
+        waiting = [drawing.submit(job, {"lr": 0.1}) for _ in range(20)]
+        raise KeyboardInterrupt
+    assert waiting[-1].cancelled()
+    assert drawing._process is None
+
+
 def test_what_goes_wrong_there_is_raised_here(drawing: Drawing, tmp_path: Path) -> None:
     (tmp_path / "0" / "learning_curve.png.part").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):

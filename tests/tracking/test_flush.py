@@ -67,7 +67,7 @@ def test_what_is_left_is_sent(left: Path, flush: Flush, database: Tables, uri: s
     code, out, err = flush(str(left), "--wait", "1")
     assert code == 1
     assert not out
-    assert f"tracking: {NOBODY} is away (Connection refused): 0 records sent, 55 wait safely" in err
+    assert f"error: {NOBODY} is away (Connection refused): 0 records sent, 55 wait safely" in err
     code, out, err = flush(str(left), "--tracking-uri", uri)
     assert (code, out) == (0, f"55 records sent; {uri} has all 55\n"), err
     assert len(database.metrics()) == 50
@@ -84,7 +84,7 @@ def test_ctrl_c_is_told_from_a_server_that_is_away(left: Path, python: Start) ->
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "tracking: stopped; the rest waits in the spool" in err and "Traceback" not in err
+    assert "stopped; the rest waits in the spool" in err and "Traceback" not in err
 
 
 def test_bad_input(left: Path, tmp_path: Path, flush: Flush) -> None:

@@ -101,7 +101,7 @@ def test_one_that_is_half_made_is_told_from_one_that_is_away(
     assert flush(study, None, None, wait=60) == 1
     assert time.monotonic() - began < 60, "waiting does not mend it"
     said = capsys.readouterr().err
-    assert f"tracking: {half_made} is half made, " in said and "is away" not in said
+    assert f"error: {half_made} is half made, " in said and "is away" not in said
     assert f"2 wait safely in {study / 'spool'}; run the same command again then" in said
     shutil.move(half_made, tmp_path / "half.db")
     process = python("-m", "tracking", "flush", str(study))

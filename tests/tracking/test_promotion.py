@@ -322,7 +322,7 @@ def test_there_is_no_verdict(
     filled = [word.format(study=folder, uri=database.uri) for word in arguments]
     assert main(filled) == 2
     err = capsys.readouterr().err.splitlines()
-    assert err[-1].startswith("tracking: ") and words in err[-1]
+    assert err[-1].startswith("error: ") and words in err[-1]
 
 
 def test_a_study_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

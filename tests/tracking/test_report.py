@@ -389,6 +389,7 @@ def test_the_command(
     assert out.splitlines()[-1] == "logged to MLflow, with the run of study 'demo'"
     for arguments, words in [
         ((str(tmp_path / "no"),), "no such folder; give a study's folder"),
+        (("demmo",), "demmo: no such folder, and no study 'demmo' in ./runs; give a study's"),
         ((str(folder), "--out", str(tmp_path / "no" / "x.html")), "x.html: cannot be written: No"),
         ((str(folder), "--open", "maybe"), "maybe"),
     ]:

@@ -1,4 +1,4 @@
-"""python -m tracking flush FOLDER: send what a study has recorded and the server does not have."""
+"""python -m tracking flush STUDY: send what a study has recorded and the server does not have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fdan.errors import FdanError
 from tracking.commands import Verbs
+from tracking.commands.named import STUDY, study_folder
 from tracking.ledger import Ledger
 from tracking.sender import Sender
 from tracking.server import Server
@@ -38,15 +39,20 @@ def run(arguments: argparse.Namespace) -> int:
     """The command; see _EXITS for its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
     try:
-        return flush(arguments.folder, arguments.tracking_uri, arguments.experiment, arguments.wait)
+        return flush(
+            study_folder(arguments.study),
+            arguments.tracking_uri,
+            arguments.experiment,
+            arguments.wait,
+        )
     except KeyboardInterrupt:
-        print("tracking: stopped; the rest waits in the spool", file=sys.stderr)
+        print("stopped; the rest waits in the spool", file=sys.stderr)
         return 130
 
 
 def flush(folder: Path, uri: str | None, experiment: str | None, wait: float) -> int:
     """Send what is left of the study or spool in `folder`; see _EXITS for the code returned."""
-    spool_folder = _spool_folder(folder)
+    spool_folder = folder / "spool" if (folder / "spool").is_dir() else folder
     noted = Target.load(spool_folder)
     target = Target(uri or noted.uri, experiment or noted.experiment)
     if masked(target.uri):
@@ -102,7 +108,7 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
         if sender.broken:
             why, again = sender.reason, "then"
         print(
-            f"tracking: {why}: {ledger.sent - before} records sent, {total - ledger.sent} wait "
+            f"error: {why}: {ledger.sent - before} records sent, {total - ledger.sent} wait "
             f"safely in {spool.folder}; run the same command again {again}",
             file=sys.stderr,
         )
@@ -113,21 +119,13 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
     return 0
 
 
-def _spool_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise FdanError(f"{folder}: no such folder; give a study's folder, such as runs/demo")
-    return folder / "spool" if (folder / "spool").is_dir() else folder
-
-
 def add(verbs: Verbs) -> None:
     """Its arguments."""
     command = verbs.add_parser(
         "flush", help="send what is left in a study's spool", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)
-    command.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="a study's folder (runs/NAME), or its spool"
-    )
+    command.add_argument("study", metavar="STUDY", help=f"{STUDY}, or the spool's folder")
     command.add_argument(
         "--tracking-uri",
         metavar="URI",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracking.commands import Verbs
-from tracking.commands.named import add_name, add_uri
+from tracking.commands.named import STUDY, add_name, add_uri, study_folder
 
 if TYPE_CHECKING:
     from tracking.promotion import Verdict
@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
         "promote", help="make a study's winner the champion", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)
-    command.add_argument("study", metavar="STUDY", help="a study's folder, or its name in ./runs")
+    command.add_argument("study", metavar="STUDY", help=STUDY)
     command.add_argument(
         "--dry-run", action="store_true", help="show all gates and the verdict, change nothing"
     )
@@ -81,14 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
         instead = f" in place of {verdict.replaced}" if verdict.replaced else ""
         print(f"{verdict.version} is champion{instead}: {verdict.reason}")
     return 0
-
-
-def study_folder(text: str) -> Path:
-    """A folder, or the name of one in ./runs."""
-    named = Path("runs", text)
-    if not Path(text).is_dir() and Path(text).name == text and named.is_dir():
-        return named
-    return Path(text)
 
 
 def show(verdict: Verdict) -> None:

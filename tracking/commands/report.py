@@ -13,7 +13,7 @@ from typing import Final
 
 from fdan.errors import FdanError, disk_full
 from tracking.commands import Verbs
-from tracking.commands.promote import study_folder
+from tracking.commands.named import STUDY, study_folder
 from tracking.result import Result
 
 _ABOUT = """\
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         log(study, files, arguments.tracking_uri)
     except NotLogged as error:
-        print(f"tracking: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"not logged to MLflow: {' '.join(str(error).split())}", file=sys.stderr)
     else:
         print(f"logged to MLflow, with the run of study '{Result.load(study).study}'")
     if arguments.open == "yes" or (arguments.open == "auto" and _screen()):
@@ -70,7 +70,7 @@ def add(verbs: Verbs) -> None:
         "report", help="a study as one HTML page", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)
-    command.add_argument("study", metavar="STUDY", help="a study's folder, or its name in ./runs")
+    command.add_argument("study", metavar="STUDY", help=STUDY)
     command.add_argument(
         "--out",
         type=Path,

@@ -33,20 +33,20 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
     database = Path(uri.partition("///")[2])
     if uri.startswith("sqlite:") and not database.exists():
         # To connect would make a new one.
-        raise NotLogged(f"{database} is gone, so it was not logged to MLflow")
+        raise NotLogged(f"{database} is gone")
     target = Target(uri, result.experiment)
     try:
         server = Server(uri, result.experiment, target.artifacts(study / "spool"))
         run = server.find_run({"fdan.study_id": result.study_id, "fdan.trial": STUDY})
         if run is None:
             raise NotLogged(
-                f"{shown(uri)} has no run of study '{result.study}' yet, so it was not logged"
-                f" there: python -m tracking flush {study}, then again"
+                f"{shown(uri)} has no run of study '{result.study}' yet:"
+                f" python -m tracking flush {study}, then again"
             )
         for file in files:
             server.send_file(run, file, FOLDER)
     except Away as away:
-        raise NotLogged(f"not logged to MLflow: {shown(uri)} is away ({away})") from None
+        raise NotLogged(f"{shown(uri)} is away ({away})") from None
     except (Refused, Gone) as refusal:
-        raise NotLogged(f"not logged to MLflow: {shown(uri)} refused it ({refusal})") from None
+        raise NotLogged(f"{shown(uri)} refused it ({refusal})") from None
     return run
