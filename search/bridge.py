@@ -108,7 +108,9 @@ class Bridge:
 
     `suggest` gives a trial its settings, the same ones when asked again; `pruner` is the pruner's
     name, for the reason; `epochs` is where a trial ends by itself; `trials` new ones are to be
-    asked for; `patience` waits for a storage that is away; `gpus` is a trial's share to begin with.
+    asked for; `patience` waits for a storage that is away; `gpus` is a trial's share to begin with;
+    `unheard(number, after)` are the epochs after `after` that a trial's workers have finished and
+    saved.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Bridge:
         patience: Patience,
         listeners: Sequence[Listener] = (),
         gpus: float = 0.0,
+        unheard: Callable[[int, int], Sequence[Report]] = lambda number, after: (),
     ) -> None:
         self.study = opened
         self._settings = suggest
@@ -131,6 +134,7 @@ class Bridge:
         self._patience = patience
         self._listeners = listeners
         self._gpus = gpus
+        self._unheard = unheard
         self._live: dict[int, _Live] = {}
         self._waiting: deque[int] = deque()
         self.left = trials
@@ -177,6 +181,8 @@ class Bridge:
             for listener in self._listeners:
                 listener.reported(number, report)
         if live.epoch < self._epochs and not self._pruned(live):
+            self._catch_up(live)
+        if live.epoch < self._epochs and live.verdict is None:
             self._waiting.append(number)
         else:
             self.close(number)
@@ -247,6 +253,7 @@ class Bridge:
         """The trial's worker is gone. Another one will go on, unless too many have died of it;
         blamed: whether the trial may have been the cause."""
         live = self._live[number]
+        self._catch_up(live)
         if live.epoch >= self._epochs:
             return
         live.deaths += blamed
@@ -357,6 +364,13 @@ class Bridge:
             if frozen.number not in self._live:
                 return optuna.Trial(self.study, frozen._trial_id)
         return self.study.ask()
+
+    def _catch_up(self, live: _Live) -> None:
+        """Hear of what a worker has finished and died, or its driver, before it was told."""
+        for report in self._unheard(live.trial.number, live.epoch):
+            self._announce(live)
+            if self.report(live.trial.number, report):
+                return
 
     def _pruned(self, live: _Live) -> bool:
         """The pruner's decision. It is written down, for Optuna's pruners decide about an epoch

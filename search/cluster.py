@@ -106,7 +106,10 @@ class Standing:
         return self._folder / _LOG
 
     def up(self) -> None:
-        if not self._up:
+        """Raises RayLost where it has broken down since it came up; to be put down, then."""
+        if self._up:
+            check_alive()
+        else:
             self._stack.enter_context(up(self._address, self._folder, self._cpus))
             self._up = True
 

@@ -108,8 +108,10 @@ class Queue:
         begun = {_pair(run) for run in confirming.get_trials(deepcopy=False)}
         self._waiting = [pair for pair in wanted if pair not in begun]
         under_way = confirming.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        bare = sum(_pair(run) is None for run in under_way)
-        self.left = max(0, len(self._waiting) - bare)
+        bare = [run for run in under_way if _pair(run) is None]
+        for run in bare[len(self._waiting) :]:  # more were wanted then: it goes back
+            confirming._storage.set_trial_state_values(run._trial_id, TrialState.WAITING)
+        self.left = max(0, len(self._waiting) - len(bare))
         """Runs to ask for; one that a driver asked for and gave nothing is there already."""
 
     def tags(self, run: int) -> dict[str, int]:
@@ -118,12 +120,15 @@ class Queue:
 
     def suggest(self, run: optuna.Trial) -> dict[str, Value]:
         """The run's settings, seed included; the same ones when asked again."""
-        attrs = run.user_attrs
-        if _SEED not in attrs:
-            of, seed = self._waiting.pop(0)
+        if _SEED not in run.user_attrs:
+            of, seed = self._waiting[0]
             run.set_user_attr("params", self._params[of])
             run.set_user_attr(_OF, of)
             run.set_user_attr(_SEED, seed)
+        # The storage may have taken the seed, and its answer been lost: only what it has is given.
+        pair = (run.user_attrs[_OF], run.user_attrs[_SEED])
+        if pair in self._waiting:
+            self._waiting.remove(pair)
         return params(run)
 
 

@@ -14,6 +14,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,13 @@ from typing import Any, Self
 import numpy as np
 
 from fdan.emotions import EMOTIONS
+from fdan.errors import DiskFull, FdanError, disk_full
 from tracking import figures
 
 CONFIGURATION = "config.json"
+
+_STUCK_S = 60.0
+"""A trial's figures take a tenth of a second; a process that has them for so long is replaced."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,19 @@ class Drawing:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._process: subprocess.Popen[bytes] | None = None
+        self._over = False
         self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
     def submit(self, job: Job, settings: Mapping[str, Any]) -> Future[list[Path]]:
-        """The trial's files when they are there: its configuration, then its figures."""
+        """The trial's files when they are there: its figures, then its configuration, so that
+        whoever has that one has them all. Raises FdanError where they cannot be written."""
         return self._thread.submit(self._files, job, settings)
 
     def close(self, *, at_once: bool = False) -> None:
-        """Draw what is left, or at_once no more than what is being drawn, and end."""
+        """Draw what is left, or at_once nothing more, and end."""
+        if at_once:
+            self._over = True
+            self._kill()
         self._thread.shutdown(cancel_futures=at_once)
         self._end()
 
@@ -66,12 +76,19 @@ class Drawing:
         self.close(at_once=error is not None)
 
     def _files(self, job: Job, settings: Mapping[str, Any]) -> list[Path]:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        configuration = job.folder / CONFIGURATION
-        configuration.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        if not job.epochs:
-            return [configuration]
-        for _ in range(2):  # somebody may have ended the process
+        try:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            configuration = job.folder / CONFIGURATION
+            configuration.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            return [*self._figures(job), configuration]
+        except OSError as error:
+            if disk_full(error):
+                raise DiskFull(job.folder) from None
+            reason = error.strerror or error
+            raise FdanError(f"{job.folder}: figures cannot be written: {reason}") from None
+
+    def _figures(self, job: Job) -> Sequence[Path]:
+        for _ in range(2 if job.epochs else 0):  # somebody may have ended the process
             try:
                 answer = self._ask(job)
             except (OSError, EOFError, pickle.UnpicklingError):
@@ -79,15 +96,22 @@ class Drawing:
                 continue
             if isinstance(answer, BaseException):
                 raise answer
-            return [configuration, *answer]
-        return [configuration]  # figures must not cost the study its end
+            figures: Sequence[Path] = answer
+            return figures
+        return ()  # figures must not cost the study its end
 
     def _ask(self, job: Job) -> Any:
         process = self._start()
         assert process.stdin is not None and process.stdout is not None
-        pickle.dump(job, process.stdin)
-        process.stdin.flush()
-        return pickle.load(process.stdout)
+        limit = threading.Timer(_STUCK_S, process.kill)
+        limit.daemon = True
+        limit.start()
+        try:
+            pickle.dump(job, process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+        finally:
+            limit.cancel()
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -101,7 +125,14 @@ class Drawing:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C is for the driver
             )
+        if self._over:
+            self._kill()
         return self._process
+
+    def _kill(self) -> None:
+        """From any thread: whoever waits for the process goes on."""
+        if (process := self._process) is not None:
+            process.kill()
 
     def _end(self) -> None:
         process, self._process = self._process, None

@@ -8,13 +8,16 @@ import json
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -38,6 +41,8 @@ OWNER: Final = "study.json"
 
 LOCK: Final = "lock"
 """In a study's folder: held by its driver."""
+
+_HOME_S: Final = 3.0
 
 REASON = "reason"
 """The trial's user attribute that says in words why it ended as it did."""
@@ -144,14 +149,20 @@ def open_study(
             f"study '{name}': {folder} holds its checkpoints and records, but its trials are gone"
             f" from {shown}: bring that back, move the folder away, or choose another --study"
         )
-    study = optuna.create_study(
+    open_or_make = partial(
+        optuna.create_study,
         storage=storage,
         sampler=sampler,
         pruner=pruner,
         study_name=name,
         direction=DIRECTION,
-        load_if_exists=True,
     )
+    try:
+        study = open_or_make(load_if_exists=exists)
+    except DuplicatedStudyError:  # another driver was the first by a moment
+        study, exists = open_or_make(load_if_exists=True), True
+    if exists:
+        _await_home(study)
     here = {
         "id": held["id"] if held is not None else uuid.uuid4().hex,
         "path": str(folder),
@@ -182,6 +193,16 @@ def open_study(
     if held is None:
         _own(folder, {"id": here["id"], "storage": shown, **identity.as_dict()})
     return study
+
+
+def _await_home(study: optuna.Study) -> None:
+    """Who makes a study gives it a home at once. Drivers that start at the same moment, in folders
+    of their own on one database, wait for that; one that died on the way leaves none."""
+    until = time.monotonic() + _HOME_S
+    while time.monotonic() < until:
+        if HOME in study.user_attrs or study.get_trials(deepcopy=False):
+            return
+        time.sleep(0.1)
 
 
 def _same_home(study: optuna.Study, here: dict[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -168,10 +169,11 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, workers: int) -> 
 
 
 AHEAD = """
-import sys
+import signal, sys
 from pathlib import Path
 from fdan.corpora.demo.ahead import Ahead
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 with Ahead(Path(sys.argv[1]), workers=2) as ahead:
     if sys.argv[2] == "refused":
         print("refused", flush=True)
@@ -234,8 +236,12 @@ def test_killed_generation_is_not_taken_for_complete(tmp_path: Path) -> None:
                 break
         os.kill(process.pid, signal.SIGKILL)
     assert not folder.exists()
+    alive = tmp_path / f".demo.partial-{socket.gethostname()}-{os.getppid()}-x"
+    alive.mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
     generate(folder, speakers=1, takes=1)
     assert len(contents(folder)) == 15
+    assert {*tmp_path.iterdir()} == {folder, alive}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds its processes in /proc")

@@ -105,6 +105,36 @@ def test_asked_to_end_together_with_its_driver_it_stays(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+BETWEEN = """
+import signal, sys
+from pathlib import Path
+
+import ray
+from search import cluster
+
+with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
+    standing.up()
+    (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
+    gcs.process.send_signal(signal.SIGKILL)
+    gcs.process.wait()
+    try:
+        standing.up()
+    except cluster.RayLost as lost:
+        print(repr(lost), file=sys.stderr)
+    standing.down()
+    standing.up()
+    print(ray.cluster_resources()["CPU"], file=sys.stderr)
+"""
+
+
+def test_one_that_breaks_down_between_two_rounds_is_found_out(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BETWEEN, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    lost, cpus = ended.stderr.splitlines()
+    assert (lost, cpus) == ('RayLost("Ray\'s gcs_server ended (exit code -9)")', "1.0")
+
+
 WITHOUT_GCS = """
 import signal, sys
 from pathlib import Path

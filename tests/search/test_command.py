@@ -217,14 +217,14 @@ def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: 
         assert [pair for pair in dict.fromkeys(listed) if pair in mine] == mine
 
 
-def test_flags_pin_dimensions_and_presets_follow_the_task(resolve: Resolve) -> None:
+def test_flags_pin_dimensions_and_presets_follow_the_task(resolve: Resolve, tmp_path: Path) -> None:
     here = resolve("--lr", "0.02")
     assert "lr" not in here.space.names
     assert here.fixed["lr"] == 0.02
     assert {"alpha", "decay", "layers"} <= set(here.space.names)
     assert here.settings.preset == "demo"
     assert (here.fixed["tuning"], here.fixed["weights"]) == ("frozen", "none")
-    elsewhere = resolve("--task", "savee:/data", "--device", "cpu")
+    elsewhere = resolve("--task", f"savee:{tmp_path}", "--device", "cpu")
     assert elsewhere.settings.preset == "cpu"
     assert (elsewhere.fixed["tuning"], elsewhere.fixed["backbone"]) == ("frozen", "resnet34")
     arguments = parser().parse_args(["--task", "savee:/data"])

@@ -129,6 +129,44 @@ def test_a_driver_that_died_loses_and_doubles_nothing() -> None:
     assert again.tags(bare.number) == {"confirms": 1}
 
 
+def test_a_run_that_was_asked_for_and_is_not_wanted_any_more_goes_back() -> None:
+    search = searched(0.9, 0.8)
+    opened = confirm.open_confirming(search)
+    run_all(search, {(0.0, 0): 0.4}, count=1, seeds=1)
+    bare = opened.ask().number  # its driver dies
+    queue = confirm.Queue(opened, confirm.best(search, 1), confirm.seeds(0, 1))
+    assert queue.left == 0 and opened.trials[bare].state is TrialState.WAITING
+    queue = confirm.Queue(opened, confirm.best(search, 2), confirm.seeds(0, 1))
+    run = opened.ask()
+    assert (queue.left, run.number, queue.suggest(run)["alpha"]) == (1, bare, 0.01)
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["refused", "its answer lost"])
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_a_storage_that_goes_away_in_between_loses_and_doubles_nothing(
+    call: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = searched(0.9, 0.8)
+    opened = confirm.open_confirming(search)
+    queue = confirm.Queue(opened, confirm.best(search, 2), confirm.seeds(0, 1))
+    write, calls = optuna.Trial.set_user_attr, iter(range(9))
+
+    def away(run: optuna.Trial, key: str, value: object) -> None:
+        failing = next(calls) == call
+        if taken or not failing:
+            write(run, key, value)
+        if failing:
+            raise ConnectionError
+
+    monkeypatch.setattr(optuna.Trial, "set_user_attr", away)
+    run = opened.ask()
+    with pytest.raises(ConnectionError):
+        queue.suggest(run)
+    # As the bridge asks again: with the run as the storage has it.
+    asked = [queue.suggest(optuna.Trial(opened, run._trial_id)), queue.suggest(opened.ask())]
+    assert [one["alpha"] for one in asked] == [0.0, 0.01]
+
+
 def test_nothing_is_made_where_nothing_was_confirmed() -> None:
     search = searched(0.9)
     assert confirm.settings(search) == [] and confirm.runs_of(search) == []

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from search.drawing import Drawing, Job
+from fdan.errors import DiskFull, FdanError
+from search import drawing as drawing_module
+from search.drawing import CONFIGURATION, Drawing, Job
+from tests.disk import fill
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = [(1, {"train/loss": 1.0, "value": 0.2}), (2, {"train/loss": 0.5, "value": 0.3})]
@@ -34,7 +37,7 @@ def drawn(by: Drawing, folder: Path, number: int = 0) -> list[Path]:
 
 
 def test_a_trial_s_files(drawing: Drawing, tmp_path: Path) -> None:
-    configuration, *figures = drawn(drawing, tmp_path)
+    *figures, configuration = drawn(drawing, tmp_path)
     assert json.loads(configuration.read_text()) == {"lr": 0.1}
     assert [file.name for file in figures] == ["learning_curve.png", "confusion_matrix.png"]
     assert all(file.read_bytes().startswith(PNG) for file in figures)
@@ -64,11 +67,49 @@ def test_an_error_does_not_wait_for_figures(tmp_path: Path) -> None:
     assert drawing._process is None
 
 
-def test_what_goes_wrong_there_is_raised_here(drawing: Drawing, tmp_path: Path) -> None:
+def test_a_process_that_is_stuck_is_replaced(
+    drawing: Drawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn(drawing, tmp_path)
+    assert drawing._process is not None
+    before = drawing._process.pid
+    monkeypatch.setattr(drawing_module, "_STUCK_S", 5.0)  # the next one has to start in it
+    os.kill(before, signal.SIGSTOP)
+    assert len(drawn(drawing, tmp_path, 1)) == 3
+    assert drawing._process.pid != before
+
+
+def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Drawing() as drawing:
+        drawn(drawing, tmp_path)
+        assert drawing._process is not None
+        os.kill(drawing._process.pid, signal.SIGSTOP)
+        job = Job(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
+        drawing.submit(job, {"lr": 0.1})
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    assert drawing._process is None and time.monotonic() - began < 20
+
+
+def test_what_goes_wrong_there_is_said_here(drawing: Drawing, tmp_path: Path) -> None:
     (tmp_path / "0" / "learning_curve.png.part").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(FdanError, match=f"{tmp_path}/0: figures cannot be written: Is a directory"):
         drawn(drawing, tmp_path)
     assert len(drawn(drawing, tmp_path, 1)) == 3
+
+
+def test_a_full_disk_is_one_line(drawing: Drawing, disk: Path) -> None:
+    (disk / "0").mkdir()
+    ballast = fill(disk)
+    with ballast.open("rb+") as file:
+        file.truncate(ballast.stat().st_size - 8192)  # room for the configuration
+    with pytest.raises(DiskFull) as caught:
+        drawn(drawing, disk)
+    assert f"no room left on the disk ({disk}/0)" in str(caught.value)
+    assert (disk / "0" / CONFIGURATION).stat().st_size
+    ballast.unlink()
+    assert len(drawn(drawing, disk)) == 3
 
 
 DRIVER = """

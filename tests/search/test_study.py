@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,30 @@ def test_a_storage_that_lost_the_study_is_refused(tmp_path: Path) -> None:
         open_one(storage.open_storage(None, tmp_path), tmp_path)
     assert f"{tmp_path} holds its checkpoints and records" in str(caught.value)
     assert "its trials are gone from journal" in str(caught.value)
+
+
+def test_of_two_drivers_that_start_at_once_elsewhere_one_has_the_study(tmp_path: Path) -> None:
+    """Each in a folder of its own, on one database: neither of them sees the other's lock."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    folders = [tmp_path / name for name in "abcd"]
+    for folder in folders:
+        folder.mkdir()
+    stores = [storage.open_storage(url, folder) for folder in folders]
+    start = threading.Barrier(len(folders))
+
+    def opens(at: int) -> str:
+        start.wait()
+        try:
+            open_one(stores[at], folders[at], shown=url)
+        except StudyError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        said = list(pool.map(opens, range(len(folders))))
+    (first,) = (at for at, line in enumerate(said) if not line)
+    words = f"belongs to the folder {folders[first]} on"
+    assert sum(words in line for line in said) == len(folders) - 1, said
 
 
 HOLDER = """

@@ -3,6 +3,8 @@ a driver that died is one whose study is read from the disk again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -210,6 +212,44 @@ def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
     assert trial.user_attrs[REASON] == "the worker's process ended: 3 times in a row in epoch 2"
     assert trial.intermediate_values == {1: of(1).value}
     assert (bridge.live, bridge.waiting, len(heard.interruptions)) == ((), 0, DEATHS - 1)
+
+
+def saved(*epochs: int) -> Callable[[int, int], list[Report]]:
+    """What workers finished and saved."""
+    return lambda number, after: [of(epoch) for epoch in epochs if epoch > after]
+
+
+def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, unheard=saved(1, 2))
+    number = bridge.ask().number
+    for again in range(1, DEATHS):
+        die(bridge, number)
+        assert bridge.again().after == 2, f"death {again}"
+    die(bridge, number)
+    trial = study.trials[number]
+    assert trial.user_attrs[REASON] == "the worker's process ended: 3 times in a row in epoch 3"
+    assert trial.intermediate_values == {epoch: of(epoch).value for epoch in (1, 2)}
+    assert heard.reports == [(number, of(1)), (number, of(2))]
+
+
+def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    bridge_of(make_study(searched), searched, EPOCHS).ask()  # both die
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, unheard=saved(1, 2))
+    bridge.take_up(under_way(study)[0], {1: of(1), 2: of(2)})
+    assert heard.reports == [(0, of(1)), (0, of(2))] and bridge.again().after == 2
+
+    study = make_study(searched)
+    every = saved(*range(1, EPOCHS + 1))
+    bridge = bridge_of(study, searched, EPOCHS, Heard(), unheard=every)
+    bridge.take_up(under_way(study)[0], {})
+    assert (bridge.live, bridge.waiting) == ((), 0)
+    assert study.trials[0].state is TrialState.COMPLETE
 
 
 def test_an_epoch_in_between_gives_a_trial_its_lives_back(make_study: MakeStudy) -> None:

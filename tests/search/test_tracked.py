@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from fdan.errors import DiskFull
 from search import epoch_log, space, study
 from search.bridge import Bridge, Closed, Listener
 from search.drawing import Drawing
@@ -158,6 +159,40 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     for trial in again.trials:
         assert reasons[f"trial-{trial.number:04d}"] == trial.user_attrs.get(study.REASON, "")
     assert reasons["trial-0007"] == "not in Optuna's storage"
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_figures_for_which_there_was_no_room_are_drawn_again(
+    room: int,
+    make_study: MakeStudy,
+    drawing: Drawing,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full disk takes some of a trial's files, the smaller ones first."""
+    one = make_study(SEARCHED)
+    with tracker(tmp_path) as first, monkeypatch.context() as disk:
+        taken: list[str] = []
+        artifact = first.artifact
+
+        def full(number: int | None, file: Path, *into: str, stage: str) -> None:
+            if len(taken) == room:
+                raise DiskFull(file)
+            taken.append(file.name)
+            artifact(number, file, *into, stage=stage)
+
+        disk.setattr(first, "artifact", full)
+        tracked = Tracked(first, drawing, tmp_path, {}, {})
+        bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
+        with pytest.raises(DiskFull):
+            ends(bridge, bridge.ask().number, tmp_path)
+            tracked.finish()
+        assert first.files(0) == set(taken) and len(taken) == room
+    with tracker(tmp_path) as second:
+        tracked = Tracked(second, drawing, tmp_path, {}, {})
+        tracked.catch_up(one.get_trials())
+        tracked.finish()
+        assert second.files(0) == {"config.json", "learning_curve.png", "confusion_matrix.png"}
 
 
 def test_a_trial_that_changes_hands_is_one_run_that_says_so(

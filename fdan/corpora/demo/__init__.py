@@ -14,9 +14,11 @@ number of processes.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,7 +62,7 @@ def generate(
     missing = [above for above in folder.parents if not above.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        partial = _partial(folder)
         try:
             _write_all(partial, settings, progress or (lambda done, total: None), workers)
             text = json.dumps(_manifest(settings), indent=2) + "\n"
@@ -78,6 +80,17 @@ def generate(
             reason = error.strerror or error
             raise DataError(f"{folder}: the demo corpus cannot be written: {reason}") from error
     return folder
+
+
+def _partial(folder: Path) -> Path:
+    """A folder of this process's own beside `folder`. Takes away what a process of this machine
+    left there that was killed."""
+    prefix = f".{folder.name}.partial-{socket.gethostname()}-"
+    for stale in folder.parent.glob(f"{glob.escape(prefix)}*"):
+        owner = stale.name.removeprefix(prefix).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
 
 
 def _manifest(settings: DemoSettings) -> dict[str, Any]:
