@@ -23,6 +23,7 @@ class MlflowServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.database = folder / "mlflow.db"
+        self.artifacts = folder / "artifacts"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -38,7 +39,7 @@ class MlflowServer:
                     *(sys.executable, "-m", "mlflow", "server", "--workers=1"),
                     *("--host=127.0.0.1", f"--port={self._port}"),
                     f"--backend-store-uri=sqlite:///{self.database}",
-                    f"--artifacts-destination={self.folder / 'artifacts'}",
+                    f"--artifacts-destination={self.artifacts}",
                 ],
                 cwd=self.folder,
                 env={

@@ -136,7 +136,7 @@ def _stage(folder: Path, epochs: int, seed: int) -> Iterator[_Stage]:
             if making.returncode:
                 raise SystemExit("the data could not be prepared")
             material = Material(**json.loads(out.splitlines()[-1]))
-            ground = Ground(folder, material, up.uri, up.database, epochs, seed)
+            ground = Ground(folder, material, up.uri, up.database, up.artifacts, epochs, seed)
             yield _Stage(ground, up, scratch, clock)
     finally:
         making.kill()

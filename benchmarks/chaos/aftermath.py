@@ -1,5 +1,5 @@
-"""After a study's last driver: which trials are trained again without any fault, and what was
-trained more than once."""
+"""After a study's last driver: which trials are trained again without any fault, and how that
+went."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 
 from benchmarks.chaos.invariants import COMPARED
 from benchmarks.chaos.material import Material
-from benchmarks.chaos.reading import Unreadable
 from benchmarks.chaos.stores import Trial
-from benchmarks.chaos.subject import ROOT, THREADS, Study, Subject
+from benchmarks.chaos.subject import ROOT, THREADS
 
 
 def to_compare(trials: Sequence[Trial], interruptions: Counter[int]) -> list[Trial]:
@@ -55,15 +54,6 @@ def undisturbed(
         number, epoch, metrics = json.loads(line)
         found.setdefault(int(number), {})[epoch] = {key: metrics[key] for key in COMPARED}
     return found
-
-
-def trained_again(subject: Subject, study: Study) -> int:
-    """Epochs that were trained before, each time counted."""
-    try:
-        trained = subject.trained(study)
-    except Unreadable:
-        return 0
-    return sum(times - 1 for epochs in trained.values() for times in epochs.values())
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

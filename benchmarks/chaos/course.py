@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,11 @@ class Finished:
     study: Study
     evidence: Evidence
     given: list[tuple[str, str]]
-    """(kind of fault, phase of the driver's life in which it was given)."""
+    """(kind of fault, in which phase of the victim's life, or else its driver's)."""
     trained_again: int
     """Epochs that were trained before, each time counted."""
     interrupted: int
     """How many of the trials that were compared with undisturbed ones."""
-    left_over: int
-    """Processes that outlived the last driver."""
 
 
 class Course:
@@ -190,7 +189,7 @@ class Course:
     # Faults
 
     def _give(self, kind: str) -> None:
-        phase, running = self._phase(), self._watch.keep()
+        of_driver, running = self._phase(), self._watch.keep()
         given = faults.give(kind, self._scene)
         if given is None:
             self._schedule.again(kind)
@@ -198,6 +197,9 @@ class Course:
         self._schedule.given(kind)
         self._watch.interruptions.update(running if given.interrupts is None else given.interrupts)
         self._scene.driver.faults.append(kind)
+        phase = given.phase or of_driver
+        if of_driver == "starting":
+            self._scene.driver.starting.append(kind)
         self._given.append((kind, phase))
         done = sum(of == kind for of, _ in self._given)
         self._say(
@@ -228,7 +230,7 @@ class Course:
             process.signal(SIGKILL)
 
     def _finish(self, left_over: int) -> Finished:
-        stores, hit = self._read(), self._watch.interruptions
+        stores, trained, hit = *self._read(), self._watch.interruptions
         chosen = aftermath.to_compare(stores.trials, hit)
         names = ", ".join(f"{t.number} (interrupted {hit[t.number]} times)" for t in chosen)
         self._say(f"{len(stores.trials)} trials; training undisturbed: {names or 'none'}")
@@ -244,27 +246,30 @@ class Course:
             self._watch.promised,
             hit,
             aftermath.undisturbed(settings, self._terms.ground.material),
+            self._subject.artifacts,
+            self._watch.saved,
+            trained,
             tuple(self._lives),
+            left_over,
             self._stuck,
         )
         return Finished(
             self._study,
             evidence,
             self._given,
-            aftermath.trained_again(self._subject, self._study),
+            sum(times - 1 for epochs in trained.values() for times in epochs.values()),
             sum(hit[trial.number] > 0 for trial in chosen),
-            left_over,
         )
 
-    def _read(self) -> Stores:
+    def _read(self) -> tuple[Stores, dict[int, Counter[int]]]:
         for _ in range(_READINGS):
             try:
-                return self._subject.stores(self._study)
+                return self._subject.stores(self._study), self._subject.trained(self._study)
             except Unreadable as error:
                 problem = str(error)
                 time.sleep(1.0)
         self._stuck = self._stuck or f"its stores cannot be read: {problem}"
-        return Stores()
+        return Stores(), {}
 
     def _say(self, text: str) -> None:
         self._terms.tell(f"{self._study.name}: {text}")

@@ -29,6 +29,8 @@ class Driver:
         self._clock = clock
         self.began = time.monotonic()
         self.faults: list[str] = []
+        self.starting: list[str] = []
+        """Those of its faults that came while it started."""
         self.startup: float | None = None
         """Seconds until its first worker ran a trial, once it has."""
         self._killed = False
@@ -62,9 +64,9 @@ class Driver:
             self.process.signal(signal.SIGKILL)
         self._popen.wait()
 
-    def raylet(self) -> Process | None:
-        """Its node's raylet, once there is one."""
-        return next((p for p in descendants(self.process.pid) if p.name == "raylet"), None)
+    def of_ray(self, name: str) -> Process | None:
+        """That process of its Ray, once there is one."""
+        return next((p for p in descendants(self.process.pid) if p.name == name), None)
 
     def workers(self) -> list[Process]:
         """Actors that run a trial just now; between two reports of theirs Ray names them otherwise,
@@ -84,4 +86,5 @@ class Driver:
             lines[-1] if lines else "",
             sum(text.count(TRACEBACK) for text in texts.values()),
             tuple(self.faults),
+            tuple(self.starting),
         )

@@ -19,7 +19,7 @@ from benchmarks.chaos.subject import Subject
 HELP: Final = {
     "driver": "SIGKILL to the search, at any moment from its start to its end",
     "worker": "SIGKILL to a worker that runs a trial",
-    "raylet": "SIGKILL to Ray's node process",
+    "raylet": "SIGKILL to Ray's raylet, or to its GCS",
     "server": "SIGKILL to the MLflow server, which comes back after 2 to 10 s",
     "stop": "SIGSTOP to driver, worker or server for 5 to 20 s",
     "postgres": "a crash and restart of PostgreSQL, which keeps the trials of a study of its own",
@@ -85,6 +85,8 @@ class Given:
     what: str
     interrupts: tuple[int, ...] | None
     """Trials whose worker it ended; None: of all that were running."""
+    phase: str = ""
+    """Of the victim's life, where that shows."""
 
 
 def give(kind: str, scene: Scene) -> Given | None:
@@ -104,18 +106,19 @@ def _worker(scene: Scene) -> Given | None:
     if not victims:
         return None
     victim = scene.rng.choice(victims)
-    trial = scene.subject.trial_of(victim)
+    trial, phase = scene.subject.trial_of(victim), scene.subject.phase_of(victim)
     if not victim.signal(signal.SIGKILL):
         return None
     name = f"worker {victim.pid}" + ("" if trial is None else f" (trial {trial})")
-    return Given("worker", f"{name} killed", None if trial is None else (trial,))
+    return Given("worker", f"{name} killed", None if trial is None else (trial,), phase)
 
 
 def _raylet(scene: Scene) -> Given | None:
-    victim = scene.driver.raylet()
+    name = scene.rng.choice(("raylet", "gcs_server"))
+    victim = scene.driver.of_ray(name)
     if victim is None or not victim.signal(signal.SIGKILL):
         return None
-    return Given("raylet", f"raylet {victim.pid} killed", None)
+    return Given("raylet", f"{name} {victim.pid} killed", None)
 
 
 def _server(scene: Scene) -> Given | None:

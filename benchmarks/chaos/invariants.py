@@ -19,6 +19,10 @@ _NO_NUMBER: Final = re.compile(r"\b(nan|inf)\b")
 _DEATHS: Final = "times in a row"
 _ENOUGH_DEATHS: Final = 3
 
+_ENDS: Final = {"disk"}
+_ENDS_A_START: Final = {"raylet", "postgres"}
+"""Kinds of faults that may end a driver, at any time and while it starts."""
+
 COMPARED: Final = (VALUE, "validation/loss", "train/loss")
 """Metrics that must be those of an undisturbed training, to the last bit."""
 
@@ -205,6 +209,39 @@ def as_undisturbed(evidence: Evidence) -> list[str]:
     return found
 
 
+def same_settings(evidence: Evidence) -> list[str]:
+    """A run's settings are its trial's."""
+    return [
+        f"trial {trial.number}: {name} is {value} in Optuna, {run.params.get(name, 'nothing')} in"
+        " MLflow"
+        for trial in evidence.stores.trials
+        for run in evidence.stores.runs_of(trial.number)
+        for name, value in trial.params.items()
+        if not _logged_as(value, run.params.get(name))
+    ]
+
+
+def whole_runs(evidence: Evidence) -> list[str]:
+    """The run of a trial with an epoch has all files that such a run has."""
+    found = []
+    for trial in evidence.stores.trials:
+        for run in evidence.stores.runs_of(trial.number) if trial.values else ():
+            if missing := evidence.artifacts - run.artifacts:
+                found.append(f"{_named(run)} has no {', '.join(sorted(missing))}")
+    return found
+
+
+def saved_once(evidence: Evidence) -> list[str]:
+    """What a checkpoint held is not trained again."""
+    again: dict[int, list[int]] = {}
+    for (number, epoch), times in sorted(evidence.saved.items()):
+        if evidence.trained.get(number, {}).get(epoch, 0) != times:
+            again.setdefault(number, []).append(epoch)
+    return [
+        f"trial {number}: epoch {_listed(epochs)} was saved" for number, epochs in again.items()
+    ]
+
+
 def no_tracebacks(evidence: Evidence) -> list[str]:
     """Drivers print no traceback."""
     return [_told(life) for life in evidence.lives for _ in range(life.tracebacks)]
@@ -222,10 +259,20 @@ def clear_ends(evidence: Evidence) -> list[str]:
 
 
 def restarts_work(evidence: Evidence) -> list[str]:
-    """The same command continues the study: it fails only where something was done to it."""
+    """The same command continues the study, and nothing but a full disk, or what it starts from
+    breaking down meanwhile, ends a driver."""
     return [
-        _told(life) for life in evidence.lives if life.code not in (None, 0) and not life.faults
+        _told(life)
+        for life in evidence.lives
+        if life.code not in (None, 0)
+        and not _ENDS & set(life.faults)
+        and not _ENDS_A_START & set(life.starting)
     ]
+
+
+def all_ended(evidence: Evidence) -> list[str]:
+    """No process outlives the last driver."""
+    return [f"process {n + 1} of {evidence.left_over}" for n in range(evidence.left_over)]
 
 
 def not_stuck(evidence: Evidence) -> list[str]:
@@ -247,9 +294,13 @@ INVARIANTS: Final[dict[str, Invariant]] = {
     "epochs unlike in Optuna and MLflow": same_numbers,
     "final values unlike the metrics": final_values,
     "trials unlike undisturbed ones": as_undisturbed,
+    "settings unlike in Optuna and MLflow": same_settings,
+    "runs without one of their files": whole_runs,
+    "trained again though it was saved": saved_once,
     "bare tracebacks": no_tracebacks,
     "ends without a clear line": clear_ends,
-    "restarts that failed": restarts_work,
+    "drivers that ended for no good reason": restarts_work,
+    "processes left over": all_ended,
     "studies stuck": not_stuck,
 }
 """What a violation is called, and who finds it."""
@@ -263,6 +314,12 @@ def check(evidence: Evidence) -> dict[str, list[str]]:
 def _same(one: float | None, other: float | None) -> bool:
     """To the last bit."""
     return one == other or (one is not None and one != one and other is not None and other != other)
+
+
+def _logged_as(value: object, text: str | None) -> bool:
+    return text is not None and (
+        text == str(value) or (isinstance(value, float) and float(text) == value)
+    )
 
 
 def _named(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -32,6 +33,7 @@ class Ours:
     parents = 1
     stops_early = False
     last_in_optuna = True
+    artifacts: Final = frozenset(("config.json", "learning_curve.png", "confusion_matrix.png"))
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -66,7 +68,7 @@ class Ours:
 
     def stores(self, study: Study) -> Stores:
         trials = self.trials(study)
-        runs = [_run(logged) for logged in self._logged(study)]
+        runs = [self._run(logged) for logged in self._logged(study)]
         return Stores(
             trials,
             tuple(run for run in runs if run.trial is not None),
@@ -76,7 +78,7 @@ class Ours:
     def promised(self, study: Study) -> dict[Point, float]:
         found = {}
         for logged in self._logged(study):
-            run = _run(logged)
+            run = self._run(logged)
             for row in run.rows:
                 if run.trial is not None:
                     found[Point(run.trial, row.key, row.step)] = row.value
@@ -94,6 +96,19 @@ class Ours:
             if match := re.search(r"/trials/(\d+)/", path):
                 return int(match[1])
         return None
+
+    def phase_of(self, worker: Process) -> str:
+        # It has its trial's log open.
+        training = any(path.endswith("/reports.jsonl") for path in worker.files)
+        return "training" if training else "loading"
+
+    def saved(self, study: Study) -> dict[int, int]:
+        found = {}
+        for file in study.folder.glob("trials/*/checkpoint/checkpoint.json"):
+            with contextlib.suppress(FileNotFoundError):  # it is dropped when a trial has ended
+                epoch = json.loads(file.read_text(encoding="utf-8"))["epoch"]
+                found[int(file.parts[-3])] = epoch
+        return found
 
     def settings(self, study: Study, trial: Trial) -> dict[str, Any]:
         identity = json.loads((study.folder / "study.json").read_text(encoding="utf-8"))
@@ -113,9 +128,16 @@ class Ours:
             self._ground.database, experiment=EXPERIMENT, tags={"fdan.study": study.name}
         )
 
-
-def _run(logged: Logged) -> Run:
-    trial = logged.tags.get("fdan.trial", "")
-    number = int(trial) if trial.isdecimal() else None
-    state = logged.tags.get("fdan.state")
-    return Run(logged.id, number, logged.status, tuple(logged.rows), state)
+    def _run(self, logged: Logged) -> Run:
+        trial = logged.tags.get("fdan.trial", "")
+        return Run(
+            logged.id,
+            int(trial) if trial.isdecimal() else None,
+            logged.status,
+            tuple(logged.rows),
+            logged.tags.get("fdan.state"),
+            logged.params,
+            frozenset(
+                file.name for file in self._ground.artifacts.glob(f"*/{logged.id}/artifacts/*")
+            ),
+        )

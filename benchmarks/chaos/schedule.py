@@ -15,7 +15,6 @@ _OLD_S: Final = 8.0
 """How much longer a driver may live that has lived longer than that."""
 
 _GAP_S: Final = (4.0, 15.0)
-_AGAIN_S: Final = (0.1, 1.0)
 
 
 def shuffled(counts: Mapping[str, int], rng: random.Random) -> list[str]:
@@ -60,6 +59,8 @@ class Schedule:
         self._plan(self._anytime)
         if not self._others.at:
             self._plan(self._others)
+        elif self._others.at < time.monotonic():  # there was no victim any more
+            self._others.at = self._moment()
 
     def due(self) -> list[str]:
         """Kinds that should be given now."""
@@ -73,20 +74,24 @@ class Schedule:
         self._plan(queue)
 
     def again(self, kind: str) -> None:
-        """It had no victim just now."""
-        self._queue(kind).at = time.monotonic() + self._rng.uniform(*_AGAIN_S)
+        """It had no victim just now. Any moment of what is left of the driver's life: the next one
+        would always find its victim at the start."""
+        self._queue(kind).at = self._moment()
 
     def _queue(self, kind: str) -> _Queue:
         return self._anytime if kind in ANY_MOMENT else self._others
 
     def _plan(self, queue: _Queue) -> None:
         """Draw the moment of its next fault."""
-        assert self._driver is not None
-        age = self._driver.age
         if queue is self._anytime:
-            moment = self._rng.uniform(age, max(self._life, age + _OLD_S))
-            queue.at = self._driver.began + moment
+            queue.at = self._moment()
         else:
             left = len(self._anytime.kinds) * self._life / 2  # seconds
             gap = min(max(left / max(1, len(queue.kinds)), _GAP_S[0]), _GAP_S[1])
             queue.at = time.monotonic() + self._rng.uniform(0.0, 2 * gap)
+
+    def _moment(self) -> float:
+        """Any that is left of the driver's life."""
+        assert self._driver is not None
+        age = self._driver.age
+        return self._driver.began + self._rng.uniform(age, max(self._life, age + _OLD_S))

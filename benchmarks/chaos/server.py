@@ -23,6 +23,7 @@ class Server:
         self._starting: threading.Thread | None = None
         self.uri = server.uri
         self.database = server.database
+        self.artifacts = server.artifacts
 
     def processes(self) -> list[Process]:
         """Empty while it is away or comes up again."""

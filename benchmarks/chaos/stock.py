@@ -30,6 +30,7 @@ class Stock:
     statuses: Final = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "FAIL": "FAILED"}
     parents = 0
     stops_early = True  # OptunaSearch knows no pruned trials
+    artifacts: Final = frozenset[str]()
     last_in_optuna = False  # OptunaSearch never reports the result that ends a trial
 
     def __init__(self, ground: Ground) -> None:
@@ -68,7 +69,13 @@ class Stock:
         trials = self.trials(study)
         number = by_params(trials)
         runs = [
-            Run(run.id, number.get(key_of(run.params)), run.status, tuple(run.rows))
+            Run(
+                run.id,
+                number.get(key_of(run.params)),
+                run.status,
+                tuple(run.rows),
+                params=run.params,
+            )
             for run in read_mlflow(self._ground.database, experiment=study.name)
         ]
         return Stores(trials, tuple(runs))
@@ -83,6 +90,12 @@ class Stock:
 
     def trial_of(self, worker: Process) -> int | None:
         return None
+
+    def phase_of(self, worker: Process) -> str:
+        return ""
+
+    def saved(self, study: Study) -> dict[int, int]:
+        return {}
 
     def settings(self, study: Study, trial: Trial) -> dict[str, Any]:
         runs = self.stores(study).runs_of(trial.number)

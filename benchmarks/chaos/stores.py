@@ -44,6 +44,9 @@ class Run:
     rows: tuple[Row, ...] = ()
     state: str | None = None
     """Optuna's state as the run tells it; None where it tells none."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    artifacts: frozenset[str] = frozenset()
+    """Names of its files on the server."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Life:
     tracebacks: int
     faults: tuple[str, ...] = ()
     """Kinds of faults that were given in its time."""
+    starting: tuple[str, ...] = ()
+    """Those of them that came before a worker of its ran a trial."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,14 @@ class Evidence:
     """Trial -> how often its worker, or what its worker needs, was taken away."""
     undisturbed: Mapping[int, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     """Trial -> epoch -> key -> value, of the same settings trained without any fault."""
+    artifacts: frozenset[str] = frozenset()
+    """Files that the run has of every trial with an epoch."""
+    saved: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """(trial, epoch) that a checkpoint held at some kill -> how often it had been trained then."""
+    trained: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    """Trial -> epoch -> how often it was trained in all."""
     lives: tuple[Life, ...] = ()
+    left_over: int = 0
+    """Processes that outlived the last driver."""
     stuck: str = ""
     """Why the study was given up, if it was."""

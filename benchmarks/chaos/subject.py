@@ -32,6 +32,8 @@ class Ground:
     tracking_uri: str
     database: Path
     """MLflow's, behind that URI."""
+    artifacts: Path
+    """Where MLflow's server keeps them."""
     epochs: int
     """Of a trial."""
     seed: int = 0
@@ -77,6 +79,10 @@ class Subject(Protocol):
     def last_in_optuna(self) -> bool:
         """Whether Optuna is told a trial's last epoch like the others, beside the trial's value."""
 
+    @property
+    def artifacts(self) -> frozenset[str]:
+        """Files that MLflow has of every trial with an epoch."""
+
     def study(self, name: str, trials: int, storage: str | None) -> Study:
         """A study that is still to be started."""
 
@@ -94,6 +100,12 @@ class Subject(Protocol):
 
     def trial_of(self, worker: Process) -> int | None:
         """The trial that a worker runs, where that shows from outside."""
+
+    def phase_of(self, worker: Process) -> str:
+        """What a worker is about, where that shows from outside; else empty."""
+
+    def saved(self, study: Study) -> dict[int, int]:
+        """For each trial, the epoch of its newest checkpoint, where that shows from outside."""
 
     def settings(self, study: Study, trial: Trial) -> dict[str, Any]:
         """A RunConfig's values: what the trial was trained with."""

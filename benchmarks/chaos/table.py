@@ -15,6 +15,8 @@ from benchmarks.chaos.faults import HELP
 from benchmarks.chaos.invariants import INVARIANTS, check
 from benchmarks.chaos.stores import FINAL, Life
 
+_KILLED = ("driver", "worker")
+
 _SHOWN = 8
 """Violations of a kind that are told in full."""
 
@@ -26,8 +28,8 @@ class Result:
     subject: str
     violations: dict[str, list[str]] = field(default_factory=lambda: {t: [] for t in INVARIANTS})
     faults: Counter[str] = field(default_factory=Counter)
-    phases: Counter[str] = field(default_factory=Counter)
-    """Of the drivers' lives, in which they were killed."""
+    phases: dict[str, Counter[str]] = field(default_factory=lambda: {k: Counter() for k in _KILLED})
+    """Of the lives of drivers and workers, in which they were killed."""
     states: Counter[str] = field(default_factory=Counter)
     figures: dict[str, float] = field(default_factory=dict)
     ends: list[str] = field(default_factory=list)
@@ -44,7 +46,8 @@ class Result:
         for title, lines in check(evidence).items():
             self.violations[title] += [f"{name}: {line}" for line in lines]
         self.faults.update(kind for kind, _ in done.given)
-        self.phases.update(phase for kind, phase in done.given if kind == "driver")
+        for kind, phases in self.phases.items():
+            phases.update(phase for of, phase in done.given if of == kind)
         trials = evidence.stores.trials
         self.states.update(trial.state for trial in trials)
         self.ends += [
@@ -60,7 +63,6 @@ class Result:
             "epochs trained again": done.trained_again,
             "trials compared with undisturbed ones": len(evidence.undisturbed),
             "  of them interrupted": done.interrupted,
-            "processes left over": done.left_over,
             "minutes": evidence.lives[-1].ended / 60 if evidence.lives else 0.0,
         }.items():
             self.figures[title] = self.figures.get(title, 0) + value
@@ -121,7 +123,7 @@ def _count(number: int) -> str:
 def _given(kind: str, result: Result) -> str:
     if kind in result.skipped:
         return "skipped"
-    if kind != "driver" or not result.faults[kind]:
+    if not result.phases.get(kind):
         return str(result.faults[kind])
-    phases = ", ".join(f"{count} {phase}" for phase, count in sorted(result.phases.items()))
+    phases = ", ".join(f"{count} {phase}" for phase, count in sorted(result.phases[kind].items()))
     return f"{result.faults[kind]} ({phases})"

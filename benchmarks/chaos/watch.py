@@ -26,6 +26,7 @@ class Watch:
         self._advanced = time.monotonic()
         self.seen: dict[Point, float] = {}
         self.promised: dict[Point, float] = {}
+        self.saved: dict[tuple[int, int], int] = {}
         self.interruptions: Counter[int] = Counter()
         """Of each trial."""
 
@@ -56,6 +57,8 @@ class Watch:
         try:
             trials = self._subject.trials(self._study)
             promised = self._subject.promised(self._study)
+            saved = self._subject.saved(self._study)  # first: what it held is in the logs
+            trained = self._subject.trained(self._study)
         except Unreadable:
             return []
         for trial in trials:
@@ -63,6 +66,9 @@ class Watch:
                 self.seen.setdefault(Point(trial.number, VALUE, epoch), value)
         for point, value in promised.items():
             self.promised.setdefault(point, value)
+        for number, last in saved.items():
+            for epoch in range(1, last + 1):
+                self.saved.setdefault((number, epoch), trained[number][epoch])
         self._notice(trials)
         return [trial.number for trial in trials if trial.state == "RUNNING"]
 

@@ -68,11 +68,11 @@ def test_table_counts_and_tells_each_violation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study("small", tmp_path, 4)
-    given = [("driver", "starting"), ("driver", "ending"), ("worker", "running")]
+    given = [("driver", "starting"), ("driver", "ending"), ("worker", "loading")]
     ours, stock = Result("ours", skipped={"disk": "must be superuser"}), Result("stock")
-    ours.add(Finished(study, whole(), given, 3, 1, 0))
-    stock.add(Finished(study, replace(whole(), asked=2), given, 0, 0, 2))
-    stock.add(Finished(study, replace(whole(), stuck="for 300 s"), given, 0, 0, 2))
+    ours.add(Finished(study, whole(), given, 3, 1))
+    stock.add(Finished(study, replace(whole(), asked=2), given, 0, 0))
+    stock.add(Finished(study, replace(whole(), stuck="for 300 s"), given, 0, 0))
     assert (ours.violated, stock.violated) == (0, 3)
     show([ours, stock], Console(width=120))
     shown = capsys.readouterr().out
@@ -84,6 +84,7 @@ def test_table_counts_and_tells_each_violation(
     assert rows["trials missing, or beyond those asked for"] == ["0", "2"]
     assert rows["studies stuck"] == ["0", "1"] and rows["all"] == ["0", "3"]
     assert rows["driver"] == ["2 (1 ending, 1 starting)", "4 (2 ending, 2 starting)"]
+    assert rows["worker"] == ["1 (1 loading)", "2 (2 loading)"]
     assert rows["disk"] == ["skipped", "0"] and rows["epochs trained again"] == ["3", "0"]
     assert "stock: studies stuck: 1\n  small: for 300 s" in shown
     assert "ours: no disk faults: must be superuser" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from benchmarks.chaos.stores import Evidence, Life, Point, Row, Run, Stores, Tri
 STATUSES = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 LAST = {0: 4, 1: 4, 2: 2, 3: 1}
 """Trial -> its last epoch."""
+FILES = frozenset(("config.json", "curve.png"))
 STATES = {0: "COMPLETE", 1: "COMPLETE", 2: "PRUNED", 3: "FAIL"}
 
 
@@ -25,7 +27,8 @@ def trial(number: int) -> Trial:
     values = {epoch: value(number, epoch) for epoch in range(1, LAST[number] + 1)}
     final = values[LAST[number]] if STATES[number] == "COMPLETE" else None
     reason = "the worker died: 3 times in a row in epoch 2"
-    return Trial(number, STATES[number], final, values, reason=reason)
+    params = {"lr": 0.1 + number, "layers": number, "context": "bank"}
+    return Trial(number, STATES[number], final, values, params, reason=reason)
 
 
 def run(number: int) -> Run:
@@ -39,7 +42,9 @@ def run(number: int) -> Run:
         )
     ]
     status = STATUSES[STATES[number]]
-    return Run(f"run-{number}", number, status, tuple(rows), STATES[number])
+    params = {"lr": f"{0.1 + number:.17f}", "layers": str(number), "context": "bank", "batch": "8"}
+    files = frozenset((*FILES, "more.txt"))
+    return Run(f"run-{number}", number, status, tuple(rows), STATES[number], params, files)
 
 
 def curve(number: int) -> dict[int, dict[str, float]]:
@@ -68,10 +73,13 @@ def whole() -> Evidence:
         },
         interruptions={3: 3},
         undisturbed={0: curve(0), 1: curve(1)},
+        artifacts=FILES,
+        saved={(0, 1): 1, (0, 2): 2},
+        trained={0: {1: 1, 2: 2, 3: 2}, 1: {1: 1}},
         lives=(
             Life(0.0, 9.0, None, "frozen features", 0, ("driver",)),
-            Life(9.0, 30.0, 1, "error: Ray's node has died", 0, ("raylet",)),
-            Life(30.0, 60.0, 0, "", 0),
+            Life(9.0, 30.0, 1, "error: Ray's node has died", 0, ("worker", "raylet"), ("raylet",)),
+            Life(30.0, 60.0, 0, "", 0, ("raylet", "server")),
         ),
     )
 
@@ -339,10 +347,45 @@ SPOILT: list[tuple[str, Callable[[Evidence], Evidence], str]] = [
         "the driver of 0 to 9 s (faults: raylet), exit code 1: [2026-11-22 16:00:01 E] died",
     ),
     (
-        "restarts that failed",
+        "drivers that ended for no good reason",
         lambda e: and_life(e, Life(0.0, 9.0, 2, "error: the study is being run", 0)),
         "the driver of 0 to 9 s (faults: none), exit code 2: error: the study is being run",
     ),
+    *(
+        (
+            "drivers that ended for no good reason",
+            partial(and_life, life=Life(0.0, 9.0, 1, "error: over", 0, (kind,), starting)),
+            f"the driver of 0 to 9 s (faults: {kind}), exit code 1: error: over",
+        )
+        for kind, starting in [
+            ("raylet", ()),
+            ("postgres", ()),
+            ("server", ("server",)),
+            ("worker", ()),
+            ("stop", ("stop",)),
+        ]
+    ),
+    (
+        "settings unlike in Optuna and MLflow",
+        lambda e: with_trial(e, 2, params={"lr": 0.1}),
+        "trial 2: lr is 0.1 in Optuna, 2.10000000000000009 in MLflow",
+    ),
+    (
+        "settings unlike in Optuna and MLflow",
+        lambda e: with_run(e, 1, params={"lr": "1.1", "context": "bank"}),
+        "trial 1: layers is 1 in Optuna, nothing in MLflow",
+    ),
+    (
+        "runs without one of their files",
+        lambda e: with_run(e, 3, artifacts=frozenset(("config.json",))),
+        "run run-3 of trial 3 has no curve.png",
+    ),
+    (
+        "trained again though it was saved",
+        lambda e: replace(e, trained={0: {1: 2, 2: 3, 3: 2}}),
+        "trial 0: epoch 1, 2 was saved",
+    ),
+    ("processes left over", lambda e: replace(e, left_over=2), "process 2 of 2"),
     (
         "studies stuck",
         lambda e: replace(e, stuck="nothing advanced for 300 s"),

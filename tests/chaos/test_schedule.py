@@ -78,8 +78,31 @@ def test_a_fault_without_a_victim_comes_again(clock: Clock) -> None:
     assert schedule.due() == ["worker"]
     schedule.again("worker")
     assert schedule.due() == [] and schedule.count("worker") == 1
-    clock.now += 1.1
+    clock.now += 8.0
     assert schedule.due() == ["worker"]
+
+
+def test_workers_are_killed_at_any_moment_of_theirs(clock: Clock) -> None:
+    """Not where the first one shows itself: one that waited for it comes later, too."""
+    rng = random.Random(4)
+    schedule = Schedule(["driver", "worker"] * 300, rng)
+    ages, start, life = [], 10.0, 30.0
+    schedule.for_driver(clock.driver, life)
+    while schedule.left:
+        clock.now += 0.1
+        for kind in schedule.due():
+            if kind == "worker" and clock.age < start:
+                schedule.again(kind)
+                continue
+            schedule.given(kind)
+            if kind == "worker":
+                ages.append(clock.age - start)
+            else:
+                clock.began = clock.now
+                schedule.for_driver(clock.driver, life)
+    of_driver = [age for age in ages if age < life - start]
+    assert sum(age < 5.0 for age in of_driver) < 0.6 * len(of_driver)
+    assert sum(age > 10.0 for age in of_driver) > 0.15 * len(of_driver)
 
 
 def test_best_and_most_interrupted_trials_are_compared() -> None:
