@@ -16,6 +16,7 @@ from search.drawing import Drawing
 from search.ending import Study
 from search.hopeless import Hopeless
 from search.stop import Stop
+from search.storage import Patience
 from search.tracked import Tracked
 from tracking.tracker import Tracker
 
@@ -33,6 +34,7 @@ class Way:
     made_from: Mapping[str, Any]
     """Beside each trial's settings there: what it takes to train it again."""
     stop: Stop
+    patience: Patience
     console: Console
 
 
@@ -78,6 +80,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
             way.work,
             way.ray,
             way.stop,
+            way.patience,
             name,
             way.console,
         )
@@ -136,6 +139,7 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
                 way.work,
                 way.ray,
                 way.stop,
+                way.patience,
                 f"{of.opened.study_name}, confirming",
                 way.console,
             )

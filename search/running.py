@@ -62,6 +62,7 @@ def run(
     work: training.Work,
     standing: cluster.Standing,
     stop: Stop,
+    patience: Patience,
     name: str,
     console: Console,
 ) -> None:
@@ -72,7 +73,6 @@ def run(
     known = None if best is None or best.value is None else (best.number, best.value)
     state = State(name, of.trials, resolved.epochs, 1, of.noun, study.counts(opened), known)
     with Progress(state, console) as progress:
-        patience = Patience(resolved.arguments.storage, progress.say, stop.due)
         bridge = Bridge(
             opened,
             of.suggest,

@@ -225,6 +225,9 @@ def _search(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    # A spent budget ends the search, not what comes after it: that needs the storage, too.
+    patience = storage.Patience(arguments.storage, say, lambda: bool(stop.code))
+    patience.hold(opened)
     with (
         Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker,
         signals(stop, lambda text: console.print(text, style="bold yellow")),
@@ -250,7 +253,15 @@ def _search(
         )
         with running.ray_for(resolved, folder) as ray, Drawing() as drawing:
             way = rounds.Way(
-                work, ray, tracker, drawing, of_runs, made_from(resolved, task), stop, console
+                work,
+                ray,
+                tracker,
+                drawing,
+                of_runs,
+                made_from(resolved, task),
+                stop,
+                patience,
+                console,
             )
             interruptions = rounds.search(of, way)
             ended, enough = stop.reason, stop.final

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX, get_lock_file
 from optuna.storages.journal._storage import JournalOperation
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from fdan.errors import ConfigError, FdanError
@@ -126,11 +128,19 @@ class Patience:
         self._url = url
         self._say = say
         self._due = due
+        self._away_since: float | None = None
+        self._pause = _FIRST_PAUSE_S
+
+    def hold(self, opened: optuna.Study) -> None:
+        """From here on whoever needs a connection for this study waits until there is one. What
+        loses it half-way fails all the same, unless it comes by `call`."""
+        backend = getattr(opened._storage, "_backend", None)
+        if _is_server(self._url) and isinstance(backend, RDBStorage):
+            event.listen(backend.engine, "do_connect", self._connect)
 
     def call(self, action: Callable[[], _Result]) -> _Result:
         """`action()`, again and again until the storage takes it. It may have taken an action whose
         answer was lost, so an action must bear being repeated."""
-        began, pause = time.monotonic(), _FIRST_PAUSE_S
         while True:
             try:
                 result = action()
@@ -143,17 +153,38 @@ class Patience:
                 with failing_in_words(self._url):
                     if not (_is_server(self._url) and _away(error)) or self._due():
                         raise
-                if pause == _FIRST_PAUSE_S:
-                    self._say(
-                        f"Optuna's storage {shown(self._url or '')} is away ({_line(error)}):"
-                        " the study waits for it, nothing is lost"
-                    )
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                self._wait(error)
                 continue
-            if pause > _FIRST_PAUSE_S:
-                self._say(f"Optuna's storage is back after {time.monotonic() - began:.0f} s")
+            self._there()
             return result
+
+    def _connect(self, dialect: Any, record: Any, places: Any, names: Any) -> Any:
+        """SQLAlchemy's way to a new connection."""
+        while True:
+            try:
+                connection = dialect.connect(*places, **names)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if self._due():
+                    raise
+                self._wait(error)
+                continue
+            self._there()
+            return connection
+
+    def _wait(self, error: Exception) -> None:
+        if self._away_since is None:
+            self._away_since, self._pause = time.monotonic(), _FIRST_PAUSE_S
+            self._say(
+                f"Optuna's storage {shown(self._url or '')} is away ({_line(error)}):"
+                " the study waits for it, nothing is lost"
+            )
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+
+    def _there(self) -> None:
+        if self._away_since is not None:
+            self._say(f"Optuna's storage is back after {time.monotonic() - self._away_since:.0f} s")
+            self._away_since = None
 
 
 def _is_server(url: str | None) -> bool:

@@ -314,3 +314,27 @@ def test_a_new_postgresql_is_opened_by_many_at_once(tmp_path: Path) -> None:
 def test_a_new_sqlite_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
     for again in range(3):
         open_at_once(f"sqlite:///{tmp_path}/new{again}.db", tmp_path)
+
+
+def test_whoever_looks_into_a_study_waits_for_its_server(tmp_path: Path) -> None:
+    """Also where nobody reports: before the first trial, and after the last one."""
+    with postgres(tmp_path) as server:
+        one = opened(storage.open_storage(server.url, tmp_path), tmp_path)
+        said = list[str]()
+        given_up = threading.Event()
+        Patience(server.url, said.append, given_up.is_set).hold(one)
+        number = one.ask().number
+        server.stop("immediate")
+        back = threading.Timer(2.0, server.start)
+        back.start()
+        assert [trial.number for trial in one.trials[: number + 1]] == [number]
+        back.join()
+        away, there = said
+        assert " is away (" in away and "the study waits for it, nothing is lost" in away
+        assert there.startswith("Optuna's storage is back after ")
+        server.stop("immediate")
+        given_up.set()
+        failing = storage.failing_in_words(server.url)
+        with pytest.raises(StorageError, match="the same command continues"), failing:
+            one.get_trials()
+        assert len(said) == 2
