@@ -168,8 +168,9 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         # Of several, nobody knows whose fault it was: each goes on alone.
         blamed = reason not in (_NODE_GONE, _UNREACHABLE)
         reason = self._killed.pop(_first(trial), reason)
-        for number in numbers:
-            self._bridge.died(number, reason, blamed=blamed)
+        with leaving():
+            for number in numbers:
+                self._bridge.died(number, reason, blamed=blamed)
 
     def _gone(self, trial: Any) -> None:
         self._added.pop(_first(trial), None)

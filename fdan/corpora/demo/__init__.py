@@ -88,9 +88,19 @@ def _partial(folder: Path) -> Path:
     prefix = f".{folder.name}.partial-{socket.gethostname()}-"
     for stale in folder.parent.glob(f"{glob.escape(prefix)}*"):
         owner = stale.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and not Path("/proc", owner).exists():
+        if owner.isdecimal() and not _alive(int(owner)):
             shutil.rmtree(stale, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _manifest(settings: DemoSettings) -> dict[str, Any]:
