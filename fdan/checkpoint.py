@@ -125,14 +125,6 @@ class Checkpoint:
             raise WeightsError(f"checkpoint {folder} is damaged ({reason}); use another") from None
 
 
-def saved_epoch(folder: Path) -> int:
-    """The epoch of the checkpoint in `folder`, without its tensors; 0 where there is none."""
-    try:
-        return int(json.loads((folder / _JSON).read_text(encoding="utf-8"))["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
 def write_text(file: Path, text: str) -> None:
     """The whole text or none of it."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")

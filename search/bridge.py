@@ -24,6 +24,8 @@ from search.storage import Patience
 _PRUNED = "pruned"
 """The trial's user attribute that says why the pruner stopped it, until the trial is closed so."""
 
+Untold = Callable[[int, Mapping[str, Value], int], Sequence[Report]]
+
 DEATHS = 3
 """A trial that so many workers in a row die of, none of them finishing an epoch, is FAIL."""
 
@@ -109,8 +111,8 @@ class Bridge:
     `suggest` gives a trial its settings, the same ones when asked again; `pruner` is the pruner's
     name, for the reason; `epochs` is where a trial ends by itself; `trials` new ones are to be
     asked for; `patience` waits for a storage that is away; `gpus` is a trial's share to begin with;
-    `unheard(number, after)` are the epochs after `after` that a trial's workers have finished and
-    saved.
+    `untold(number, params, after)` are the epochs after `after` that a trial's workers have
+    finished and saved.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Bridge:
         patience: Patience,
         listeners: Sequence[Listener] = (),
         gpus: float = 0.0,
-        unheard: Callable[[int, int], Sequence[Report]] = lambda number, after: (),
+        untold: Untold = lambda number, params, after: (),
     ) -> None:
         self.study = opened
         self._settings = suggest
@@ -134,7 +136,7 @@ class Bridge:
         self._patience = patience
         self._listeners = listeners
         self._gpus = gpus
-        self._unheard = unheard
+        self._untold = untold
         self._live: dict[int, _Live] = {}
         self._waiting: deque[int] = deque()
         self.left = trials
@@ -367,7 +369,7 @@ class Bridge:
 
     def _catch_up(self, live: _Live) -> None:
         """Hear of what a worker has finished and died, or its driver, before it was told."""
-        for report in self._unheard(live.trial.number, live.epoch):
+        for report in self._untold(live.trial.number, live.params, live.epoch):
             self._announce(live)
             if self.report(live.trial.number, report):
                 return

@@ -29,8 +29,11 @@ from tracking import figures
 
 CONFIGURATION = "config.json"
 
-_STUCK_S = 60.0
-"""A trial's figures take a tenth of a second; a process that has them for so long is replaced."""
+CURVE, MATRIX = "learning_curve.png", "confusion_matrix.png"
+
+_STUCK_S = 180.0
+"""A trial's figures take a tenth of a second, and what draws them two to start, or a minute where
+each core has many trials; a process that is silent for so long is replaced."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class Job:
     confusion: Sequence[Sequence[int]]
     """(7, 7) counts, or empty."""
 
+    @property
+    def files(self) -> frozenset[str]:
+        """Names of what comes of it."""
+        figures = [CURVE] * bool(self.epochs) + [MATRIX] * bool(self.epochs and self.confusion)
+        return frozenset((CONFIGURATION, *figures))
+
 
 class Drawing:
     """Draws one trial after another, while the driver goes on."""
@@ -56,8 +65,8 @@ class Drawing:
         self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
     def submit(self, job: Job, settings: Mapping[str, Any]) -> Future[list[Path]]:
-        """The trial's files when they are there: its figures, then its configuration, so that
-        whoever has that one has them all. Raises FdanError where they cannot be written."""
+        """The trial's files when they are there; without figures where the process that draws them
+        ended twice. Raises FdanError where they cannot be written."""
         return self._thread.submit(self._files, job, settings)
 
     def close(self, *, at_once: bool = False) -> None:
@@ -80,7 +89,7 @@ class Drawing:
             job.folder.mkdir(parents=True, exist_ok=True)
             configuration = job.folder / CONFIGURATION
             configuration.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            return [*self._figures(job), configuration]
+            return [configuration, *self._figures(job)]
         except OSError as error:
             if disk_full(error):
                 raise DiskFull(job.folder) from None
@@ -142,10 +151,10 @@ class Drawing:
 
 
 def _draw(job: Job) -> list[Path]:
-    curve = job.folder / "learning_curve.png"
+    curve = job.folder / CURVE
     files = [figures.learning_curve(job.epochs, curve, f"trial {job.number}: {job.reason}")]
     if job.confusion:
-        matrix = job.folder / "confusion_matrix.png"
+        matrix = job.folder / MATRIX
         title = f"trial {job.number}, validation part"
         files.append(figures.confusion_matrix(np.array(job.confusion), EMOTIONS, matrix, title))
     return files

@@ -18,11 +18,10 @@ from search.bridge import Bridge, Listener
 from search.groups import Groups
 from search.plan import Plan
 from search.progress import Progress, State
-from search.report import Report
 from search.space import Value
 from search.stop import Stop
 from search.storage import Patience
-from search.trial_folder import CHECKPOINT, folder_of
+from search.trial_folder import folder_of
 
 _RAY_LOST = 3
 """So many Rays in a row that break down before any trial has finished an epoch end the study."""
@@ -82,7 +81,7 @@ def run(
             patience=patience,
             listeners=(progress, *of.listeners),
             gpus=resolved.each.gpus,
-            unheard=partial(_unheard, of.folder),
+            untold=partial(training.untold, work, of.folder),
         )
         with _settling(bridge, stop):
             _take_up(bridge, study.under_way(opened), of.folder, progress, of.noun)
@@ -114,16 +113,6 @@ def _take_up(
         progress.say(f"going on with the {noun}s that were under way: {numbers}")
     for one in resting:
         bridge.take_up(one, epoch_log.read(folder_of(folder, one.number)))
-
-
-def _unheard(folder: Path, number: int, after: int) -> Sequence[Report]:
-    """What a trial's workers finished after that epoch, saved, and had no time to tell."""
-    from fdan.checkpoint import saved_epoch
-
-    own = folder_of(folder, number)
-    logged = epoch_log.read(own)
-    epochs = range(after + 1, saved_epoch(own / CHECKPOINT) + 1)
-    return [logged[epoch] for epoch in epochs] if all(epoch in logged for epoch in epochs) else []
 
 
 def _on_ray(

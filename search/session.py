@@ -225,8 +225,7 @@ def _search(
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    # A spent budget ends the search, not what comes after it: that needs the storage, too.
-    patience = storage.Patience(arguments.storage, say, lambda: bool(stop.code))
+    patience = storage.Patience(arguments.storage, say, stop.due)
     patience.hold(opened)
     with (
         Tracker(folder / "spool", resolved.tracking_uri, EXPERIMENT) as tracker,

@@ -160,6 +160,7 @@ class Patience:
 
     def _connect(self, dialect: Any, record: Any, places: Any, names: Any) -> Any:
         """SQLAlchemy's way to a new connection."""
+        ours = self._away_since is None  # else it is `call` that waits, until its action is done
         while True:
             try:
                 connection = dialect.connect(*places, **names)
@@ -168,7 +169,8 @@ class Patience:
                     raise
                 self._wait(error)
                 continue
-            self._there()
+            if ours:
+                self._there()
             return connection
 
     def _wait(self, error: Exception) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import time
@@ -186,6 +187,8 @@ def open_study(
         # can be made whole, and skip_if_exists keeps each setting single.
         if HOME not in study.user_attrs:
             study.set_user_attr(HOME, here)
+            if exists:  # others may have waited in vain, too: the last one has it
+                time.sleep(random.uniform(0.5, 1.5))
         here = _same_home(study, here)
         for point in space.enqueue:
             study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)

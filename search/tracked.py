@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search import epoch_log
 from search.bridge import Closed, Listener
-from search.drawing import CONFIGURATION, Drawing, Job
+from search.drawing import CONFIGURATION, CURVE, MATRIX, Drawing, Job
 from search.report import Report
 from search.space import Value
 from search.study import REASON
@@ -21,6 +21,8 @@ from tracking.tracker import SEARCH, Tracker
 
 _DRAWING = "drawing"
 """In the trials' folder: figures that are not with the tracker yet."""
+
+_ALL = frozenset((CONFIGURATION, CURVE, MATRIX))
 
 
 class Tracked(Listener):
@@ -81,15 +83,15 @@ class Tracked(Listener):
                 )
         for trial in trials:
             unclosed = trial.number in opened
-            undrawn = CONFIGURATION not in self._tracker.files(trial.number, self._stage)
-            if not trial.state.is_finished() or not (unclosed or undrawn):
+            there = self._tracker.files(trial.number, self._stage)
+            if not trial.state.is_finished() or not (unclosed or _ALL - there):
                 continue
             closed = _ended(trial, self._study)
             if unclosed:
                 for report in closed.reports:
                     self._record(trial.number, report)
                 self._close(closed)
-            if undrawn:
+            if self._job(closed).files - there:
                 self.draw(closed, {**self._fixed, **params(trial)})
         self._record_best()
 
@@ -129,14 +131,7 @@ class Tracked(Listener):
 
     def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
         """Have a closed trial's figures drawn and its configuration written."""
-        job = Job(
-            self._folder / str(trial.number),
-            trial.number,
-            trial.reason,
-            [(report.epoch, dict(report.metrics)) for report in trial.reports],
-            trial.reports[-1].confusion if trial.reports else (),
-        )
-        drawn = self._drawing.submit(job, {**settings, **self._made_from})
+        drawn = self._drawing.submit(self._job(trial), {**settings, **self._made_from})
         self._drawn.append((trial.number, drawn))
         self._hand_over(wait=False)
 
@@ -148,6 +143,15 @@ class Tracked(Listener):
         """Hand over what is still being drawn."""
         self._hand_over(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _job(self, trial: Closed) -> Job:
+        return Job(
+            self._folder / str(trial.number),
+            trial.number,
+            trial.reason,
+            [(report.epoch, dict(report.metrics)) for report in trial.reports],
+            trial.reports[-1].confusion if trial.reports else (),
+        )
 
     def _record(self, number: int, report: Report) -> None:
         metrics = {**report.metrics, "value": report.value}

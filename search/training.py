@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fdan.errors import DataError
+from fdan.errors import DataError, FdanError
 from search import epoch_log
 from search.published import Published, Refused
 from search.report import Report
 from search.trial import Assignment, Tell, Together, Trainable, node
-from search.trial_folder import CHECKPOINT
+from search.trial_folder import CHECKPOINT, folder_of
 
 if TYPE_CHECKING:
     from fdan.checkpoint import Checkpoint
@@ -86,10 +86,10 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
     from fdan.train import train
 
     _ready(assignment)
-    run = _run(work, assignment)
+    run = _run(work, assignment.number, assignment.params)
     folder = assignment.folder / CHECKPOINT
-    resume, unheard = _newest(assignment, run)
-    for told in unheard:
+    resume, untold = _newest(assignment.folder, assignment.after, run)
+    for told in untold:
         report(told)
     pace = _Pace()
 
@@ -110,12 +110,12 @@ def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> N
     from fdan.group import Told, train_group
 
     _ready(assignments[0])
-    runs = [_run(work, assignment) for assignment in assignments]
+    runs = [_run(work, assignment.number, assignment.params) for assignment in assignments]
     starts = []
     for assignment, run in zip(assignments, runs, strict=True):
-        start, unheard = _newest(assignment, run)
+        start, untold = _newest(assignment.folder, assignment.after, run)
         starts.append(start)
-        for report in unheard:
+        for report in untold:
             tell({assignment.number: report}, {})
     pace = _Pace()
 
@@ -161,10 +161,10 @@ def _ready(assignment: Assignment) -> None:
         bound_memory(assignment.gpus)
 
 
-def _run(work: Work, assignment: Assignment) -> RunConfig:
+def _run(work: Work, number: int, params: Mapping[str, Any]) -> RunConfig:
     from fdan.run_config import RunConfig
 
-    return RunConfig.from_mapping({**work.fixed, **assignment.params}, f"trial {assignment.number}")
+    return RunConfig.from_mapping({**work.fixed, **params}, f"trial {number}")
 
 
 def _told(epoch: EpochReport) -> Report:
@@ -172,20 +172,31 @@ def _told(epoch: EpochReport) -> Report:
     return Report(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())
 
 
-def _newest(assignment: Assignment, run: RunConfig) -> tuple[Checkpoint | None, list[Report]]:
+def untold(
+    work: Work, folder: Path, number: int, params: Mapping[str, Any], after: int
+) -> list[Report]:
+    """What a trial's workers have finished after that epoch, saved, and told nobody of: what the
+    next one tells first. folder: of the study, or of its confirming runs."""
+    try:
+        return _newest(folder_of(folder, number), after, _run(work, number, params))[1]
+    except (FdanError, OSError):  # that worker will say so
+        return []
+
+
+def _newest(folder: Path, after: int, run: RunConfig) -> tuple[Checkpoint | None, list[Report]]:
     """The checkpoint to go on from, None to begin anew, and what was trained up to there without
     being heard of. Epochs that were reported and lie after the checkpoint are trained again."""
     from fdan.checkpoint import Checkpoint
     from fdan.errors import WeightsError
 
     try:
-        checkpoint = Checkpoint.load(assignment.folder / CHECKPOINT)
+        checkpoint = Checkpoint.load(folder / CHECKPOINT)
     except WeightsError:  # none yet, or not whole
         return None, []
     if {**checkpoint.run.as_dict(), "epochs": 0} != {**run.as_dict(), "epochs": 0}:
         return None, []  # whatever it is doing in this folder
-    logged = epoch_log.read(assignment.folder)
-    unheard = range(assignment.after + 1, checkpoint.epoch + 1)
+    logged = epoch_log.read(folder)
+    unheard = range(after + 1, checkpoint.epoch + 1)
     if any(epoch not in logged for epoch in unheard):
         return None, []
     return checkpoint, [logged[epoch] for epoch in unheard]

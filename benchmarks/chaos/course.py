@@ -209,9 +209,12 @@ class Course:
 
     def _phase(self) -> str:
         self._notice_start()
-        if self._scene.driver.startup is None:
+        driver, over = self._scene.driver, self._watch.finished >= self._study.trials
+        usual = statistics.median(self._startups) if self._startups else _STARTUP_S
+        # One that has no trials left never has a worker.
+        if driver.startup is None and not (over and driver.age > usual):
             return "starting"
-        return "ending" if self._watch.finished >= self._study.trials else "running"
+        return "ending" if over else "running"
 
     # The end
 

@@ -3,6 +3,7 @@ evidence and names every violation in a line."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,9 +20,8 @@ _NO_NUMBER: Final = re.compile(r"\b(nan|inf)\b")
 _DEATHS: Final = "times in a row"
 _ENOUGH_DEATHS: Final = 3
 
-_ENDS: Final = {"disk"}
-_ENDS_A_START: Final = {"raylet", "postgres"}
-"""Kinds of faults that may end a driver, at any time and while it starts."""
+_JOINING: Final = "while it joined Ray"
+"""In the last line of a driver whose Ray broke down in that moment: Ray's core ends it."""
 
 COMPARED: Final = (VALUE, "validation/loss", "train/loss")
 """Metrics that must be those of an undisturbed training, to the last bit."""
@@ -265,8 +265,9 @@ def restarts_work(evidence: Evidence) -> list[str]:
         _told(life)
         for life in evidence.lives
         if life.code not in (None, 0)
-        and not _ENDS & set(life.faults)
-        and not _ENDS_A_START & set(life.starting)
+        and "disk" not in life.faults
+        and not {"raylet", "postgres"} & set(life.starting)
+        and not ("raylet" in life.faults and _JOINING in life.line)
     ]
 
 
@@ -317,9 +318,10 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 def _logged_as(value: object, text: str | None) -> bool:
-    return text is not None and (
-        text == str(value) or (isinstance(value, float) and float(text) == value)
-    )
+    with contextlib.suppress(TypeError, ValueError):  # nothing there, or no number
+        if isinstance(value, float) and float(text or "") == value:
+            return True
+    return text == str(value)
 
 
 def _named(run: Run) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.chaos.processes import Process
@@ -20,6 +21,8 @@ from benchmarks.chaos.reading import (
 )
 from benchmarks.chaos.stores import Point, Run, Stores, Trial
 from benchmarks.chaos.subject import AT_ONCE, ROOT, THREADS, Ground, Study
+
+_PNG_END: Final = b"IEND\xaeB`\x82"
 
 EXPERIMENT: Final = "fdan-search"
 
@@ -138,6 +141,14 @@ class Ours:
             logged.tags.get("fdan.state"),
             logged.params,
             frozenset(
-                file.name for file in self._ground.artifacts.glob(f"*/{logged.id}/artifacts/*")
+                file.name
+                for file in self._ground.artifacts.glob(f"*/{logged.id}/artifacts/*")
+                if _is_whole(file)
             ),
         )
+
+
+def _is_whole(file: Path) -> bool:
+    """As far as its last bytes tell."""
+    end = file.read_bytes()[-8:]
+    return end.endswith(_PNG_END) if file.suffix == ".png" else end.endswith(b"}\n")

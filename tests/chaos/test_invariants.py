@@ -78,7 +78,8 @@ def whole() -> Evidence:
         trained={0: {1: 1, 2: 2, 3: 2}, 1: {1: 1}},
         lives=(
             Life(0.0, 9.0, None, "frozen features", 0, ("driver",)),
-            Life(9.0, 30.0, 1, "error: Ray's node has died", 0, ("worker", "raylet"), ("raylet",)),
+            Life(9.0, 30.0, 1, "error: it ended while it joined Ray", 0, ("worker", "raylet")),
+            Life(9.0, 30.0, 1, "error: no database", 0, ("postgres",), ("postgres",)),
             Life(30.0, 60.0, 0, "", 0, ("raylet", "server")),
         ),
     )
@@ -372,7 +373,7 @@ SPOILT: list[tuple[str, Callable[[Evidence], Evidence], str]] = [
     ),
     (
         "settings unlike in Optuna and MLflow",
-        lambda e: with_run(e, 1, params={"lr": "1.1", "context": "bank"}),
+        lambda e: with_run(e, 1, params={"lr": "no number", "context": "bank"}),
         "trial 1: layers is 1 in Optuna, nothing in MLflow",
     ),
     (

@@ -37,7 +37,7 @@ def drawn(by: Drawing, folder: Path, number: int = 0) -> list[Path]:
 
 
 def test_a_trial_s_files(drawing: Drawing, tmp_path: Path) -> None:
-    *figures, configuration = drawn(drawing, tmp_path)
+    configuration, *figures = drawn(drawing, tmp_path)
     assert json.loads(configuration.read_text()) == {"lr": 0.1}
     assert [file.name for file in figures] == ["learning_curve.png", "confusion_matrix.png"]
     assert all(file.read_bytes().startswith(PNG) for file in figures)

@@ -362,14 +362,14 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
 
 
 @pytest.mark.usefixtures("free_ray")
-@pytest.mark.parametrize("first", ["placed", "reported", "unheard"])
+@pytest.mark.parametrize("first", ["placed", "reported", "untold"])
 def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
     first: str, make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     study = make_study(small_space)
 
     def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        if first == "unheard":  # what it has saved is found in its folder
+        if first == "untold":  # what it has saved is found in its folder
             os.kill(os.getpid(), signal.SIGKILL)
         report(Report(1, 0.5, {"pid": os.getpid()}))
         time.sleep(300)
@@ -385,10 +385,10 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         def closed(self, trial: Closed) -> None:
             raise FdanError("the disk is full")
 
-    def unheard(number: int, after: int) -> list[Report]:
-        return [Report(1, 0.5, {"pid": 0})] if first == "unheard" else []
+    def untold(number: int, params: Mapping[str, Value], after: int) -> list[Report]:
+        return [Report(1, 0.5, {"pid": 0})] if first == "untold" else []
 
-    bridge = bridge_of(study, small_space, EPOCHS, Full(), trials=4, unheard=unheard)
+    bridge = bridge_of(study, small_space, EPOCHS, Full(), trials=4, untold=untold)
     began = time.monotonic()
     with pytest.raises(FdanError, match="the disk is full"):
         driver.run(

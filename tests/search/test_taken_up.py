@@ -3,14 +3,12 @@ a driver that died is one whose study is read from the disk again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from search import samplers, space
-from search.bridge import DEATHS, Bridge
+from search.bridge import DEATHS, Bridge, Untold
 from search.report import Report, Turn
 from search.space import Space
 from search.study import REASON, under_way
@@ -214,16 +212,16 @@ def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
     assert (bridge.live, bridge.waiting, len(heard.interruptions)) == ((), 0, DEATHS - 1)
 
 
-def saved(*epochs: int) -> Callable[[int, int], list[Report]]:
+def saved(*epochs: int) -> Untold:
     """What workers finished and saved."""
-    return lambda number, after: [of(epoch) for epoch in epochs if epoch > after]
+    return lambda number, params, after: [of(epoch) for epoch in epochs if epoch > after]
 
 
 def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy) -> None:
     searched = space.parse(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, unheard=saved(1, 2))
+    bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
     number = bridge.ask().number
     for again in range(1, DEATHS):
         die(bridge, number)
@@ -240,13 +238,13 @@ def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) ->
     bridge_of(make_study(searched), searched, EPOCHS).ask()  # both die
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, unheard=saved(1, 2))
+    bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
     bridge.take_up(under_way(study)[0], {1: of(1), 2: of(2)})
     assert heard.reports == [(0, of(1)), (0, of(2))] and bridge.again().after == 2
 
     study = make_study(searched)
     every = saved(*range(1, EPOCHS + 1))
-    bridge = bridge_of(study, searched, EPOCHS, Heard(), unheard=every)
+    bridge = bridge_of(study, searched, EPOCHS, Heard(), untold=every)
     bridge.take_up(under_way(study)[0], {})
     assert (bridge.live, bridge.waiting) == ((), 0)
     assert study.trials[0].state is TrialState.COMPLETE

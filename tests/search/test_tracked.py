@@ -161,7 +161,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     assert reasons["trial-0007"] == "not in Optuna's storage"
 
 
-@pytest.mark.parametrize("room", [0, 1, 2])
+@pytest.mark.parametrize("room", [0, 1, 2], ids=lambda room: f"room for {room}")
 def test_figures_for_which_there_was_no_room_are_drawn_again(
     room: int,
     make_study: MakeStudy,

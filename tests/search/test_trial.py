@@ -278,6 +278,23 @@ def test_a_checkpoint_of_other_settings_is_not_taken(
     equal(tmp_path, whole[0])
 
 
+def test_what_a_dead_worker_saved_is_known_without_another_one(
+    work: Work, whole: Whole, stopped: Path, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, 3)
+    assert training.untold(work, tmp_path, 3, PARAMS, 0) == []
+    shutil.copytree(stopped, folder)
+    found = {report.epoch: report for report in training.untold(work, tmp_path, 3, PARAMS, 1)}
+    assert same(found) == {epoch: whole[1][epoch] for epoch in (2, 3, 4)}
+    assert training.untold(work, tmp_path, 3, PARAMS, 4) == []
+    assert training.untold(work, tmp_path, 3, {**PARAMS, "lr": 0.002}, 0) == [], "another trial's"
+    flip(folder / CHECKPOINT)
+    assert training.untold(work, tmp_path, 3, PARAMS, 0) == [], "they are trained again"
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+    assert training.untold(work, tmp_path, 3, PARAMS, 0) == []
+
+
 # Who has the trial
 
 

@@ -18,10 +18,10 @@ import glob
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,9 @@ MANIFEST: Final = "demo.json"
 
 # Written into demo.json: a corpus made by another version of the generator is another corpus.
 VERSION: Final = 2
+
+_STALE_S: Final = 24 * 3600.0
+"""A corpus is written in seconds to minutes: what was begun so long ago, nobody writes any more."""
 
 
 def generate(
@@ -83,24 +86,13 @@ def generate(
 
 
 def _partial(folder: Path) -> Path:
-    """A folder of this process's own beside `folder`. Takes away what a process of this machine
-    left there that was killed."""
-    prefix = f".{folder.name}.partial-{socket.gethostname()}-"
+    """A folder of this process's own beside `folder`. Takes away what killed processes left."""
+    prefix = f".{folder.name}.partial-"
     for stale in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        owner = stale.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and not _alive(int(owner)):
-            shutil.rmtree(stale, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
+        with contextlib.suppress(OSError):  # another process may be taking it away, too
+            if time.time() - stale.stat().st_mtime > _STALE_S:
+                shutil.rmtree(stale)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
 
 
 def _manifest(settings: DemoSettings) -> dict[str, Any]:
