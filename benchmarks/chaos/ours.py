@@ -149,6 +149,8 @@ class Ours:
 
 
 def _is_whole(file: Path) -> bool:
-    """As far as its last bytes tell."""
+    """As far as its last bytes tell; the study's own run has folders, too."""
+    if not file.is_file():
+        return False
     end = file.read_bytes()[-8:]
     return end.endswith(_PNG_END) if file.suffix == ".png" else end.endswith(b"}\n")
