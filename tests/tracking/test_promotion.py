@@ -15,7 +15,7 @@ from fdan.errors import FdanError
 from tests.finished import link
 from tests.tracking import by_hand
 from tracking.__main__ import main
-from tracking.commands.promote import study_folder
+from tracking.commands.named import study_folder
 from tracking.promotion import promote, rollback
 from tracking.registry import CHAMPION, PREVIOUS, Registry
 from tracking.result import Result
@@ -331,6 +331,11 @@ def test_a_study_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     assert study_folder("demo") == Path("runs/demo")
     assert study_folder("runs/demo") == Path("runs/demo")
-    assert study_folder("nowhere") == Path("nowhere")
+    with pytest.raises(
+        FdanError, match="nowhere: no such folder, and no study 'nowhere' in ./runs"
+    ):
+        study_folder("nowhere")
+    with pytest.raises(FdanError, match="a/nowhere: no such folder; give a study's folder"):
+        study_folder("a/nowhere")
     (tmp_path / "demo").mkdir()
     assert study_folder("demo") == Path("demo")
