@@ -331,11 +331,9 @@ def test_a_study_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     assert study_folder("demo") == Path("runs/demo")
     assert study_folder("runs/demo") == Path("runs/demo")
-    with pytest.raises(
-        FdanError, match="nowhere: no such folder, and no study 'nowhere' in ./runs"
-    ):
+    with pytest.raises(FdanError, match="no such folder, and no study 'nowhere' in"):
         study_folder("nowhere")
-    with pytest.raises(FdanError, match="a/nowhere: no such folder; give a study's folder"):
+    with pytest.raises(FdanError, match="no such folder; give a study's folder"):
         study_folder("a/nowhere")
     (tmp_path / "demo").mkdir()
     assert study_folder("demo") == Path("demo")
