@@ -106,7 +106,7 @@ def test_asked_to_end_together_with_its_driver_it_stays(tmp_path: Path) -> None:
 
 
 BETWEEN = """
-import signal, sys
+import signal, sys, time
 from pathlib import Path
 
 import ray
@@ -114,6 +114,9 @@ from search import cluster
 
 with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
     standing.up()
+    # A round: Ray's threads have asked the GCS what they ask at first.
+    assert ray.get(ray.remote(lambda: "done").remote()) == "done"
+    time.sleep(3)
     (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
     gcs.process.send_signal(signal.SIGKILL)
     gcs.process.wait()
