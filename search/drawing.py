@@ -51,7 +51,9 @@ class Job:
     @property
     def files(self) -> frozenset[str]:
         """Names of what comes of it."""
-        figures = [CURVE] * bool(self.epochs) + [MATRIX] * bool(self.epochs and self.confusion)
+        if not self.epochs:
+            return frozenset((CONFIGURATION,))
+        figures = (CURVE, MATRIX) if self.confusion else (CURVE,)
         return frozenset((CONFIGURATION, *figures))
 
 
