@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
-from fdan.arguments import exit_code
-from fdan.backbones import find_weights
-from fdan.checkpoint import Checkpoint
-from fdan.group import Told, train_group
-from fdan.model import CLASSES
+from fdan.cli.arguments import exit_code
+from fdan.device import choose_device
+from fdan.model.backbones import find_weights
+from fdan.model.network import CLASSES
 from fdan.run_config import FEATURES, RunConfig
-from fdan.runtime import choose_device
-from fdan.train import Diverged, EpochReport, train
-from fdan.training_data import Domain, TrainingData
+from fdan.training.checkpoint import Checkpoint
+from fdan.training.group import Told, train_group
+from fdan.training.train import Diverged, EpochReport, train
+from fdan.training.training_data import Domain, TrainingData
 
 ABOUT = """\
 Trials with frozen backbones from their first weights to their last epoch, on random features of
@@ -27,8 +27,8 @@ ResNet-18's size (256 of speech to train on, 128 to validate with, 256 of faces)
 width 256; they differ in alpha, decay, lr, kernels, ratio, scale and seed as trials of a search do.
 By turns in the same run, with torch's threads fixed:
 
-alone      fdan.train.train, one trial after another; it makes a checkpoint after each epoch
-group      fdan.group.train_group, all trials as one; checkpoints after each epoch, too
+alone      fdan.training.train, one trial after another; it makes a checkpoint after each epoch
+group      fdan.training.group.train_group, all trials as one; checkpoints after each epoch, too
 rung       the same, checkpoints after the last epoch only, as where a search saves them at rungs
 
 Shown are ms a trial and epoch, start and validation included: medians of the rounds. Faster: the

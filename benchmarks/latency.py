@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import comparing
-from fdan.model_source import Model, find_model
+from fdan.inference.model_source import Model, find_model
 
 ABOUT = """\
 One 4 s clip, wav file to probabilities, in a warm process on one CPU core: the same model as a
@@ -63,10 +63,10 @@ class Times:
 
 def compare(folder: Path, work: Path, clips: int) -> tuple[dict[str, Times], float]:
     """Times of both, and how far apart their probabilities were."""
-    from fdan.export import export
+    from fdan.inference.export import export
+    from fdan.inference.model_folder import read_model
+    from fdan.inference.onnx_model import OnnxModel
     from fdan.media.pixels import read_pixels, settings_of
-    from fdan.model_folder import read_model
-    from fdan.onnx_model import OnnxModel
 
     file, clip = work / f"{len(list(work.iterdir()))}.onnx", _clip(work / "clip.wav")
     export(folder, file)
@@ -92,13 +92,13 @@ def untrained(folder: Path) -> Path:
     """A ResNet-34 for images of 224 pixels, with random weights and a bank."""
     import torch
 
-    from fdan.backbones import find_weights
-    from fdan.checkpoint import Checkpoint
-    from fdan.evaluate import build
+    from fdan.inference.model_folder import write_model
     from fdan.media.pixels import store_settings
     from fdan.media.spectrogram import SpectrogramSettings
-    from fdan.model_folder import write_model
+    from fdan.model.backbones import find_weights
     from fdan.run_config import FEATURES, RunConfig
+    from fdan.training.checkpoint import Checkpoint
+    from fdan.training.validate import build
 
     run = RunConfig.from_mapping({"backbone": "resnet34", "weights": "none", "tuning": "full"})
     network = build(run)

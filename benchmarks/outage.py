@@ -16,9 +16,9 @@ from typing import Final
 
 from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
-from tracking.records import Record
-from tracking.spool import Spool
-from tracking.waiting import waiting
+from tracking.outbox.backlog import waiting
+from tracking.outbox.record import Record
+from tracking.outbox.spool import Spool
 
 ABOUT = """\
 Runs a real study (python search/run.py, demo corpus) that reports to a real MLflow server over

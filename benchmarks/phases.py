@@ -48,31 +48,31 @@ _Rules = Sequence[tuple[str, tuple[str, ...], str]]
 _DRIVER: Final[_Rules] = (
     ("<frozen importlib", (), IMPORTS),
     ("/ray/_private/worker.py", ("wait",), WAITING),
-    (f"{_ROOT}search/cluster.py", ("_started", "_shut_down"), RAY),
-    (f"{_ROOT}fdan/preparing.py", (), PREPARING),
+    (f"{_ROOT}search/tune/ray_session.py", ("_started", "_shut_down"), RAY),
+    (f"{_ROOT}fdan/data/prepare.py", (), PREPARING),
     (f"{_ROOT}fdan/corpora/demo/", (), PREPARING),
-    (f"{_ROOT}fdan/features.py", (), FEATURES),
+    (f"{_ROOT}fdan/training/frozen_features.py", (), FEATURES),
     (f"{_ROOT}tracking/report", (), ENDING),
     (f"{_ROOT}tracking/", (), TRACKING),
-    (f"{_ROOT}search/tracked.py", (), TRACKING),
-    (f"{_ROOT}search/ending.py", (), ENDING),
-    (f"{_ROOT}search/figures.py", (), ENDING),
-    (f"{_ROOT}search/outcome.py", (), ENDING),
-    (f"{_ROOT}search/scoring.py", (), ENDING),
+    (f"{_ROOT}search/callbacks/mlflow.py", (), TRACKING),
+    (f"{_ROOT}search/selection/winner.py", (), ENDING),
+    (f"{_ROOT}search/results/figures.py", (), ENDING),
+    (f"{_ROOT}search/results/study_result.py", (), ENDING),
+    (f"{_ROOT}search/selection/test_score.py", (), ENDING),
 )
 _WORKER: Final[_Rules] = (
     ("<frozen importlib", (), IMPORTS),
-    (f"{_ROOT}fdan/checkpoint.py", (), CHECKPOINTS),
-    (f"{_ROOT}search/epoch_log.py", (), CHECKPOINTS),
-    (f"{_ROOT}fdan/features.py", (), FEATURES),
-    (f"{_ROOT}fdan/train.py", ("_snapshot",), CHECKPOINTS),
-    (f"{_ROOT}fdan/train.py", ("_epoch",), STEPS),
-    (f"{_ROOT}fdan/evaluate.py", ("make_bank", "logits", "scores"), VALIDATION),
-    (f"{_ROOT}search/telling.py", (), IDLE),  # waiting for the driver's answer
+    (f"{_ROOT}fdan/training/checkpoint.py", (), CHECKPOINTS),
+    (f"{_ROOT}search/worker/epoch_log.py", (), CHECKPOINTS),
+    (f"{_ROOT}fdan/training/frozen_features.py", (), FEATURES),
+    (f"{_ROOT}fdan/training/train.py", ("_snapshot",), CHECKPOINTS),
+    (f"{_ROOT}fdan/training/train.py", ("_epoch",), STEPS),
+    (f"{_ROOT}fdan/training/validate.py", ("make_bank", "logits", "scores"), VALIDATION),
+    (f"{_ROOT}search/worker/async_report.py", (), IDLE),  # waiting for the driver's answer
     ("/ray/", (), IDLE),
-    (f"{_ROOT}search/trial.py", ("_alone",), IDLE),
+    (f"{_ROOT}search/worker/trainable.py", ("_alone",), IDLE),
 )
-_TRIAL: Final = (f"{_ROOT}search/trial.py", "fdan_trial")
+_TRIAL: Final = (f"{_ROOT}search/worker/trainable.py", "fdan_trial")
 
 
 def watch() -> None:

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from benchmarks.comparing import Turns, by_turns, count, heading, machine, parser, write
 from fdan.corpora import Source, read
 from fdan.corpora.demo import generate
+from fdan.data.prepare import prepare
+from fdan.data.store import Store
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.media.video import positions, read_frames
 from fdan.media.workers import cores
-from fdan.preparing import prepare
-from fdan.store import Store
 
 ABOUT = """\
 The same files to the same images, by turns in the same run:
 
-ours      fdan.preparing.prepare into a new folder, from the corpus to the store on disk: files
+ours      fdan.data.prepare.prepare into a new folder, from the corpus to the store on disk: files
           hashed, a process a core started and decoding, images and manifest written
 naive     one process, warm (librosa and OpenCV imported, librosa's caches filled), nothing written.
           Speech: librosa.load at 16 kHz, its middle 3 s, librosa.feature.melspectrogram,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.comparing import count, heading, machine, parser, write
-from fdan.arguments import exit_code
+from fdan.cli.arguments import exit_code
+from fdan.device import choose_device
 from fdan.run_config import RunConfig
-from fdan.runtime import choose_device
-from search.timing import Work, measure
+from search.planning.step_timing import Work, measure
 
 ABOUT = """\
 Whole epochs (steps, bank, validation) of trials that train their backbones, each in a process of

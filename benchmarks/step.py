@@ -13,28 +13,29 @@ import torch
 from torch import Tensor
 
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
-from fdan import runtime, train
-from fdan.arguments import exit_code
-from fdan.augment import augment
-from fdan.backbones import build_backbone, find_weights
-from fdan.capture import captured, own_stream
-from fdan.model import MODALITIES, Head, objective
+from fdan import device as runtime
+from fdan.cli.arguments import exit_code
+from fdan.model.backbones import build_backbone, find_weights
+from fdan.model.network import MODALITIES, Head, objective
 from fdan.run_config import RunConfig
-from fdan.training_data import TrainingData
-from search.timing import Work, random_data
+from fdan.training import train
+from fdan.training.augment import augment
+from fdan.training.cuda_graph import captured, own_stream
+from fdan.training.training_data import TrainingData
+from search.planning.step_timing import Work, random_data
 
 ABOUT = """\
 One training step, 32 images of each modality, random ones of the right sizes (time does not depend
 on what they show), on the CPU ResNet-18 at 96 x 96, on a GPU ResNet-34 at 224 x 224; by turns in
 the same run, with torch's threads fixed:
 
-full       fdan.train's own epochs on resident data: batch taken and augmented, both backbones,
+full       our training loop's epochs on resident data: batch taken and augmented, both backbones,
            head, losses, backward, SGD
 bare       the limit: two torchvision backbones of the same weights, forward, the sum of their
            features as loss, backward, SGD with momentum and decay; the images of each step lie
            ready as normalised float32, channels last
 eager      on a GPU: as 'full', but launched piece by piece
-frozen     fdan.train's own epochs on features, as with --tuning frozen
+frozen     fdan.training.train's own epochs on features, as with --tuning frozen
 
 and by themselves, to say where the rest goes:
 

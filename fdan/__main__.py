@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fdan import commands, use
-from fdan.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
+from fdan.cli import commands
+from fdan.cli import predict_command as use
+from fdan.cli.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
 from fdan.process_exit import leave
 
 EXAMPLES = """\

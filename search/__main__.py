@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fdan.arguments import Parser, exit_code
+from fdan.cli.arguments import Parser, exit_code
 from fdan.process_exit import leave
 
 EXAMPLES = """\
@@ -77,7 +77,7 @@ def _runs(verb: argparse.ArgumentParser) -> None:
 def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from search import status
+    from search.study import status
 
     runs = arguments.runs.expanduser().absolute()
     found = status.read(runs, arguments.name, arguments.storage)
@@ -91,7 +91,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from search import status
+    from search.study import status
 
     console = Console()
     runs = arguments.runs.expanduser().absolute()
@@ -103,12 +103,13 @@ def _list(arguments: argparse.Namespace) -> int:
 def _rerun(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from search import recorded
+    from search.reproduce import mlflow_run as recorded
 
     uri = arguments.tracking_uri or recorded.default_uri()
     run = recorded.read(uri, arguments.run_id)
     # Here: this imports what training needs.
-    from search import compared, rerun
+    from search.reproduce import comparison as compared
+    from search.reproduce import rerun
 
     found, differing = rerun.rerun(
         run,

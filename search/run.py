@@ -14,7 +14,7 @@ if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 
 if __name__ == "__main__":
     try:
-        from search.command import main
+        from search.cli.main import main
     except ModuleNotFoundError as error:
         if error.name not in ("search", "fdan", "tracking"):
             raise

@@ -16,22 +16,6 @@ settings.load_profile("same each time")
 
 _ORDER: Final = ("cluster/", "fdan/", "tracking/", "chaos/test_chaos.py", "commands/", "chaos/")
 
-_LONG: Final = (
-    *("cluster/test_onpremises", "cluster/test_slurm", "benchmarks/"),
-    *("search/test_nodes", "search/test_gpu_share", "commands/test_rerun"),
-    *("chaos/test_chaos.py", "chaos/test_chaos_postgres", "tracking/test_postgres"),
-    *("commands/test_survival", "commands/test_interrupted", "commands/test_confirming"),
-    *("tracking/test_promoting_at_once", "tracking/test_outage", "tracking/test_full_disk"),
-    *("tracking/test_promotion", "tracking/test_served"),
-    *("fdan/test_export", "commands/test_export"),
-    *("search/test_cluster", "search/test_driver", "search/test_estimate", "search/test_scoring"),
-    *("search/test_rerun", "commands/test_bare_machine", "search/test_storage"),
-    *("search/test_groups", "search/test_enough", "tracking/test_report"),
-    *("tracking/test_download", "tracking/test_half_made", "tracking/test_hostile_artifacts"),
-)
-"""Clusters, databases, whatever kills, measures, promotes, exports, downloads, serves or trains
-again: these take minutes."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The cluster's machines want all cores for ten minutes: beside them go the files that start
@@ -43,9 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, part in enumerate(_ORDER) if f"tests/{part}" in path), 99)
 
     items.sort(key=rank)
-    for item in items:
-        if any(f"tests/{part}" in str(item.path) for part in _LONG):
-            item.add_marker("long")
 
 
 @pytest.fixture

@@ -14,23 +14,23 @@ from typing import Any, Final
 
 import torch
 
-from fdan.checkpoint import Checkpoint
 from fdan.corpora import Source
 from fdan.corpora.demo import generate
+from fdan.data.prepare import prepare
+from fdan.data.provenance import origin
+from fdan.data.split import Split, SplitConfig, describe, split
+from fdan.data.task import Task
+from fdan.evaluation.predictions import Predictions
+from fdan.evaluation.statistics import bootstrap
+from fdan.inference.model_folder import TENSORS, read_model, write_model
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.model_folder import TENSORS, read_model, write_model
-from fdan.origin import origin
-from fdan.predictions import Predictions
-from fdan.preparing import prepare
 from fdan.run_config import RunConfig
-from fdan.split import Split, SplitConfig, describe, split
-from fdan.statistics import bootstrap
-from fdan.task import Task
-from fdan.train import train
-from fdan.training_data import load
+from fdan.training.checkpoint import Checkpoint
+from fdan.training.train import train
+from fdan.training.training_data import load
+from tracking.outbox.target import default_uri
 from tracking.result import PREDICTIONS, WINNER, Result, sha256
-from tracking.target import default_uri
 from tracking.tracker import Tracker
 
 EXPERIMENT: Final = "fdan-search"

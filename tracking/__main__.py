@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fdan.arguments import Parser, exit_code
+from fdan.cli.arguments import Parser, exit_code
 from fdan.process_exit import leave
 from tracking.commands import champion, flush, promote, report, rollback
 

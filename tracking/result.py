@@ -46,7 +46,7 @@ class Result:
     tracking_uri: where its runs are, without a password; page: path of the study's page in the UI.
     space: {name: {"type", "low", "high", "log", "choices", ...}}; fixed: settings not searched;
     sampler, pruner: names; epochs: of a trial that is not stopped.
-    origin: fdan.origin.origin (task, data = fingerprint, stores, preparation, split).
+    origin: fdan.data.provenance.origin (task, data = fingerprint, stores, preparation, split).
     parts: [{"part", "modality", "emotions": {name: n}, "speakers": {name: n}}].
     unreadable: [{"path", "reason"}] of all sources.
     baseline: validation UAR of a logistic regression on frozen features; None for tuned ones.

@@ -28,7 +28,7 @@ from benchmarks.chaos.schedule import Schedule, shuffled
 from benchmarks.chaos.stock import Stock
 from benchmarks.chaos.subject import ROOT, Ground, Subject
 from benchmarks.chaos.table import Result, show
-from fdan.arguments import Parser, exit_code
+from fdan.cli.arguments import Parser, exit_code
 
 _DEFAULTS: Final = {
     "driver": 5,

@@ -75,7 +75,9 @@ class Driver:
 
     def life(self) -> Life:
         """What is known of it after its end."""
-        time.sleep(0.5)  # who speaks for a driver that could not (search.cluster) does it now
+        time.sleep(
+            0.5
+        )  # who speaks for a driver that could not (search.tune.ray_session) does it now
         texts = {kind: file.read_text("utf-8", "replace") for kind, file in self._files.items()}
         plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", texts["err"])
         lines = [line.strip() for line in plain.splitlines() if line.strip()]

@@ -33,11 +33,11 @@ def make(folder: Path) -> Material:
     """As our command line prepares the demo corpus."""
     import torch
 
-    from fdan import arguments as shared
+    from fdan.cli import arguments as shared
     from fdan.corpora.demo import generate
+    from fdan.data.split import SplitConfig
     from fdan.run_config import RunConfig
-    from fdan.split import SplitConfig
-    from fdan.training_data import load
+    from fdan.training.training_data import load
 
     corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES)
     runs = folder / "runs"

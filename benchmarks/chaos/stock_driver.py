@@ -42,9 +42,9 @@ def trainable(job: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
         import torch
 
         from benchmarks.chaos.undisturbed import data_of
-        from fdan.checkpoint import Checkpoint
         from fdan.run_config import RunConfig
-        from fdan.train import EpochReport, train
+        from fdan.training.checkpoint import Checkpoint
+        from fdan.training.train import EpochReport, train
 
         torch.set_num_threads(job["threads"])
         settings = {**job["fixed"], **config, "epochs": job["epochs"], "seed": job["seed"]}

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fdan.data.split import SplitConfig, split
+from fdan.data.store import open_store
+from fdan.data.task import Task
 from fdan.run_config import RunConfig
-from fdan.split import SplitConfig, split
-from fdan.store import open_store
-from fdan.task import Task
-from fdan.train import EpochReport, train
-from fdan.training_data import TrainingData, load
+from fdan.training.train import EpochReport, train
+from fdan.training.training_data import TrainingData, load
 
 
 def data_of(job: dict[str, Any], run: RunConfig) -> TrainingData:

@@ -19,13 +19,13 @@ from typing import Final
 from unittest import mock
 
 from fdan.corpora import Source
+from fdan.data.prepare import prepare
+from fdan.data.store import Progress
 from fdan.errors import FdanError
 from fdan.media.faces import FaceSettings
 from fdan.media.pixels import Pixels, Settings
 from fdan.media.process import Process
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.preparing import prepare
-from fdan.store import Progress
 
 # Small images: what is measured is decoding.
 _SETTINGS: Final[dict[str, Settings]] = {

@@ -18,7 +18,7 @@ import optuna
 from benchmarks import comparing
 from benchmarks.nodes.parts import CORE, WAITING
 from benchmarks.nodes.runs import Run, Terms, bare, nodes, ours
-from search import cluster
+from search.tune import ray_session as cluster
 
 ABOUT = """\
 Short trials on a cluster that this machine plays: Ray's own cluster utilities start so many nodes

@@ -19,16 +19,19 @@ from rich.console import Console
 
 from benchmarks.nodes.parts import Parts
 from fdan.run_config import RunConfig
-from search import driver, pruners, samplers, space, storage, study
-from search.bridge import Bridge, Listener
-from search.drawing import Drawing
-from search.kept import Kept
-from search.progress import Progress, State
-from search.report import Report
-from search.resources import Resources
-from search.stop import Stop
-from search.tracked import Tracked
-from search.trial import Assignment
+from search.callbacks.checkpoint_retention import Kept
+from search.callbacks.mlflow import Tracked
+from search.callbacks.progress import Progress, State
+from search.callbacks.trial_figures import Drawing
+from search.optimizer import pruners, samplers, space
+from search.study import open as study
+from search.study import storage
+from search.study.stopping import Stop
+from search.study.trial_controller import Bridge, Listener
+from search.tune import tune_run as driver
+from search.tune.resources import Resources
+from search.worker.messages import Report
+from search.worker.trainable import Assignment
 from tracking.tracker import Tracker
 
 _DRAIN_S = 300.0
@@ -162,7 +165,7 @@ def course(terms: Terms, places: Path) -> Callable[[float, int], Iterator[tuple[
 
 
 def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = False) -> Run:
-    """As search/running.py does it, with a cheap function in the place of training."""
+    """As search/tune/recovery.py does it, with a cheap function in the place of training."""
     folder.mkdir()
     places = folder / "places"
     places.mkdir()

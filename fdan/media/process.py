@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.errors import DataError
+from fdan.files import PROJECT_ROOT
 from fdan.media.pixels import Pixels, Settings
 from fdan.media.worker import LENGTH, MEMORY_MB, OUT_OF_MEMORY
 
@@ -103,7 +104,7 @@ class Process:
         """Start the process, if it is not there, and do not wait for it."""
         if self._process is not None:
             return
-        package = Path(__file__).resolve().parents[2]
+        package = PROJECT_ROOT
         search = [str(package), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,

@@ -16,6 +16,8 @@ from benchmarks.wall_time import Span, table
 from fdan.run_config import RunConfig
 from tests.benchmarks.conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 
 

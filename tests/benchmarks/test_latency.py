@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.commands.conftest import ROOT
+
+pytestmark = pytest.mark.long
 
 
 def test_it_measures_both(tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from benchmarks.nodes.parts import OTHER, Parts
 from tests.benchmarks.conftest import ROOT
+
+pytestmark = pytest.mark.long
 
 COMMAND = [sys.executable, "-m", "benchmarks.nodes"]
 

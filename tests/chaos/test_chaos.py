@@ -6,6 +6,8 @@ import pytest
 
 from tests.chaos.conftest import Chaos
 
+pytestmark = pytest.mark.long
+
 KINDS = {"driver": 3, "worker": 3, "raylet": 3, "server": 3, "stop": 3, "disk": 1}
 
 

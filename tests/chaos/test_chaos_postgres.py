@@ -7,6 +7,8 @@ import pytest
 from benchmarks.chaos import postgres
 from tests.chaos.conftest import Chaos
 
+pytestmark = pytest.mark.long
+
 REFUSED = postgres.refused()
 
 

@@ -31,7 +31,7 @@ from tests.cluster.onpremises import (
     processes,
 )
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PATIENCE_S = 240.0
 """Idle, none of what is waited for takes a minute; two cores may have other tests to run, too."""

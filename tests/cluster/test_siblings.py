@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 import yaml
 
-from search.arguments import parser
+from search.cli.parser import parser
 from tests.cluster.siblings import BLANK, CLUSTER, FILLED, MARK, ROOT, filled, text
 
 CLOUDS = ["aws.yaml", "gcp.yaml"]

@@ -11,6 +11,8 @@ import pytest
 from tests.cluster.siblings import CLUSTER, filled
 from tests.cluster.slurm import Slurm, needed, started, wait
 
+pytestmark = pytest.mark.long
+
 # Stands in for the search: it waits for both nodes, and says what it has seen.
 SEARCH = """
 import json, os, subprocess, sys, time

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.commands.conftest import Run
+
+pytestmark = pytest.mark.long
 
 ABSENT = ("av", "cv2", "librosa", "matplotlib", "mlflow", "optuna", "plotly", "ray", "sklearn")
 ABSENT += ("soundfile", "soxr")

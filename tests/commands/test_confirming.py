@@ -14,14 +14,17 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.checkpoint import Checkpoint
-from fdan.model_folder import read_model
-from fdan.predictions import Predictions
-from search import confirm, storage
-from search.trial_folder import CHECKPOINT, folder_of
+from fdan.evaluation.predictions import Predictions
+from fdan.inference.model_folder import read_model
+from fdan.training.checkpoint import Checkpoint
+from search.selection import confirm
+from search.study import storage
+from search.worker.trial_folder import CHECKPOINT, folder_of
 from tests.commands.test_survival import FLAGS, Home
-from tracking.pickles import pickled
+from tracking.registry.pickle_scan import pickled
 from tracking.result import Result, sha256
+
+pytestmark = pytest.mark.long
 
 EPOCHS = 30
 

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from fdan.emotions import EMOTIONS
-from fdan.model_folder import read_model
-from fdan.predict import predict, speech_files
+from fdan.inference.model_folder import read_model
+from fdan.inference.predict import predict, speech_files
 from tests.commands.conftest import Run
+
+pytestmark = pytest.mark.long
 
 SMALL = ("--spectrogram-size", "32", "--face-size", "32", "--backbone", "resnet18")
 SMALL += ("--weights", "none", "--tuning", "frozen", "--epochs", "2", "--workers", "1")

@@ -13,6 +13,8 @@ from optuna.trial import TrialState
 
 from tests.commands.test_survival import FLAGS, Home
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=[0.1, 3.0], ids=str)
 def pause(request: pytest.FixtureRequest) -> float:

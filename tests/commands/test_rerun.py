@@ -13,6 +13,8 @@ import pytest
 from tests.commands.conftest import Run
 from tests.tracking.conftest import MlflowServer, Tables
 
+pytestmark = pytest.mark.long
+
 FLAGS = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "4"]
 FLAGS += ["--workers", "1", "--study", "s", "--trials", "2", "--confirm", "1", "--seeds", "1"]
 FLAGS += ["--pruner", "none"]

@@ -21,13 +21,19 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.arguments import open_task
-from fdan.model_folder import read_model
-from search import plan, session, storage, training, trial
-from search.arguments import parser
-from search.report import Report
-from search.study import REASON
+from fdan.cli.arguments import open_task
+from fdan.inference.model_folder import read_model
+from search import config as plan
+from search import pipeline as session
+from search.cli.parser import parser
+from search.study import storage
+from search.study.open import REASON
+from search.worker import trainable as trial
+from search.worker import training
+from search.worker.messages import Report
 from tests.commands.conftest import ROOT
+
+pytestmark = pytest.mark.long
 
 TRIALS, EPOCHS = 3, 80
 FLAGS = ["--study", "s", "--trials", str(TRIALS), "--concurrent", "2", "--epochs", str(EPOCHS)]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from fdan.backbones import Weights
+    from fdan.model.backbones import Weights
     from fdan.run_config import RunConfig
-    from fdan.training_data import Domain, TrainingData
+    from fdan.training.training_data import Domain, TrainingData
 
 # Torch is imported inside: tests of the data side start without it.
 
@@ -24,8 +24,8 @@ def _frozen_data(
     seed: int = 0, signal: float = 0.12, acoustic: int = 84, visual: int = 105
 ) -> TrainingData:
     """Features of resnet18's size around seven class centres; two thirds of the speech trains."""
-    from fdan.backbones import Weights
-    from fdan.training_data import Domain
+    from fdan.model.backbones import Weights
+    from fdan.training.training_data import Domain
 
     random = np.random.default_rng(seed)
     centres = random.normal(size=(SEVEN, 512))
@@ -42,8 +42,8 @@ def _image_data(
     seed: int = 0, acoustic: int = 21, visual: int = 24, size: int = 32
 ) -> TrainingData:
     """Noise with a bright bar at the height of the class; each modality in two stores."""
-    from fdan.backbones import find_weights
-    from fdan.training_data import Domain
+    from fdan.model.backbones import find_weights
+    from fdan.training.training_data import Domain
 
     random = np.random.default_rng(seed)
     made = {}
@@ -57,7 +57,7 @@ def _image_data(
 
 
 def _parts(made: dict[str, Domain], weights: Weights) -> TrainingData:
-    from fdan.training_data import TrainingData
+    from fdan.training.training_data import TrainingData
 
     speech = np.arange(len(made["acoustic"].labels))
     cut = 2 * len(speech) // 3
@@ -94,15 +94,15 @@ def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: 
     pixels: its folder."""
     import torch
 
-    from fdan.backbones import find_weights
-    from fdan.checkpoint import Checkpoint
-    from fdan.evaluate import build
+    from fdan.device import seeded
+    from fdan.inference.model_folder import write_model
     from fdan.media.faces import FaceSettings
     from fdan.media.pixels import store_settings
     from fdan.media.spectrogram import SpectrogramSettings
-    from fdan.model_folder import write_model
+    from fdan.model.backbones import find_weights
     from fdan.run_config import FEATURES
-    from fdan.runtime import seeded
+    from fdan.training.checkpoint import Checkpoint
+    from fdan.training.validate import build
 
     run = _run_of(**settings)
     model = run.model

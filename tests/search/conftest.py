@@ -19,15 +19,20 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from fdan.arguments import open_task
+from fdan.cli.arguments import open_task
 from fdan.corpora import demo
-from search import cluster, plan, pruners, samplers, session, space, storage, study
-from search.arguments import parser
-from search.bridge import Bridge, Closed, Listener
-from search.report import Report
-from search.space import Space, Value
-from search.storage import Patience
-from search.training import Work
+from search import config as plan
+from search import pipeline as session
+from search.cli.parser import parser
+from search.optimizer import pruners, samplers, space
+from search.optimizer.space import Space, Value
+from search.study import open as study
+from search.study import storage
+from search.study.storage import Patience
+from search.study.trial_controller import Bridge, Closed, Listener
+from search.tune import ray_session as cluster
+from search.worker.messages import Report
+from search.worker.training import Work
 
 KNOWN: dict[str, Value] = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
 

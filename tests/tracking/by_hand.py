@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from tests.finished import link
-from tracking.download import digests
-from tracking.registry import CHAMPION, Registry, Version
+from tracking.registry.download import digests
+from tracking.registry.registry import CHAMPION, Registry, Version
 
 
 def champion(registry: Registry, study: Path) -> Version:

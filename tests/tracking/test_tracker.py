@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fdan.errors import FdanError
-from tracking import sender as sender_module
-from tracking.server import Away, Server
-from tracking.spool import SpoolError
+from tracking.backend.server import Away, Server
+from tracking.outbox import sender as sender_module
+from tracking.outbox.spool import SpoolError
 from tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -389,7 +389,7 @@ def test_a_uri_that_can_never_work(tmp_path: Path, bad: str, told: str) -> None:
 
 
 def test_importing_the_tracker_is_quick(python: Start) -> None:
-    code = "import sys, tracking.tracker, tracking.figures; print(*sys.modules)"
+    code = "import sys, tracking.tracker, search.callbacks.trial_plots; print(*sys.modules)"
     out, _ = python("-c", code).communicate(timeout=60)
     assert "tracking.tracker" in out.split()
     assert not {"mlflow", "matplotlib", "torch", "ray", "optuna"} & set(out.split())

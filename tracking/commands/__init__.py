@@ -6,6 +6,6 @@ from __future__ import annotations
 import argparse
 from typing import TypeAlias
 
-from fdan.arguments import Parser
+from fdan.cli.arguments import Parser
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -37,8 +37,8 @@ def add(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command; see _EXITS for its exit code."""
-    from tracking.download import tracking_uri
-    from tracking.registry import CHAMPION, Registry
+    from tracking.registry.download import tracking_uri
+    from tracking.registry.registry import CHAMPION, Registry
     from tracking.uri import shown
 
     uri = arguments.tracking_uri or tracking_uri()

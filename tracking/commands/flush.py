@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 from fdan.errors import FdanError
+from tracking.backend.server import Server
 from tracking.commands import Verbs
 from tracking.commands.named import STUDY, study_folder
-from tracking.ledger import Ledger
-from tracking.sender import Sender
-from tracking.server import Server
-from tracking.spool import Spool
-from tracking.target import Target
+from tracking.outbox.delivery_state import Ledger
+from tracking.outbox.sender import Sender
+from tracking.outbox.spool import Spool
+from tracking.outbox.target import Target
 from tracking.uri import check_uri, masked, shown
 
 _ABOUT = """\

@@ -11,7 +11,7 @@ from tracking.commands import Verbs
 from tracking.commands.named import STUDY, add_name, add_uri, study_folder
 
 if TYPE_CHECKING:
-    from tracking.promotion import Verdict
+    from tracking.promotion.promote import Verdict
 
 _ABOUT = """\
 Register the confirmed winner of a finished study, and let the alias `champion` name it, if
@@ -57,7 +57,7 @@ def add(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command; see _EXITS for its exit code."""
-    from tracking.promotion import promote
+    from tracking.promotion.promote import promote
 
     verdict = promote(
         study_folder(arguments.study),

@@ -36,8 +36,8 @@ def add(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command; see _EXITS for its exit code."""
-    from tracking.download import tracking_uri
-    from tracking.promotion import rollback
+    from tracking.promotion.promote import rollback
+    from tracking.registry.download import tracking_uri
 
     done = rollback(
         name=arguments.name,

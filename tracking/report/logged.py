@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
+from tracking.backend.server import Away, Gone, Refused, Server
+from tracking.outbox.target import Target
 from tracking.result import Result
-from tracking.server import Away, Gone, Refused, Server
-from tracking.target import Target
 from tracking.tracker import STUDY
 from tracking.uri import masked, shown
 

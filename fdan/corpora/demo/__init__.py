@@ -29,6 +29,7 @@ from typing import Any, Final
 from fdan.corpora.demo.settings import CODES, DemoSettings, speaker_name
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
+from fdan.files import PROJECT_ROOT
 from fdan.media.workers import cores
 
 __all__ = ["CODES", "DemoSettings", "generate", "speaker_name"]
@@ -157,7 +158,7 @@ def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Generator
     """
     ours, theirs = os.pipe()
     processes: list[subprocess.Popen[bytes]] = []
-    package = str(Path(__file__).resolve().parents[3])
+    package = str(PROJECT_ROOT)
     search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": search}
     try:

@@ -1,0 +1,1 @@
+"""The commands of `python -m fdan` and the arguments that training and searching share."""

@@ -1,0 +1,209 @@
+"""What each `python -m fdan` command does up to a finished model; use.py has those that use one.
+Tables go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fdan.cli import arguments as shared
+from fdan.cli.terminal import Preparing, unreadable
+from fdan.config import add_options, given
+from fdan.corpora.demo import DemoSettings, generate
+from fdan.data.provenance import origin, reopen
+from fdan.data.split import SplitConfig, describe
+from fdan.data.store import MANIFEST, Progress, Store
+from fdan.emotions import EMOTIONS, SHORT
+from fdan.errors import ConfigError
+from fdan.inference.model_source import model_folder
+
+Command = Callable[[argparse.Namespace], int]
+
+CHECKPOINT = "checkpoint"
+"""Below --out: what training goes on from."""
+
+LISTED = 20
+"""Unreadable files that `prepare` names on the terminal; the manifest has them all."""
+
+
+def add_demo_options(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting of the demo corpus."""
+    add_options(parser, DemoSettings, "corpus")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Write the demo corpus."""
+    settings = DemoSettings.from_mapping(given(DemoSettings, arguments))
+    with Preparing(_progress()) as tell:
+
+        def told(done: int, total: int) -> None:
+            tell(Progress(f"demo corpus {arguments.folder}", "generating", done, total))
+
+        folder = generate(arguments.folder, **settings.as_dict(), progress=told)
+    count = settings.speakers * settings.takes * len(EMOTIONS)
+    print(f"{folder}: {count} utterances of {settings.speakers} speakers, each as wav and avi")
+    print(f"next: python -m fdan train --task demo:{folder} --out runs/first")
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Prepare every store of a task."""
+    settings = shared.settings_of(arguments, gpu=False)
+    with Preparing(_progress()) as tell:
+        task, parts = shared.open_task(arguments, settings, tell)
+    table = _table(f"{task.name}, data {task.fingerprint[:12]}")
+    for title in ("store", "samples", "unreadable", "counted"):
+        table.add_column(title, justify="left" if title in ("store", "counted") else "right")
+    for store in (*task.acoustic, *task.visual):
+        counts = "; ".join(f"{name}: {count}" for name, count in store.counts.items())
+        table.add_row(_short(store.folder), str(len(store)), str(len(store.unreadable)), counts)
+    out = _console()
+    out.print(table)
+    for part in describe(task, parts):
+        out.print(
+            f"  {part.part}: {part.total} samples, {len(part.speakers) or 'unknown'} speakers"
+        )
+    for store in (*task.acoustic, *task.visual):
+        _list_unreadable(store, out)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train one model, or go on with it."""
+    from fdan.device import choose_device
+    from fdan.inference.model_folder import write_model
+    from fdan.run_config import RunConfig
+    from fdan.training.checkpoint import Checkpoint
+    from fdan.training.train import EpochReport, load
+    from fdan.training.train import train as run_training
+
+    device = choose_device(arguments.device)
+    settings = shared.settings_of(arguments, gpu=device.type == "cuda")
+    run = RunConfig.from_mapping(settings.run)
+    out: Path = arguments.out
+    kept = out / CHECKPOINT
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not kept.exists():
+        raise ConfigError(f"--out {out}: holds something else; name a new folder")
+    resume = Checkpoint.load(kept) if kept.exists() else None
+    console = _progress()
+    with Preparing(console) as tell:
+        task, parts = shared.open_task(arguments, settings, tell)
+        data = load(task, parts, run, device, arguments.runs / "features", tell.features)
+    for line in unreadable(task):
+        console.print(line, style="yellow", highlight=False, markup=False)
+    sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, parts))
+    print(f"{task.name} on {device}: {sizes}")
+    if resume is not None:
+        print(f"going on after epoch {resume.epoch} of {kept}")
+
+    width = len(str(run.training.epochs))
+
+    def report(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
+        m = epoch.metrics
+        print(
+            f"epoch {epoch.epoch:>{width}}/{run.training.epochs}  loss {m['train/loss']:.3f}"
+            f"  lmmd {m['train/lmmd']:.4f}  validation UAR {m['validation/uar']:.3f}"
+            f"  WAR {m['validation/war']:.3f}  w-F1 {m['validation/wf1']:.3f}"
+            f"  {m['time/epoch_s']:.1f} s",
+            flush=True,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint().save(kept)
+
+    last = run_training(run, data, report, device=device, resume=resume)
+    write_model(
+        out / "model", last, origin(task, SplitConfig.from_mapping(settings.of(SplitConfig)))
+    )
+    print(f"validation UAR {last.value:.3f} over the last epochs; model in {out / 'model'}")
+    print(f"next: python -m fdan evaluate {shlex.quote(str(out))}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Score a model on the test or validation part of the data that it was trained on."""
+    folder = model_folder(arguments.model)
+    from fdan.inference.model_folder import read_model
+    from fdan.metrics import confusion_matrix, measures
+
+    model = read_model(folder, arguments.device)
+    if arguments.part == "test" and "study" in model.facts:
+        raise ConfigError(
+            f"{arguments.model} is of the study '{model.facts['study']}', whose test part is scored"
+            " once, for its winner: python search/run.py --study"
+            f" {model.facts['study']} --score-test; here: --part validation"
+        )
+    task, parts = reopen(model.facts, arguments.stores)
+    samples = parts.acoustic_test if arguments.part == "test" else parts.acoustic_validation
+    truth = task.samples("acoustic").labels[samples]
+    predicted = model.probabilities(task.images("acoustic", samples)).argmax(1)
+    found = measures(confusion_matrix(truth, predicted, len(EMOTIONS)))
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "model": str(arguments.model),
+                    "task": task.name,
+                    "part": arguments.part,
+                    "samples": len(samples),
+                    "war": found.war,
+                    "uar": found.uar,
+                    "wf1": found.wf1,
+                    "emotions": list(EMOTIONS),
+                    "confusion": found.confusion.tolist(),
+                }
+            )
+        )
+        return 0
+    protocol = model.facts["split"]["protocol"]
+    table = _table(
+        f"{task.name}, {arguments.part} part ({len(samples)} utterances, protocol {protocol})"
+    )
+    table.add_column("true, predicted as")
+    for short in (*SHORT, "recall"):
+        table.add_column(short, justify="right")
+    for emotion, row in zip(EMOTIONS, found.confusion.tolist(), strict=True):
+        recall = f"{row[EMOTIONS.index(emotion)] / sum(row):.3f}" if sum(row) else "absent"
+        table.add_row(emotion, *map(str, row), recall)
+    out = _console()
+    out.print(table)
+    out.print(f"WAR {found.war:.4f}  UAR {found.uar:.4f}  w-F1 {found.wf1:.4f}")
+    return 0
+
+
+def _list_unreadable(store: Store, out: Console) -> None:
+    for what, listed in (("unreadable", store.unreadable), ("missing", store.problems)):
+        for entry in listed[:LISTED]:
+            out.print(f"  {what}: {entry['path']}: {entry['reason']}", style="yellow")
+        if len(listed) > LISTED:
+            out.print(
+                f"  and {len(listed) - LISTED} more {what} in {_short(store.folder)}/{MANIFEST}"
+            )
+
+
+def _progress() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _console() -> Console:
+    """Stdout, wide enough for our tables where it is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _short(path: Path) -> str:
+    """As short as one can type it from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,97 @@
+"""What the terminal shows while data is prepared: a bar for each source, or plain lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from fdan.data.store import Progress
+from fdan.data.task import Task
+
+_EVERY_S = 10.0
+"""Without a terminal, a line at most this often."""
+
+
+class Preparing:
+    """Called with a store's Progress while it is entered; silent while there is nothing to do."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Bars | None = None
+        self._rows: dict[tuple[str, str], TaskID] = {}
+        self._last = time.monotonic()  # what is quick says nothing
+        self._features = 0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bars = Bars(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, now: Progress) -> None:
+        unreadable = f", {now.unreadable} unreadable" if now.unreadable else ""
+        self._show(now.source, f"{now.stage}{unreadable}", now.stage, now.done, now.total)
+
+    def features(self, done: int, total: int) -> None:
+        """Frozen features of one store; a new store starts where `done` falls back."""
+        self._show("frozen features", "computing", str(self._features), done, total)
+        self._features += done >= total
+
+    def _show(self, source: str, text: str, key: str, done: int, total: int) -> None:
+        if self._bars is None:
+            now = time.monotonic()
+            if now - self._last >= _EVERY_S and total:
+                self._last = now
+                self._console.print(
+                    f"{source}: {text} {done}/{total}", highlight=False, markup=False
+                )
+            return
+        row = self._rows.get((source, key))
+        if row is None:
+            row = self._rows[source, key] = self._bars.add_task("", total=total or None)
+        description = f"{_tail(source)}: {text}"
+        self._bars.update(
+            row,
+            description=description,
+            completed=done,
+            total=total or None,
+        )
+
+
+def unreadable(task: Task) -> Iterator[str]:
+    """A line for each store that could not use all its files, naming the first."""
+    for store in (*task.acoustic, *task.visual):
+        for what, found in (("unreadable", store.unreadable), ("missing", store.problems)):
+            if found:
+                first = found[0]
+                yield (
+                    f"{store.corpus} ({store.modality}): {len(found)} {what}, such as "
+                    f"{first['path']}: {first['reason']}; all are listed in"
+                    f" {store.folder / 'manifest.json'}"
+                )
+
+
+def _tail(text: str) -> str:
+    return text if len(text) <= 48 else "..." + text[-45:]

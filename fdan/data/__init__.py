@@ -1,0 +1,1 @@
+"""From a corpus to prepared stores, tasks and splits."""

@@ -1,0 +1,67 @@
+"""Where a model came from: its data, how they were prepared, and who trained, validated, tested.
+
+Kept in every model folder, and enough to open the same data again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fdan.data.split import Split, SplitConfig, split
+from fdan.data.store import Store, open_store
+from fdan.data.task import Task
+from fdan.errors import DataError
+
+
+def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
+    """Ready for JSON: task, data fingerprint, stores, preparation settings and protocol."""
+    return {
+        "task": task.name,
+        "data": task.fingerprint,
+        "stores": {
+            modality: [
+                {"folder": str(store.folder), "fingerprint": store.fingerprint}
+                for store in task.stores(modality)
+            ]
+            for modality in ("acoustic", "visual")
+        },
+        "preparation": {
+            "acoustic": task.acoustic[0].settings,
+            "visual": task.visual[0].settings,
+        },
+        "split": config.as_dict(),
+    }
+
+
+def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, Split]:
+    """The data that `origin` speaks of, divided as it was.
+
+    Args:
+        stores: where the stores lie now, if they were moved.
+
+    Raises:
+        DataError: a store is gone, or is not the one that it was.
+    """
+    opened: dict[str, tuple[Store, ...]] = {}
+    for modality in ("acoustic", "visual"):
+        held = []
+        for entry in facts["stores"][modality]:
+            folder = Path(entry["folder"])
+            folder = stores / folder.name if stores is not None else folder
+            if not folder.exists():
+                raise DataError(
+                    f"{folder}: the prepared store that this model was trained on is gone;"
+                    " prepare it again with the settings in model.json, or name its new place"
+                    " with --stores"
+                )
+            store = open_store(folder)
+            if store.fingerprint != entry["fingerprint"]:
+                raise DataError(f"{folder}: holds other data than this model was trained on")
+            held.append(store)
+        opened[modality] = tuple(held)
+    task = Task(opened["acoustic"], opened["visual"])
+    if task.fingerprint != facts["data"]:
+        raise DataError(f"{task.name}: holds other data than this model was trained on")
+    return task, split(task, SplitConfig.from_mapping(facts["split"], "the model's split"))

@@ -1,0 +1,123 @@
+"""A task as the paper names it: acoustic and visual domains, paired by label (section 3.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.data.store import Store
+from fdan.emotions import EMOTIONS
+from fdan.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """All samples of one modality: its stores' samples, one store after the other."""
+
+    labels: NDArray[np.int64]
+    """(N,) indices into fdan.emotions.EMOTIONS."""
+    speakers: tuple[str | None, ...]
+    utterances: tuple[str, ...]
+    parts: tuple[str | None, ...]
+    corpora: tuple[str, ...]
+    contents: tuple[str, ...]
+    """SHA-256 of each sample's file."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One or more acoustic and one or more visual stores.
+
+    Raises:
+        DataError: a modality is missing, or stores of one modality were prepared differently.
+    """
+
+    acoustic: tuple[Store, ...]
+    visual: tuple[Store, ...]
+
+    def __post_init__(self) -> None:
+        for modality in ("acoustic", "visual"):
+            stores = self.stores(modality)
+            if not stores:
+                raise DataError(f"no {modality} source: a task needs at least one")
+            assert all(store.modality == modality for store in stores)
+            first = stores[0]
+            for other in stores[1:]:
+                differing = [
+                    name
+                    for name in sorted({*first.settings, *other.settings})
+                    if first.settings.get(name) != other.settings.get(name)
+                ]
+                if differing:
+                    raise DataError(
+                        f"{other.folder} and {first.folder} were prepared with different settings"
+                        f" ({', '.join(differing)}): prepare both alike"
+                    )
+
+    def stores(self, modality: str) -> tuple[Store, ...]:
+        return self.acoustic if modality == "acoustic" else self.visual
+
+    @property
+    def name(self) -> str:
+        """The paper's way to write it: SAVEE{Sv,Mv,Sa} is acoustic SAVEE, visual SAVEE and MELD."""
+        corpora = list(dict.fromkeys(store.corpus.upper() for store in self.acoustic))
+        domains = [f"{store.corpus[0].upper()}v" for store in self.visual]
+        domains += [f"{store.corpus[0].upper()}a" for store in self.acoustic]
+        return f"{'+'.join(corpora)}{{{','.join(dict.fromkeys(domains))}}}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over the stores: what a study or a model was made from."""
+        # Files that were unreadable on one machine only (too slow, say) make other data.
+        stores = [
+            [store.modality, store.fingerprint, len(store), store.unreadable]
+            for store in (*self.acoustic, *self.visual)
+        ]
+        return hashlib.sha256(json.dumps(stores).encode()).hexdigest()
+
+    def samples(self, modality: str) -> Samples:
+        """Labels and origins of all samples of a modality; a Split's indices point into them."""
+        return self._samples[modality]
+
+    @cached_property
+    def _samples(self) -> dict[str, Samples]:
+        return {modality: _joined(self.stores(modality)) for modality in ("acoustic", "visual")}
+
+    def images(self, modality: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copies of the images at `indices` into `samples(modality)`.
+
+        Returns:
+            (len(indices), height, width, channels) uint8.
+        """
+        stores = self.stores(modality)
+        starts = np.cumsum([0, *map(len, stores)])
+        images = np.empty((len(indices), *stores[0].images.shape[1:]), dtype=np.uint8)
+        for store, start, end in zip(stores, starts[:-1], starts[1:], strict=True):
+            here = (indices >= start) & (indices < end)
+            images[here] = store.images[indices[here] - start]
+        return images
+
+    def emotions(self, modality: str) -> list[str]:
+        """Emotions of which there is at least one sample, in the order of EMOTIONS."""
+        present = np.bincount(self.samples(modality).labels, minlength=len(EMOTIONS))
+        return [emotion for emotion, count in zip(EMOTIONS, present, strict=True) if count]
+
+
+def _joined(stores: Sequence[Store]) -> Samples:
+    return Samples(
+        labels=np.concatenate([store.emotions for store in stores]),
+        speakers=tuple(speaker for store in stores for speaker in store.speakers),
+        utterances=tuple(utterance for store in stores for utterance in store.utterances),
+        parts=tuple(part for store in stores for part in store.parts),
+        corpora=tuple(store.corpus for store in stores for _ in range(len(store))),
+        contents=tuple(content for store in stores for content in store.contents),
+    )

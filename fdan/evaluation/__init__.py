@@ -1,0 +1,1 @@
+"""What predictions are worth: statistics, stored predictions, the baseline."""

@@ -1,0 +1,1 @@
+"""A finished model: its folder, its ONNX file, its predictions."""

@@ -1,0 +1,157 @@
+"""A model folder to one ONNX file, proved to answer alike before it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fdan.errors import ConfigError, DataError, WeightsError
+from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
+from fdan.inference.model_source import served_as
+from fdan.inference.onnx_model import IMAGES, PROBABILITIES, OnnxModel, metadata
+from fdan.media.pixels import image_shape, settings_of
+
+TOLERANCE: Final = 1e-5
+"""How far the probabilities of noise may be from torch's."""
+
+_ROUNDED: Final = 1e-4
+"""And those of stripes, which no emotion is certain of. There float32 itself shows: behind an
+untrained backbone, torch's own answers to an image alone and in a batch differ by up to 3e-5
+(1e-7 in the middle)."""
+
+SUFFIX: Final = ".onnx"
+_COUNTS: Final = (1, 2, 7)  # images at once
+_OPSET: Final = 20
+
+
+class _Answer(nn.Module):
+    """What SpeechModel.probabilities does with speech, the bank's features being constants."""
+
+    def __init__(self, model: SpeechModel) -> None:
+        super().__init__()
+        self.network = model.network
+        self.has_bank = model.bank is not None
+        for i, z_MD in enumerate(model.bank or ()):
+            self.register_buffer(f"bank_{i}", z_MD.clone())
+        self.layers = len(model.bank or ())
+
+    def forward(self, images: Tensor) -> Tensor:
+        bank = tuple(getattr(self, f"bank_{i}") for i in range(self.layers))
+        features = self.network.features("acoustic", images)
+        logits = self.network.head.predict(features, bank if self.has_bank else None)
+        return torch.softmax(logits, dim=1)
+
+
+def export(folder: Path, file: Path) -> float:
+    """Write the model in `folder` as an ONNX file, whole or not at all, replacing an old one.
+
+    Input `images`: (N, H, W, 1) uint8, prepared as the metadata say; N is free. Output
+    `probabilities`: (N, 7) float32. Returns the largest difference from torch's probabilities that
+    was seen on images of noise, at most TOLERANCE.
+
+    Raises:
+        WeightsError: the folder holds no whole model, or the file would answer otherwise.
+        ConfigError: `file` cannot be written there.
+    """
+    if file.suffix != SUFFIX:
+        raise ConfigError(f"{file}: name a file that ends in {SUFFIX}")
+    if not file.parent.is_dir() or file.is_dir():
+        raise ConfigError(f"{file}: no such folder, or a folder itself; name a new file")
+    model = read_model(folder)
+    try:
+        stored = model.facts["preparation"]["acoustic"]
+        shape = image_shape(settings_of("acoustic", stored))
+    except (KeyError, TypeError, AttributeError):
+        raise WeightsError(f"model {folder} does not say how its speech was prepared") from None
+    except DataError as error:
+        raise WeightsError(f"model {folder}: {error}") from None
+    proto = _graph(model, shape)
+    with (folder / TENSORS).open("rb") as tensors:
+        sha256 = hashlib.file_digest(tensors, "sha256").hexdigest()
+    for name, value in metadata(_facts(model, folder), sha256).items():
+        proto.metadata_props.add(key=name, value=value)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as out:
+            out.write(proto.SerializeToString(deterministic=True))
+            out.flush()
+            os.fsync(out.fileno())
+        noise, stripes = _differences(model, OnnxModel.read(partial), shape)
+        if not (noise <= TOLERANCE and stripes <= _ROUNDED):
+            raise WeightsError(
+                f"model {folder}: its ONNX form answers otherwise than torch (probabilities differ"
+                f" by {noise:.2g} on noise, {stripes:.2g} on stripes), so nothing was written"
+            )
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return noise
+
+
+def _facts(model: SpeechModel, folder: Path) -> dict[str, Any]:
+    """model.json's, and what a registry calls it."""
+    served = served_as(folder)
+    return {**model.facts, **({"served": served} if served else {})}
+
+
+def _graph(model: SpeechModel, shape: tuple[int, int, int]) -> Any:
+    """An onnx.ModelProto without what the exporter notes of our source files."""
+    example = torch.zeros((2, *shape), dtype=torch.uint8)
+    with _quietly(), torch.no_grad():
+        program = torch.onnx.export(
+            _Answer(model).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=[IMAGES],
+            output_names=[PROBABILITIES],
+            dynamic_shapes={IMAGES: {0: torch.export.Dim("N")}},
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    for node in [*proto.graph.node, *(node for f in proto.functions for node in f.node)]:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    proto.graph.ClearField("metadata_props")
+    proto.ClearField("metadata_props")
+    return proto
+
+
+def _differences(
+    model: SpeechModel, onnx: OnnxModel, shape: tuple[int, int, int]
+) -> tuple[float, float]:
+    """The largest over the probabilities of images of noise, and of horizontal stripes."""
+    random = np.random.default_rng(0)
+    apart: list[list[float]] = [[], []]
+    for count in _COUNTS:
+        noise = random.integers(0, 256, (count, *shape), dtype=np.uint8)
+        lines = random.integers(0, 256, (count, shape[0], 1, 1), dtype=np.uint8)
+        for found, images in zip(apart, (noise, np.broadcast_to(lines, noise.shape)), strict=True):
+            difference = model.probabilities(images) - onnx.probabilities(images)
+            found.append(float(np.abs(difference).max()))
+    return float(np.max(apart[0])), float(np.max(apart[1]))  # NaN if one is
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter speaks of its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,116 @@
+"""Where a model that is to answer comes from: a folder, an ONNX file, or a registry's address.
+
+Who knows an address such as models:/fdan@champion is found through the entry points of the group
+`fdan.models`: the name is the scheme, the value takes the address and gives a local folder. So
+this floor knows no registry.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fdan.errors import DeviceError, WeightsError
+
+FACTS: Final = "model.json"
+"""What every model's folder holds."""
+
+SERVED: Final = "served.json"
+"""May lie beside it: {"name", "version"} under which a registry holds the model."""
+
+GROUP: Final = "fdan.models"
+_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
+
+
+class Model(Protocol):
+    """What answers: a SpeechModel (model_folder.py) or an OnnxModel (onnx_model.py)."""
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    def probabilities(
+        self,
+        images: npt.NDArray[np.uint8],
+        faces: Sequence[npt.NDArray[np.uint8] | None] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """(N, 7) of (N, H, W, 1) log-mel images and None or (K, H, W, 3) faces of each."""
+
+
+def find_model(name: str) -> Path:
+    """The folder or ONNX file that a name or address stands for.
+
+    Raises:
+        WeightsError: there is none, or no entry point for the address.
+    """
+    path, address = Path(name), _ADDRESS.match(name)
+    if not address or path.exists():
+        return path if path.is_file() else model_folder(path)
+    scheme = address[1]
+    for entry in entry_points(group=GROUP, name=scheme):
+        try:
+            folder = Path(entry.load()(name))
+        except ImportError as error:
+            raise WeightsError(
+                f"model {name}: opening {scheme}: addresses needs more than is installed ({error})"
+            ) from None
+        return model_folder(folder)
+    raise WeightsError(
+        f"model {name}: nothing installed here opens {scheme}: addresses; name a model's folder or"
+        " ONNX file, or install fdan-search whole"
+    )
+
+
+def model_folder(folder: Path) -> Path:
+    """A folder that `train` wrote holds the model beside its checkpoint. Raises WeightsError."""
+    for place in (folder / "model", folder):
+        if (place / FACTS).is_file():
+            return place
+    raise WeightsError(
+        f"model {folder}: there is no {FACTS} in it; name a folder that train or a search wrote"
+    )
+
+
+def open_model(path: Path, device: str = "cpu") -> Model:
+    """What `find_model` found, ready to answer. Torch is imported for a folder only.
+
+    Raises:
+        WeightsError: it is damaged. DeviceError: this machine, or ONNX, does not have the device.
+    """
+    if path.is_file():
+        from fdan.inference.onnx_model import OnnxModel
+
+        if device not in ("auto", "cpu"):
+            raise DeviceError(f"device {device}: an ONNX model runs on the CPU; leave out --device")
+        return OnnxModel.read(path)
+    from fdan.inference.model_folder import read_model
+
+    return read_model(path, device)
+
+
+def told(name: str, path: Path, facts: Mapping[str, Any]) -> str:
+    """Which model answers, in a line: the registry's name and version of it, or the name that it
+    was called by; its study and trial where a search made it."""
+    served = served_as(path) if path.is_dir() else facts.get("served", {})
+    made = f"{served['name']} version {served['version']}" if served else name
+    if "study" in facts:
+        made += f" (study {facts['study']}, trial {facts.get('trial', '?')})"
+    return " ".join(made.split())
+
+
+def served_as(folder: Path) -> dict[str, str]:
+    """{"name", "version"} of a model that came from a registry, else {}. Raises WeightsError."""
+    file = folder / SERVED
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        return {key: str(held[key]) for key in ("name", "version")}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{file} is damaged ({type(error).__name__})") from None

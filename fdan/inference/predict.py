@@ -1,0 +1,103 @@
+"""Emotions of new speech files, prepared just as the model's own training data were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.corpora.listing import files_below, suffixes
+from fdan.emotions import EMOTIONS
+from fdan.errors import DataError, WeightsError
+from fdan.inference.model_source import Model
+from fdan.media.pixels import Settings, settings_of
+from fdan.media.workers import Workers, cores
+
+SPEECH: Final = "speech"
+BOTH: Final = "speech and face"
+_TIMEOUT_S: Final = 120.0  # of a file, as in preparing
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One file's emotion with the probability of each, or the reason why there is none. `by`: what
+    it was judged by, SPEECH or BOTH."""
+
+    file: Path
+    emotion: str | None
+    probabilities: dict[str, float]
+    reason: str = ""
+    by: str = SPEECH
+
+
+def speech_files(paths: Iterable[Path]) -> list[Path]:
+    """The files named, and of a folder every file below it that can hold speech.
+
+    Raises:
+        DataError: a path does not exist, or a folder holds no sound and no video.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = files_below(path, suffixes("acoustic"))
+            if not inside:
+                raise DataError(f"{path}: no sound or video file in this folder")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: no such file or folder")
+    return found
+
+
+def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> Iterator[Prediction]:
+    """One after the other, so that a long list shows progress. A video is judged by its sound: the
+    network's prediction rests on speech alone (section 3.2), and on a face only where one is named.
+
+    Files are decoded as a corpus is prepared: in processes of their own, each in bounded time and
+    memory, so that a damaged one is its own reason and nothing else.
+
+    Args:
+        face: an image or a video of the speaker, which goes with every file.
+
+    Raises:
+        DataError: the face cannot be read. WeightsError: the model does not say how its data were
+            prepared, or its answers are no probabilities.
+    """
+    faces = None if face is None else [_faces(model, face)]
+    settings = _settings(model, "acoustic")
+    with Workers(settings, min(cores(), max(len(files), 1)), _TIMEOUT_S) as workers:
+        for file, found in zip(files, workers.read(files), strict=True):
+            if isinstance(found, str):
+                yield Prediction(file, None, {}, found)
+                continue
+            chances = model.probabilities(found.images, faces)[0]
+            if not np.isfinite(chances).all():
+                raise WeightsError("the model is damaged: its answers are no probabilities")
+            named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
+            by = SPEECH if face is None else BOTH
+            yield Prediction(file, EMOTIONS[int(chances.argmax())], named, by=by)
+
+
+def _faces(model: Model, file: Path) -> NDArray[np.uint8]:
+    """(K, H, W, 3): one of an image, several of a video."""
+    with Workers(_settings(model, "visual"), 1, _TIMEOUT_S) as workers:
+        (found,) = workers.read([file])
+    if isinstance(found, str):
+        raise DataError(f"face {file}: {found}")
+    return found.images
+
+
+def _settings(model: Model, modality: str) -> Settings:
+    try:
+        return settings_of(modality, model.facts["preparation"][modality])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):  # another version's, in words
+            raise
+        raise WeightsError(
+            f"the model does not say how its data were prepared ({modality}); train it again"
+        ) from None

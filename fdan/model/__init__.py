@@ -1,0 +1,1 @@
+"""The network of the paper, Eq. 1-9."""

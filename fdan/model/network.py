@@ -1,0 +1,202 @@
+"""The Feature Distribution Adaptation Network (paper, Eq. 1-9), from images to logits.
+
+Shapes: V visual samples, A acoustic samples, M samples in the bank, F pooled backbone features,
+D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fdan.emotions import EMOTIONS
+from fdan.model.attention import CrossAttention
+from fdan.model.lmmd import Kernel, lmmd
+from fdan.run_config import FEATURES, KernelConfig, ModelConfig
+
+CLASSES = len(EMOTIONS)
+MODALITIES = ("visual", "acoustic")
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std for each feature, both kept with the weights. A feature that never varied
+    becomes 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def fit(self, x_NF: Tensor) -> None:
+        """Mean and standard deviation of these samples."""
+        x_NF = x_NF.double()
+        std = x_NF.std(0, correction=0)
+        self.mean.copy_(x_NF.mean(0))
+        self.std.copy_(torch.where(std > 0, std, torch.inf))
+
+    def forward(self, x_NF: Tensor) -> Tensor:
+        return (x_NF - self.mean) / self.std
+
+
+class Output(NamedTuple):
+    """Logits (V, C) and (A, C); `aligned` holds each (Z_v, Z_a) that the LMMD compares."""
+
+    logits_v: Tensor
+    logits_a: Tensor
+    aligned: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Losses(NamedTuple):
+    """Eq. 9 and its three terms, scalars; `lmmd` is the sum over layers before alpha."""
+
+    total: Tensor
+    acoustic: Tensor
+    visual: Tensor
+    lmmd: Tensor
+
+
+# Z_v^0 .. Z_v^(l-1) of the bank's faces, (M, D) each: what layer i's speech attends to.
+Bank = tuple[Tensor, ...]
+
+
+class Head(nn.Module):
+    """From pooled features to logits: bottleneck, cross-attention layers, one classifier shared by
+    both modalities."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        features = FEATURES[config.backbone]
+        # Frozen features come as the backbone left them; a tuned one finds its own scale.
+        self.standardise = nn.ModuleDict(
+            {m: Standardise(features) for m in MODALITIES} if config.tuning == "frozen" else {}
+        )
+        self.bottleneck = nn.ModuleDict(
+            {m: nn.Sequential(nn.Linear(features, config.width), nn.ReLU()) for m in MODALITIES}
+        )
+        self.layers = nn.ModuleList(
+            CrossAttention(config.width, config.heads, config.ffn) for _ in range(config.layers)
+        )
+        self.classifier = nn.Linear(config.width, CLASSES)
+
+    def fit(self, modality: str, x_NF: Tensor) -> None:
+        """Standardise by these samples from now on (frozen features only)."""
+        standardise = self.standardise[modality]
+        assert isinstance(standardise, Standardise)
+        standardise.fit(x_NF)
+
+    def forward(self, x_VF: Tensor, x_AF: Tensor) -> Output:
+        """Both modalities together, as in training. Without layers the LMMD compares the
+        bottleneck's output (FDAN_1)."""
+        z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
+        aligned = []
+        for layer in self.layers:
+            z_v, z_a = layer(z_v, z_a)
+            aligned.append((z_v, z_a))
+        return Output(self.classifier(z_v), self.classifier(z_a), tuple(aligned) or ((z_v, z_a),))
+
+    def remember(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
+        """The bank's faces and speech pass through together; the faces' features that enter each
+        layer are kept."""
+        z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
+        kept = []
+        for layer in self.layers:
+            kept.append(z_v)
+            z_v, z_a = layer(z_v, z_a)
+        return tuple(kept)
+
+    def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
+        """Logits (A, C) from speech alone. Each row depends on its own sample and the bank; without
+        a bank, attention is passed by."""
+        logits: Tensor = self.classifier(self.embed(x_AF, bank))
+        return logits
+
+    def embed(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
+        """What `predict` gives the classifier, (A, D)."""
+        z_a = self._narrow("acoustic", x_AF)
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, CrossAttention)
+            z_a = layer.listen(z_a, None if bank is None else bank[i])
+        return z_a
+
+    def predict_faces(self, x_VF: Tensor) -> Tensor:
+        """Logits (V, C) from faces alone. Attention is passed by: no bank of speech is kept."""
+        z_v = self._narrow("visual", x_VF)
+        for layer in self.layers:
+            assert isinstance(layer, CrossAttention)
+            z_v = layer.visual.update(z_v, None)
+        logits: Tensor = self.classifier(z_v)
+        return logits
+
+    def _narrow(self, modality: str, x_NF: Tensor) -> Tensor:
+        if self.standardise:
+            x_NF = self.standardise[modality](x_NF)
+        z_ND: Tensor = self.bottleneck[modality](x_NF)
+        return z_ND
+
+
+class Network(nn.Module):
+    """A head and, unless features were computed beforehand, a backbone of each modality's own."""
+
+    def __init__(self, head: Head, backbones: Mapping[str, nn.Module] | None = None) -> None:
+        super().__init__()
+        self.head = head
+        self.backbones = nn.ModuleDict(dict(backbones or {}))
+
+    def features(self, modality: str, inputs: Tensor) -> Tensor:
+        """(N, F) from images, (N, H, W, C) uint8; features pass as they are."""
+        if not self.backbones:
+            return inputs
+        found: Tensor = self.backbones[modality](inputs)
+        return found
+
+    def forward(self, visual: Tensor, acoustic: Tensor) -> Output:
+        out: Output = self.head(
+            self.features("visual", visual), self.features("acoustic", acoustic)
+        )
+        return out
+
+
+def objective(
+    out: Output,
+    y_V: Tensor,
+    y_A: Tensor,
+    alpha: float | Tensor,
+    kernel: KernelConfig | Kernel,
+) -> Losses:
+    """Eq. 9: both cross-entropies, plus alpha times the LMMD summed over the layers' outputs.
+
+    With alpha = 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. Nobody waits for
+    the device to know an alpha that is a tensor.
+    """
+    acoustic, visual = cross_entropy(out.logits_a, y_A), cross_entropy(out.logits_v, y_V)
+    total = acoustic + visual
+    if isinstance(alpha, Tensor):
+        # No gradient where alpha is 0; 0 times one would be nan where it is.
+        aligned = [
+            (torch.where(alpha > 0, z_v, z_v.detach()), torch.where(alpha > 0, z_a, z_a.detach()))
+            for z_v, z_a in out.aligned
+        ]
+        discrepancy = _discrepancy(aligned, y_V, y_A, kernel)
+        total = torch.where(alpha > 0, total + alpha * discrepancy, total)
+    else:
+        with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
+            discrepancy = _discrepancy(out.aligned, y_V, y_A, kernel)
+        if alpha > 0:
+            total = total + alpha * discrepancy
+    return Losses(total, acoustic, visual, discrepancy)
+
+
+def _discrepancy(
+    aligned: Sequence[tuple[Tensor, Tensor]],
+    y_V: Tensor,
+    y_A: Tensor,
+    kernel: KernelConfig | Kernel,
+) -> Tensor:
+    return torch.stack([lmmd(z_v, z_a, y_V, y_A, CLASSES, kernel) for z_v, z_a in aligned]).sum()

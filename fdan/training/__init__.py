@@ -1,0 +1,1 @@
+"""One training run, from arrays on the device to checkpoints."""

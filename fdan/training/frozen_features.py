@@ -1,0 +1,116 @@
+"""Frozen backbones' features: computed once for a store, then read by every run.
+
+A file holds (N, F) float32 and is named by all that decides its contents: the store's
+fingerprint, the backbone, its weights' sha256, the images' number and size.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from fdan.device import full_precision
+from fdan.model.backbones import Weights, build_backbone
+from fdan.run_config import FEATURES
+
+# On a CPU, what the first layers of more put out (32 MB and beyond) would be asked of the system
+# anew each time: half as long again at 96 x 96 pixels.
+_AT_ONCE: Final = {"cpu": 32, "cuda": 64}
+
+Progress = Callable[[int, int], None]
+
+
+class Images(Protocol):
+    """What is needed of a store."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def images(self) -> npt.NDArray[np.uint8]: ...
+
+
+def features_of(
+    store: Images,
+    weights: Weights,
+    cache: Path,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """(N, F) float32, memory-mapped, of the store's images in their order.
+
+    The first process computes them, others that ask meanwhile wait. `progress(done, total)` is
+    called while computing. WeightsError if the weights do not fit the backbone.
+    """
+    n, height, width, _ = store.images.shape
+    file = cache / (
+        f"{store.fingerprint[:24]}-{weights.backbone}-{weights.sha256[:16]}"
+        f"-{n}x{height}x{width}.npy"
+    )
+    shape = (n, FEATURES[weights.backbone])
+    found = _open(file, shape)
+    if found is not None:
+        return found
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        found = _open(file, shape)
+        if found is None:
+            _compute(store.images, weights, file, device, progress)
+            found = _open(file, shape)
+    assert found is not None
+    return found
+
+
+def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+    """A tensor on the array's own memory, which may be a read-only map."""
+    with warnings.catch_warnings():
+        # Nothing here writes to it.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _compute(
+    images: npt.NDArray[np.uint8],
+    weights: Weights,
+    file: Path,
+    device: torch.device,
+    progress: Progress | None,
+) -> None:
+    backbone = build_backbone(weights).to(device).eval()
+    pixels, total = tensor_of(images), len(images)
+    at_once = _AT_ONCE[device.type]
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    shape = (total, FEATURES[weights.backbone])
+    try:
+        out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        with torch.inference_mode(), full_precision():
+            for start in range(0, total, at_once):
+                some = pixels[start : start + at_once].to(device)
+                out[start : start + len(some)] = backbone(some).cpu().numpy()
+                if progress is not None:
+                    progress(start + len(some), total)
+        out.flush()
+        del out
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # trials of other processes train there
+
+
+def _open(file: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
+    """The file's array, or None if there is none of this shape."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.float32 else None

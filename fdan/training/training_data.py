@@ -1,0 +1,150 @@
+"""What a run trains on: both modalities' arrays on the device, labels, and the split's parts.
+
+The test part is not in here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fdan.errors import DataError
+from fdan.model.backbones import Weights, find_weights
+from fdan.run_config import FEATURES, ModelConfig, RunConfig
+from fdan.training.batches import Ints
+from fdan.training.frozen_features import Progress, features_of, tensor_of
+
+if TYPE_CHECKING:
+    from fdan.data.split import Split
+    from fdan.data.task import Task
+
+
+@dataclass(frozen=True)
+class Domain:
+    """All samples of one modality, several stores one after the other: images, (N, H, W, C) uint8,
+    or features, (N, F) float32. On the CPU the stores stay the memory maps that they are."""
+
+    arrays: tuple[Tensor, ...]
+    labels: Ints
+
+    @classmethod
+    def of(cls, arrays: Sequence[npt.NDArray[Any]], labels: Ints) -> Domain:
+        """Stores of unlike sizes are a DataError."""
+        shapes = {array.shape[1:] for array in arrays}
+        if len(shapes) != 1:
+            listed = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
+            raise DataError(
+                f"stores of one modality differ in image size ({listed}): prepare them alike"
+            )
+        assert sum(map(len, arrays)) == len(labels)
+        return cls(tuple(tensor_of(array) for array in arrays), labels)
+
+    def to(self, device: torch.device) -> Domain:
+        """The same samples on `device`; nothing moves if they are there."""
+        if self.arrays[0].device == device:
+            return self
+        arrays = [array.to(device) for array in self.arrays]
+        return replace(self, arrays=(torch.cat(arrays) if len(arrays) > 1 else arrays[0],))
+
+    def numbered(self, samples: Ints) -> Tensor:
+        """Samples by number, (B, ...), on the domain's device."""
+        return self.take(torch.from_numpy(samples).to(self.arrays[0].device))
+
+    def take(self, index: Tensor) -> Tensor:
+        """As `numbered`, for an index that lies on the device already: nothing waits."""
+        if len(self.arrays) == 1:
+            return self.arrays[0][index]
+        # Several stores stay apart on the CPU only, where looking at the index costs nothing.
+        first = self.arrays[0]
+        out = first.new_empty((len(index), *first.shape[1:]))
+        start = 0
+        for array in self.arrays:
+            here = (index >= start) & (index < start + len(array))
+            out[here] = array[index[here] - start]
+            start += len(array)
+        return out
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Sample numbers of each part, into the domains. `weights` are what the backbones start from
+    or, if frozen, what the features were computed with. `fingerprint` names data and split."""
+
+    visual: Domain
+    acoustic: Domain
+    visual_train: Ints
+    acoustic_train: Ints
+    acoustic_validation: Ints
+    weights: Weights
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        for part, least in (("visual_train", 1), ("acoustic_train", 2), ("acoustic_validation", 1)):
+            held = len(getattr(self, part))
+            if held < least:
+                words = part.replace("_", " ")
+                raise DataError(f"the {words} part has {held} sample(s), training needs {least}")
+
+    def to(self, device: torch.device) -> TrainingData:
+        """The same data on `device`."""
+        return replace(self, visual=self.visual.to(device), acoustic=self.acoustic.to(device))
+
+    def domain(self, modality: str) -> Domain:
+        """All samples of 'visual' or 'acoustic'."""
+        return {"visual": self.visual, "acoustic": self.acoustic}[modality]
+
+    def training(self, modality: str) -> Ints:
+        """The modality's training part."""
+        return {"visual": self.visual_train, "acoustic": self.acoustic_train}[modality]
+
+    def check(self, model: ModelConfig) -> None:
+        """Our own mistake if this data was loaded for another kind of run."""
+        assert self.weights.backbone == model.backbone, "loaded for another backbone"
+        for domain in (self.visual, self.acoustic):
+            is_features = domain.arrays[0].ndim == 2
+            assert is_features == (model.tuning == "frozen"), "loaded for the other tuning"
+            assert not is_features or domain.arrays[0].shape[1] == FEATURES[model.backbone]
+
+
+def load(
+    task: Task,
+    split: Split,
+    run: RunConfig,
+    device: torch.device,
+    cache: Path,
+    progress: Progress | None = None,
+) -> TrainingData:
+    """The task's stores as a run of this kind reads them: images, or for frozen backbones their
+    features, which are computed now if no run has asked for them before (`progress(done, total)`
+    for each store) and kept under `cache`.
+
+    One result serves every run with the same backbone, weights and tuning. Raises DataError,
+    WeightsError.
+    """
+    weights = find_weights(run.model.backbone, run.model.weights)
+
+    def domain(stores: Sequence[Any], labels: Ints) -> Domain:
+        if run.model.tuning == "full":
+            return Domain.of([store.images for store in stores], labels).to(device)
+        found = [features_of(store, weights, cache, device, progress) for store in stores]
+        return Domain.of(found, labels).to(device)
+
+    parts = (split.visual_train, split.acoustic_train, split.acoustic_validation)
+    digest = hashlib.sha256(task.fingerprint.encode())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes() + b"|")
+    return TrainingData(
+        domain(task.visual, task.samples("visual").labels),
+        domain(task.acoustic, task.samples("acoustic").labels),
+        *parts,
+        weights=weights,
+        fingerprint=digest.hexdigest(),
+    )

@@ -1,0 +1,1 @@
+"""Callbacks that a study tells about each trial."""

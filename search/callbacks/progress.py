@@ -1,0 +1,255 @@
+"""What the terminal shows while a study runs: a live table, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from optuna.trial import TrialState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.optimizer.space import Value
+from search.study.trial_controller import Closed, Listener
+from search.worker.messages import Report
+
+_SHOWN = 12
+"""Rows of the live table: running trials first, then the newest that ended."""
+
+_QUIET_S = 30.0
+"""Without a terminal, a line at least this often."""
+
+_STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
+
+
+@dataclass
+class _Row:
+    number: int
+    params: Mapping[str, Value]
+    began: float
+    epoch: int = 0
+    value: float | None = None
+    state: str = "RUNNING"
+    reason: str = ""
+    took: float = 0.0
+
+
+@dataclass
+class State:
+    """What is known of the study, the trials of earlier starts included in the counts."""
+
+    name: str
+    trials: int
+    """Planned in all."""
+    epochs: int
+    at_once: int
+    noun: str = "trial"
+    counts: dict[str, int] = field(default_factory=dict)
+    best: tuple[int, float] | None = None
+    running: dict[int, _Row] = field(default_factory=dict)
+    ended: list[_Row] = field(default_factory=list)
+    """Those of this start, the newest last."""
+
+    def asked(self, number: int, params: Mapping[str, Value], now: float) -> None:
+        self.running[number] = _Row(number, params, now)
+
+    def reported(self, number: int, epoch: int, value: float) -> None:
+        row = self.running[number]
+        row.epoch, row.value = epoch, value
+
+    def closed(self, trial: Closed, now: float) -> None:
+        row = self.running.pop(trial.number)
+        row.state, row.reason, row.value = trial.state.name, trial.reason, trial.value
+        row.took = now - row.began
+        self.ended.append(row)
+        self.counts[row.state] = self.counts.get(row.state, 0) + 1
+        value = trial.value
+        if (
+            trial.state is TrialState.COMPLETE
+            and value is not None
+            and (self.best is None or value > self.best[1])
+        ):
+            self.best = (trial.number, value)
+
+    def paused(self, number: int) -> None:
+        del self.running[number]
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+    def eta(self, now: float) -> float | None:
+        """Seconds to the end, from how long trials of this start took; None before the first."""
+        if not self.ended:
+            return None
+        mean = sum(row.took for row in self.ended) / len(self.ended)
+        waiting = max(0, self.trials - self.done - len(self.running))
+        under_way = sum(max(0.0, mean - (now - row.began)) for row in self.running.values())
+        return (waiting * mean + under_way) / max(1, min(self.at_once, waiting + len(self.running)))
+
+    def headline(self, now: float) -> str:
+        best = (
+            "none yet" if self.best is None else f"{self.best[1]:.3f} ({self.noun} {self.best[0]})"
+        )
+        counts = ", ".join(
+            f"{self.counts[name]} {name}"
+            for name in ("COMPLETE", "PRUNED", "FAIL")
+            if self.counts.get(name)
+        )
+        left = self.eta(now)
+        eta = "" if left is None else f", about {duration(left)} left"
+        return (
+            f"{self.done}/{self.trials} {self.noun}s{f' ({counts})' if counts else ''}, "
+            f"{len(self.running)} running, best {best}{eta}"
+        )
+
+
+class Progress(Listener):
+    """A bridge's listener that shows the study on a console while it is entered."""
+
+    def __init__(self, state: State, console: Console) -> None:
+        self._state = state
+        self._console = console
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._note = "starting Ray"
+        self._last_line = time.monotonic()
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=2,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                transient=True,
+            )
+            self._live.start()
+        else:
+            threading.Thread(target=self._heartbeat, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """What is happening beside the trials; an empty text takes it away."""
+        with self._lock:
+            self._note = text
+        if text and self._live is None:
+            self._line(text)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the table."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=self._live is None)
+
+    # The bridge's listener
+
+    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+        with self._lock:
+            self._state.asked(number, params, time.monotonic())
+
+    def reported(self, number: int, report: Report) -> None:
+        with self._lock:
+            self._state.reported(number, report.epoch, report.value)
+            self._note = ""
+
+    def closed(self, trial: Closed) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._state.closed(trial, now)
+            head = self._state.headline(now)
+        if self._live is None:
+            self._line(
+                f"{self._state.noun} {trial.number} {trial.state.name}: {trial.reason} | {head}"
+            )
+
+    def interrupted(self, number: int, reason: str) -> None:
+        noun = self._state.noun
+        self.say(f"{noun} {number}: {reason}; another worker goes on from its newest checkpoint")
+
+    def paused(self, number: int, reason: str) -> None:
+        with self._lock:
+            self._state.paused(number)
+
+    # Showing
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _heartbeat(self) -> None:
+        while not self._stopping.wait(1.0):
+            now = time.monotonic()
+            if now - self._last_line >= _QUIET_S:
+                with self._lock:
+                    head = self._state.headline(now)
+                self._line(head)
+
+    def _render(self) -> RenderableType:
+        now = time.monotonic()
+        with self._lock:
+            state, note = self._state, self._note
+            rows = list(state.running.values())
+            rows += state.ended[::-1][: max(0, _SHOWN - len(rows))]
+            head = Text(f"study {state.name}: {state.headline(now)}", style="bold")
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+            for title, width in ((state.noun, 5), ("state", 8), ("epoch", 7), ("value", 5)):
+                table.add_column(title, min_width=width, no_wrap=True)
+            table.add_column("time", min_width=6, no_wrap=True)
+            table.add_column(
+                "settings, or why it ended", ratio=1, overflow="ellipsis", no_wrap=True
+            )
+            for row in rows:
+                took = now - row.began if row.state == "RUNNING" else row.took
+                best = state.best is not None and state.best[0] == row.number
+                table.add_row(
+                    str(row.number),
+                    Text(row.state.lower(), style=_STYLE.get(row.state, "")),
+                    f"{row.epoch}/{state.epochs}",
+                    Text(
+                        "" if row.value is None else f"{row.value:.3f}",
+                        style="bold" if best else "",
+                    ),
+                    duration(took),
+                    settings(row.params) if row.state in ("RUNNING", "COMPLETE") else row.reason,
+                )
+        return Group(head, table, Text(note, style="dim")) if note else Group(head, table)
+
+
+def settings(params: Mapping[str, Value]) -> str:
+    """Hyperparameters in a line."""
+    return ", ".join(f"{name} {shown(value)}" for name, value in params.items())
+
+
+def shown(value: Value) -> str:
+    """A value with three significant digits, or as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(8.2), duration(95), duration(7300)
+    ('8s', '1m35s', '2h01m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

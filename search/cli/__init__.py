@@ -1,0 +1,1 @@
+"""The command line of `search/run.py` and what it resolves to."""

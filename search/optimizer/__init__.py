@@ -1,0 +1,1 @@
+"""What Optuna is told: search space, samplers, pruners."""

@@ -1,0 +1,1 @@
+"""A trial trained again from its MLflow run."""

@@ -1,0 +1,192 @@
+"""A trial's run as MLflow holds it: enough to train it again, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fdan.errors import FdanError
+from tracking.backend.client import connect, having
+from tracking.uri import TRACKING, check_uri, shown
+
+CONFIGURATION: Final = "config.json"
+"""The artifact that holds a trial's settings, and under these two names what they were used on."""
+ORIGIN: Final = "origin"
+MACHINE: Final = "machine"
+
+_SQLITE: Final = "sqlite:///"
+
+_NAMED: Final = 3
+"""Trials that are named to somebody who gave the study's own run."""
+
+
+class RecordError(FdanError):
+    """A run that cannot be read, or not be trained again from what it holds."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """settings: a RunConfig's flat values; origin: as fdan.data.provenance makes it; machine: as
+    search.results.provenance makes it; tags: of the run; epochs: epoch -> metrics, times left out,
+    which no two trainings share."""
+
+    run_id: str
+    settings: dict[str, Any]
+    origin: dict[str, Any]
+    machine: dict[str, Any]
+    tags: dict[str, str]
+    epochs: dict[int, dict[str, float]]
+
+    @property
+    def study(self) -> str:
+        return self.tags["fdan.study"]
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+        return _name(self.tags)
+
+    @property
+    def state(self) -> str:
+        """COMPLETE, PRUNED, FAIL or PAUSED."""
+        return self.tags["fdan.state"]
+
+
+def default_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the database that a search makes in ./runs."""
+    return os.environ.get(TRACKING) or f"{_SQLITE}{Path('runs/mlflow.db').absolute()}"
+
+
+def folder_of(uri: str) -> Path | None:
+    """Where a database lies that is a file; None for anything else."""
+    return Path(uri.removeprefix(_SQLITE)).parent if uri.startswith(_SQLITE) else None
+
+
+def read(uri: str, run_id: str) -> Recorded:
+    """A trial's run. Raises RecordError, in one line, for whatever is not one."""
+    check_uri(uri)
+    _database(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        client = connect(uri)
+        run = client.get_run(run_id)
+        tags = dict(run.data.tags)
+        _is_trial(client, run, tags, uri)
+        epochs = _epochs(client, run)
+    except FdanError:
+        raise
+    except Exception as error:  # MLflow's, SQLAlchemy's, the connection's
+        raise _unreadable(uri, run_id, error) from None
+    held = _configuration(client, run_id, tags)
+    origin, machine = held.pop(ORIGIN, None), held.pop(MACHINE, None)
+    if not isinstance(origin, dict) or not isinstance(machine, dict):
+        raise RecordError(
+            f"run {run_id} ({_name(tags)}): its {CONFIGURATION} does not say on which data it was"
+            " trained: it was made by an older release of fdan-search"
+        )
+    if not epochs:
+        raise RecordError(f"run {run_id} ({_name(tags)}) has no epoch: {tags['fdan.reason']}")
+    return Recorded(run_id, held, origin, machine, tags, epochs)
+
+
+def _database(uri: str) -> None:
+    """MLflow would make a database that is not there, and fill one that is another program's."""
+    if not uri.startswith(_SQLITE):
+        return
+    file = Path(uri.removeprefix(_SQLITE))
+    if not file.is_file():
+        raise RecordError(f"--tracking-uri {uri}: there is no such file")
+    try:
+        database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise RecordError(f"--tracking-uri {uri}: cannot be read ({error})") from None
+    if found is None:
+        raise RecordError(f"--tracking-uri {uri}: is not a database of MLflow's")
+
+
+def _is_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
+    run_id = run.info.run_id
+    if run.info.lifecycle_stage == "deleted":
+        raise RecordError(
+            f"run {run_id} is deleted; mlflow runs restore --run-id {run_id} brings it back"
+            f" (with {TRACKING}={shown(uri)})"
+        )
+    if "fdan.trial" not in tags:
+        raise RecordError(f"run {run_id} is not a trial's: no search of fdan-search made it")
+    if tags["fdan.trial"] == "study":
+        raise RecordError(
+            f"run {run_id} is that of study {tags['fdan.study']} itself: name one of its trials"
+            f"{_trials(client, run, tags)}"
+        )
+    if tags["fdan.state"] == "RUNNING":
+        raise RecordError(f"run {run_id} ({_name(tags)}) has not ended yet")
+
+
+def _trials(client: Any, run: Any, tags: Mapping[str, str]) -> str:
+    """The study's best ones, for the end of a message."""
+    of_study = having({"fdan.study_id": tags["fdan.study_id"]})
+    found = client.search_runs(
+        [run.info.experiment_id],
+        f"{of_study} and tags.`fdan.trial` != 'study'",
+        order_by=["metrics.value DESC"],
+        max_results=_NAMED,
+    )
+    named = []
+    for one in found:
+        value = one.data.metrics.get("value")
+        words = _which(one.data.tags) + ("" if value is None else f", {value:.3f}")
+        named.append(f"{one.info.run_id} ({words})")
+    return f", such as {', '.join(named)}" if named else ""
+
+
+def _epochs(client: Any, run: Any) -> dict[int, dict[str, float]]:
+    found: dict[int, dict[str, float]] = {}
+    for name in sorted(run.data.metrics):
+        if name.startswith("time/"):
+            continue
+        for metric in client.get_metric_history(run.info.run_id, name):
+            found.setdefault(int(metric.step), {})[name] = float(metric.value)
+    return dict(sorted(found.items()))
+
+
+def _configuration(client: Any, run_id: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    what = f"run {run_id} ({_name(tags)}): its {CONFIGURATION}"
+    with tempfile.TemporaryDirectory(prefix="fdan-run-") as folder:
+        try:
+            file = Path(client.download_artifacts(run_id, CONFIGURATION, folder))
+            held = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(held, dict):
+                raise ValueError("not a table of settings")
+        except Exception as error:  # MLflow's, the artifact store's, the file's
+            raise RecordError(f"{what} cannot be read: {_line(error)}") from None
+    return held
+
+
+def _name(tags: Mapping[str, str]) -> str:
+    return f"{_which(tags)} of study {tags['fdan.study']}"
+
+
+def _which(tags: Mapping[str, str]) -> str:
+    stage, trial = tags.get("fdan.stage", "search"), tags["fdan.trial"]
+    return f"trial {trial}" if stage == "search" else trial.replace("-", " ")
+
+
+def _unreadable(uri: str, run_id: str, error: Exception) -> RecordError:
+    code = getattr(error, "error_code", "")
+    if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        return RecordError(f"run '{run_id}': there is none of that id in {shown(uri)}")
+    return RecordError(f"MLflow at {shown(uri)} cannot be read: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

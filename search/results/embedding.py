@@ -1,0 +1,122 @@
+"""Where speech and faces lie in the feature space of the best model, as points in a plane: t-SNE of
+the features that enter the classifier (paper, figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fdan.emotions import EMOTIONS
+
+# Torch and scikit-learn are imported inside: a driver that only starts or continues a study does
+# not wait for them.
+if TYPE_CHECKING:
+    from fdan.data.split import Split
+    from fdan.data.task import Task
+    from fdan.training.checkpoint import Checkpoint
+    from fdan.training.training_data import TrainingData
+
+MOST: Final = 600
+"""Points, both modalities together: more cost seconds and hide each other."""
+
+LEAST: Final = 10
+"""Points below which neighbourhoods say nothing."""
+
+_PERPLEXITY: Final = 30.0
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+def embedding(
+    checkpoint: Checkpoint, data: TrainingData, task: Task, parts: Split, seed: int = 0
+) -> dict[str, Any] | None:
+    """The acoustic validation part and as many faces of the training part, drawn by the seed, as
+    `embed` gives them. `data` and `parts` are the task's."""
+    random = np.random.default_rng(seed)
+    acoustic = _some(parts.acoustic_validation, MOST // 2, random)
+    visual = _some(parts.visual_train, len(acoustic), random)
+    z_a, z_v = features(checkpoint, data, acoustic, visual)
+    emotions: list[int] = []
+    speakers: list[str | None] = []
+    for modality, chosen in (("acoustic", acoustic), ("visual", visual)):
+        samples = task.samples(modality)
+        emotions += samples.labels[chosen].tolist()
+        speakers += [samples.speakers[index] for index in chosen]
+    modalities = ["acoustic"] * len(acoustic) + ["visual"] * len(visual)
+    return embed(np.concatenate([z_a, z_v]), emotions, speakers, modalities, seed)
+
+
+def features(
+    checkpoint: Checkpoint, data: TrainingData, acoustic: Indices, visual: Indices
+) -> tuple[Floats, Floats]:
+    """(A, D) of speech and (V, D) of faces, as they enter the classifier: of speech as a prediction
+    has it, of faces as in training, beside speech of the training part, balanced over classes.
+
+    acoustic, visual: sample numbers in `data`.
+    """
+    import torch
+
+    from fdan.training.batches import balanced
+    from fdan.training.validate import pooled, restore
+
+    network = restore(checkpoint).to(data.acoustic.arrays[0].device).eval()
+    run = checkpoint.run
+    beside = balanced(
+        data.acoustic_train, data.acoustic.labels, run.model.bank, run.training.seed, 1
+    )
+    with torch.inference_mode():
+        x_a = pooled(network, "acoustic", data.acoustic, acoustic)
+        x_v = pooled(network, "visual", data.visual, visual)
+        bank = checkpoint.bank
+        bank = None if bank is None else tuple(z.to(x_a.device) for z in bank)
+        z_a = network.head.embed(x_a, bank)
+        out = network.head(x_v, pooled(network, "acoustic", data.acoustic, beside))
+        z_v = out.aligned[-1][0]
+    return z_a.cpu().double().numpy(), z_v.cpu().double().numpy()
+
+
+def embed(
+    z: Floats,
+    emotions: Sequence[int],
+    speakers: Sequence[str | None],
+    modalities: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """t-SNE of feature vectors (N, D), in the shape of Result.embedding. A point's place means
+    nothing, who is near whom does.
+
+    At most MOST points, drawn by the seed. None where there are fewer than LEAST, or where the
+    features are not finite or all the same.
+    """
+    assert len(z) == len(emotions) == len(speakers) == len(modalities)
+    chosen = _some(np.arange(len(z)), MOST, np.random.default_rng(seed))
+    z = z[chosen]
+    if len(z) < LEAST or not np.isfinite(z).all() or np.ptp(z, axis=0).max() == 0:
+        return None
+    from sklearn.manifold import TSNE
+
+    # The neighbours of a point, about: no more than there can be.
+    perplexity = min(_PERPLEXITY, (len(z) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
+    if not np.isfinite(places).all():
+        return None
+    points = [
+        {
+            "x": round(float(x), 3),
+            "y": round(float(y), 3),
+            "emotion": EMOTIONS[emotions[index]],
+            "speaker": speakers[index],
+            "modality": modalities[index],
+        }
+        for index, (x, y) in zip(chosen.tolist(), places, strict=True)
+    ]
+    return {"method": "t-SNE", "part": "validation", "points": points}
+
+
+def _some(samples: Indices, most: int, random: np.random.Generator) -> Indices:
+    """All of them, or `most` drawn ones; sorted."""
+    return np.sort(random.permutation(samples)[:most])

@@ -1,0 +1,112 @@
+"""What MLflow's runs say of where a study came from: settings, data, versions."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fdan.data.provenance import origin
+from fdan.data.split import SplitConfig
+from fdan.data.task import Task
+from fdan.files import PROJECT_ROOT
+from search.config import Plan
+
+
+def parameters(resolved: Plan, task: Task) -> dict[str, Any]:
+    """Of the parent run: everything that its trials share, and the space."""
+    arguments = resolved.arguments
+    searched = {f"space.{d.name}": str(d) for d in resolved.space.dimensions}
+    return {
+        "task": task.name,
+        "sampler": arguments.sampler,
+        "pruner": arguments.pruner,
+        "trials": resolved.trials,
+        **resolved.settings.of(SplitConfig),
+        **resolved.fixed,
+        **searched,
+    }
+
+
+def tags(resolved: Plan, task: Task) -> dict[str, Any]:
+    """Of every run: data, protocol, seed, the versions of the code, and what it ran on."""
+    return {
+        "task": task.name,
+        "data": task.fingerprint,
+        "protocol": resolved.settings.values["protocol"],
+        "seed": resolved.seed,
+        "git": revision(),
+        "cpu": cpu(),
+        "threads": resolved.each.cpus,
+        "device": resolved.device,
+        **versions(),
+    }
+
+
+def made_from(resolved: Plan, task: Task) -> dict[str, Any]:
+    """Of every trial, beside its settings: the data with its split, and the machine. Enough for
+    `python -m search rerun`."""
+    config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
+    return {
+        "origin": origin(task, config),
+        "machine": {
+            "device": resolved.device,
+            "threads": resolved.each.cpus,
+            "group": resolved.arguments.group,
+            "features": str(resolved.runs / "features"),
+            "weights": resolved.identity(task.fingerprint).fixed["weights"],
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """version.PACKAGE -> what is installed."""
+    found = {"version.python": platform.python_version()}
+    for package in ("fdan-search", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[f"version.{package}"] = version(package)
+    return found
+
+
+def cpu() -> str:
+    """This machine's processor by its name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name":
+                return name.strip()
+    return platform.processor() or platform.machine()
+
+
+def revision() -> str:
+    """The git commit of this code, `+` where files differ from it; outside a repository, as on a
+    cluster's nodes, what the files themselves come to."""
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT_ROOT), *args],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if git("ls-files", "--", __file__):  # not in a repository of somebody else's
+            changed = git("status", "--porcelain", "--untracked-files=no", "--", str(PROJECT_ROOT))
+            return git("rev-parse", "HEAD") + "+" * bool(changed)
+    return _files(PROJECT_ROOT)
+
+
+def _files(root: Path) -> str:
+    """The SHA-256 of all of the code below a folder, short."""
+    digest = hashlib.sha256()
+    for package in ("fdan", "search", "tracking"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return f"files {digest.hexdigest()[:16]}"

@@ -1,0 +1,232 @@
+"""Confirming: the best settings of a search run again with fresh seeds, and the best mean wins.
+
+The best of many noisy trials is lucky: its value is partly its seed's. So the search only
+nominates. The runs are trials of a second Optuna study beside the first, which nothing prunes; Ray,
+the bridge, checkpoints and tracking are those of the search, so they survive what it survives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from fdan.evaluation.statistics import Interval, mean_interval
+from search.optimizer.space import Value
+
+FOLDER: Final = "confirm"
+"""In a study's folder: the confirming runs' own trials/NNNN."""
+
+STAGE: Final = "confirm"
+"""Of their runs in MLflow."""
+
+_OF, _SEED = "of", "seed"
+"""A run's user attributes: the search's trial whose settings it has, and its seed."""
+
+_FIRST_SEED: Final = 1000
+"""Far from what anybody gives as --seed, so that no run repeats the trial that it confirms."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that was confirmed. search_value: what the search saw, with one seed; values: one
+    for each fresh seed, `runs` their numbers; failed: seeds with which it came to nothing."""
+
+    trial: int
+    params: dict[str, Value]
+    search_value: float
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    runs: tuple[int, ...]
+    failed: tuple[int, ...]
+
+    @property
+    def interval(self) -> Interval:
+        """Mean over the seeds with its 95 % interval."""
+        return mean_interval(self.values)
+
+    @property
+    def optimism(self) -> float:
+        """By how much the search promised more than the fresh seeds gave."""
+        return self.search_value - self.interval.value
+
+    @property
+    def typical(self) -> int:
+        """The run of the median value (the lower one of two): its model is what the mean promises,
+        where the best one would again be partly luck."""
+        order = sorted(range(len(self.values)), key=lambda i: (self.values[i], -i))
+        return self.runs[order[(len(order) - 1) // 2]]
+
+
+def name_of(search: str) -> str:
+    """Of the second study, beside the one of this name. No study of a user can have such a name."""
+    return f"{search}/{STAGE}"
+
+
+def open_confirming(search: optuna.Study) -> optuna.Study:
+    """The second study, in the same storage."""
+    return optuna.create_study(
+        study_name=name_of(search.study_name),
+        storage=search._storage,
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+
+
+def seeds(seed: int, count: int) -> list[int]:
+    """`count` fresh seeds of a study whose own is `seed`."""
+    return [seed + _FIRST_SEED + number for number in range(count)]
+
+
+def best(search: optuna.Study, count: int) -> list[FrozenTrial]:
+    """The complete trials of highest value, of equal settings the better one, at most `count`."""
+    complete = search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found: list[FrozenTrial] = []
+    for trial in sorted(complete, key=lambda one: (-(one.value or 0.0), one.number)):
+        if all(trial.params != other.params for other in found):
+            found.append(trial)
+    return found[:count]
+
+
+class Queue:
+    """Gives each new run its setting and seed: all settings with one seed, then the next."""
+
+    def __init__(
+        self, confirming: optuna.Study, nominated: Sequence[FrozenTrial], seeds: Sequence[int]
+    ) -> None:
+        self._confirming = confirming
+        self._params = {trial.number: dict(trial.params) for trial in nominated}
+        wanted = [(trial.number, seed) for seed in seeds for trial in nominated]
+        begun = {_pair(run) for run in confirming.get_trials(deepcopy=False)}
+        self._waiting = [pair for pair in wanted if pair not in begun]
+        under_way = confirming.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        bare = [run for run in under_way if _pair(run) is None]
+        for run in bare[len(self._waiting) :]:  # more were wanted then: it goes back
+            confirming._storage.set_trial_state_values(run._trial_id, TrialState.WAITING)
+        self.left = max(0, len(self._waiting) - len(bare))
+        """Runs to ask for; one that a driver asked for and gave nothing is there already."""
+
+    def tags(self, run: int) -> dict[str, int]:
+        """Of a run in MLflow: which trial it confirms."""
+        return {"confirms": self._confirming.get_trials(deepcopy=False)[run].user_attrs[_OF]}
+
+    def suggest(self, run: optuna.Trial) -> dict[str, Value]:
+        """The run's settings, seed included; the same ones when asked again."""
+        if _SEED not in run.user_attrs:
+            of, seed = self._waiting[0]
+            run.set_user_attr("params", self._params[of])
+            run.set_user_attr(_OF, of)
+            run.set_user_attr(_SEED, seed)
+        # The storage may have taken the seed, and its answer been lost: only what it has is given.
+        pair = (run.user_attrs[_OF], run.user_attrs[_SEED])
+        if pair in self._waiting:
+            self._waiting.remove(pair)
+        return params(run)
+
+
+def runs_of(search: optuna.Study) -> list[FrozenTrial]:
+    """The confirming runs that there are of a study."""
+    storage = search._storage
+    if name_of(search.study_name) not in optuna.get_all_study_names(storage):
+        return []
+    return open_confirming(search).get_trials(deepcopy=False)
+
+
+def params(run: FrozenTrial | optuna.Trial) -> dict[str, Value]:
+    """A run's settings, seed included; none for one that a driver asked for and gave nothing."""
+    attrs = run.user_attrs
+    return {**attrs["params"], _SEED: attrs[_SEED]} if _SEED in attrs else {}
+
+
+def settings(search: optuna.Study) -> list[Setting]:
+    """What was confirmed so far, the best mean first; settings that failed with a seed, or that
+    have fewer seeds than others, come last and cannot win."""
+    runs: dict[int, list[FrozenTrial]] = defaultdict(list)
+    for run in runs_of(search):
+        if run.state.is_finished() and _OF in run.user_attrs:
+            runs[run.user_attrs[_OF]].append(run)
+    trials = search.get_trials(deepcopy=False)
+    found = []
+    for number, held in runs.items():
+        held.sort(key=lambda run: run.user_attrs[_SEED])
+        whole = [run for run in held if run.state is TrialState.COMPLETE and run.value is not None]
+        value = trials[number].value
+        assert value is not None, "only complete trials are nominated"
+        found.append(
+            Setting(
+                trial=number,
+                params=dict(trials[number].params),
+                search_value=value,
+                seeds=tuple(run.user_attrs[_SEED] for run in whole),
+                values=tuple(run.value for run in whole if run.value is not None),
+                runs=tuple(run.number for run in whole),
+                failed=tuple(run.user_attrs[_SEED] for run in held if run not in whole),
+            )
+        )
+    return sorted(found, key=lambda one: (not eligible(one, found), -_mean(one), one.trial))
+
+
+def eligible(one: Setting, others: Sequence[Setting]) -> bool:
+    """Whether a setting may win: it came to something with every seed that any has."""
+    most = max(len(other.values) + len(other.failed) for other in others)
+    return not one.failed and len(one.values) == most
+
+
+def winner(found: Sequence[Setting]) -> Setting | None:
+    """The best mean; None where no setting held with all seeds."""
+    return found[0] if found and eligible(found[0], found) else None
+
+
+def folder_of(study: Path) -> Path:
+    """Where the confirming runs of a study keep their checkpoints."""
+    return study / FOLDER
+
+
+def as_dict(found: Sequence[Setting]) -> dict[str, Any] | None:
+    """For result.json (tracking/result.py); None where nothing was confirmed."""
+    best = winner(found)
+    if best is None:
+        return None
+    run = best.typical
+    return {
+        "seeds": list(best.seeds),
+        "settings": [
+            {
+                "trial": one.trial,
+                "params": one.params,
+                "search_value": one.search_value,
+                "values": list(one.values),
+                "mean": one.interval.value,
+                "low": _finite(one.interval.low),
+                "high": _finite(one.interval.high),
+                "optimism": one.optimism,
+            }
+            for one in found
+            if one.values
+        ],
+        "winner": best.trial,
+        "run": run,
+        "seed": best.seeds[best.runs.index(run)],
+    }
+
+
+def _finite(value: float) -> float | None:
+    """One seed has no interval."""
+    return value if math.isfinite(value) else None
+
+
+def _mean(one: Setting) -> float:
+    return one.interval.value if one.values else float("-inf")
+
+
+def _pair(run: FrozenTrial) -> tuple[int, int] | None:
+    attrs = run.user_attrs
+    return (attrs[_OF], attrs[_SEED]) if _SEED in attrs else None

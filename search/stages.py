@@ -1,0 +1,160 @@
+"""The two rounds of a study: the search, and the runs that confirm what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.callbacks import checkpoint_retention as kept
+from search.callbacks import early_stopping as enough
+from search.callbacks.fail_fast import Hopeless
+from search.callbacks.mlflow import Tracked
+from search.callbacks.trial_figures import Drawing
+from search.selection import confirm
+from search.selection.winner import Study
+from search.study import folder as checkpoints
+from search.study import open as study
+from search.study.stopping import Stop
+from search.study.storage import Patience
+from search.study.trial_controller import Listener
+from search.tune import recovery as running
+from search.tune.ray_session import Standing
+from search.worker import training
+from tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a study's rounds are run and followed."""
+
+    work: training.Work
+    ray: Standing
+    tracker: Tracker
+    drawing: Drawing
+    tags: Mapping[str, Any]
+    """Of every run in MLflow."""
+    made_from: Mapping[str, Any]
+    """Beside each trial's settings there: what it takes to train it again."""
+    stop: Stop
+    patience: Patience
+    console: Console
+
+
+def search(of: Study, way: Way) -> Callable[[int], int]:
+    """Run what is left of the search; returns how often each trial was interrupted."""
+    resolved, opened, folder = of.resolved, of.opened, of.folder
+    best, name = study.best(opened), opened.study_name
+    _share(of, folder, "search")
+    tracked = Tracked(
+        way.tracker,
+        way.drawing,
+        folder,
+        resolved.fixed,
+        way.tags,
+        sum(study.counts(opened).values()),
+        None if best is None else best.value,
+        made_from=way.made_from,
+    )
+    trials = opened.get_trials(deepcopy=False)
+    tracked.catch_up(trials)
+    kept.sweep(folder, trials, best)
+    held = study.stored_trials(name, opened._storage)
+    left = max(0, resolved.trials - held)
+    rules: list[Listener] = [Hopeless(way.stop, study.counts(opened))]
+    if left and (noise := resolved.arguments.stop_early) is not None:
+        rules.append(enough.listener(way.stop, noise, opened, folder))
+    if way.stop.final and not study.under_way(opened):
+        way.console.print(f"study {name}: {way.stop.reason}", highlight=False, soft_wrap=True)
+    elif left or study.under_way(opened):
+        known = None if best is None or best.value is None else (best.number, best.value)
+        running.run(
+            resolved,
+            running.Round(
+                opened=opened,
+                suggest=resolved.space.suggest,
+                sampler=resolved.arguments.sampler,
+                pruner=resolved.arguments.pruner,
+                trials=resolved.trials,
+                left=left,
+                folder=folder,
+                listeners=(tracked, kept.Kept(folder, known), *rules),
+            ),
+            way.work,
+            way.ray,
+            way.stop,
+            way.patience,
+            name,
+            way.console,
+        )
+    else:
+        way.console.print(
+            f"study {name} has {held} trials already: nothing to run ({resolved.extending(held)})",
+            highlight=False,
+            soft_wrap=True,
+        )
+    tracked.finish()
+    return tracked.interruptions
+
+
+def confirming(of: Study, way: Way) -> list[confirm.Setting]:
+    """Run the best settings again, as far as that was asked for and is not done; returns what was
+    confirmed so far."""
+    resolved = of.resolved
+    nominated = confirm.best(of.opened, resolved.confirm)
+    if not way.stop.due() and nominated:
+        opened = confirm.open_confirming(of.opened)
+        seeds = confirm.seeds(resolved.seed, resolved.arguments.seeds)
+        queue = confirm.Queue(opened, nominated, seeds)
+        folder = confirm.folder_of(of.folder)
+        fixed = {name: value for name, value in resolved.fixed.items() if name != "seed"}
+        tracked = Tracked(
+            way.tracker,
+            way.drawing,
+            folder,
+            fixed,
+            way.tags,
+            stage=confirm.STAGE,
+            about=queue.tags,
+            made_from=way.made_from,
+        )
+        tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
+        if queue.left or study.under_way(opened):
+            folder.mkdir(exist_ok=True)
+            _share(of, folder, confirm.STAGE)
+            way.console.print(
+                f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
+                highlight=False,
+            )
+            running.run(
+                resolved,
+                running.Round(
+                    opened=opened,
+                    suggest=queue.suggest,
+                    sampler="",
+                    pruner="none",
+                    trials=study.stored_trials(opened.study_name, opened._storage) + queue.left,
+                    left=queue.left,
+                    folder=folder,
+                    listeners=(tracked,),
+                    noun="run",
+                ),
+                way.work,
+                way.ray,
+                way.stop,
+                way.patience,
+                f"{of.opened.study_name}, confirming",
+                way.console,
+            )
+        tracked.finish()
+    return confirm.settings(of.opened)
+
+
+def _share(of: Study, folder: Path, stage: str) -> None:
+    """On a cluster, put the checkpoints where all nodes see them."""
+    shared, home = of.resolved.shared, of.opened.user_attrs[study.HOME]
+    if shared is not None:
+        checkpoints.share(folder, f"{of.opened.study_name}-{home['id'][:8]}/{stage}", shared)

@@ -1,0 +1,1 @@
+"""One study: its folder, its storage, its active trials, and who writes them."""

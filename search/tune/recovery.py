@@ -1,0 +1,200 @@
+"""Running an open study's trials, on one Ray or, where that breaks down, on several."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich.console import Console
+
+from fdan.errors import ConfigError, FdanError
+from search.callbacks.progress import Progress, State
+from search.config import Plan
+from search.optimizer import pruners, samplers
+from search.optimizer.space import Value
+from search.study import open as study
+from search.study.stopping import Stop
+from search.study.storage import Patience
+from search.study.trial_controller import Bridge, Listener
+from search.tune import ray_session as cluster
+from search.tune import tune_run as driver
+from search.tune.grouping import Groups
+from search.worker import epoch_log, training
+from search.worker import trainable as trial
+from search.worker.trial_folder import folder_of
+
+_RAY_LOST = 3
+"""So many Rays in a row that break down before any trial has finished an epoch end the study."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trials that are run together: those of the search, or those that confirm what it found."""
+
+    opened: optuna.Study
+    suggest: Callable[[optuna.Trial], dict[str, Value]]
+    """A trial's settings; the same ones when asked again."""
+    sampler: str
+    """What proposes them; empty where nothing does."""
+    pruner: str
+    trials: int
+    """In all, those of earlier starts included."""
+    left: int
+    """New ones to ask for."""
+    folder: Path
+    """Where their checkpoints are."""
+    listeners: tuple[Listener, ...]
+    noun: str = "trial"
+    """What the terminal calls one of them."""
+
+
+def ray_for(resolved: Plan, folder: Path) -> cluster.Standing:
+    """Ray for a study's rounds. folder: the study's."""
+    wanted = resolved.arguments.concurrent
+    cpus = None if wanted is None else cluster.cpus(wanted * resolved.each.cpus)
+    return cluster.Standing(resolved.cluster, folder, cpus)
+
+
+def run(
+    resolved: Plan,
+    of: Round,
+    work: training.Work,
+    standing: cluster.Standing,
+    stop: Stop,
+    patience: Patience,
+    name: str,
+    console: Console,
+) -> None:
+    """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
+    it."""
+    opened = of.opened
+    best = study.best(opened)
+    known = None if best is None or best.value is None else (best.number, best.value)
+    state = State(name, of.trials, resolved.epochs, 1, of.noun, study.counts(opened), known)
+    with Progress(state, console) as progress:
+        bridge = Bridge(
+            opened,
+            of.suggest,
+            pruner=of.pruner,
+            epochs=resolved.epochs,
+            trials=of.left,
+            patience=patience,
+            listeners=(progress, *of.listeners),
+            gpus=resolved.each.gpus,
+            untold=partial(training.untold, work, of.folder),
+        )
+        with _settling(bridge, stop):
+            _take_up(bridge, study.under_way(opened), of.folder, progress, of.noun)
+            heard, lost = 0, 0
+            while bridge.left or bridge.waiting:
+                try:
+                    _on_ray(resolved, bridge, of, work, standing, stop, state, progress)
+                    return
+                except cluster.RayLost as error:
+                    lost = lost + 1 if bridge.epochs_heard == heard else 1
+                    heard = bridge.epochs_heard
+                    if stop.due():
+                        return
+                    if lost == _RAY_LOST:
+                        raise cluster.ClusterError(
+                            f"{error}, {lost} times in a row (see {standing.log}): nothing"
+                            " is lost, the same command continues the study"
+                        ) from None
+                    progress.say(f"{error}: another Ray is started")
+                    bridge.all_lost(str(error))
+
+
+def _take_up(
+    bridge: Bridge, resting: Sequence[FrozenTrial], folder: Path, progress: Progress, noun: str
+) -> None:
+    """Go on with what the last driver left."""
+    if resting:
+        numbers = ", ".join(str(one.number) for one in resting)
+        progress.say(f"going on with the {noun}s that were under way: {numbers}")
+    for one in resting:
+        bridge.take_up(one, epoch_log.read(folder_of(folder, one.number)))
+
+
+def _on_ray(
+    resolved: Plan,
+    bridge: Bridge,
+    of: Round,
+    work: training.Work,
+    standing: cluster.Standing,
+    stop: Stop,
+    state: State,
+    progress: Progress,
+) -> None:
+    """On Ray, for as long as it lives or there are trials. A round that breaks off takes Ray with
+    it, and with Ray what is under way."""
+    wanted, group = resolved.arguments.concurrent, resolved.arguments.group
+    with contextlib.ExitStack() as broken_off:
+        broken_off.callback(standing.down)
+        standing.up()
+
+        def changed(at_once: int) -> None:
+            state.at_once = at_once * group
+
+        room = driver.room(resolved.each, wanted, progress.say, changed)
+        state.at_once = min(room.at_once * group, bridge.left + bridge.waiting)
+        progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
+        if state.at_once > samplers.STARTUP and of.sampler in ("tpe", "gp"):
+            progress.say(
+                f"{state.at_once} trials at once: as many are drawn at random before"
+                f" {of.sampler} has results to learn from"
+            )
+        here = replace(work, home=trial.node())
+        driver.run(
+            bridge,
+            training.trainer(here),
+            room=room,
+            epoch_timeout=resolved.arguments.epoch_timeout,
+            folder=of.folder,
+            stop=stop,
+            say=progress.say,
+            together=training.group_trainer(here),
+            groups=_groups(resolved, of),
+        )
+        progress.note("")
+        if not stop.reason:
+            broken_off.pop_all()
+
+
+def _groups(resolved: Plan, of: Round) -> Groups:
+    if resolved.arguments.group == 1:
+        return Groups()
+    from fdan.run_config import RunConfig
+    from fdan.training.group import kind
+
+    def kind_of(params: Mapping[str, Value]) -> Hashable | None:
+        try:
+            return kind(RunConfig.from_mapping({**resolved.fixed, **params}))
+        except ConfigError:  # its worker will say so, and the trial be closed with that
+            return None
+
+    return Groups(
+        resolved.arguments.group,
+        kind_of,
+        partial(pruners.next_rung, of.pruner, resolved.epochs),
+    )
+
+
+@contextlib.contextmanager
+def _settling(bridge: Bridge, stop: Stop) -> Iterator[None]:
+    """Whatever ends the search: a time budget that is spent ends the trials under way, anything
+    else leaves them to the next driver."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(FdanError):  # a full disk, say, must not hide the cause
+            bridge.pause_all(stop.reason or " ".join(str(error).split()) or type(error).__name__)
+        raise
+    if stop.final:
+        bridge.stop_all(stop.reason)
+    else:
+        bridge.pause_all(stop.reason)

@@ -1,0 +1,1 @@
+"""What runs inside a Ray worker. Knows neither Optuna nor MLflow."""

@@ -1,0 +1,350 @@
+"""A step as a GPU runs it, as far as that can be shown without one: nothing looks at a number,
+recorded calls are the calls, and what must be float32 is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fdan import device as runtime
+from fdan.model.backbones import build_backbone, find_weights
+from fdan.model.network import Head
+from fdan.run_config import RunConfig
+from fdan.training import train as training
+from fdan.training.augment import DRAWS
+from fdan.training.checkpoint import Checkpoint
+from fdan.training.cuda_graph import Call, Captured
+from fdan.training.train import begin, step_of, train
+from fdan.training.training_data import TrainingData
+
+Make = Callable[..., Any]
+
+META = torch.device("meta")
+FULL: dict[str, Any] = {"tuning": "full", "batch": 5, "epochs": 4}
+
+
+def last_of(run: RunConfig, data: TrainingData) -> Checkpoint:
+    return train(run, data, lambda *_: None)
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    assert one.history == other.history
+    for name, tensor in one.tensors.items():
+        assert torch.equal(tensor, other.tensors[name]), name
+
+
+# Nothing waits for the device
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """What computes with a tensor of the host would wait for it on a GPU. Tensors on the meta
+    device have no values: who looks at one is refused by torch itself."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, out)):
+            if isinstance(leaf, Tensor):
+                assert leaf.device == META, f"{func} with a tensor on the {leaf.device}"
+        return out
+
+
+def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
+    """On the meta device."""
+    network = begin(run, data).train().to(META)
+    data = data.to(META)
+    optimizer = training._optimizer(network, run.training, META, None)
+    inputs = []
+    for modality in ("visual", "acoustic"):
+        inputs += [torch.zeros(8, dtype=torch.int64, device=META) for _ in range(2)]
+        inputs += [torch.zeros(8, DRAWS[modality], device=META)]
+    one_step = step_of(network, optimizer, run, data, META)
+    return lambda: one_step(*inputs)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tuning": "full", "layers": 2, "alpha": 0.1},
+        {"tuning": "full", "layers": 0, "alpha": 0.0, "momentum": 0.0},
+        {"tuning": "frozen", "layers": 1, "alpha": 0.1},
+        {"tuning": "frozen", "layers": 0, "bandwidth": 2.0},
+    ],
+)
+def test_a_step_looks_at_no_number(
+    settings: dict[str, Any], frozen_data: Make, image_data: Make, run_of: Make
+) -> None:
+    data = image_data() if settings["tuning"] == "full" else frozen_data()
+    step = a_step(run_of(**settings), data)
+    with NothingFromTheHost():
+        for _ in range(2):
+            assert step().shape == (4,)
+
+
+@pytest.mark.parametrize("look", ["item", "truth", "nonzero", "constant"])
+def test_that_test_sees_who_looks(
+    look: str, frozen_data: Make, run_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: dict[str, Callable[[Tensor], object]] = {
+        "item": lambda z: z.sum().item(),
+        "truth": lambda z: bool((z > 0).any()),
+        "nonzero": lambda z: z.nonzero().shape,
+        "constant": lambda z: z * torch.ones(1).to(z.device),
+    }
+
+    def objective(out: Any, *rest: Any) -> Any:
+        looks[look](out.logits_v)
+        return original(out, *rest)
+
+    original = training.objective
+    monkeypatch.setattr(training, "objective", objective)
+    step = a_step(run_of(), frozen_data())
+    with (
+        NothingFromTheHost(),
+        pytest.raises((RuntimeError, NotImplementedError, AssertionError), match=r"meta|cpu"),
+    ):
+        step()
+
+
+# Recorded and replayed
+
+
+class Tape:
+    """Records on the CPU as a GPU does: without computing, and with the inputs where they were."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+
+    def record(self, call: Call) -> Call:
+        self.recorded += 1
+        return call
+
+
+def test_calls_are_eager_at_first_then_recorded_once_for_each_shape() -> None:
+    seen: list[tuple[int, list[float]]] = []
+
+    def double(x: Tensor) -> Tensor:
+        seen.append((x.data_ptr(), x.tolist()))
+        return 2 * x
+
+    tape = Tape()
+    call = Captured(double, tape.record)
+    for n in range(6):
+        for size in (3, 2):
+            x = torch.full((size,), float(n))
+            assert torch.equal(call(x), 2 * x)
+            assert (seen[-1][0] == x.data_ptr()) == (n < 2)  # its own place from the third on
+            assert seen[-1][1] == x.tolist()
+    assert tape.recorded == 2 and len(seen) == 12
+    assert len({place for place, values in seen[4:] if len(values) == 3}) == 1
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "full"])
+def test_training_from_recordings_is_training(
+    tuning: str,
+    frozen_data: Make,
+    image_data: Make,
+    run_of: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if tuning == "full":
+        run, data = run_of(**FULL), image_data()
+    else:
+        run, data = run_of(batch=9), frozen_data()
+    assert len(data.acoustic_train) % run.training.batch > 1, "a last batch of another size"
+    plain, tape = last_of(run, data), Tape()
+    monkeypatch.setattr(training, "captured", lambda step, device: Captured(step, tape.record))
+    assert_same(last_of(run, data), plain)
+    assert tape.recorded == 2
+
+
+def test_a_recording_that_fails_is_said_once_and_training_goes_on(
+    frozen_data: Make,
+    run_of: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data, run, tried = frozen_data(), run_of(epochs=4), []
+
+    def record(call: Call) -> Call:
+        tried.append(call)
+        try:
+            raise RuntimeError("no such thing here\nC++ stack:\n...")
+        finally:
+            raise RuntimeError("capture_end: invalidated")
+
+    plain = last_of(run, data)
+    monkeypatch.setattr(training, "captured", lambda step, device: Captured(step, record))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert_same(last_of(run, data), plain)
+    assert len(tried) == 2  # one try a run
+    assert [entry.message for entry in caplog.records] == [
+        "training steps are not recorded as a CUDA graph, which is slower: no such thing here"
+    ]
+
+
+def test_on_the_cpu_a_step_stays_a_function() -> None:
+    from fdan.training.cuda_graph import captured, own_stream
+
+    cpu = torch.device("cpu")
+    assert captured(torch.sum, cpu) is torch.sum
+    with own_stream(cpu), runtime.half_precision(cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+# Precision
+
+
+def test_what_follows_the_backbones_is_float32(
+    image_data: Make, run_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the CPU's bfloat16 in the GPU's place."""
+    types: dict[str, set[torch.dtype]] = {"head": set(), "convolutions": set()}
+
+    @contextlib.contextmanager
+    def half(device: torch.device) -> Iterator[None]:
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+
+    run, data, cpu = run_of(**FULL | {"alpha": 0.1}), image_data(), torch.device("cpu")
+    index = torch.arange(5)
+    draws = {modality: torch.full((5, count), 0.3) for modality, count in DRAWS.items()}
+    losses = []
+    for precision in (runtime.half_precision, half):
+        monkeypatch.setattr(runtime, "half_precision", precision)
+        network = begin(run, data).train()
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(lambda m, i, o: types["convolutions"].add(o.dtype))
+            if isinstance(module, (Head, torch.nn.LayerNorm)):
+                module.register_forward_pre_hook(
+                    lambda m, inputs: types["head"].update(x.dtype for x in inputs)
+                )
+        optimizer = training._optimizer(network, run.training, cpu, None)
+        step = step_of(network, optimizer, run, data, cpu)
+        losses.append(step(index, index, draws["visual"], index, index, draws["acoustic"]))
+        assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+    torch.testing.assert_close(*losses, rtol=0.02, atol=0)
+    assert not torch.equal(*losses)
+    assert types == {
+        "head": {torch.float32},
+        "convolutions": {torch.float32, torch.bfloat16},
+    }
+
+
+# Memory layout
+
+
+def channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_backbone_is_channels_last_throughout() -> None:
+    backbone = build_backbone(find_weights("resnet18", "none")).train()
+    seen: list[bool] = []
+    for module in backbone.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.MaxPool2d)):
+            module.register_forward_hook(lambda m, i, o: seen.append(channels_last(o)))
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    backbone(images).sum().backward()
+    assert len(seen) > 40 and all(seen)
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None
+        if parameter.ndim == 4:
+            assert channels_last(parameter) and channels_last(parameter.grad), name
+
+
+def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, run_of: Make) -> None:
+    run, data = run_of(**FULL | {"epochs": 1}), image_data()
+    last = last_of(run, data)
+    # As a file holds them.
+    plain = {name: tensor.contiguous() for name, tensor in last.tensors.items()}
+    network = begin(run, data)
+    cpu = torch.device("cpu")
+    held = Checkpoint(run, 1, last.step, last.history, "", "", plain)
+    optimizer = training._optimizer(network, run.training, cpu, held)
+    for parameter in network.parameters():
+        momentum = optimizer.momenta[parameter]
+        assert momentum.stride() == parameter.stride()
+        assert not momentum.requires_grad
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("fused", [False, True])
+def test_descent_is_torchs(momentum: float, fused: bool) -> None:
+    ours, theirs = (
+        [torch.arange(12.0).reshape(3, 4).requires_grad_(), torch.ones(5, requires_grad=True)]
+        for _ in range(2)
+    )
+    unused = torch.ones(2, requires_grad=True)
+    groups = [
+        {"params": [ours[0], unused], "initial_lr": 0.1},
+        {"params": [ours[1]], "initial_lr": 0.02},
+    ]
+    optimizer = runtime.SGD(groups, momentum, 0.03, torch.device("cpu"))
+    if fused:  # as on a GPU: the kernel for all, which reads the rate from a tensor
+        optimizer._fused = True
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["initial_lr"])
+    expected = torch.optim.SGD(
+        [{"params": theirs[:1], "lr": 0.1}, {"params": theirs[1:], "lr": 0.02}],
+        momentum=momentum,
+        weight_decay=0.03,
+    )
+    for number in range(4):
+        for parameters in (ours, theirs):
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, 0.1 * number + 0.1)
+        optimizer.step()
+        expected.step()
+        if number == 1:
+            for group, other in zip(optimizer.param_groups, expected.param_groups, strict=True):
+                runtime.set_rate(group, 0.05)
+                other["lr"] = 0.05
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-6 if fused else 0, atol=0)
+        if momentum:
+            held = expected.state[other]["momentum_buffer"]
+            torch.testing.assert_close(optimizer.momenta[mine], held, rtol=1e-6, atol=0)
+    assert set(optimizer.momenta) == (set(ours) if momentum else set())
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)
+    assert torch.equal(unused, torch.ones(2))
+
+
+def test_a_process_that_trains_imports_no_compiler() -> None:
+    """Which would cost each worker a second."""
+    code = """
+import sys, numpy as np
+from fdan.model.backbones import Weights
+from fdan.run_config import RunConfig
+from fdan.training.train import train
+from fdan.training.training_data import Domain, TrainingData
+random, labels = np.random.default_rng(0), np.arange(42) % 7
+made = {m: Domain.of([random.normal(size=(42, 512)).astype(np.float32)], labels)
+        for m in ("visual", "acoustic")}
+data = TrainingData(**made, visual_train=np.arange(42), acoustic_train=np.arange(28),
+                    acoustic_validation=np.arange(28, 42), fingerprint="data",
+                    weights=Weights("resnet18", None, "synthetic"))
+run = RunConfig.from_mapping({"backbone": "resnet18", "weights": "none", "tuning": "frozen",
+                              "epochs": 1})
+train(run, data, lambda *_: None)
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.strip() == "[]", out.stderr

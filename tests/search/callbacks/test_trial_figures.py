@@ -1,0 +1,139 @@
+"""Figures are drawn by another process, which may be killed, and which outlives nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fdan.errors import DiskFull, FdanError
+from search.callbacks import trial_figures as drawing_module
+from search.callbacks.trial_figures import CONFIGURATION, Drawing, Job
+from tests.disk import fill
+
+ROOT = Path(__file__).parents[3]
+EPOCHS = [(1, {"train/loss": 1.0, "value": 0.2}), (2, {"train/loss": 0.5, "value": 0.3})]
+COUNTS = [[row + column for column in range(7)] for row in range(7)]
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def drawing() -> Iterator[Drawing]:
+    made = Drawing()
+    yield made
+    made.close()
+
+
+def drawn(by: Drawing, folder: Path, number: int = 0) -> list[Path]:
+    job = Job(folder / str(number), number, "epoch 2: value 0.300", EPOCHS, COUNTS)
+    return by.submit(job, {"lr": 0.1}).result(60)
+
+
+def test_a_trial_s_files(drawing: Drawing, tmp_path: Path) -> None:
+    configuration, *figures = drawn(drawing, tmp_path)
+    assert json.loads(configuration.read_text()) == {"lr": 0.1}
+    assert [file.name for file in figures] == ["learning_curve.png", "confusion_matrix.png"]
+    assert all(file.read_bytes().startswith(PNG) for file in figures)
+
+
+def test_a_trial_that_has_reported_nothing(drawing: Drawing, tmp_path: Path) -> None:
+    job = Job(tmp_path / "0", 0, "out of memory", [], ())
+    assert [file.name for file in drawing.submit(job, {}).result(60)] == ["config.json"]
+
+
+def test_a_process_that_is_killed_is_replaced(drawing: Drawing, tmp_path: Path) -> None:
+    drawn(drawing, tmp_path)
+    assert drawing._process is not None
+    before = drawing._process.pid
+    drawing._process.kill()
+    assert len(drawn(drawing, tmp_path, 1)) == 3
+    assert drawing._process.pid != before
+
+
+def test_an_error_does_not_wait_for_figures(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Drawing() as drawing:
+        drawn(drawing, tmp_path)
+        job = Job(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
+        waiting = [drawing.submit(job, {"lr": 0.1}) for _ in range(20)]
+        raise KeyboardInterrupt
+    assert waiting[-1].cancelled()
+    assert drawing._process is None
+
+
+def test_a_process_that_is_stuck_is_replaced(
+    drawing: Drawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn(drawing, tmp_path)
+    assert drawing._process is not None
+    before = drawing._process.pid
+    monkeypatch.setattr(drawing_module, "_STUCK_S", 5.0)  # the next one has to start in it
+    os.kill(before, signal.SIGSTOP)
+    assert len(drawn(drawing, tmp_path, 1)) == 3
+    assert drawing._process.pid != before
+
+
+def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Drawing() as drawing:
+        drawn(drawing, tmp_path)
+        assert drawing._process is not None
+        os.kill(drawing._process.pid, signal.SIGSTOP)
+        job = Job(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
+        drawing.submit(job, {"lr": 0.1})
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    assert drawing._process is None and time.monotonic() - began < 20
+
+
+def test_what_goes_wrong_there_is_said_here(drawing: Drawing, tmp_path: Path) -> None:
+    (tmp_path / "0" / "learning_curve.png.part").mkdir(parents=True)
+    with pytest.raises(FdanError, match=f"{tmp_path}/0: figures cannot be written: Is a directory"):
+        drawn(drawing, tmp_path)
+    assert len(drawn(drawing, tmp_path, 1)) == 3
+
+
+def test_a_full_disk_is_one_line(drawing: Drawing, disk: Path) -> None:
+    (disk / "0").mkdir()
+    ballast = fill(disk)
+    with ballast.open("rb+") as file:
+        file.truncate(ballast.stat().st_size - 8192)  # room for the configuration
+    with pytest.raises(DiskFull) as caught:
+        drawn(drawing, disk)
+    assert f"no room left on the disk ({disk}/0)" in str(caught.value)
+    assert (disk / "0" / CONFIGURATION).stat().st_size
+    ballast.unlink()
+    assert len(drawn(drawing, disk)) == 3
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from search.callbacks.trial_figures import Drawing, Job
+made = Drawing()
+made.submit(Job(Path(sys.argv[1]), 0, "", [(1, {"value": 0.1})], ()), {}).result()
+print(made._process.pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_it_ends_with_its_driver(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as driver:
+        assert driver.stdout is not None
+        number = int(driver.stdout.readline())
+        os.kill(number, 0)
+        driver.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20
+    while Path(f"/proc/{number}").exists():
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2][0]
+        if state == "Z":  # nobody waits for it any more, in some containers
+            break
+        assert time.monotonic() < until, "it is still there"
+        time.sleep(0.1)

@@ -1,0 +1,129 @@
+"""`--study NAME` alone goes on with what NAME is, or says that there is no such study."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fdan.errors import FdanError
+from search.cli import main as command
+from search.cli import resume_arguments as remembered
+from search.cli.resume_arguments import BEGUN, words
+from search.study import open as study
+from tests.search.cli.test_main import RUN, errors
+from tests.search.conftest import SMALL
+
+TRACKING = ["--tracking-uri", "http://u:***@127.0.0.1:9"]
+STORAGE = ["--storage=postgresql://u:***@127.0.0.1:9/optuna"]
+
+
+def started(runs: Path, *arguments: str) -> list[str]:
+    """A study `s` that was started so; what to type to go on with it."""
+    (runs / "s").mkdir()
+    (runs / "s" / "study.json").write_text(json.dumps({"id": "1", "arguments": arguments}))
+    return ["--study", "s", "--runs", str(runs)]
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [(TRACKING, "--tracking-uri"), (STORAGE, "--storage")], ids=str
+)
+def test_a_password_has_to_be_given_again(
+    option: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = started(tmp_path, *option, "--trials", "7")
+    line = errors(capsys, *again)
+    assert line == (
+        f"error: study 's': its {name} had a password, which is not kept: give it again\n"
+    )
+    address = option[-1].partition("=")[2] or option[-1]
+    given = [name, address.replace("***", "secret")]
+    assert words([*again, *given]) == ["--trials", "7"]
+
+
+def test_a_share_of_gpus_replaces_what_was_found_out(tmp_path: Path) -> None:
+    again = started(tmp_path, "--device", "cpu", "--trials", "7")
+    assert words(again) == ["--device", "cpu", "--trials", "7"]
+    assert words([*again, "--gpus-per-trial", "1"]) == ["--trials", "7"]
+
+
+def test_the_environment_gives_the_password_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = started(tmp_path, *TRACKING, "--trials", "7")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:secret@127.0.0.1:9")
+    assert words(again) == ["--trials", "7"]
+
+
+def test_a_study_that_is_not_there_is_said_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    assert (
+        command.main(["--study", "mien", "--runs", str(runs), "--trials", "50", "--dry-run"]) == 0
+    )
+    assert capsys.readouterr().err == (
+        f"there is no study 'mien' in {runs}: this begins a new one, on the demo corpus\n"
+    )
+    assert not runs.exists()
+
+
+def test_what_is_known_or_named_is_not_talked_about(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = started(tmp_path, "--trials", "7")
+    (tmp_path / "s" / "study.json").rename(tmp_path / "s" / BEGUN)  # its data were not prepared
+    assert command.main([*again, "--dry-run"]) == 0
+    new = ["--study", "new", "--task", f"demo:{corpus}", "--runs", str(tmp_path)]
+    assert command.main([*new, "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert "7 trials" in out and err == ""
+
+
+def test_a_study_that_was_killed_while_it_prepared_goes_on_with_its_data(
+    tmp_path: Path, corpus: Path
+) -> None:
+    typed = ["--study", "mine", "--runs", str(tmp_path), "--task", f"demo:{corpus}", *SMALL]
+    secret = ["--tracking-uri", "http://u:secret@127.0.0.1:9"]
+    process = subprocess.Popen(
+        [sys.executable, str(RUN), *typed, *secret], stderr=subprocess.PIPE, text=True
+    )
+    begun = tmp_path / "mine" / BEGUN
+    while not begun.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.communicate()[1]
+    assert not (tmp_path / "mine" / "study.json").exists()
+    assert "secret" not in begun.read_text()
+    again = ["--study", "mine", "--runs", str(tmp_path)]
+    with pytest.raises(FdanError, match="its --tracking-uri had a password"):
+        words(again)
+    assert words([*again, *secret]) == typed[4:]
+
+
+def test_data_that_cannot_be_prepared_leave_no_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = ["--study", "new", "--task", "savee:/no/such/folder", "--runs", str(tmp_path)]
+    assert "no such folder" in errors(capsys, *new)
+    assert not (tmp_path / "new").exists()
+    # One that was killed before is not forgotten, whatever is wrong with its data today.
+    (tmp_path / "new").mkdir()
+    remembered.begin(tmp_path / "new", new)
+    assert "no such folder" in errors(capsys, *new[:2], "--runs", str(tmp_path))
+    assert words(["--study", "new", "--runs", str(tmp_path)]) == new[2:4]
+
+
+def test_study_json_takes_over(tmp_path: Path) -> None:
+    remembered.begin(tmp_path, ["--trials", "7"])
+    (tmp_path / "study.json").write_text('{"id": "1"}')
+    assert remembered.read(tmp_path) == ["--trials", "7"], "killed before it said more"
+    study.remember(tmp_path, 8, ["--trials", "8"])
+    remembered.begin(tmp_path, ["--trials", "9"])
+    assert remembered.read(tmp_path) == ["--trials", "8"]
+    assert not (tmp_path / BEGUN).exists()

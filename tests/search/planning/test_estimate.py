@@ -1,0 +1,220 @@
+"""What a study would take: reckoned from known measures, and measured for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fdan.cli.arguments import open_task
+from fdan.device import choose_device
+from fdan.media.workers import cores
+from fdan.run_config import RunConfig
+from fdan.training.batches import sizes
+from fdan.training.train import train
+from fdan.training.training_data import load
+from search import config as plan
+from search.cli import main as command
+from search.cli.parser import parser
+from search.optimizer import space
+from search.planning import estimate
+from search.planning.step_timing import Measured, Timing, Work, measure
+from tests.search.conftest import KNOWN, SMALL, SPACE
+
+pytestmark = pytest.mark.long
+
+Resolve = Callable[..., plan.Plan]
+
+
+@pytest.fixture
+def resolve(tmp_path: Path) -> Resolve:
+    def run(*flags: str) -> plan.Plan:
+        return plan.resolve(parser().parse_args(["--runs", str(tmp_path / "runs"), *flags]))
+
+    return run
+
+
+# The settings that are timed
+
+
+@pytest.mark.parametrize("name", space.names())
+def test_corners_of_the_shipped_spaces(name: str, resolve: Resolve) -> None:
+    resolved = resolve("--space", name)
+    usual, *dear = estimate.corners(resolved)
+    for params in (usual, *dear):
+        RunConfig.from_mapping({**resolved.fixed, **params})
+        for dimension in resolved.space.dimensions:
+            assert (dimension.name in params) == dimension.active(params)
+            assert dimension.name not in params or dimension.contains(params[dimension.name])
+    for point in resolved.space.enqueue[:1]:
+        assert {**usual, **point} == usual
+    for params in dear:
+        assert params["layers"] == 3 or "layers" not in resolved.space.names
+
+
+def test_what_makes_a_setting_dear() -> None:
+    searched = space.parse(
+        SPACE
+        + """
+[dimensions.batch]
+type = "int"
+low = 8
+high = 64
+
+[dimensions.context]
+type = "categorical"
+choices = ["none", "bank"]
+""",
+        {**KNOWN, "batch": 32},
+    )
+    usual = estimate.first(searched, {**KNOWN, "layers": 0, "batch": 32, "context": "none"})
+    assert usual == {"lr": 0.1, "layers": 0, "batch": 32, "context": "none"}
+    dear = estimate.dearest(searched, usual)
+    assert dear == {"lr": 0.1, "layers": 2, "heads": 1, "batch": 8, "context": "bank"}
+
+
+def test_a_corner_that_cannot_be_is_left_out(resolve: Resolve, tmp_path: Path) -> None:
+    """Four heads divide the smallest width and not the largest."""
+    file = tmp_path / "odd.toml"
+    file.write_text('[dimensions.width]\ntype = "int"\nlow = 48\nhigh = 50\n')
+    resolved = resolve("--space", str(file), "--heads", "4")
+    assert estimate.corners(resolved) == ({"width": 48},)
+
+
+# What the pruner leaves
+
+
+def test_the_pruner_s_share() -> None:
+    assert estimate.share("none", 30, 20, "demo") == 1.0
+    assert estimate.share("hyperband", 30, 1, "demo") == 1.0, "the first one is the best so far"
+    for few, many in ((5, 20), (20, 60)):
+        for name in ("hyperband", "halving"):
+            assert estimate.share(name, 30, many, "x") < estimate.share(name, 30, few, "x")
+    assert estimate.share("halving", 30, 20, "demo") < estimate.share("hyperband", 30, 20, "demo")
+    # Four real studies of the demo corpus had 0.48, 0.58, 0.62 and 0.63.
+    assert 0.48 < estimate.share("hyperband", 30, 20, "demo") < 0.63
+
+
+def test_the_share_of_successive_halving_by_hand() -> None:
+    """Epochs 1 and 3 of 6 are its rungs. Of trials in random order the k-th goes on at a rung if it
+    is among the best max(1, k // 3) so far, with probability max(1, k // 3) / k."""
+
+    def go_on(trials: int) -> float:
+        return sum(max(1, k // 3) / k for k in range(1, trials + 1))
+
+    first = go_on(60)
+    lower, upper = (int(first), int(first) + 1)
+    second = go_on(lower) + (first - lower) * (go_on(upper) - go_on(lower))
+    by_hand = (60 * 1 + first * 2 + second * 3) / (60 * 6)
+    assert estimate.share("halving", 6, 60, "demo") == pytest.approx(by_hand, rel=0.1)
+
+
+# The resources
+
+
+def test_trials_at_once(resolve: Resolve) -> None:
+    assert estimate.at_once(resolve(), 0) == min(20, cores())
+    assert estimate.at_once(resolve("--trials", "1"), 0) == 1
+    assert estimate.at_once(resolve("--concurrent", "7"), 0) == 7
+    assert estimate.at_once(resolve("--cpus-per-trial", str(2 * cores())), 0) == 1
+    far = ("--address", "10.0.0.1:6379")
+    assert estimate.at_once(resolve(*far, "--device", "cpu"), 0) is None
+    assert estimate.at_once(resolve(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
+    shared = resolve(*far, "--gpus-per-trial", "0.4", "--concurrent", "9")
+    assert estimate.at_once(shared, 2) == 4, "two of 0.4 fit a GPU, five do not fit two"
+
+
+def test_reckoning(resolve: Resolve) -> None:
+    resolved = resolve("--trials", "40", "--epochs", "10", "--confirm", "2", "--seeds", "3")
+    measured = Measured(
+        (Timing(0.1, 10, 0.0), Timing(0.2, 10, 1.0)), 5.0, {"acoustic": 0.1, "visual": 0.2}
+    )
+    found = estimate.reckon(
+        resolved, 4, 4, ({}, {}), measured, 0.5, {"acoustic": 100, "visual": 200}
+    )
+    start, end = 15.0, 10.0  # Ray's and a worker's; figures
+    dear, usual = 10 * 3 * 1.05, 10 * 2 * 1.05  # a trial's epochs, checkpoints included
+    assert found.at_most == pytest.approx(start + end + 40 / 4 * (dear + 1))
+    assert found.pruned == pytest.approx(start + end + 40 / 4 * (usual * 0.5 + 1))
+    assert found.confirming == pytest.approx(start + 6 / 4 * (usual + 1))
+    assert found.features == pytest.approx(100 * 0.1 + 200 * 0.2)
+
+
+def test_gpus_that_are_elsewhere(
+    resolve: Resolve, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    far = ["--address", "10.0.0.1:6379", "--gpus-per-trial", "1", "--task", f"demo:{corpus}"]
+    assert command.main([*far, "--estimate"]) == 2
+    assert "--estimate: trials on GPUs are timed on one" in capsys.readouterr().err
+
+
+# The clock
+
+
+def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> None:
+    """Random features take the time that real ones do, whatever else this machine does."""
+    flags = ["--runs", str(tmp_path / "runs"), "--task", f"demo:{corpus}", "--workers", "1", *SMALL]
+    resolved = plan.resolve(parser().parse_args(flags))
+    task, parts = open_task(resolved.arguments, resolved.settings)
+    usual, dear = estimate.corners(resolved)
+    work = Work(
+        runs=({**resolved.fixed, **usual}, {**resolved.fixed, **dear}),
+        shapes={"acoustic": (32, 32, 1), "visual": (32, 32, 3)},
+        sizes=(len(parts.visual_train), len(parts.acoustic_train), len(parts.acoustic_validation)),
+        classes=tuple(range(7)),
+        device="cpu",
+        threads=1,
+        gpus=0.0,
+    )
+    measured = measure(work, 2)
+    run = RunConfig.from_mapping({**resolved.fixed, **usual, "epochs": 12})
+    data = load(task, parts, run, choose_device("cpu"), tmp_path / "features")
+    epochs: list[float] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(run, data, lambda epoch, _: epochs.append(epoch.metrics["time/epoch_s"]))
+    finally:
+        torch.set_num_threads(threads)
+    real = sorted(epochs)[len(epochs) // 2]
+    first, second = measured.timings
+    assert first.steps == len(sizes(len(parts.acoustic_train), 32))
+    assert real / 5 < first.epoch < real * 5
+    assert second.step > first.step > 0 and second.validation > 0
+    assert 0 < measured.start < 120
+    assert set(measured.features) == {"acoustic", "visual"}
+    assert all(0 < each < 1 for each in measured.features.values())
+
+
+def test_trained_backbones_are_timed_on_images() -> None:
+    settings = {"backbone": "resnet18", "weights": "none", "tuning": "full", "batch": 4}
+    shapes = {"acoustic": (32, 32, 1), "visual": (32, 32, 3)}
+    work = Work((settings,), shapes, (400, 1000, 100), (0, 3, 6), "cpu", 1, 0.0)
+    measured = measure(work, 1)
+    assert measured.timings[0].steps == 250
+    assert measured.timings[0].epoch > 250 * measured.timings[0].step > 0
+    assert measured.features == {}
+
+
+def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--epochs", "6"]
+    assert command.main([*flags, "--estimate", "--trials", "5", "--confirm", "2"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "planned: 5 trials of at most 6 epochs",
+        "first known good (layers 1, kernels 5)",
+        "dearest corner (layers 3, kernels 7)",
+        "5 trials of 6 epochs, ",
+        "at most about ",
+        "CPU-hours): nothing pruned, all the dearest",
+        "with hyperband about ",
+        "confirming: 6 whole trials more, about ",
+        "frozen features, about ",
+    ):
+        assert words in out, out
+    assert not runs.exists(), "nothing was written"

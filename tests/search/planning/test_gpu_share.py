@@ -1,0 +1,113 @@
+"""How many trials are put on a GPU. The probe itself needs one: it runs where there is one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+
+from fdan import device as runtime
+from fdan.data.split import SplitConfig, split
+from fdan.errors import DeviceError
+from fdan.run_config import FEATURES
+from search import config as plan
+from search.cli.parser import parser
+from search.planning import gpu_share
+from search.study.stopping import Stop
+from search.worker.training import Work, _task
+
+pytestmark = pytest.mark.long
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("needed", "whole", "most", "expected"),
+    [
+        (3 * GIB, 80 * GIB, 99, 0.04),
+        (3 * GIB, 80 * GIB, 6, 0.1666),
+        (79 * GIB, 80 * GIB, 6, 1.0),
+        (90 * GIB, 80 * GIB, 6, 1.0),
+        (3 * GIB, 80 * GIB, 0, 1.0),
+    ],
+)
+def test_the_share(needed: int, whole: int, most: int, expected: float) -> None:
+    share = gpu_share.share(needed, whole, most)
+    assert share == expected
+    assert share == 1.0 or int(1 / share) * needed <= whole
+
+
+def test_what_a_trial_keeps_on_its_gpu(work: Work) -> None:
+    task = _task(work, print)
+    stores = (*task.acoustic, *task.visual)
+    images = sum(len(store) for store in stores)
+    small = {"backbone": "resnet18", "weights": "none"}
+    frozen = gpu_share._resident(task, {**small, "tuning": "frozen"})
+    assert frozen == images * FEATURES["resnet18"] * 4
+    full = gpu_share._resident(task, {**small, "tuning": "full"})
+    assert full == sum(store.images.nbytes for store in stores)
+
+
+def test_without_a_gpu_there_is_nothing_to_share(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    words = ["--gpus-per-trial", "auto", "--runs", str(tmp_path)]
+    resolved = plan.resolve(parser().parse_args(words))
+    assert resolved.each.gpus == 0
+    assert not resolved.shares_gpus
+
+
+def test_what_a_cluster_has_is_remembered(nodes: Cluster, tmp_path: Path) -> None:
+    """The next start may find other nodes, and goes on as the study was begun."""
+    words = ["--address", nodes.address, "--runs", str(tmp_path)]
+    assert plan.resolve(parser().parse_args(words), words).words == [*words, "--device", "cuda"]
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    while ray.cluster_resources().get("GPU"):
+        time.sleep(0.1)
+    assert plan.resolve(parser().parse_args(words), words).words == [*words, "--device", "cpu"]
+    words += ["--gpus-per-trial", "0.5"]
+    assert plan.resolve(parser().parse_args(words), words).words == words
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the node's GPU must be a stand-in")
+def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: Work) -> None:
+    """The node says that it has a GPU, and has none."""
+    with pytest.raises(DeviceError, match=r"^--gpus-per-trial auto: the dearest .*no usable GPU"):
+        probe(tmp_path, work, Stop(), nodes.address)
+
+
+def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: Work) -> None:
+    """Ctrl-C while the study waits for a GPU."""
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    stop = Stop()
+    stop.request("stopped by the user", 130)
+    assert probe(tmp_path, work, stop, nodes.address) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
+def test_a_bound_holds() -> None:
+    whole = torch.cuda.get_device_properties(0).total_memory
+    runtime.bound_memory(0.2)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            torch.empty(int(0.25 * whole), dtype=torch.uint8, device="cuda")
+    finally:
+        runtime.bound_memory(1.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
+def test_the_probe(tmp_path: Path, work: Work) -> None:
+    found = probe(tmp_path, work, Stop())
+    assert found is not None and 0 < found <= 1
+
+
+def probe(folder: Path, work: Work, stop: Stop, address: str = "local") -> float | None:
+    small = ["--backbone", "resnet18", "--weights", "none", "--tuning", "full", "--device", "cuda"]
+    words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
+    task = _task(work, print)
+    parts = split(task, SplitConfig.from_mapping(work.split))
+    return gpu_share.find(plan.resolve(parser().parse_args(words)), task, parts, folder, stop)

@@ -1,0 +1,110 @@
+"""The best model's feature space as points: which features, and how they are laid out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fdan.cli.arguments import open_task
+from fdan.data.split import Split, SplitConfig, split
+from fdan.data.task import Task
+from fdan.device import choose_device
+from fdan.emotions import EMOTIONS
+from fdan.run_config import RunConfig
+from fdan.training import validate as evaluate
+from fdan.training.checkpoint import Checkpoint
+from fdan.training.train import train
+from fdan.training.training_data import TrainingData, load
+from search import config as plan
+from search.cli.parser import parser
+from search.results.embedding import LEAST, MOST, embed, embedding, features
+from tests.search.conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def trained(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Checkpoint, TrainingData, Task, Split]]]:
+    """A short training on the demo corpus, once with the bank and once without."""
+    runs = str(tmp_path_factory.mktemp("embedding"))
+    flags = ["--runs", runs, "--task", f"demo:{corpus}", "--workers", "1", "--epochs", "2", *SMALL]
+    resolved = plan.resolve(parser().parse_args(flags))
+    task, _ = open_task(resolved.arguments, resolved.settings)
+    parts = split(task, SplitConfig.from_mapping(resolved.settings.of(SplitConfig)))
+    found = {}
+    for context in ("bank", "none"):
+        run = RunConfig.from_mapping({**resolved.fixed, "context": context, "layers": 2})
+        data = load(task, parts, run, choose_device("cpu"), Path(runs) / "features")
+        kept: list[Checkpoint] = []
+        train(run, data, lambda _, checkpoint: kept.append(checkpoint()))  # noqa: B023
+        found[context] = (kept[-1], data, task, parts)
+    yield found
+
+
+@pytest.mark.parametrize("context", ["bank", "none"])
+def test_these_features_give_the_predictions(trained: dict[str, Any], context: str) -> None:
+    checkpoint, data, _, parts = trained[context]
+    samples, faces = parts.acoustic_validation, parts.visual_train[:9]
+    z_a, z_v = features(checkpoint, data, samples, faces)
+    assert z_v.shape == (9, z_a.shape[1]) and z_v.std() > 0
+    classifier = evaluate.restore(checkpoint).head.classifier
+    with torch.inference_mode():
+        logits = classifier(torch.from_numpy(z_a).float())
+    found = torch.softmax(logits.double(), dim=1).numpy()
+    assert np.abs(found - evaluate.score(checkpoint, data, samples).probabilities).max() < 1e-6
+
+
+def test_points_carry_their_samples(trained: dict[str, Any]) -> None:
+    checkpoint, data, task, parts = trained["bank"]
+    found = embedding(checkpoint, data, task, parts)
+    assert found is not None
+    points = found["points"]
+    speech = len(parts.acoustic_validation)
+    faces = min(speech, len(parts.visual_train))
+    told = [(point["emotion"], point["speaker"]) for point in points]
+    samples = task.samples("acoustic")
+    assert told[:speech] == [
+        (EMOTIONS[samples.labels[i]], samples.speakers[i]) for i in parts.acoustic_validation
+    ]
+    assert [point["modality"] for point in points] == ["acoustic"] * speech + ["visual"] * faces
+    assert {name for _, name in told[speech:]} <= set(task.samples("visual").speakers)
+    assert embedding(checkpoint, data, task, parts) == found
+    assert json.loads(json.dumps(found)) == found
+
+
+def clusters(count: int, width: int = 8) -> tuple[np.ndarray, list[int], list[None], list[str]]:
+    """Seven far-off groups."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 7
+    z = 20 * random.normal(size=(7, width))[labels] + random.normal(size=(count, width))
+    return z, labels.tolist(), [None] * count, ["acoustic"] * count
+
+
+@pytest.mark.parametrize("count", [LEAST, 24, MOST + 50])
+def test_neighbours_stay_neighbours(count: int) -> None:
+    found = embed(*clusters(count))
+    assert found is not None
+    points = found["points"]
+    assert len(points) == min(count, MOST)
+    if count < 100:  # too few of each group to be near anybody
+        return
+    places = np.array([(point["x"], point["y"]) for point in points])
+    emotions = np.array([point["emotion"] for point in points])
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert (emotions[apart.argmin(1)] == emotions).mean() > 0.95
+
+
+def test_nothing_to_show() -> None:
+    z, *rest = clusters(30)
+    assert embed(*clusters(LEAST - 1)) is None
+    assert embed(np.ones_like(z), *rest) is None
+    z[3, 2] = np.nan
+    assert embed(z, *rest) is None
+    assert embed(np.zeros((0, 8)), [], [], []) is None

@@ -1,0 +1,30 @@
+"""What a search prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from search.results.summary import summary
+
+PAGE = "/#/experiments/1/runs"
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://me:secret@host:5000/", f"compare them:  http://me:***@host:5000{PAGE}"),
+        ("http://host:5000", f"compare them:  http://host:5000{PAGE}"),
+        ("sqlite:////a/mlflow.db", "mlflow ui --workers 1 --backend-store-uri sqlite:////a/"),
+        ("postgresql://me:secret@db/mlflow", "--backend-store-uri 'postgresql://me:***@db/mlflow'"),
+        ("mysql+pymysql://me:secret@db/m", "--backend-store-uri 'mysql+pymysql://me:***@db/m'"),
+    ],
+)
+def test_where_to_compare_trials_without_a_password(uri: str, words: str, tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    text = summary(study, None, tmp_path, "", uri, PAGE, 1.0, [], None, None)
+    assert words in text
+    assert "secret" not in text
+    assert ("http://127.0.0.1:5000" in text) == ("backend-store-uri" in text)

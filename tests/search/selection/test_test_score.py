@@ -1,0 +1,119 @@
+"""A search says what it has to beat, and asks the test part once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score
+from sklearn.preprocessing import StandardScaler
+
+from fdan.__main__ import main as fdan_main
+from fdan.corpora import demo
+from fdan.data.provenance import reopen
+from fdan.emotions import EMOTIONS
+from fdan.evaluation.predictions import Predictions
+from fdan.evaluation.statistics import bootstrap
+from fdan.inference.model_folder import read_model
+from fdan.metrics import confusion_matrix, measures
+from search.cli import main as command
+from search.selection import test_score as scoring
+from search.study import storage
+from tracking.result import Result
+
+pytestmark = pytest.mark.long
+
+SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "1"]
+
+
+def line(text: str, start: str) -> str:
+    (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return found
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = demo.generate(tmp_path / "demo", speakers=4, takes=2, workers=1)
+    runs = tmp_path / "runs"
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "s"]
+    flags += ["--concurrent", "1", "--seed", "1"]
+
+    assert command.main([*flags, "--trials", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "test part" not in out, "nobody asked for it"
+    held = storage.open_storage(None, runs / "s")
+    assert scoring.tested(optuna.load_study(study_name="s", storage=held)) is None
+
+    # The bar, computed here from the features that the search left behind.
+    facts = json.loads((runs / "s" / "best" / "model.json").read_text())
+    task, parts = reopen(facts)
+    (folder,) = [f for f in (runs / "features").rglob("*.npy") if len(np.load(f)) == 56]
+    features, labels = np.load(folder), task.samples("acoustic").labels
+    scaler = StandardScaler().fit(features[parts.acoustic_train])
+    fitted = LogisticRegression(max_iter=2000).fit(
+        scaler.transform(features[parts.acoustic_train]), labels[parts.acoustic_train]
+    )
+    for part, words in (("acoustic_validation", "to beat"), ("acoustic_test", "")):
+        samples = getattr(parts, part)
+        predicted = fitted.predict(scaler.transform(features[samples]))
+        bar = recall_score(labels[samples], predicted, average="macro")
+        if words:
+            assert f"validation UAR {bar:.4f}" in line(err, words)
+
+    assert command.main([*flags, "--trials", "1", "--score-test"]) == 0
+    out = capsys.readouterr().out
+    first = line(out, "test part:")
+    assert f"logistic regression: {bar:.4f}" in first
+    model, asked = read_model(runs / "s" / "best"), parts.acoustic_test
+    said = model.probabilities(task.images("acoustic", asked)).argmax(1)
+    alone = measures(confusion_matrix(labels[asked], said, len(EMOTIONS)))
+    assert f"UAR {alone.uar:.4f}, WAR {alone.war:.4f}, w-F1 {alone.wf1:.4f}" in first
+    # Nobody else is told.
+    assert fdan_main(["evaluate", str(runs / "s" / "best")]) == 2
+    assert "whose test part is scored once" in capsys.readouterr().err
+    assert fdan_main(["evaluate", str(runs / "s" / "best"), "--part", "validation"]) == 0
+    capsys.readouterr()
+
+    answers = Predictions.read(runs / "s" / "best" / "test.csv")
+    assert answers.measures().uar == alone.uar
+    interval = bootstrap(answers)
+    assert f"{interval.low:.4f} .. {interval.high:.4f}" in out
+
+    # Extended until another trial is the best: the figure stays that of the trial it was asked of.
+    for trials in (4, 8, 12):
+        assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
+        out, err = capsys.readouterr()
+        assert line(out, "test part:") == first
+        if "best trial 0" not in out:
+            assert "of another model, trial 0: scored once, when that was the best" in out
+            page = (runs / "s" / "report.md").read_text()
+            assert "was scored for another model (trial 0" in page
+            assert f"has a UAR of {alone.uar:.3f}" not in page
+            assert "the test part was scored on" in err and "--score-again 'REASON'" in err
+            break
+    else:
+        pytest.fail("no other trial became the best: the test shows nothing")
+    assert not (runs / "s" / "best" / "test.csv").exists(), "another model's answers"
+
+    # For a reason it is scored again, and the reason stays with the score.
+    again = [*flags, "--trials", str(trials), "--score-again", "the first was a trial run"]
+    assert command.main(again) == 0
+    out = capsys.readouterr().out
+    assert line(out, "test part:") != first and "of another model" not in out
+    found = scoring.tested(optuna.load_study(study_name="s", storage=held))
+    assert found is not None and found.again[0]["reason"] == "the first was a trial run"
+    assert found.again[0]["before"] == alone.uar
+    capsys.readouterr()
+    assert command.main(again) == 0
+    assert "scored for this very model" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main([*flags, "--score-again", " "])
+    assert "say in words why" in capsys.readouterr().err
+    assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
+    assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
+    remembered = json.loads((runs / "s" / "study.json").read_text())["arguments"]
+    assert Result.load(runs / "s").test["again"] == found.again, remembered

@@ -1,0 +1,295 @@
+"""Opening a study: new, again, and under a name that is taken."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from fdan.errors import FdanError
+from search.optimizer import pruners, samplers, space
+from search.optimizer.space import Space
+from search.study import open as study
+from search.study import storage
+from search.study.open import Identity, StudyError
+from tests.search.conftest import KNOWN, SPACE, MakeStudy
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_enqueued_settings_come_first_and_once(make_study: MakeStudy) -> None:
+    text = SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n"
+    searched = space.parse(text, KNOWN)
+    make_study(searched)
+    opened = make_study(searched)
+    assert [t.state for t in opened.trials] == [TrialState.WAITING] * 2
+    assert study.counts(opened) == {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
+    drawn = [searched.suggest(opened.ask()) for _ in range(3)]
+    assert (drawn[0]["lr"], drawn[0]["layers"], drawn[1]["lr"]) == (0.25, 1, 0.75)
+    assert drawn[2]["lr"] not in (0.25, 0.75)
+
+
+BASE = Identity({"lr": "0 .. 1"}, "a" * 64, {"protocol": "speaker"}, {"epochs": 9}, 0)
+PLAIN = space.parse(SPACE, KNOWN)
+
+
+def open_one(
+    store: BaseStorage,
+    folder: Path,
+    identity: Identity = BASE,
+    shown: str = "journal",
+    searched: Space = PLAIN,
+) -> optuna.Study:
+    tools = samplers.make("random", searched, 0, 0), pruners.make("none", 9), searched
+    return study.open_study("one", store, shown, folder, identity, *tools)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (
+            Identity({"lr": "0 .. 2"}, BASE.data, BASE.split, BASE.fixed, 0),
+            "space (lr: 0 .. 1, now",
+        ),
+        (replace(BASE, data="b" * 64), "other data"),
+        (
+            Identity(BASE.space, BASE.data, {"protocol": "paper"}, BASE.fixed, 0),
+            "protocol: speaker",
+        ),
+        (replace(BASE, fixed={"epochs": 8}), "epochs: 9, now 8"),
+        (replace(BASE, fixed={}), "epochs is gone"),
+        (replace(BASE, seed=1), "seed 0, now 1"),
+    ],
+)
+@pytest.mark.parametrize("url", [None, "sqlite:///{}/study.db"])
+def test_another_identity_under_the_name_is_refused(
+    url: str | None, other: Identity, words: str, tmp_path: Path
+) -> None:
+    store = storage.open_storage(url and url.format(tmp_path), tmp_path)
+    open_one(store, tmp_path)
+    open_one(store, tmp_path)
+    held = (tmp_path / study.OWNER).read_text()
+    with pytest.raises(StudyError) as caught:
+        open_one(store, tmp_path, other)
+    message = str(caught.value)
+    assert "study 'one' exists with" in message
+    assert words in message
+    assert "\n" not in message
+    assert optuna.load_study(study_name="one", storage=store).user_attrs[study.IDENTITY] == (
+        BASE.as_dict()
+    )
+    assert (tmp_path / study.OWNER).read_text() == held
+
+
+def test_another_programs_study_is_refused(tmp_path: Path) -> None:
+    store = storage.open_storage(None, tmp_path)
+    optuna.create_study(storage=store, study_name="one", direction="minimize").ask()
+    with pytest.raises(StudyError, match="not made by this program"):
+        open_one(store, tmp_path)
+
+
+@pytest.mark.parametrize("step", ["set_study_user_attr", "create_new_trial"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_driver_that_dies_while_making_a_study_leaves_one_that_can_be_made_whole(
+    step: str, times: int, tmp_path: Path
+) -> None:
+    """At whatever write: the same command opens it, its known good settings enqueued once."""
+
+    class Dying(JournalStorage):
+        """Its process ends after so many writes of a kind."""
+
+        left = times
+
+        def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+            self._die("set_study_user_attr")
+            super().set_study_user_attr(study_id, key, value)
+
+        def create_new_trial(self, study_id: int, template_trial: Any = None) -> int:
+            made = super().create_new_trial(study_id, template_trial)
+            self._die("create_new_trial")
+            return made
+
+        def _die(self, here: str) -> None:
+            if here == step:
+                self.left -= 1
+                if not self.left:
+                    raise SystemExit
+
+    searched = space.parse(
+        SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n", KNOWN
+    )
+    journal = JournalFileBackend(str(tmp_path / storage.JOURNAL))
+    with pytest.raises(SystemExit):
+        open_one(Dying(journal), tmp_path, searched=searched)
+    again = open_one(storage.open_storage(None, tmp_path), tmp_path, searched=searched)
+    assert again.user_attrs[study.IDENTITY] == BASE.as_dict()
+    waiting = [trial.system_attrs["fixed_params"] for trial in again.trials]
+    assert waiting == [{"lr": 0.25, "layers": 1}, {"lr": 0.75}]
+
+
+def test_another_folder_on_the_same_storage_is_refused(tmp_path: Path) -> None:
+    """The checkpoints and records of the study's trials are in the first one."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    open_one(storage.open_storage(url, here), here, shown=url)
+    with pytest.raises(StudyError) as caught:
+        open_one(storage.open_storage(url, there), there, shown=url)
+    assert f"belongs to the folder {here} on {socket.gethostname()}" in str(caught.value)
+    assert not (there / study.OWNER).exists()
+    moved = here.rename(tmp_path / "moved")
+    open_one(storage.open_storage(url, moved), moved, shown=url)
+
+
+def test_a_driver_that_died_before_it_wrote_whose_the_folder_is(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    store = storage.open_storage(url, tmp_path)
+    first = open_one(store, tmp_path, shown=url).user_attrs[study.HOME]
+    (tmp_path / study.OWNER).unlink()
+    assert open_one(store, tmp_path, shown=url).user_attrs[study.HOME] == first
+    assert json.loads((tmp_path / study.OWNER).read_text())["id"] == first["id"]
+    open_one(store, tmp_path, shown=url)
+
+
+def test_a_storage_that_lost_the_study_is_refused(tmp_path: Path) -> None:
+    """Going on would give the old trials' numbers, folders and runs to new ones."""
+    open_one(storage.open_storage(None, tmp_path), tmp_path)
+    (tmp_path / storage.JOURNAL).unlink()
+    with pytest.raises(StudyError) as caught:
+        open_one(storage.open_storage(None, tmp_path), tmp_path)
+    assert f"{tmp_path} holds its checkpoints and records" in str(caught.value)
+    assert "its trials are gone from journal" in str(caught.value)
+
+
+def test_of_two_drivers_that_start_at_once_elsewhere_one_has_the_study(tmp_path: Path) -> None:
+    """Each in a folder of its own, on one database: neither of them sees the other's lock."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    folders = [tmp_path / name for name in "abcd"]
+    for folder in folders:
+        folder.mkdir()
+    stores = [storage.open_storage(url, folder) for folder in folders]
+    start = threading.Barrier(len(folders))
+
+    def opens(at: int) -> str:
+        start.wait()
+        try:
+            open_one(stores[at], folders[at], shown=url)
+        except StudyError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        said = list(pool.map(opens, range(len(folders))))
+    (first,) = (at for at, line in enumerate(said) if not line)
+    words = f"belongs to the folder {folders[first]} on"
+    assert sum(words in line for line in said) == len(folders) - 1, said
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from search.study import open as study
+with study.driving(Path(sys.argv[1]), "one"):
+    print("driving", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_second_driver_is_refused_while_the_first_one_lives(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "driving\n"
+            with pytest.raises(StudyError) as caught, study.driving(folder, "one"):
+                pass
+            words = f"study 'one' is being run by process {first.pid} on {socket.gethostname()}"
+            assert words in str(caught.value)
+            assert f"(kill {first.pid})" in str(caught.value)
+            assert folder.is_dir(), "it is the first one's"
+            first.send_signal(signal.SIGSTOP)  # asleep is not dead
+            with pytest.raises(StudyError), study.driving(folder, "one"):
+                pass
+        finally:
+            first.kill()
+    with study.driving(folder, "one"):
+        pass
+
+
+def test_a_refused_new_study_leaves_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+    with pytest.raises(FdanError), study.driving(folder, "one"):
+        storage.open_storage("sqlite:////no/such/folder/study.db", folder)
+    assert not folder.exists()
+    # One that has come about stays, and so does a folder that somebody made.
+    with pytest.raises(FdanError), study.driving(folder, "one"):
+        open_one(storage.open_storage(None, folder), folder)
+        raise FdanError("the disk is full")
+    assert (folder / study.OWNER).exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(FdanError), study.driving(tmp_path / "mine", "mine"):
+        raise FdanError("no")
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StudyError, match="Not a directory"),
+        study.driving(tmp_path / "file" / "one", "one"),
+    ):
+        pass
+
+
+def test_best_is_the_highest_complete_trial(make_study: MakeStudy) -> None:
+    opened = make_study(space.parse(SPACE, KNOWN))
+    assert study.best(opened) is None
+    for value, state in (
+        (0.5, TrialState.COMPLETE),
+        (0.7, TrialState.COMPLETE),
+        (0.7, TrialState.COMPLETE),
+        (None, TrialState.FAIL),
+    ):
+        opened.tell(opened.ask(), value, state)
+    trial = opened.ask()
+    trial.report(0.9, 1)
+    opened.tell(trial, state=TrialState.PRUNED)
+    found = study.best(opened)
+    assert found is not None
+    assert found.number == 1
+
+
+def test_a_folder_is_of_one_study_in_one_storage(tmp_path: Path) -> None:
+    """Another storage under the same name would overwrite the first study's model and runs."""
+    mine = BASE
+    folder = tmp_path / "one"
+    study.check_folder(folder, "one", "journal", mine)
+    folder.mkdir()
+    open_one(storage.open_storage(None, folder), folder)
+    study.check_folder(folder, "one", "journal", mine)
+    with pytest.raises(StudyError, match=r"storage journal, now sqlite:///x\.db"):
+        study.check_folder(folder, "one", "sqlite:///x.db", mine)
+    with pytest.raises(StudyError, match="seed 0, now 1"):
+        study.check_folder(folder, "one", "journal", replace(mine, seed=1))
+    (folder / study.OWNER).write_text("{")
+    with pytest.raises(StudyError, match="cannot be read"):
+        study.check_folder(folder, "one", "journal", mine)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="is a file"):
+        study.check_folder(tmp_path / "file", "file", "journal", mine)

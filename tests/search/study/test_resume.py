@@ -1,0 +1,338 @@
+"""A trial changes hands: its worker dies, its driver dies, all of Ray does. The bridge without Ray;
+a driver that died is one whose study is read from the disk again."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search.optimizer import samplers, space
+from search.optimizer.space import Space
+from search.study.open import REASON, under_way
+from search.study.trial_controller import DEATHS, Bridge, Untold
+from search.worker.messages import Report, Turn
+from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
+
+EPOCHS = 9
+
+
+def of(epoch: int) -> Report:
+    return Report(epoch, 0.1 * epoch, {"loss": 1.0 / epoch}, [[epoch]])
+
+
+def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    dead = bridge_of(make_study(searched), searched, EPOCHS)
+    dead.ask()
+    turn = dead.ask()
+    for epoch in (1, 2, 3):
+        dead.report(turn.number, of(epoch))
+
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
+    resting = under_way(study)
+    assert [trial.number for trial in resting] == [0, 1]
+    # The worker wrote one epoch down that the driver never heard of: it is yet to be reported.
+    for trial in resting:
+        bridge.take_up(trial, {epoch: of(epoch) for epoch in (1, 2, 3, 4)})
+    assert heard.asked_for[1] == turn.params
+    assert heard.reports == [(1, of(1)), (1, of(2)), (1, of(3))], "figures and all"
+    assert (bridge.waiting, bridge.left, bridge.epochs_heard) == (2, 1, 0)
+    assert bridge.again() == Turn(0, heard.asked_for[0], 0, EPOCHS, 0.0)
+    assert bridge.again() == Turn(1, turn.params, 3, EPOCHS, 0.0)
+
+    # It comes by two epochs again, which count once, whatever they say now.
+    for epoch in (2, 3):
+        assert not bridge.report(1, Report(epoch, 0.9))
+    assert len(heard.reports) == 3
+    for epoch in range(4, EPOCHS + 1):
+        assert not bridge.report(1, of(epoch))
+    bridge.let_go(1)
+    trial = study.trials[1]
+    assert trial.state is TrialState.COMPLETE
+    assert trial.value == of(EPOCHS).value
+    assert trial.intermediate_values == {e: of(e).value for e in range(1, EPOCHS + 1)}
+    assert heard.ended[0].reports == tuple(of(epoch) for epoch in range(1, EPOCHS + 1))
+    assert bridge.epochs_heard == EPOCHS - 3
+    assert bridge.ask().number == 2, "a new trial is a new one"
+
+
+def test_without_what_the_worker_wrote_the_values_are_there(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    dead = bridge_of(make_study(searched), searched, EPOCHS)
+    number = dead.ask().number
+    dead.report(number, of(1))
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    bridge.take_up(under_way(study)[0], {})
+    assert heard.reports == [(number, Report(1, of(1).value))]
+    assert bridge.again().after == 1
+
+
+@pytest.mark.parametrize("sampler", samplers.HELP)
+def test_settings_that_were_half_drawn_are_drawn_to_the_end(
+    sampler: str, make_study: MakeStudy
+) -> None:
+    searched = space.parse(DISCRETE if sampler == "grid" else SPACE, KNOWN)
+    study = make_study(searched, sampler)
+    for number in range(11):  # enough for tpe and gp to leave their random start
+        trial = study.ask()
+        study.tell(trial, float(searched.suggest(trial)["lr"]) + number)  # type: ignore[arg-type]
+    half = study.ask()
+    drawn = searched.dimensions[0].distribution
+    assert isinstance(drawn, optuna.distributions.FloatDistribution)
+    rate = half.suggest_float("lr", drawn.low, drawn.high, step=drawn.step)
+
+    again = make_study(searched, sampler)
+    bridge = bridge_of(again, searched, EPOCHS)
+    bridge.take_up(under_way(again)[0], {})
+    turn = bridge.again()
+    assert (turn.number, turn.params["lr"]) == (half.number, rate)
+    assert "layers" in turn.params
+    assert again.trials[half.number].params == turn.params
+    assert len(again.trials) == 12
+
+
+def test_enqueued_settings_are_not_lost_with_their_driver(make_study: MakeStudy) -> None:
+    text = SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n"
+    searched = space.parse(text, KNOWN)
+    make_study(searched).ask()  # dies before anything is drawn
+
+    study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    bridge.take_up(under_way(study)[0], {})
+    taken, fresh, drawn = bridge.again(), bridge.ask(), bridge.ask()
+    assert (taken.number, taken.params["lr"], taken.params["layers"]) == (0, 0.25, 1)
+    assert (fresh.number, fresh.params["lr"]) == (1, 0.75)
+    assert drawn.params["lr"] not in (0.25, 0.75)
+    assert len(study.trials) == 3
+
+
+def test_a_trial_whose_last_epoch_was_reported_needs_no_worker(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    dead = bridge_of(make_study(searched), searched, EPOCHS)
+    number = dead.ask().number
+    for epoch in range(1, EPOCHS + 1):
+        dead.report(number, of(epoch))
+
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    bridge.take_up(under_way(study)[0], {})
+    assert (bridge.live, bridge.waiting) == ((), 0)
+    assert study.trials[number].state is TrialState.COMPLETE
+    assert study.trials[number].value == of(EPOCHS).value
+    assert study.trials[number].user_attrs[REASON] == "epoch 9: value 0.900"
+    assert [trial.state for trial in heard.ended] == [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: MakeStudy) -> None:
+    """Its driver died between its report and the pruner's word."""
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", pruner, EPOCHS)
+    first = bridge_of(study, searched, EPOCHS, pruner=pruner)
+    for _ in range(9):  # hyperband: some of them are rivals in its bracket
+        number = first.ask().number
+        if all(not first.report(number, Report(e, 0.9)) for e in range(1, EPOCHS + 1)):
+            first.close(number)
+    left = []
+    for _ in range(4):
+        trial = study.ask()
+        searched.suggest(trial)
+        trial.report(0.1, 1)
+        left.append(trial.number)
+
+    again = make_study(searched, "random", pruner, EPOCHS)
+    bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
+    for resting in under_way(again):
+        if resting.number in left:
+            bridge.take_up(resting, {})
+    pruned = [again.trials[n] for n in left if again.trials[n].state is TrialState.PRUNED]
+    assert pruned
+    assert len(pruned) + bridge.waiting == len(left)
+    if pruner != "hyperband":
+        assert len(pruned) == len(left)
+    for ended in pruned:
+        assert ended.user_attrs[REASON].startswith("epoch 1: value 0.100 ")
+        assert ended.value == 0.1
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: MakeStudy) -> None:
+    """Optuna's pruners decide about an epoch once: asked again, they let the trial go on."""
+    searched = space.parse(SPACE, KNOWN)
+    first = bridge_of(
+        make_study(searched, "random", pruner, EPOCHS), searched, EPOCHS, pruner=pruner
+    )
+    pruned = []
+    for value in (0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
+        number = first.ask().number
+        if any(first.report(number, Report(epoch, value)) for epoch in range(1, EPOCHS + 1)):
+            pruned.append(number)
+        else:
+            first.close(number)
+    assert pruned
+    again = make_study(searched, "random", pruner, EPOCHS)
+    bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
+    for resting in under_way(again):
+        bridge.take_up(resting, {})
+    assert bridge.waiting == 0
+    assert {again.trials[number].state for number in pruned} == {TrialState.PRUNED}
+
+
+def die(bridge: Bridge, number: int) -> None:
+    """As the scheduler and then the searcher tell it."""
+    bridge.died(number, "the worker's\nprocess ended")
+    bridge.let_go(number)
+
+
+def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    turn = bridge.ask()
+    bridge.report(turn.number, of(1))
+    for time in range(1, DEATHS):
+        die(bridge, turn.number)
+        assert heard.interruptions == [(turn.number, "the worker's process ended")] * time
+        assert bridge.waiting == 1
+        assert bridge.again() == Turn(turn.number, turn.params, 1, EPOCHS, 0.0)
+        bridge.report(turn.number, of(1))  # from its checkpoint: nothing new
+    assert under_way(study)
+    die(bridge, turn.number)
+    trial = study.trials[turn.number]
+    assert trial.state is TrialState.FAIL
+    assert trial.user_attrs[REASON] == "the worker's process ended: 3 times in a row in epoch 2"
+    assert trial.intermediate_values == {1: of(1).value}
+    assert (bridge.live, bridge.waiting, len(heard.interruptions)) == ((), 0, DEATHS - 1)
+
+
+def saved(*epochs: int) -> Untold:
+    """What workers finished and saved."""
+    return lambda number, params, after: [of(epoch) for epoch in epochs if epoch > after]
+
+
+def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
+    number = bridge.ask().number
+    for again in range(1, DEATHS):
+        die(bridge, number)
+        assert bridge.again().after == 2, f"death {again}"
+    die(bridge, number)
+    trial = study.trials[number]
+    assert trial.user_attrs[REASON] == "the worker's process ended: 3 times in a row in epoch 3"
+    assert trial.intermediate_values == {epoch: of(epoch).value for epoch in (1, 2)}
+    assert heard.reports == [(number, of(1)), (number, of(2))]
+
+
+def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    bridge_of(make_study(searched), searched, EPOCHS).ask()  # both die
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
+    bridge.take_up(under_way(study)[0], {1: of(1), 2: of(2)})
+    assert heard.reports == [(0, of(1)), (0, of(2))] and bridge.again().after == 2
+
+    study = make_study(searched)
+    every = saved(*range(1, EPOCHS + 1))
+    bridge = bridge_of(study, searched, EPOCHS, Heard(), untold=every)
+    bridge.take_up(under_way(study)[0], {})
+    assert (bridge.live, bridge.waiting) == ((), 0)
+    assert study.trials[0].state is TrialState.COMPLETE
+
+
+def test_an_epoch_in_between_gives_a_trial_its_lives_back(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    number = bridge.ask().number
+    for epoch in range(1, EPOCHS + 1):
+        for _ in range(DEATHS - 1):
+            die(bridge, number)
+            assert bridge.again().after == epoch - 1
+        bridge.report(number, of(epoch))
+    bridge.let_go(number)
+    assert study.trials[number].state is TrialState.COMPLETE
+
+
+def test_trials_go_on_in_the_order_in_which_they_waited(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    bridge = bridge_of(make_study(searched), searched, EPOCHS)
+    numbers = [bridge.ask().number for _ in range(3)]
+    for number in (2, 0, 1):
+        die(bridge, numbers[number])
+    assert [bridge.again().number for _ in range(3)] == [2, 0, 1]
+
+
+def test_a_lost_ray_is_no_trials_fault(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    numbers = [bridge.ask().number for _ in range(3)]
+    bridge.report(numbers[1], of(1))
+    bridge.condemn(numbers[2], "diverged")  # Tune did not come to let go of it
+    for time in range(1, 2 * DEATHS):
+        bridge.all_lost("Ray's raylet ended")
+        # One of them was waiting already: it waits once.
+        assert heard.interruptions == [(n, "Ray's raylet ended") for n in (0, 1)] * time
+        bridge.all_lost("Ray's raylet ended")
+        assert bridge.waiting == 2
+        assert [bridge.again().after for _ in range(2)] == [0, 1]
+    assert [trial.state for trial in study.trials] == [*[TrialState.RUNNING] * 2, TrialState.FAIL]
+    for number in numbers[:2]:
+        die(bridge, number)
+    assert bridge.waiting == 2
+
+
+def test_resting_trials_stay_running_in_the_storage(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    numbers = [bridge.ask().number for _ in range(3)]
+    bridge.report(numbers[0], of(1))
+    die(bridge, numbers[1])
+    before = [trial for trial in study.trials if trial.number in numbers]
+    bridge.pause_all("stopped by the user")
+    assert sorted(heard.pauses) == [(number, "stopped by the user") for number in numbers]
+    assert heard.ended == []
+    assert (bridge.live, bridge.waiting) == ((), 0)
+    assert study.trials == before
+    bridge.let_go(numbers[0])  # a late word from Tune
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 3
+
+
+class Broken(Space):
+    """Draws one setting, then it is over."""
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, space.Value]:
+        trial.suggest_float("lr", 0.0, 1.0)
+        raise RuntimeError("no")
+
+
+def test_a_sampler_that_raises_loses_no_trial(make_study: MakeStudy) -> None:
+    """And whoever never heard of the trial does not hear that it rests."""
+    searched = space.parse(SPACE, KNOWN)
+    heard = Heard()
+    bridge = bridge_of(make_study(searched), Broken(searched.dimensions), EPOCHS, heard)
+    with pytest.raises(RuntimeError):
+        bridge.ask()
+    bridge.pause_all("the driver failed")
+    assert heard.asked_for == {}
+    assert heard.pauses == []
+
+    study = make_study(searched)
+    (resting,) = under_way(study)
+    again = bridge_of(study, searched, EPOCHS)
+    again.take_up(resting, {})
+    assert again.again().params["lr"] == resting.params["lr"]

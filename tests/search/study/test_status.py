@@ -1,0 +1,136 @@
+"""`python -m search status` and `list`: one line for what cannot be read, and commands to paste."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from fdan.lock import Lock
+from search import __main__ as command
+from search.cli import resume_arguments as remembered
+from search.optimizer import pruners, samplers, space
+from search.study import open as study
+from search.study import storage
+from tests.search.conftest import KNOWN, SPACE
+from tracking.tracker import Tracker
+
+SEARCHED = space.parse(SPACE, KNOWN)
+WORDS = ["--study", "s", "--task", f"savee:/data/{'long/' * 20}SAVEE", "--trials", "3"]
+
+
+def made(runs: Path, name: str, trials: int = 1, url: str | None = None) -> Path:
+    """A study of 3 trials, of which some are COMPLETE."""
+    folder = runs / name
+    folder.mkdir(parents=True)
+    opened = study.open_study(
+        name,
+        storage.open_storage(url, folder),
+        url or "journal",
+        folder,
+        study.Identity(SEARCHED.as_dict(), "data", {}, {"epochs": 3}, 0),
+        samplers.make("random", SEARCHED, 0, 0),
+        pruners.make("none", 3),
+        SEARCHED,
+    )
+    for _ in range(trials):
+        opened.tell(opened.ask(), 0.5, TrialState.COMPLETE)
+    study.remember(folder, 3, WORDS)
+    return folder
+
+
+def emptied(folder: Path) -> None:
+    (folder / storage.JOURNAL).write_bytes(b"")
+
+
+def nobodys(folder: Path) -> None:
+    (folder / study.OWNER).write_text('{"id": 1}')
+
+
+def listed(folder: Path) -> None:
+    (folder / study.OWNER).write_text("[1]")
+
+
+def gone(folder: Path) -> None:
+    (folder / storage.JOURNAL).unlink()
+
+
+def nonsense(folder: Path) -> None:
+    lines = (folder / storage.JOURNAL).read_text().splitlines()
+    (folder / storage.JOURNAL).write_text("\n".join([lines[0], '{"op_code": 4}', *lines[1:], ""]))
+
+
+def lacking(folder: Path) -> None:
+    """Its study.json names a database that has other studies."""
+    url = f"sqlite:///{folder / 'other.db'}"
+    storage.open_storage(url, folder)
+    owner = json.loads((folder / study.OWNER).read_text())
+    (folder / study.OWNER).write_text(json.dumps({**owner, "storage": url}))
+
+
+DAMAGES = [
+    (emptied, "its trials are gone from"),
+    (nobodys, "study.json cannot be read: it is not a study's"),
+    (listed, "study.json cannot be read: it is not a study's"),
+    (gone, "no such file"),
+    (nonsense, "journal.log cannot be read"),
+    (lacking, "its trials are gone from sqlite:///"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_bad_study_is_one_line_and_costs_the_list_nothing(
+    damage: Callable[[Path], None],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made(tmp_path, "good")
+    damage(made(tmp_path, "bad"))
+    assert command.main(["status", "bad", "--runs", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: ") and words in err
+    assert command.main(["list", "--runs", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[1].split() == ["bad", "?"]
+    assert rows[2].split()[:6] == ["good", "stopped", "1/3", "0.5000", "(trial", "0)"]
+    assert rows[3].startswith("bad: ") and words in rows[3]
+
+
+def test_commands_stand_on_lines_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    runs = tmp_path / ("a folder with [a name] that goes on " + "and on " * 10)
+    folder = made(runs, "s")
+    with Tracker(folder / "spool", "http://127.0.0.1:9", "fdan") as tracker:
+        tracker.open_study("s", {}, {})
+    assert command.main(["status", "s", "--runs", str(runs)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert shlex.join(["python", "search/run.py", *WORDS]) in lines
+    assert shlex.join(["python", "-m", "tracking", "flush", str(folder)]) in lines
+
+
+def test_a_study_whose_data_are_being_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s").mkdir()
+    remembered.begin(tmp_path / "s", WORDS)
+    where = ["--runs", str(tmp_path)]
+    with Lock(tmp_path / "s" / study.LOCK):
+        assert command.main(["status", "s", *where]) == 0
+        assert "preparing its data: process " in capsys.readouterr().out
+    assert command.main(["status", "s", *where]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert "stopped while its data were prepared" in " ".join(out.split())
+    assert lines[-2:] == ["this begins it:", shlex.join(["python", "search/run.py", *WORDS])]
+    assert command.main(["status", "s", "--json", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "begun"
+    assert command.main(["list", *where]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["s", "begun"]

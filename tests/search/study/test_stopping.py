@@ -1,0 +1,121 @@
+"""A study is stopped: Ctrl-C with a real Ray behind it, and the handlers by themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search.study import storage
+from search.study.stopping import Stop, signals
+from tests.search.conftest import SPACE
+
+INTERRUPTED = """
+import sys, time
+from pathlib import Path
+import optuna
+from search.tune import ray_session as cluster
+from search.tune import tune_run as driver
+from search.optimizer import pruners
+from search.optimizer import samplers
+from search.optimizer import space
+from search.study import storage
+from search.study import open as study
+from search.study.trial_controller import Bridge
+from search.worker.messages import Report
+from search.tune.resources import Resources
+from search.study.stopping import Stop, signals
+
+def say(text):
+    print(text, file=sys.stderr)
+
+def main():
+    def train(assignment, report):
+        if assignment.number > 1:
+            report(Report(1, 0.5))
+            time.sleep(300)
+        report(Report(3, 0.5))
+
+    folder = Path(sys.argv[1])
+    folder.mkdir()
+    searched = space.parse(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
+    opened = study.open_study("s", storage.open_storage(None, folder), "journal", folder,
+        study.Identity({}, "", {}, {}, 0), samplers.make("random", searched, 0, 0),
+        pruners.make("none", 3), searched)
+    stop = Stop()
+    bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
+                    patience=storage.Patience(None, say, stop.due))
+    with signals(stop, say), cluster.up(None, folder, 2):
+        driver.run(bridge, train, room=driver.room(Resources()), epoch_timeout=600,
+                   folder=folder, stop=stop)
+    bridge.pause_all(stop.reason)
+    sys.exit(stop.code)
+
+main()
+"""
+
+
+def test_ctrl_c_lets_the_trials_rest(tmp_path: Path) -> None:
+    """As a terminal does it: SIGINT goes to the whole process group, Ray's processes included."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    folder = tmp_path / "study"
+    command = [sys.executable, str(script), str(folder), SPACE]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while _waiting(folder) < 2 and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.3)
+            sent = time.monotonic()
+            os.killpg(process.pid, signal.SIGINT)
+            output = process.communicate(timeout=60)[1]
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, output
+    assert time.monotonic() - sent < 30
+    assert "stopping: the same command continues the study" in output
+    assert "Traceback" not in output
+    trials = optuna.load_study(study_name="s", storage=storage.open_storage(None, folder)).trials
+    assert [trial.state for trial in trials[:2]] == [TrialState.COMPLETE] * 2
+    assert [trial.state for trial in trials[2:]] == [TrialState.RUNNING] * 2
+    assert [trial.intermediate_values for trial in trials[2:]] == [{1: 0.5}] * 2
+    assert not list(tmp_path.glob("**/tune"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_ask_first_and_then_insist(number: signal.Signals, code: int) -> None:
+    stop, said = Stop(), list[str]()
+    before = signal.getsignal(signal.SIGINT)
+    with signals(stop, said.append):
+        os.kill(os.getpid(), number)
+        assert stop.due()
+        assert (stop.code, stop.final) == (code, False)
+        while not said:  # in a thread of its own
+            time.sleep(0.01)
+        assert len(said) == 1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def _waiting(folder: Path) -> int:
+    """Trials that have reported and sleep, read off the journal without opening the storage."""
+    journal = folder / storage.JOURNAL
+    if not journal.exists():
+        return 0
+    found = 0
+    for line in journal.read_text().splitlines():
+        entry = json.loads(line) if line.endswith("}") else {}
+        found += entry.get("step") == 1 and "intermediate_value" in entry
+    return found

@@ -1,0 +1,269 @@
+"""The bridge without Ray: samplers, pruners, verdicts and reasons in Optuna's own storage."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from fdan.errors import ConfigError
+from search.optimizer import pruners, samplers, space
+from search.optimizer.space import Space
+from search.study.open import REASON
+from search.study.trial_controller import DEATHS, Closed
+from search.worker.messages import Report
+from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
+
+EPOCHS = 9
+
+
+def run(study: optuna.Study, searched: Space, trials: int, pruner: str = "none") -> list[Closed]:
+    """Trials two at a time, whose value grows towards lr."""
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, pruner=pruner, trials=trials)
+    for _ in range(0, trials, 2):
+        pair = [bridge.ask(), bridge.ask()]
+        for epoch in range(1, EPOCHS + 1):
+            for turn in list(pair):
+                rate = float(turn.params["lr"])  # type: ignore[arg-type]
+                if bridge.report(turn.number, Report(epoch, rate * (1 - 0.5**epoch))):
+                    bridge.let_go(turn.number)
+                    pair.remove(turn)
+        for turn in pair:
+            bridge.let_go(turn.number)
+    assert (bridge.left, bridge.live, bridge.waiting) == (0, (), 0)
+    assert bridge.epochs_heard == len(heard.reports)
+    return heard.ended
+
+
+@pytest.mark.parametrize("sampler", samplers.HELP)
+def test_every_sampler_runs_a_study(sampler: str, make_study: MakeStudy) -> None:
+    searched = space.parse(DISCRETE if sampler == "grid" else SPACE, KNOWN)
+    # Enough for tpe and gp to leave their random start.
+    study = make_study(searched, sampler)
+    run(study, searched, 14)
+    trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 14
+    assert all(("heads" in t.params) == (t.params["layers"] > 0) for t in trials)
+    if sampler == "grid":
+        assert len({tuple(sorted(t.params.items())) for t in trials}) == 14
+
+
+@pytest.mark.parametrize("pruner", pruners.HELP)
+def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", pruner, EPOCHS)
+    closed = run(study, searched, 30, pruner)
+    pruned = [trial for trial in closed if trial.state is TrialState.PRUNED]
+    assert bool(pruned) == (pruner != "none")
+    assert len(pruned) < 30
+    for trial in pruned:
+        stored = study.trials[trial.number]
+        last = trial.reports[-1]
+        assert stored.state is TrialState.PRUNED
+        assert stored.intermediate_values == {r.epoch: r.value for r in trial.reports}
+        assert stored.user_attrs[REASON] == trial.reason
+        assert trial.reason.startswith(f"epoch {last.epoch}: ")
+        assert f"value {last.value:.3f}" in trial.reason
+        assert pruner in trial.reason
+        assert last.epoch < EPOCHS
+
+
+def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", "median", EPOCHS)
+    bridge = bridge_of(study, searched, EPOCHS, pruner="median")
+    for value in (0.1, 0.2, 0.3, 0.4, 0.5):
+        number = bridge.ask().number
+        for epoch in range(1, EPOCHS + 1):
+            bridge.report(number, Report(epoch, value))
+        bridge.close(number)
+    number = bridge.ask().number
+    assert bridge.report(number, Report(1, 0.25))
+    bridge.close(number)
+    reason = study.trials[number].user_attrs[REASON]
+    assert reason == "epoch 1: value 0.250 below the median 0.300 of 5 trials"
+
+
+def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched, "random", "halving", EPOCHS)
+    bridge = bridge_of(study, searched, EPOCHS, pruner="halving")
+    for value in (0.9, 0.8, 0.7, 0.1):
+        number = bridge.ask().number
+        assert not bridge.report(number, Report(EPOCHS, value))
+        bridge.close(number)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    number = bridge.ask().number
+    assert not bridge.report(number, Report(1, 0.5))
+    assert bridge.report(number, Report(2, value))
+    bridge.close(number)
+    trial = study.trials[number]
+    assert trial.state is TrialState.FAIL
+    assert trial.intermediate_values == {1: 0.5}
+    assert trial.user_attrs[REASON] == f"epoch 2: value is {value}"
+
+
+def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
+    """A spent time budget: what was learnt is kept, and every trial has its reason."""
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    heard = Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard)
+    numbers = [bridge.ask().number for _ in range(4)]
+    for number in numbers[:2]:
+        bridge.report(number, Report(1, 0.5))
+    bridge.condemn(numbers[1], "diverged")  # its verdict was set before the time was up
+    bridge.died(numbers[2], "the worker died")
+    bridge.let_go(numbers[2])  # waits for another worker
+    bridge.stop_all("the time budget is spent")
+    bridge.let_go(numbers[0])  # a late word from Tune changes nothing
+    bridge.close(numbers[0])
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.PRUNED, *[TrialState.FAIL] * 3]
+    spent = "the time budget is spent"
+    expected = [f"epoch 1: {spent}", "diverged", spent, spent]
+    assert [trial.user_attrs[REASON] for trial in study.trials] == expected
+    assert [(trial.number, trial.reason) for trial in heard.ended] == [*enumerate(expected)]
+    assert study.trials[0].intermediate_values == {1: 0.5}
+    assert (bridge.live, bridge.waiting) == ((), 0)
+
+
+@pytest.mark.parametrize("end", ["time", "death", "memory", "ray", "trouble"])
+def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: MakeStudy) -> None:
+    """Whatever becomes of the group that it was trained in, whose turn goes on."""
+    searched = space.parse(SPACE, KNOWN)
+    study, heard = make_study(searched), Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, gpus=0.5)
+    done, under_way = (bridge.ask().number for _ in range(2))
+    for epoch in range(1, EPOCHS + 1):
+        bridge.report(done, Report(epoch, 0.7))
+    bridge.report(under_way, Report(1, 0.5))
+    if end == "time":
+        bridge.stop_all("the time budget is spent")
+    elif end == "ray":
+        bridge.all_lost("Ray's raylet ended")
+    else:
+        for number in (done, under_way):
+            if end == "death":
+                bridge.died(number, "the worker died")
+            elif end == "memory":
+                bridge.starved(number, "out of GPU memory")
+            else:
+                bridge.condemn(number, "RuntimeError: a fault")
+            bridge.let_go(number)
+    assert study.trials[done].state is TrialState.COMPLETE and study.trials[done].value == 0.7
+    assert study.trials[under_way].state is not TrialState.COMPLETE
+    assert not [number for number, _ in heard.interruptions if number == done]
+
+
+def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: MakeStudy) -> None:
+    """It is nobody's failure. The next driver asks for it, with the settings it was drawn with."""
+    searched = space.parse(SPACE, KNOWN)
+    study, heard = make_study(searched), Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, trials=5)
+    for _ in range(3):
+        bridge.draw()
+    bridge.again(1)
+    drawn = [dict(trial.params) for trial in study.trials]
+    assert list(heard.asked_for) == [1], "the others have not begun"
+    bridge.stop_all("the time budget is spent")
+    assert [trial.number for trial in heard.ended] == [1]
+    waiting, failed = TrialState.WAITING, TrialState.FAIL
+    assert [trial.state for trial in study.trials] == [waiting, failed, waiting]
+    assert (bridge.live, bridge.waiting) == ((), 0)
+    again = bridge_of(study, searched, EPOCHS, heard, trials=3)
+    assert [again.ask().number for _ in range(3)] == [0, 2, 3]
+    assert [dict(trial.params) for trial in study.trials[:3]] == drawn
+    assert heard.asked_for[2] == drawn[2]
+
+
+def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    number = bridge.ask().number
+    bridge.condemn(number, "diverged:\nthe loss is inf")
+    bridge.condemn(number, "something else")
+    bridge.died(number, "the worker died")
+    bridge.let_go(number)
+    assert study.trials[number].state is TrialState.FAIL
+    assert study.trials[number].user_attrs[REASON] == "diverged: the loss is inf"
+
+
+def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    study = make_study(searched)
+    bridge = bridge_of(study, searched, EPOCHS)
+    bridge.let_go(bridge.ask().number)
+    assert study.trials[0].state is TrialState.FAIL
+    assert study.trials[0].user_attrs[REASON] == "ended without a report"
+
+
+@pytest.mark.parametrize("reached", [3, 4])
+def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> None:
+    """Also where its checkpoint was further than the driver that died had heard."""
+    searched = space.parse(SPACE, KNOWN)
+    study, heard = make_study(searched), Heard()
+    bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
+    bridge.draw()
+    assert bridge.again(0, 3).until == 3
+    for epoch in range(1, reached + 1):
+        bridge.report(0, Report(epoch, 0.5))
+    bridge.let_go(0)
+    assert not heard.ended and bridge.waiting == 1
+    turn = bridge.again(0)
+    assert (turn.after, turn.until) == (reached, EPOCHS)
+    for epoch in range(reached + 1, EPOCHS + 1):
+        bridge.report(0, Report(epoch, 0.5))
+    bridge.let_go(0)
+    assert [trial.state for trial in heard.ended] == [TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("gpus", [0.0, 0.3, 1.0])
+def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy) -> None:
+    """Then it is the trial's own fault, and does not go on for ever."""
+    heard = Heard()
+    searched = space.parse(SPACE, KNOWN)
+    bridge = bridge_of(make_study(searched), searched, EPOCHS, heard, gpus=gpus, trials=1)
+    turn, shares = bridge.ask(), []
+    for _ in range(6):
+        shares.append(turn.gpus)
+        bridge.starved(turn.number, "out of GPU memory")
+        bridge.let_go(turn.number)
+        if not bridge.waiting:
+            break
+        turn = bridge.again()
+    grown = [0.3, 0.6] if gpus == 0.3 else []
+    assert shares == [*grown, *[gpus if not grown else 1.0] * DEATHS]
+    (ended,) = heard.ended
+    assert ended.state is TrialState.FAIL and ended.reason.startswith("out of GPU memory: 3 times")
+
+
+def test_grid_refuses_continuous_dimensions() -> None:
+    with pytest.raises(ConfigError, match="lr is continuous"):
+        samplers.make("grid", space.parse(SPACE, KNOWN), 0, 0)
+
+
+def test_unknown_names(small_space: Space) -> None:
+    with pytest.raises(ConfigError, match=r"unknown sampler 'rando'.*did you mean 'random'"):
+        samplers.make("rando", small_space, 0, 0)
+    with pytest.raises(ConfigError, match=r"unknown pruner 'medain'.*did you mean 'median'"):
+        pruners.make("medain", 9)
+
+
+def test_a_continued_study_draws_new_settings(make_study: MakeStudy) -> None:
+    searched = space.parse(SPACE, KNOWN)
+    run(make_study(searched), searched, 4)
+    again = make_study(searched)
+    run(again, searched, 4)
+    assert len({trial.params["lr"] for trial in again.trials}) == 8

@@ -1,0 +1,79 @@
+"""A cluster without a node for the trials is worth a word."""
+
+from __future__ import annotations
+
+import pytest
+
+from search.tune import capacity as room
+from search.tune.capacity import Room
+from search.tune.resources import Resources
+
+SMALL = {"Alive": True, "Resources": {"CPU": 1.0}}
+LARGE = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
+DEAD = {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("each", "there", "gone"),
+    [
+        (Resources(1), [SMALL], [DEAD]),
+        (Resources(2, 1.0), [SMALL, LARGE], [SMALL, DEAD]),
+        (Resources(1, 0.5), [LARGE], []),
+    ],
+)
+def test_it_says_once_when_the_last_node_is_gone_and_once_when_one_is_back(
+    each: Resources,
+    there: list[dict[str, object]],
+    gone: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, nodes, said = [0.0], [there], list[str]()
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    looked = Room(each, lambda: nodes[0], said.append)
+
+    def pass_by(seconds: float) -> None:
+        for _ in range(round(seconds * 2)):
+            now[0] += 0.5
+            looked.look()
+
+    pass_by(60)
+    assert said == []
+    nodes[0] = gone
+    pass_by(10)
+    assert said == [], "nodes come and go"
+    pass_by(300)
+    (line,) = said
+    assert f"no node of the cluster can hold a trial ({each})" in line and "nothing is lost" in line
+    nodes[0] = there
+    pass_by(60)
+    assert said[1:] == [f"the cluster has room again: for {looked.at_once} trials at once"]
+
+
+def test_the_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said, heard = [0.0], list[str](), list[int]()
+    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    nodes = [SMALL | {"NodeID": "a"}]
+    looked = Room(Resources(1), lambda: nodes, said.append, changed=heard.append)
+    assert looked.at_once == 1
+    nodes.append(LARGE | {"NodeID": "b"})
+    assert looked.at_once == 1, "not yet looked at"
+    now[0] += 3
+    looked.look()
+    assert (looked.at_once, heard) == (9, [9])
+    assert said == ["the cluster has room for 9 trials at once, not 1"]
+    looked.refuse("b", "10.0.0.2: other data")
+    looked.refuse("b", "10.0.0.2: other data")
+    now[0] += 3
+    looked.look()
+    assert (looked.at_once, looked.refused, heard) == (1, ("b",), [9, 1])
+    assert said[1] == "a node takes no part in the study: 10.0.0.2: other data"
+    assert len(said) == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "grows", "at_once"), [(4, False, 4), (20, False, 8), (20, True, 20)]
+)
+def test_what_is_wanted_is_had_where_there_is_room_or_may_be(
+    wanted: int, grows: bool, at_once: int
+) -> None:
+    assert Room(Resources(1), lambda: [LARGE], wanted=wanted, grows=grows).at_once == at_once

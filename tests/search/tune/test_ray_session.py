@@ -1,0 +1,180 @@
+"""A Ray of our own: killed in the very moment in which the search joins it, kept up from one round
+to the next, asked to end together with the driver, without its GCS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.long
+
+ROOT = Path(__file__).parents[3]
+
+JOINING = """
+import os, signal, sys
+from pathlib import Path
+
+import ray
+from search.tune import ray_session as cluster
+
+join = ray._private.worker.connect
+
+def killed_before(*args, **kwargs):
+    (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
+    raylet.process.send_signal(signal.SIGKILL)
+    raylet.process.wait()
+    return join(*args, **kwargs)
+
+if sys.argv[2] == "killed":
+    ray._private.worker.connect = killed_before
+with cluster.up(None, Path(sys.argv[1]), cpus=1):
+    print("joined", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("raylet", "code"), [("killed", 1), ("alive", 0)])
+def test_its_end_has_a_clear_line(tmp_path: Path, raylet: str, code: int) -> None:
+    """Ray's core ends the whole process there; whatever it says itself, ours is the last line."""
+    command = [sys.executable, "-c", JOINING, str(tmp_path), raylet]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == code, ended.stderr
+    if raylet == "alive":
+        assert last == "joined"
+    else:
+        assert last.startswith("error: the search ended while it joined Ray"), ended.stderr
+        assert last.endswith("the same command goes on")
+
+
+STANDING = """
+import sys
+from pathlib import Path
+
+import ray
+from search.tune import ray_session as cluster
+
+with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
+    assert not ray.is_initialized()
+    for down in (False, False, True, False):
+        if down:
+            standing.down()
+            assert not ray.is_initialized()
+        standing.up()
+        print(ray.get_runtime_context().get_node_id(), file=sys.stderr)
+assert not ray.is_initialized()
+"""
+
+
+def test_one_stands_until_it_is_put_down(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STANDING, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    first, second, third, fourth = ended.stderr.splitlines()
+    assert first == second != third == fourth
+
+
+ASKED = """
+import os, signal, sys, time
+from pathlib import Path
+
+import ray
+from search.tune import ray_session as cluster
+
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+with cluster.up(None, Path(sys.argv[1]), cpus=1):
+    where = ray.remote(lambda: os.getpid())
+    worker = ray.get(where.remote())
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(2)
+    cluster.check_alive()
+    assert heard == [1]
+    assert ray.get(where.remote()) == worker
+os.kill(os.getpid(), signal.SIGTERM)
+assert heard == [1, 1]
+"""
+
+
+def test_asked_to_end_together_with_its_driver_it_stays(tmp_path: Path) -> None:
+    """A GCS that ended would be waited for in Ray's core, which ends the driver a minute later."""
+    command = [sys.executable, "-c", ASKED, str(tmp_path)]
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+BETWEEN = """
+import signal, sys, time
+from pathlib import Path
+
+import ray
+from search.tune import ray_session as cluster
+
+with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
+    standing.up()
+    # A round: Ray's threads have asked the GCS what they ask at first.
+    assert ray.get(ray.remote(lambda: "done").remote()) == "done"
+    time.sleep(3)
+    (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
+    gcs.process.send_signal(signal.SIGKILL)
+    gcs.process.wait()
+    try:
+        standing.up()
+    except cluster.RayLost as lost:
+        print(repr(lost), file=sys.stderr)
+    standing.down()
+    standing.up()
+    print(ray.cluster_resources()["CPU"], file=sys.stderr)
+"""
+
+
+def test_one_that_breaks_down_between_two_rounds_is_found_out(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BETWEEN, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    lost, cpus = ended.stderr.splitlines()
+    assert (lost, cpus) == ('RayLost("Ray\'s gcs_server ended (exit code -9)")', "1.0")
+
+
+WITHOUT_GCS = """
+import signal, sys
+from pathlib import Path
+
+import optuna
+import ray
+from search.tune import ray_session as cluster
+from search.study.trial_controller import Bridge
+from search.tune.grouping import Groups
+from search.tune.resources import Resources
+from search.tune.capacity import Room
+from search.tune.searcher import OptunaSearcher, Stopped
+from search.study.storage import Patience
+
+def ends_meanwhile(trial):
+    (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
+    gcs.process.send_signal(signal.SIGKILL)
+    gcs.process.wait()
+    return {}
+
+patience = Patience(None, print, lambda: False)
+study = optuna.create_study()
+bridge = Bridge(study, ends_meanwhile, pruner="none", epochs=3, trials=5, patience=patience)
+with cluster.up(None, Path(sys.argv[1]), cpus=1):
+    room = Room(Resources(cpus=1), ray.nodes)
+    try:
+        OptunaSearcher(bridge, room, Groups()).suggest("a")
+    except Stopped as stopped:
+        print(repr(stopped.__cause__), file=sys.stderr)
+"""
+
+
+def test_no_trial_is_handed_to_a_ray_without_its_gcs(tmp_path: Path) -> None:
+    """Tune would ask the GCS about it, and the driver wait there until Ray's core ends it."""
+    command = [sys.executable, "-c", WITHOUT_GCS, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines()[-1] == 'RayLost("Ray\'s gcs_server ended (exit code -9)")'

@@ -1,0 +1,478 @@
+"""Real Ray, real Optuna, and a cheap function in the place of training."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import optuna
+import pytest
+import ray
+from optuna.trial import TrialState
+from ray.util.placement_group import placement_group_table
+
+from fdan.errors import DeviceError, DiskFull, FdanError
+from search.callbacks.fail_fast import FIRST, Hopeless
+from search.optimizer.space import Space, Value
+from search.study.open import REASON
+from search.study.stopping import Stop
+from search.study.trial_controller import Closed
+from search.tune import ray_session as cluster
+from search.tune import tune_run as driver
+from search.tune.capacity import Room
+from search.tune.grouping import Groups
+from search.tune.placement import TURNS
+from search.tune.resources import Resources
+from search.tune.searcher import OptunaSearcher
+from search.worker.messages import Report
+from search.worker.trainable import Assignment
+from tests.search.conftest import Heard, MakeStudy, bridge_of
+
+pytestmark = pytest.mark.long
+
+# Workers cannot import tests: what they need of this file travels with the function.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+EPOCHS = 6
+ROOT = Path(__file__).parents[3]
+ONE = Resources(cpus=1)
+MUCH = Room(ONE, lambda: [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 9.0}}])
+
+
+class Seen(Heard):
+    """And which processes it comes from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pids: dict[int, set[float]] = {}
+        self.at_once = 0
+        self._open: set[int] = set()
+
+    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+        super().asked(number, params)
+        self._open.add(number)
+        self.at_once = max(self.at_once, len(self._open))
+
+    def reported(self, number: int, report: Report) -> None:
+        super().reported(number, report)
+        self.pids.setdefault(number, set()).add(report.metrics["pid"])
+
+    def closed(self, trial: Closed) -> None:
+        super().closed(trial)
+        self._open.discard(trial.number)
+
+
+Train = Callable[[Assignment, Callable[[Report], None]], None]
+
+
+def run(
+    study: optuna.Study,
+    searched: Space,
+    train: Train,
+    folder: Path,
+    *,
+    trials: int,
+    pruner: str = "none",
+    stop: Stop | None = None,
+    epoch_timeout: float = 600.0,
+    hopeless: bool = False,
+    at_once: int | None = None,
+) -> Seen:
+    """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
+    seen, stop = Seen(), stop or Stop()
+    listeners = (seen, Hopeless(stop, {})) if hopeless else (seen,)
+    bridge = bridge_of(study, searched, EPOCHS, *listeners, pruner=pruner, trials=trials)
+    driver.run(
+        bridge,
+        train,
+        room=driver.room(ONE, at_once),
+        epoch_timeout=epoch_timeout,
+        folder=folder,
+        stop=stop,
+    )
+    if stop.final:
+        bridge.stop_all(stop.reason)
+    else:
+        bridge.pause_all(stop.reason)
+    assert bridge.live == ()
+    return seen
+
+
+def curve(rate: float, epoch: int) -> float:
+    return rate * (1 - math.exp(-epoch))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_path: Path) -> None:
+    """complete, nan, user's error, exception, deadly, silent, in one study: each in Optuna's own
+    state with its reason, and the study goes on to the end."""
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        kind = assignment.number
+        for epoch in range(1, 7):
+            value = curve(float(assignment.params["lr"]), epoch)
+            if epoch == 3 and kind == 1:
+                value = math.nan
+            if epoch == 3 and kind == 2:
+                raise FdanError("diverged: the loss is inf\nat step 7")
+            if epoch == 3 and kind == 3:
+                raise RuntimeError("a fault\nof two lines")
+            if epoch == 3 and kind == 4:
+                time.sleep(0.5)  # meanwhile the driver hears of epoch 2
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == 5:
+                return
+            report(Report(epoch, value, {"pid": os.getpid()}))
+
+    seen = run(study, small_space, train, tmp_path, trials=9)
+    trials = study.get_trials()
+    reasons = [trial.user_attrs[REASON] for trial in trials]
+    complete, fail = TrialState.COMPLETE, TrialState.FAIL
+    assert [t.state for t in trials] == [complete, fail, fail, fail, fail, fail, *[complete] * 3]
+    assert reasons[1] == "epoch 3: value is nan"
+    assert reasons[2] == "diverged: the loss is inf at step 7"
+    assert reasons[3] == "RuntimeError: a fault of two lines"
+    ended = "the worker's process ended unexpectedly"
+    assert reasons[4] == f"{ended}: 3 times in a row in epoch 3"
+    assert reasons[5] == "ended without a report"
+    assert seen.interruptions == [(4, ended)] * 2
+    for trial in trials:
+        expected = {e: curve(trial.params["lr"], e) for e in range(1, 7)}
+        reported = {0: 6, 5: 0}.get(trial.number, 2 if trial.state is fail else 6)
+        assert trial.intermediate_values == {e: expected[e] for e in range(1, reported + 1)}
+        if trial.state is complete:
+            assert trial.value == expected[6]
+            assert trial.user_attrs[REASON] == f"epoch 6: value {expected[6]:.3f}"
+    # nan and a user's error cost the trial, not its worker; an exception and a death cost both.
+    assert len(set.union(*(seen.pids[n] for n in (0, 1, 2)))) <= 2
+    assert seen.at_once == 2
+    assert "a fault" in (tmp_path / "trials" / "0003" / "error.txt").read_text()
+    assert not (tmp_path / "tune").exists()
+    assert all(pg["state"] == "REMOVED" for pg in placement_group_table().values())
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_trial_outlives_its_workers(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Killed, out of memory, hanging: once each, in epoch 3. Another worker goes on."""
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "starts").open("a") as starts:
+            starts.write(f"{assignment.after}\n")
+        # This one keeps a checkpoint after each epoch.
+        for epoch in range(assignment.after + 1, 7):
+            if epoch == 3 and assignment.after == 0:
+                time.sleep(0.5)  # meanwhile the driver hears of epoch 2
+                if assignment.number == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if assignment.number == 1:
+                    raise MemoryError
+                if assignment.number == 2:
+                    time.sleep(300)
+            value = curve(float(assignment.params["lr"]), epoch)
+            report(Report(epoch, value, {"pid": os.getpid()}))
+
+    seen = run(study, small_space, train, tmp_path, trials=4, epoch_timeout=4)
+    trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert sorted(seen.interruptions) == [
+        (0, "the worker's process ended unexpectedly"),
+        (1, "out of memory"),
+        (2, "no epoch for 4 s"),
+    ]
+    for trial in trials:
+        starts = (tmp_path / "trials" / f"{trial.number:04d}" / "starts").read_text().split()
+        assert starts == (["0", "2"] if trial.number < 3 else ["0"])
+        expected = {e: curve(trial.params["lr"], e) for e in range(1, 7)}
+        assert trial.intermediate_values == expected
+        assert trial.value == expected[6]
+    assert len(seen.pids[0]) == len(seen.pids[2]) == 2, "a process that died or hung is not reused"
+    assert len(seen.ended) == len(trials)
+
+
+def all_but(good: int) -> Train:
+    """Trials that fail, but one."""
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        if assignment.number != good:
+            raise FdanError(f"diverged: trial {assignment.number}")
+        report(Report(EPOCHS, 0.5, {"pid": os.getpid()}))
+
+    return train
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_study_whose_trials_all_fail_is_stopped(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study, stop = make_study(small_space), Stop()
+    seen = run(study, small_space, all_but(99), tmp_path, trials=20, stop=stop, hopeless=True)
+    assert (len(seen.ended), stop.code, stop.final) == (FIRST, 1, False)
+    last = seen.ended[-1].number
+    words = f"its first 5 trials all failed, the last one, {last}, with: diverged: trial {last};"
+    assert stop.reason.startswith(words)
+    running = [trial for trial in study.trials if trial.state is TrialState.RUNNING]
+    assert sorted(seen.pauses) == [(trial.number, stop.reason) for trial in running]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_one_that_does_not_fail_lets_the_study_go_on(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study, stop = make_study(small_space), Stop()
+    seen = run(
+        study, small_space, all_but(2), tmp_path, trials=9, stop=stop, hopeless=True, at_once=1
+    )
+    assert (len(seen.ended), stop.reason, seen.pauses) == (9, "", [])
+    complete = [trial.number for trial in study.trials if trial.state is TrialState.COMPLETE]
+    assert complete == [2]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_pruned_trials_and_reused_workers(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study = make_study(small_space, "tpe", "median", EPOCHS)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        for epoch in range(1, 7):
+            value = curve(float(assignment.params["lr"]), epoch)
+            report(Report(epoch, value, {"pid": os.getpid()}))
+        (assignment.folder / "done").touch()
+
+    seen = run(study, small_space, train, tmp_path, trials=16, pruner="median")
+    trials = study.get_trials()
+    pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    assert len(trials) == 16
+    assert pruned
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in pruned:
+        assert trial.last_step is not None
+        assert trial.last_step < EPOCHS
+        assert trial.value == trial.intermediate_values[trial.last_step]
+        assert f"epoch {trial.last_step}: " in trial.user_attrs[REASON]
+        assert "below the median" in trial.user_attrs[REASON]
+    done = {int(path.parent.name) for path in (tmp_path / "trials").glob("*/done")}
+    assert done == {t.number for t in trials if t.state is TrialState.COMPLETE}
+    assert len(set.union(*seen.pids.values())) <= 2
+    assert all(len(pids) == 1 for pids in seen.pids.values())
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_spent_budget_keeps_what_was_learnt(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        report(Report(1, 0.5, {"pid": os.getpid()}))
+        time.sleep(300)
+
+    class AfterBoth(Stop):
+        def due(self) -> bool:
+            if sum(bool(t.intermediate_values) for t in study.get_trials(deepcopy=False)) == 2:
+                self.reason, self.final = "the time budget is spent", True
+            return bool(self.reason)
+
+    began = time.monotonic()
+    run(study, small_space, train, tmp_path, trials=10, stop=AfterBoth())
+    assert [t.state for t in study.trials] == [TrialState.PRUNED] * 2
+    assert study.trials[0].user_attrs[REASON] == "epoch 1: the time budget is spent"
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """But where the pruner decides: there it waits, and nobody trains on what is pruned."""
+    study = make_study(small_space, "random", "halving", EPOCHS)  # decides at 1 and 3
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        with (assignment.folder / "begun").open("a") as begun:
+            for epoch in range(1, EPOCHS + 1):
+                begun.write(f"{epoch} {time.time()}\n")
+                begun.flush()
+                value = curve(float(assignment.params["lr"]), epoch)
+                report(Report(epoch, value, {"pid": os.getpid()}))
+
+    class Slow(Seen):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard_at: dict[tuple[int, int], float] = {}
+
+        def reported(self, number: int, report: Report) -> None:
+            self.heard_at[number, report.epoch] = time.time()
+            time.sleep(0.2)
+            super().reported(number, report)
+
+    seen = Slow()
+    bridge = bridge_of(study, small_space, EPOCHS, seen, pruner="halving", trials=8)
+    driver.run(
+        bridge,
+        train,
+        room=driver.room(ONE, 1),
+        epoch_timeout=600,
+        folder=tmp_path,
+        stop=Stop(),
+    )
+    ahead = []
+    for trial in study.trials:
+        lines = (tmp_path / "trials" / f"{trial.number:04d}" / "begun").read_text().splitlines()
+        begun = {int(epoch): float(at) for epoch, at in map(str.split, lines)}
+        assert [*begun] == [*trial.intermediate_values] == [*range(1, (trial.last_step or 0) + 1)]
+        for epoch in [*begun][:-1]:
+            before = begun[epoch + 1] < seen.heard_at[trial.number, epoch] + 0.2
+            assert before == (epoch not in (1, 3)), (trial.number, epoch)
+            ahead.append(before)
+    states = [trial.state for trial in study.trials]
+    assert any(ahead) and {TrialState.COMPLETE, TrialState.PRUNED} == {*states}
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """Longer than Tune waits for a worker by itself."""
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        for epoch in range(1, EPOCHS + 1):
+            if epoch == 3 and assignment.number == 0:
+                time.sleep(4)
+            report(Report(epoch, 0.5, {"pid": os.getpid()}))
+
+    class Strict(Seen):
+        def reported(self, number: int, report: Report) -> None:
+            super().reported(number, report)
+            if (number, report.epoch) == (0, 2):
+                bridge.condemn(0, "no more of it")
+
+    seen = Strict()
+    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
+    room = driver.room(ONE, 1)
+    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=Stop())
+    assert [one.state for one in seen.ended] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
+    assert len(set.union(*seen.pids.values())) == 1, "the worker is the same"
+
+
+@pytest.mark.usefixtures("free_ray")
+@pytest.mark.parametrize("first", ["placed", "reported", "untold"])
+def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
+    first: str, make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        if first == "untold":  # what it has saved is found in its folder
+            os.kill(os.getpid(), signal.SIGKILL)
+        report(Report(1, 0.5, {"pid": os.getpid()}))
+        time.sleep(300)
+
+    class Full(Seen):
+        def placed(self, number: int, node: str) -> None:
+            if first == "placed":
+                raise FdanError("the disk is full")
+
+        def reported(self, number: int, report: Report) -> None:
+            raise FdanError("the disk is full")
+
+        def closed(self, trial: Closed) -> None:
+            raise FdanError("the disk is full")
+
+    def untold(number: int, params: Mapping[str, Value], after: int) -> list[Report]:
+        return [Report(1, 0.5, {"pid": 0})] if first == "untold" else []
+
+    bridge = bridge_of(study, small_space, EPOCHS, Full(), trials=4, untold=untold)
+    began = time.monotonic()
+    with pytest.raises(FdanError, match="the disk is full"):
+        driver.run(
+            bridge,
+            train,
+            room=driver.room(ONE),
+            epoch_timeout=600,
+            folder=tmp_path,
+            stop=Stop(),
+        )
+    assert {trial.state for trial in study.trials} == {TrialState.RUNNING}, "they go on later"
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.usefixtures("free_ray")
+def test_a_disk_that_is_full_for_a_worker_lets_the_trials_rest(
+    make_study: MakeStudy, small_space: Space, tmp_path: Path
+) -> None:
+    """It is no fault of the trial, and the next one would fare no better."""
+    study = make_study(small_space)
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        report(Report(1, 0.5, {"pid": os.getpid()}))
+        if assignment.number == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/checkpoints/tensors")
+        time.sleep(300)
+
+    with pytest.raises(DiskFull, match="/checkpoints/tensors"):
+        run(study, small_space, train, tmp_path, trials=4)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 2
+
+
+def test_budget_is_counted_from_the_start() -> None:
+    assert not Stop(None).due()
+    assert not Stop(3600).due()
+    stop = Stop(0.0)
+    assert stop.due()
+    assert (stop.reason, stop.code, stop.final) == ("the time budget is spent", 0, True)
+    stop = Stop(0.0)
+    stop.request("stopped by the user", 130)
+    assert stop.due()
+    assert (stop.reason, stop.code, stop.final) == ("stopped by the user", 130, False)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_what_does_not_fit_is_said() -> None:
+    assert driver.room(ONE).at_once == 2
+    assert driver.room(ONE, 1).at_once == 1
+    assert driver.room(ONE, 20).at_once == 2
+    assert driver.room(Resources(cpus=2)).at_once == 1
+    with pytest.raises(DeviceError, match="Ray sees 0 GPUs"):
+        driver.room(Resources(cpus=1, gpus=1))
+    with pytest.raises(cluster.ClusterError, match="Ray sees 2 CPUs"):
+        driver.room(Resources(cpus=3))
+
+
+def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:
+    searcher = OptunaSearcher(
+        bridge_of(make_study(small_space), small_space, EPOCHS), MUCH, Groups()
+    )
+    again = ray.cloudpickle.loads(ray.cloudpickle.dumps(searcher))
+    assert not hasattr(again, "_bridge")
+
+
+def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_space: Space) -> None:
+    """The last one may still have to go on with another worker."""
+    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=1)
+    searcher = OptunaSearcher(bridge, MUCH, Groups())
+    first = searcher.suggest("a")
+    assert isinstance(first, dict)
+    assert [(turn.number, turn.after) for turn in first[TURNS]] == [(0, 0)]
+    bridge.report(0, Report(1, 0.5))
+    assert searcher.suggest("b") is None
+    bridge.died(0, "the worker died")
+    searcher.on_trial_complete("a", error=True)
+    again = searcher.suggest("b")
+    assert isinstance(again, dict)
+    assert [(turn.number, turn.after) for turn in again[TURNS]] == [(0, 1)]
+    assert {**again, TURNS: ()} == {**first, TURNS: ()}
+    assert searcher.suggest("c") is None
+    bridge.report(0, Report(EPOCHS, 0.5))
+    searcher.on_trial_complete("b")
+    assert searcher.suggest("c") == OptunaSearcher.FINISHED
+    assert bridge.study.trials[0].state is TrialState.COMPLETE

@@ -1,0 +1,433 @@
+"""A trial inside a worker: what another worker goes on from, to the last bit, and who gives way.
+
+Training is real, of a small corpus. A worker's death is an exception in its report here, which
+leaves the trial's folder as a death between two writes does; test_driver.py kills processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fdan import device as runtime
+from fdan.lock import Lock, owner
+from fdan.training.checkpoint import Checkpoint
+from search.tune import placement
+from search.worker import async_report as telling
+from search.worker import epoch_log, training
+from search.worker import trainable as trial
+from search.worker.messages import LOST, Report, Turn
+from search.worker.trainable import Assignment
+from search.worker.training import Work
+from search.worker.trial_folder import CHECKPOINT, folder_of
+
+ROOT = Path(__file__).parents[3]
+EPOCHS = 6
+PARAMS = {
+    "alpha": 0.01,
+    "decay": 1e-4,
+    "layers": 1,
+    "kernels": 5,
+    "ratio": 2.0,
+    "scale": 1.0,
+    "lr": 0.01,
+}
+
+
+class Died(BaseException):
+    """A worker's end: nothing of ours catches it."""
+
+
+def run(
+    work: Work, folder: Path, after: int = 0, until: int = EPOCHS, **params: float
+) -> dict[int, Report]:
+    """Train in `folder` and die while reporting epoch `until`, or come to the end; what the
+    driver heard."""
+    heard: dict[int, Report] = {}
+
+    def report(told: Report) -> None:
+        if told.epoch == until < EPOCHS:
+            raise Died
+        assert told.epoch not in heard
+        heard[told.epoch] = told
+
+    folder.mkdir(parents=True, exist_ok=True)
+    assignment = Assignment(3, {**PARAMS, **params}, after, EPOCHS, folder, 1)
+    try:
+        training.trainer(work)(assignment, report)
+    except Died:
+        assert until < EPOCHS
+    return heard
+
+
+def same(reports: dict[int, Report]) -> dict[int, Report]:
+    """Without the seconds, which no two trainings share."""
+    return {
+        epoch: Report(
+            epoch,
+            report.value,
+            {name: v for name, v in report.metrics.items() if name != "time/epoch_s"},
+            report.confusion,
+        )
+        for epoch, report in reports.items()
+    }
+
+
+def equal(one: Path, other: Path) -> None:
+    """Two trials' checkpoints, to the last bit."""
+    a, b = Checkpoint.load(one / CHECKPOINT), Checkpoint.load(other / CHECKPOINT)
+    assert (a.run, a.epoch, a.step, a.history, a.data) == (
+        b.run,
+        b.epoch,
+        b.step,
+        b.history,
+        b.data,
+    )
+    assert a.tensors.keys() == b.tensors.keys()
+    assert any(name.startswith("momentum.") for name in a.tensors)
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(work: Work, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, Report]]:
+    """A training that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    heard = run(work, folder)
+    assert list(heard) == list(range(1, EPOCHS + 1))
+    assert len({report.metrics["train/loss"] for report in heard.values()}) == EPOCHS
+    assert epoch_log.read(folder) == heard
+    return folder, same(heard)
+
+
+Whole = tuple[Path, dict[int, Report]]
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after each epoch, however short."""
+    monkeypatch.setattr(training, "_AT_STAKE_S", 0.0)
+
+
+@pytest.mark.usefixtures("every_epoch")
+@pytest.mark.parametrize("stops", [(1,), (4,), (2, 2, 3, 5)], ids=str)
+def test_it_goes_on_as_if_it_had_not_stopped(
+    stops: tuple[int, ...], work: Work, whole: Whole, tmp_path: Path
+) -> None:
+    """Deaths while an epoch is on its way to the driver: trained, written down, not heard."""
+    after, heard = 0, dict[int, Report]()
+    for stop in (*stops, EPOCHS):
+        now = run(work, tmp_path, after, stop)
+        assert list(now) == list(range(after + 1, max(after, stop - (stop < EPOCHS)) + 1))
+        heard |= now
+        after = max(heard, default=0)
+    assert same(heard) == whole[1]
+    equal(tmp_path, whole[0])
+    assert same(epoch_log.read(tmp_path)) == whole[1]
+
+
+@pytest.mark.usefixtures("every_epoch")
+def test_epochs_that_were_trained_unheard_are_reported_without_training(
+    work: Work, whole: Whole, tmp_path: Path
+) -> None:
+    """The driver was gone for three epochs. What it hears then is what was written, seconds and
+    all; the checkpoint's epoch is not trained again."""
+    run(work, tmp_path, until=5)
+    written = epoch_log.read(tmp_path)
+    assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 5
+    heard = run(work, tmp_path, after=2)
+    assert list(heard) == [3, 4, 5, 6]
+    assert [heard[epoch] for epoch in (3, 4, 5)] == [written[epoch] for epoch in (3, 4, 5)]
+    equal(tmp_path, whole[0])
+
+
+def test_epochs_after_the_newest_checkpoint_are_trained_again(
+    work: Work, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        training, "_AT_STAKE_S", float("inf")
+    )  # after the first epoch and the last one
+    heard = run(work, tmp_path, until=5)
+    assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 1
+    again = run(work, tmp_path, after=4)
+    assert list(again) == [2, 3, 4, 5, 6], "those that are known are passed over by the bridge"
+    assert same(heard | again) == whole[1]
+    assert same({epoch: again[epoch] for epoch in (2, 3, 4)}) == {
+        epoch: whole[1][epoch] for epoch in (2, 3, 4)
+    }
+    equal(tmp_path, whole[0])
+
+
+@pytest.mark.usefixtures("every_epoch")
+def test_a_trial_that_had_only_to_be_closed_trains_nothing(work: Work, tmp_path: Path) -> None:
+    run(work, tmp_path)
+    written = (tmp_path / epoch_log.NAME).read_bytes()
+    assert run(work, tmp_path, after=EPOCHS) == {}
+    assert (tmp_path / epoch_log.NAME).read_bytes() == written
+
+
+def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 55, dtype=torch.uint8)
+    assert trial._out_of_memory(raised.value)
+    for error in (MemoryError(), OSError(errno.ENOMEM, "fork"), BlockingIOError(12, "no memory")):
+        assert trial._out_of_memory(error)
+    for other in (RuntimeError("shapes differ"), OSError(errno.ENOSPC, "full"), ValueError()):
+        assert not trial._out_of_memory(other)
+    for text in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublas"):
+        assert trial._out_of_gpu_memory(RuntimeError(text))
+    assert not trial._out_of_gpu_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+@pytest.fixture(scope="module")
+def stopped(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial that died in its fourth epoch, all checkpoints kept."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_AT_STAKE_S", 0.0)
+        run(work, folder, until=4)
+    return folder
+
+
+def flip(folder: Path) -> None:
+    (tensors,) = folder.glob("tensors-*.safetensors")
+    held = bytearray(tensors.read_bytes())
+    held[len(held) // 2] ^= 1
+    tensors.write_bytes(held)
+
+
+def cut(folder: Path) -> None:
+    (tensors,) = folder.glob("tensors-*.safetensors")
+    os.truncate(tensors, tensors.stat().st_size // 2)
+
+
+def without_tensors(folder: Path) -> None:
+    (tensors,) = folder.glob("tensors-*.safetensors")
+    tensors.unlink()
+
+
+def half_of_json(folder: Path) -> None:
+    facts = folder / "checkpoint.json"
+    os.truncate(facts, facts.stat().st_size // 2)
+
+
+def only_partial(folder: Path) -> None:
+    (tensors,) = folder.glob("tensors-*.safetensors")
+    tensors.rename(folder / "tensors.77.partial")
+    (folder / "checkpoint.json").rename(folder / "checkpoint.json.77.partial")
+
+
+def without_log(folder: Path) -> None:
+    (folder.parent / epoch_log.NAME).unlink()
+
+
+def log_of_less(folder: Path) -> None:
+    """A disk that kept the checkpoint and lost the log's end."""
+    log = folder.parent / epoch_log.NAME
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+
+
+DAMAGES = [flip, cut, without_tensors, half_of_json, only_partial, without_log, log_of_less]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_what_is_not_whole_is_begun_anew(
+    damage: Callable[[Path], None], work: Work, whole: Whole, stopped: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path / "trial")
+    damage(tmp_path / "trial" / CHECKPOINT)
+    heard = run(work, tmp_path / "trial", after=0)
+    assert same(heard) == whole[1]
+    equal(tmp_path / "trial", whole[0])
+    assert same(epoch_log.read(tmp_path / "trial")) == whole[1]
+    left = sorted(path.suffix for path in (tmp_path / "trial" / CHECKPOINT).iterdir())
+    assert left in ([".json", ".safetensors"], [".json", ".partial", ".safetensors"])
+
+
+def test_what_was_half_written_beside_a_whole_checkpoint_is_passed_over(
+    work: Work, whole: Whole, stopped: Path, tmp_path: Path
+) -> None:
+    """A worker killed while it saved the next one."""
+    shutil.copytree(stopped, tmp_path / "trial")
+    folder = tmp_path / "trial" / CHECKPOINT
+    (tensors,) = folder.glob("tensors-*.safetensors")
+    (folder / "tensors.77.partial").write_bytes(tensors.read_bytes()[:1000])
+    (folder / "tensors-000005-00000000.safetensors").write_bytes(tensors.read_bytes()[:1000])
+    with (tmp_path / "trial" / epoch_log.NAME).open("ab") as log:
+        log.write(b'{"epoch": 5, "val')
+    heard = run(work, tmp_path / "trial", after=3)
+    assert list(heard) == [4, 5, 6]
+    assert same(heard) == {epoch: whole[1][epoch] for epoch in (4, 5, 6)}
+    equal(tmp_path / "trial", whole[0])
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken(
+    work: Work, whole: Whole, tmp_path: Path
+) -> None:
+    """A storage that was set back to a backup gives a number out again, with new settings."""
+    run(work, tmp_path, until=4, lr=0.002)
+    heard = run(work, tmp_path, after=0)
+    assert same(heard) == whole[1]
+    equal(tmp_path, whole[0])
+
+
+def test_what_a_dead_worker_saved_is_known_without_another_one(
+    work: Work, whole: Whole, stopped: Path, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, 3)
+    assert training.untold(work, tmp_path, 3, PARAMS, 0) == []
+    shutil.copytree(stopped, folder)
+    found = {report.epoch: report for report in training.untold(work, tmp_path, 3, PARAMS, 1)}
+    assert same(found) == {epoch: whole[1][epoch] for epoch in (2, 3, 4)}
+    assert training.untold(work, tmp_path, 3, PARAMS, 4) == []
+    assert training.untold(work, tmp_path, 3, {**PARAMS, "lr": 0.002}, 0) == [], "another trial's"
+    flip(folder / CHECKPOINT)
+    assert training.untold(work, tmp_path, 3, PARAMS, 0) == [], "they are trained again"
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+    assert training.untold(work, tmp_path, 3, PARAMS, 0) == []
+
+
+# Who has the trial
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from fdan.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which has trial 3."""
+    folder = folder_of(tmp_path, 3)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLDER, str(folder / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def work_on(study: Path) -> list[int]:
+    """As Ray calls it, for a trial that neither reports nor fails; the lock's owner meanwhile."""
+    seen = []
+
+    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        found = owner(assignment.folder / "lock")
+        assert found is not None
+        seen.append(found.pid)
+
+    config = {placement.TURNS: (Turn(3, {}, 0, EPOCHS, 0.0),), placement.GPUS: 0.0}
+    trial.function(train, study, 1)(config)
+    return seen
+
+
+@pytest.mark.parametrize("asleep", [False, True], ids=["alive", "SIGSTOPped"])
+def test_an_orphan_that_has_the_trial_is_ended(
+    asleep: bool, held: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    if asleep:
+        held.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert work_on(tmp_path) == [os.getpid()]
+    assert time.monotonic() - began < 5
+    assert held.wait(5) == -signal.SIGKILL
+    assert owner(folder_of(tmp_path, 3) / "lock") is None, "and let go of afterwards"
+
+
+def test_a_dead_worker_has_nothing(held: subprocess.Popen[str], tmp_path: Path) -> None:
+    held.kill()
+    held.wait()
+    began = time.monotonic()
+    assert work_on(tmp_path) == [os.getpid()]
+    assert time.monotonic() - began < 1
+
+
+def test_only_who_has_the_trial_is_ended(
+    held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name in the file may be another process's by now."""
+    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(telling.tune, "report", told.append)
+    lock = folder_of(tmp_path, 3) / "lock"
+    written = lock.read_text()
+    with subprocess.Popen(["sleep", "300"]) as bystander:
+        try:
+            lock.write_text(written.replace(str(held.pid), str(bystander.pid), 1))
+            assert work_on(tmp_path) == []
+            assert "is held by" in told[0][LOST]
+            assert (bystander.poll(), held.poll()) == (None, None)
+        finally:
+            bystander.kill()
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_lock_that_outlives_its_machine(
+    written: bool, held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS 3 keeps it for a node that is gone for good; its name may not have arrived."""
+    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
+    lock = folder_of(tmp_path, 3) / "lock"
+    pid, since, _ = lock.read_text().split()
+    lock.write_text(f"{pid} {since} a-lost-node\n" if written else "")
+    began = time.monotonic()
+    assert work_on(tmp_path) == [os.getpid()]
+    assert time.monotonic() - began > 0.5, "it may be cut off only, and train on for a while"
+    assert held.poll() is None
+    assert owner(lock) is None, "and whoever comes next is not kept waiting"
+
+
+def test_a_node_of_the_cluster_keeps_its_lock(
+    held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
+    monkeypatch.setattr(trial, "_hosts", lambda: {"another-node"})
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(telling.tune, "report", told.append)
+    lock = folder_of(tmp_path, 3) / "lock"
+    pid, since, _ = lock.read_text().split()
+    lock.write_text(f"{pid} {since} another-node\n")
+    assert work_on(tmp_path) == []
+    assert "another-node" in told[0][LOST]
+
+
+def test_a_trial_s_share_of_a_gpu_is_a_bound(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it holds: test_gpu_share.py, where there is a GPU."""
+    bounds: list[float] = []
+    monkeypatch.setattr(runtime, "bound_memory", bounds.append)
+    for number, gpus in enumerate((0.0, 0.25, 1.0)):
+        folder = folder_of(tmp_path, number)
+        folder.mkdir(parents=True)
+        training.trainer(work)(Assignment(number, PARAMS, 0, 1, folder, 1, gpus), lambda _: None)
+    assert bounds == [0.25]
+
+
+def test_another_trials_lock_is_nobodys_business(
+    held: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path, 4)
+    folder.mkdir(parents=True)
+    with Lock(folder / "lock"):
+        assert work_on(tmp_path) == [os.getpid()]
+    assert held.wait(5) == -signal.SIGKILL

@@ -1,0 +1,138 @@
+"""A study's winner against the champion: the rule, and what may be compared at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fdan.evaluation.predictions import Predictions
+from fdan.evaluation.statistics import Comparison
+from tests.finished import link
+from tracking.promotion.champion_test import Champion, against, ruling
+from tracking.promotion.gates import Challenger
+from tracking.promotion.isolated_model import Witness
+from tracking.registry.inference_cost import multiply_adds
+from tracking.registry.registry import Version
+from tracking.result import Result
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "says"),
+    [
+        (0.1, 0.0499, "better"),
+        (-0.1, 0.0499, "worse"),
+        (0.1, 0.05, "tie"),
+        (-0.1, 0.05, "tie"),
+        (0.0, 1.0, "tie"),
+    ],
+)
+def test_the_rule(difference: float, p: float, says: str) -> None:
+    assert ruling(Comparison(difference, -1, 1, p, 100, 10, 0.95)) == says
+
+
+Pair = tuple[Challenger, Champion]
+
+
+@pytest.fixture
+def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
+    def make(ours: str, theirs: str) -> Pair:
+        study = link(finished / ours, tmp_path / ours)
+        champion = link(finished / theirs / "winner", tmp_path / "champion")
+        challenger = Challenger(study, Result.load(study), "fdan", "http://x", tmp_path, Witness())
+        return challenger, Champion(Version("fdan", "7", {}, "", None, None), champion)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "accept_tie", "ok", "words"),
+    [
+        ("good", "bad", False, True, "better: UAR +0."),
+        ("bad", "good", False, False, "worse than the champion: UAR -0."),
+        ("bad", "good", True, False, "worse than the champion"),
+        ("small", "good", False, False, "--accept-tie, if cheaper"),
+        ("small", "good", True, True, "accepted because it is cheaper"),
+        ("good", "small", True, False, "not cheaper"),
+        ("good", "good", True, False, "not cheaper"),
+    ],
+)
+def test_who_wins(
+    pair: Callable[..., Pair], ours: str, theirs: str, accept_tie: bool, ok: bool, words: str
+) -> None:
+    same, better = against(*pair(ours, theirs), accept_tie)
+    assert same.ok and better.ok is ok
+    assert words in better.detail and "fdan/7" in better.detail and "p = " in better.detail
+    if "cheaper" in words and accept_tie:
+        assert better.detail.count("multiply-adds") == 1
+        assert "the champion 3" in better.detail, "both numbers are said"
+
+
+def test_without_a_champion_the_winner_is_the_first(pair: Callable[..., Pair]) -> None:
+    challenger, _ = pair("bad", "good")
+    assert all(gate.ok and "first" in gate.detail for gate in against(challenger, None, False))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("data", "f" * 64, "other data than the champion fdan/7's"),
+        ("split", {"protocol": "paper"}, "protocol speaker, not paper"),
+    ],
+)
+def test_other_data_is_not_compared(
+    pair: Callable[..., Pair], name: str, value: object, words: str
+) -> None:
+    challenger, champion = pair("good", "bad")
+    file = champion.folder / "model.json"
+    facts = {**json.loads(file.read_text()), name: value}
+    file.unlink()
+    file.write_text(json.dumps(facts))
+    same, better = against(challenger, champion, True)
+    assert same.ok is False and words in same.detail
+    assert better.ok is None
+
+
+def test_other_utterances_are_not_compared(pair: Callable[..., Pair]) -> None:
+    """Though data and split are said to be the same."""
+    challenger, champion = pair("good", "bad")
+    file = champion.folder / "test.csv"
+    answers = Predictions.read(file)
+    fewer = dataclasses.replace(
+        answers,
+        contents=answers.contents[1:],
+        utterances=answers.utterances[1:],
+        speakers=answers.speakers[1:],
+        truth=answers.truth[1:],
+        probabilities=answers.probabilities[1:],
+    )
+    file.unlink()
+    fewer.write(file)
+    same, better = against(challenger, champion, True)
+    assert same.ok and better.ok is False
+    assert "not tested on the same utterances" in better.detail
+
+
+def test_the_cost_is_that_of_the_speech_network(finished: Path) -> None:
+    """Counted by torch, and by hand: what two models of one backbone differ in is attention to 28
+    faces."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from fdan.inference.model_folder import read_model
+
+    good, small = (read_model(finished / name / "winner") for name in ("good", "small"))
+    d, bank = 32, sum(z.shape[0] for z in good.bank or ())
+    assert bank == 28
+    projections = d * d + 2 * bank * d * d  # one query, a key and a value for each face
+    attention = 2 * bank * d
+    ffn = 2 * (d * 2 * d)
+    assert multiply_adds(good) - multiply_adds(small) == projections + attention + ffn
+    images = np.zeros((1, 32, 32, 1), np.uint8)
+    with FlopCounterMode(display=False) as counter:
+        small.probabilities(images)
+    assert multiply_adds(small) == counter.get_total_flops() // 2
+    assert multiply_adds(small) > 512 * d and small.probabilities(images).shape == (1, 7)

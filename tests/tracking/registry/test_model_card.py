@@ -1,0 +1,106 @@
+"""The model card, of studies of every shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fdan.inference.model_folder import FACTS
+from tracking.registry.model_card import card
+from tracking.registry.registry import DESCRIPTION
+from tracking.result import Result
+
+URI = "http://localhost:5000"
+HOSTILE = "</td><script>alert(1)</script>|`*[x](javascript:alert(1))\x00\udcff\n# boo"
+
+
+@pytest.fixture
+def result(finished: Path) -> Result:
+    return Result.load(finished / "good")
+
+
+@pytest.fixture
+def facts(finished: Path) -> dict[str, Any]:
+    import json
+
+    held: dict[str, Any] = json.loads((finished / "good" / "winner" / FACTS).read_text())
+    return held
+
+
+def changed(result: Result, **test: Any) -> Result:
+    assert result.test is not None
+    return dataclasses.replace(result, test={**result.test, **test})
+
+
+def test_it_says_what_one_has_to_know(result: Result, facts: dict[str, Any]) -> None:
+    text = card(result, facts, "fdan", URI)
+    test = result.test
+    assert test is not None
+    for words in (
+        f"test UAR {test['uar']:.3f} ({test['interval']['low']:.3f} to",
+        "95% interval over 2 speakers",
+        result.data,
+        "never heard in training or selection",
+        "| anger |",
+        "by speaker, the hardest first",
+        "Not for decisions about people",
+        "fresh seeds",
+        "optimism +0.025",
+        "scored once",
+        "python -m fdan predict --model models:/fdan@champion clip.wav",
+        "mlflow models serve -m models:/fdan@champion",
+        "hop 256",
+    ):
+        assert words in text, words
+
+
+def test_many_speakers_fit_a_description(result: Result, facts: dict[str, Any]) -> None:
+    one = {"uar": 0.5, "war": 0.5, "samples": 1000}
+    many = {f"a speaker with a long name {i}": {**one, "uar": i / 300} for i in range(300)}
+    spread = changed(result, per_speaker=many)
+    text = card(spread, facts, "fdan", URI, DESCRIPTION)
+    assert len(text) <= DESCRIPTION
+    assert "288 more speakers" in text and "Intended use" in text
+    assert "speaker with a long name 299" in card(spread, facts, "fdan", URI)
+
+
+def test_what_does_not_fit_is_left_out_whole(result: Result, facts: dict[str, Any]) -> None:
+    text = card(result, facts, "fdan", URI, 2000)
+    assert len(text) <= 2000 and text.endswith("README.md among the version's files.*")
+    assert text.count("```") % 2 == 0
+
+
+def test_names_from_outside_are_no_markup(result: Result, facts: dict[str, Any]) -> None:
+    one = {"uar": 0.5, "war": 0.5, "samples": 3}
+    hostile = dataclasses.replace(
+        changed(
+            result,
+            per_speaker={HOSTILE: one},
+            again=[{"when": "2026-01-01", "reason": HOSTILE, "uar": 0.5}],
+        ),
+        study=HOSTILE,
+        task=HOSTILE,
+    )
+    text = card(hostile, facts, "fdan", URI)
+    assert "<script>" not in text.replace("\\<script\\>", "")
+    assert "\n# boo" not in text and "\x00" not in text
+    text.encode()  # no lone surrogates
+
+
+@pytest.mark.parametrize("protocol", ["speaker", "paper", "official"])
+def test_every_protocol_has_its_words(result: Result, facts: dict[str, Any], protocol: str) -> None:
+    other = {**facts, "split": {**facts["split"], "protocol": protocol}}
+    assert f"- **Protocol**: {protocol}: " in card(result, other, "fdan", URI)
+    assert "see model.json" not in card(result, other, "fdan", URI)
+
+
+def test_one_seed_and_no_speakers(result: Result, facts: dict[str, Any]) -> None:
+    assert result.confirm is not None
+    (best,) = result.confirm["settings"]
+    confirm = {**result.confirm, "settings": [{**best, "low": None, "high": None}]}
+    bare = dataclasses.replace(changed(result, per_speaker={}), confirm=confirm)
+    text = card(bare, facts, "fdan", URI)
+    assert "names no speakers" in text and "(95 %" not in text

@@ -1,0 +1,1 @@
+"""Records on local disk and their way to the server."""

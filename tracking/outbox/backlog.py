@@ -1,0 +1,42 @@
+"""What a spool says of itself, read from outside while its owner writes, or after it died."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracking.outbox.record import parse
+from tracking.outbox.target import Target
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """uri: of the server that gets the records, without its password; recorded, sent: how many."""
+
+    uri: str
+    recorded: int
+    sent: int
+
+    @property
+    def unsent(self) -> int:
+        return self.recorded - self.sent
+
+
+def waiting(spool: Path) -> Waiting:
+    """Raises FdanError if the folder is no spool. Takes no lock and touches nothing."""
+    uri = Target.load(spool).uri
+    recorded = 0
+    for segment in sorted(spool.glob("*.jsonl"), reverse=True):
+        if segment.stem.isdecimal():
+            lines = reversed(segment.read_bytes().splitlines(keepends=True))
+            record = next((found for line in lines if (found := parse(line))), None)
+            if record is not None:
+                recorded = record.number
+                break
+    try:
+        content = json.loads((spool / "sent.json").read_text())
+        sent = int(content["sent"]) if content["uri"] == uri else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        sent = 0
+    return Waiting(uri, recorded, min(sent, recorded))

@@ -1,0 +1,1 @@
+"""The model registry and what a registered model consists of."""
