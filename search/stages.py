@@ -18,9 +18,9 @@ from search.selection import confirm
 from search.selection.winner import Study
 from search.study import folder as checkpoints
 from search.study import open as study
+from search.study.events import StudyCallback
 from search.study.stopping import Stop
 from search.study.storage import Patience
-from search.study.trial_controller import Listener
 from search.tune import recovery as running
 from search.tune.ray_session import Standing
 from search.worker import training
@@ -64,7 +64,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     kept.sweep(folder, trials, best)
     held = study.stored_trials(name, opened._storage)
     left = max(0, resolved.trials - held)
-    rules: list[Listener] = [Hopeless(way.stop, study.counts(opened))]
+    rules: list[StudyCallback] = [Hopeless(way.stop, study.counts(opened))]
     if left and (noise := resolved.arguments.stop_early) is not None:
         rules.append(enough.listener(way.stop, noise, opened, folder))
     if way.stop.final and not study.under_way(opened):
@@ -81,7 +81,7 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
                 trials=resolved.trials,
                 left=left,
                 folder=folder,
-                listeners=(tracked, kept.Kept(folder, known), *rules),
+                callbacks=(tracked, kept.Kept(folder, known), *rules),
             ),
             way.work,
             way.ray,
@@ -139,7 +139,7 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
                     trials=study.stored_trials(opened.study_name, opened._storage) + queue.left,
                     left=queue.left,
                     folder=folder,
-                    listeners=(tracked,),
+                    callbacks=(tracked,),
                     noun="run",
                 ),
                 way.work,

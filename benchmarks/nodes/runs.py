@@ -26,8 +26,9 @@ from search.callbacks.trial_figures import Drawing
 from search.optimizer import pruners, samplers, space
 from search.study import open as study
 from search.study import storage
+from search.study.events import StudyCallback
 from search.study.stopping import Stop
-from search.study.trial_controller import Bridge, Listener
+from search.study.trial_controller import Bridge
 from search.tune import tune_run as driver
 from search.tune.resources import Resources
 from search.worker.messages import Report
@@ -192,7 +193,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
         tracked = Tracked(tracker, drawing, folder, fixed, {})
         with Progress(state, console) as progress:
-            listeners: tuple[Listener, ...] = (progress, tracked, Kept(folder, None))
+            listeners: tuple[StudyCallback, ...] = (progress, tracked, Kept(folder, None))
             bridge = Bridge(
                 opened,
                 searched.suggest,
@@ -200,7 +201,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
                 epochs=terms.epochs,
                 trials=terms.trials,
                 patience=storage.Patience(None, progress.say, stop.due),
-                listeners=listeners,
+                callbacks=listeners,
             )
             room = driver.room(Resources(1))
             _must(room.at_once == terms.nodes, f"room for {room.at_once} trials at once")

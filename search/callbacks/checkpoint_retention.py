@@ -8,28 +8,28 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study.trial_controller import Closed, Listener
+from search.study.events import StudyCallback, TrialOutcome
 from search.worker.trial_folder import CHECKPOINT, folder_of
 
 
-class Kept(Listener):
-    """A bridge's listener that keeps the checkpoints of the best trial and of those under way."""
+class Kept(StudyCallback):
+    """A callback that keeps the checkpoints of the best trial and of those under way."""
 
     def __init__(self, study: Path, best: tuple[int, float] | None) -> None:
         """study: its folder; best: number and value of the best complete trial so far."""
         self._study = study
         self._best = best
 
-    def closed(self, trial: Closed) -> None:
-        value = trial.value
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        value = outcome.value
         if (
-            trial.state is not TrialState.COMPLETE
+            outcome.state is not TrialState.COMPLETE
             or value is None
-            or (self._best is not None and not _better((trial.number, value), self._best))
+            or (self._best is not None and not _better((outcome.number, value), self._best))
         ):
-            _drop(self._study, trial.number)
+            _drop(self._study, outcome.number)
         else:
-            before, self._best = self._best, (trial.number, value)
+            before, self._best = self._best, (outcome.number, value)
             if before is not None:
                 _drop(self._study, before[0])
 

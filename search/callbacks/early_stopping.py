@@ -24,8 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.optimizer import samplers
 from search.selection import confirm
+from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import Stop
-from search.study.trial_controller import Closed, Listener
 from search.worker import epoch_log
 from search.worker.messages import Report
 from search.worker.trial_folder import folder_of
@@ -105,8 +105,8 @@ def epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
     return math.sqrt(float(np.mean(spreads)) / _VALUE_EPOCHS) if spreads else None
 
 
-class Enough(Listener):
-    """A bridge's listener that ends a study whose next trials promise less than the noise.
+class Enough(StudyCallback):
+    """A callback that ends a study whose next trials promise less than the noise.
 
     The study then is finished: trials under way end with it.
     """
@@ -127,8 +127,8 @@ class Enough(Listener):
             curve = [report.metrics[_UAR] for report in reports if _UAR in report.metrics]
             self._curves.append(curve)
 
-    def closed(self, trial: Closed) -> None:
-        self.learn(trial.state, trial.value, trial.reports)
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        self.learn(outcome.state, outcome.value, outcome.reports)
         self.decide()
 
     def decide(self) -> None:

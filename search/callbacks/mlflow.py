@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, Drawing, Job
 from search.optimizer.space import Value
+from search.study.events import StudyCallback, TrialOutcome
 from search.study.open import REASON
-from search.study.trial_controller import Closed, Listener
 from search.worker import epoch_log
 from search.worker.messages import Report
 from search.worker.trial_folder import folder_of
@@ -25,8 +25,8 @@ _DRAWING = "drawing"
 _ALL = frozenset((CONFIGURATION, CURVE, MATRIX))
 
 
-class Tracked(Listener):
-    """A bridge's listener that feeds a Tracker: a child run for each trial.
+class Tracked(StudyCallback):
+    """A callback that feeds a Tracker: a child run for each trial.
 
     Figures are drawn elsewhere, so that no trial waits for them, and handed to the tracker on the
     driver's thread with the next event, the last ones by `finish`.
@@ -95,41 +95,41 @@ class Tracked(Listener):
                 self.draw(closed, {**self._fixed, **params(trial)})
         self._record_best()
 
-    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         settings = self._settings[number] = {**self._fixed, **params}
         searched = ",".join(params)
         tags = {**self._tags, "trial": number, "searched": searched, **self._about(number)}
         self._tracker.open_trial(number, settings, tags, self._stage)
 
-    def reported(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: Report) -> None:
         self._record(number, report)
         self._hand_over(wait=False)
 
-    def interrupted(self, number: int, reason: str) -> None:
+    def on_worker_lost(self, number: int, reason: str) -> None:
         times = self.interruptions(number) + 1
         tags = {"interruptions": times, "last_interruption": reason}
         self._tracker.set_tags(number, tags, self._stage)
 
-    def placed(self, number: int, node: str) -> None:
+    def on_trial_placed(self, number: int, node: str) -> None:
         before = self._tracker.tag(number, "node", self._stage)
         nodes = before.split(", ") if before else []
         if node not in nodes[-1:]:
             self._tracker.set_tags(number, {"node": ", ".join([*nodes, node])}, self._stage)
 
-    def paused(self, number: int, reason: str) -> None:
+    def on_trial_pause(self, number: int, reason: str) -> None:
         self._tracker.close_trial(
             number, "PAUSED", f"{reason}: the same command goes on with it", stage=self._stage
         )
 
-    def closed(self, trial: Closed) -> None:
-        self._close(trial)
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        self._close(outcome)
         self._closed += 1
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            self._best = trial.value if self._best is None else max(self._best, trial.value)
+        if outcome.state is TrialState.COMPLETE and outcome.value is not None:
+            self._best = outcome.value if self._best is None else max(self._best, outcome.value)
         self._record_best()
-        self.draw(trial, self._settings.pop(trial.number))
+        self.draw(outcome, self._settings.pop(outcome.number))
 
-    def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
+    def draw(self, trial: TrialOutcome, settings: Mapping[str, Any]) -> None:
         """Have a closed trial's figures drawn and its configuration written."""
         drawn = self._drawing.submit(self._job(trial), {**settings, **self._made_from})
         self._drawn.append((trial.number, drawn))
@@ -144,7 +144,7 @@ class Tracked(Listener):
         self._hand_over(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _job(self, trial: Closed) -> Job:
+    def _job(self, trial: TrialOutcome) -> Job:
         return Job(
             self._folder / str(trial.number),
             trial.number,
@@ -157,7 +157,7 @@ class Tracked(Listener):
         metrics = {**report.metrics, "value": report.value}
         self._tracker.epoch(number, report.epoch, metrics, self._stage)
 
-    def _close(self, trial: Closed) -> None:
+    def _close(self, trial: TrialOutcome) -> None:
         tags = {} if trial.value is None else {"value": trial.value, "epochs": len(trial.reports)}
         self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags, self._stage)
 
@@ -177,12 +177,12 @@ class Tracked(Listener):
         self._drawn = left
 
 
-def _ended(trial: FrozenTrial, study: Path) -> Closed:
-    """What its listeners were told, or should have been, when the trial ended."""
+def _ended(trial: FrozenTrial, study: Path) -> TrialOutcome:
+    """What the callbacks were told, or should have been, when the trial ended."""
     logged = epoch_log.read(folder_of(study, trial.number))
     reports = [
         logged.get(epoch) or Report(epoch, value)
         for epoch, value in sorted(trial.intermediate_values.items())
     ]
     reason = trial.user_attrs.get(REASON, "")
-    return Closed(trial.number, trial.state, reason, tuple(reports))
+    return TrialOutcome(trial.number, trial.state, reason, tuple(reports))

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.optimizer.space import Value
-from search.study.trial_controller import Closed, Listener
+from search.study.events import StudyCallback, TrialOutcome
 from search.worker.messages import Report
 
 _SHOWN = 12
@@ -63,7 +63,7 @@ class State:
         row = self.running[number]
         row.epoch, row.value = epoch, value
 
-    def closed(self, trial: Closed, now: float) -> None:
+    def closed(self, trial: TrialOutcome, now: float) -> None:
         row = self.running.pop(trial.number)
         row.state, row.reason, row.value = trial.state.name, trial.reason, trial.value
         row.took = now - row.began
@@ -110,8 +110,8 @@ class State:
         )
 
 
-class Progress(Listener):
-    """A bridge's listener that shows the study on a console while it is entered."""
+class Progress(StudyCallback):
+    """A callback that shows the study on a console while it is entered."""
 
     def __init__(self, state: State, console: Console) -> None:
         self._state = state
@@ -158,32 +158,33 @@ class Progress(Listener):
         """A line that stays, above the table."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=self._live is None)
 
-    # The bridge's listener
+    # StudyCallback
 
-    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         with self._lock:
             self._state.asked(number, params, time.monotonic())
 
-    def reported(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: Report) -> None:
         with self._lock:
             self._state.reported(number, report.epoch, report.value)
             self._note = ""
 
-    def closed(self, trial: Closed) -> None:
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
         now = time.monotonic()
         with self._lock:
-            self._state.closed(trial, now)
+            self._state.closed(outcome, now)
             head = self._state.headline(now)
         if self._live is None:
             self._line(
-                f"{self._state.noun} {trial.number} {trial.state.name}: {trial.reason} | {head}"
+                f"{self._state.noun} {outcome.number} {outcome.state.name}: {outcome.reason}"
+                f" | {head}"
             )
 
-    def interrupted(self, number: int, reason: str) -> None:
+    def on_worker_lost(self, number: int, reason: str) -> None:
         noun = self._state.noun
         self.say(f"{noun} {number}: {reason}; another worker goes on from its newest checkpoint")
 
-    def paused(self, number: int, reason: str) -> None:
+    def on_trial_pause(self, number: int, reason: str) -> None:
         with self._lock:
             self._state.paused(number)
 

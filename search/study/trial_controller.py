@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.optimizer import pruners
 from search.optimizer.space import Value
 from search.study import open as study
+from search.study.events import StudyCallback, TrialOutcome
 from search.study.storage import Patience
 from search.worker.messages import Report, Turn
 
@@ -29,47 +30,6 @@ Untold = Callable[[int, Mapping[str, Value], int], Sequence[Report]]
 
 DEATHS = 3
 """A trial that so many workers in a row die of, none of them finishing an epoch, is FAIL."""
-
-
-@dataclass(frozen=True)
-class Closed:
-    """How a trial ended."""
-
-    number: int
-    state: TrialState
-    reason: str
-    reports: tuple[Report, ...]
-
-    @property
-    def value(self) -> float | None:
-        """The last reported value; None where nothing finite was reported."""
-        return self.reports[-1].value if self.reports else None
-
-
-class Listener:
-    """Whoever wants to know. Called on the driver's thread, so each call returns at once.
-
-    A listener hears of an epoch before Optuna's storage has it, and once more where the driver dies
-    in between; of a closing afterwards.
-    """
-
-    def asked(self, number: int, params: Mapping[str, Value]) -> None:
-        """A trial starts, or is taken up again."""
-
-    def reported(self, number: int, report: Report) -> None:
-        """A trial has finished an epoch."""
-
-    def interrupted(self, number: int, reason: str) -> None:
-        """A trial's worker is gone; it goes on with another one."""
-
-    def placed(self, number: int, node: str) -> None:
-        """A trial trains on the node of this address, and did not before."""
-
-    def paused(self, number: int, reason: str) -> None:
-        """This driver lets a trial rest; the next one takes it up again."""
-
-    def closed(self, trial: Closed) -> None:
-        """A trial has ended."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +85,7 @@ class Bridge:
         epochs: int,
         trials: int,
         patience: Patience,
-        listeners: Sequence[Listener] = (),
+        callbacks: Sequence[StudyCallback] = (),
         gpus: float = 0.0,
         untold: Untold = lambda number, params, after: (),
     ) -> None:
@@ -135,7 +95,7 @@ class Bridge:
         self._epochs = epochs
         self._decided = pruners.decided(pruner, epochs)
         self._patience = patience
-        self._listeners = listeners
+        self._callbacks = callbacks
         self._gpus = gpus
         self._untold = untold
         self._live: dict[int, _Live] = {}
@@ -181,8 +141,8 @@ class Bridge:
         if live.reports:
             self._announce(live)
         for report in live.reports:
-            for listener in self._listeners:
-                listener.reported(number, report)
+            for callback in self._callbacks:
+                callback.on_epoch(number, report)
         if live.epoch < self._epochs and not self._pruned(live):
             self._catch_up(live)
         if live.epoch < self._epochs and live.verdict is None:
@@ -202,8 +162,8 @@ class Bridge:
         live = self._live[number]
         if node and live.node != node:
             live.node = node
-            for listener in self._listeners:
-                listener.placed(number, node)
+            for callback in self._callbacks:
+                callback.on_trial_placed(number, node)
 
     def report(self, number: int, report: Report) -> bool:
         """One epoch of a trial. True: the trial ends here, its verdict is set.
@@ -224,8 +184,8 @@ class Bridge:
         live.reports.append(report)
         live.deaths = 0
         self.epochs_heard += 1
-        for listener in self._listeners:
-            listener.reported(number, report)
+        for callback in self._callbacks:
+            callback.on_epoch(number, report)
         self._patience.call(lambda: live.trial.report(report.value, report.epoch))
         return report.epoch < self._epochs and self._pruned(live)
 
@@ -280,8 +240,8 @@ class Bridge:
         if live.gone and live.verdict is None:
             reason, live.gone = live.gone, ""
             self._waiting.append(number)
-            for listener in self._listeners:
-                listener.interrupted(number, reason)
+            for callback in self._callbacks:
+                callback.on_worker_lost(number, reason)
         elif live.verdict is None and live.until <= live.epoch < self._epochs:
             # Beyond its turn is one whose checkpoint was: a driver died before it heard of that.
             self._waiting.append(number)
@@ -304,16 +264,16 @@ class Bridge:
         self._patience.call(lambda: self._tell(live, value, state, reason))
         # Only now: while telling fails, the trial is still ours to close.
         del self._live[number]
-        closed = Closed(number, state, reason, tuple(live.reports))
-        for listener in self._listeners:
-            listener.closed(closed)
+        closed = TrialOutcome(number, state, reason, tuple(live.reports))
+        for callback in self._callbacks:
+            callback.on_trial_end(closed)
 
     def pause_all(self, reason: str) -> None:
         """Leave what still runs to the next driver. Optuna's storage need not hear of it."""
         for number in self.live:
             live = self._live.pop(number)
-            for listener in self._listeners if live.told else ():
-                listener.paused(number, reason)
+            for callback in self._callbacks if live.told else ():
+                callback.on_trial_pause(number, reason)
         self._waiting.clear()
 
     def stop_all(self, reason: str) -> None:
@@ -352,8 +312,8 @@ class Bridge:
         if live.told:
             return
         live.told = True
-        for listener in self._listeners:
-            listener.asked(live.trial.number, live.params)
+        for callback in self._callbacks:
+            callback.on_trial_start(live.trial.number, live.params)
 
     def _suggest(self, live: _Live) -> dict[str, Value]:
         # Read again, for what the storage took although its answer was lost.

@@ -18,9 +18,10 @@ from search.config import Plan
 from search.optimizer import pruners, samplers
 from search.optimizer.space import Value
 from search.study import open as study
+from search.study.events import StudyCallback
 from search.study.stopping import Stop
 from search.study.storage import Patience
-from search.study.trial_controller import Bridge, Listener
+from search.study.trial_controller import Bridge
 from search.tune import ray_session as cluster
 from search.tune import tune_run as driver
 from search.tune.grouping import Groups
@@ -48,7 +49,7 @@ class Round:
     """New ones to ask for."""
     folder: Path
     """Where their checkpoints are."""
-    listeners: tuple[Listener, ...]
+    callbacks: tuple[StudyCallback, ...]
     noun: str = "trial"
     """What the terminal calls one of them."""
 
@@ -84,7 +85,7 @@ def run(
             epochs=resolved.epochs,
             trials=of.left,
             patience=patience,
-            listeners=(progress, *of.listeners),
+            callbacks=(progress, *of.callbacks),
             gpus=resolved.each.gpus,
             untold=partial(training.untold, work, of.folder),
         )

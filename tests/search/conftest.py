@@ -28,8 +28,9 @@ from search.optimizer import pruners, samplers, space
 from search.optimizer.space import Space, Value
 from search.study import open as study
 from search.study import storage
+from search.study.events import StudyCallback, TrialOutcome
 from search.study.storage import Patience
-from search.study.trial_controller import Bridge, Closed, Listener
+from search.study.trial_controller import Bridge
 from search.tune import ray_session as cluster
 from search.worker.messages import Report
 from search.worker.training import Work
@@ -156,7 +157,7 @@ def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
     return session._work(resolved, task)
 
 
-class Heard(Listener):
+class Heard(StudyCallback):
     """What a listener hears, in its order."""
 
     def __init__(self) -> None:
@@ -164,28 +165,28 @@ class Heard(Listener):
         self.reports: list[tuple[int, Report]] = []
         self.interruptions: list[tuple[int, str]] = []
         self.pauses: list[tuple[int, str]] = []
-        self.ended: list[Closed] = []
+        self.ended: list[TrialOutcome] = []
 
-    def asked(self, number: int, params: Mapping[str, Value]) -> None:
+    def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         self.asked_for[number] = params
 
-    def reported(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: Report) -> None:
         self.reports.append((number, report))
 
-    def interrupted(self, number: int, reason: str) -> None:
+    def on_worker_lost(self, number: int, reason: str) -> None:
         self.interruptions.append((number, reason))
 
-    def paused(self, number: int, reason: str) -> None:
+    def on_trial_pause(self, number: int, reason: str) -> None:
         self.pauses.append((number, reason))
 
-    def closed(self, trial: Closed) -> None:
-        self.ended.append(trial)
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        self.ended.append(outcome)
 
 
 def bridge_of(
-    opened: optuna.Study, searched: Space, epochs: int, *listeners: Listener, **given: Any
+    opened: optuna.Study, searched: Space, epochs: int, *listeners: StudyCallback, **given: Any
 ) -> Bridge:
     """A bridge over a storage that is there."""
     patience = Patience(None, lambda line: None, lambda: False)
     settings = {"pruner": "none", "trials": 100, "patience": patience, **given}
-    return Bridge(opened, searched.suggest, epochs=epochs, listeners=listeners, **settings)
+    return Bridge(opened, searched.suggest, epochs=epochs, callbacks=listeners, **settings)

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from search.callbacks.checkpoint_retention import Kept, sweep
 from search.study import open as study
-from search.study.trial_controller import Closed
+from search.study.events import TrialOutcome
 from search.worker.messages import Report
 from search.worker.trial_folder import CHECKPOINT, folder_of
 
@@ -31,7 +31,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
         for number in order:
             opened.tell(trials[number], values[number])
             reports = (Report(1, values[number], {}, ()),)
-            kept.closed(Closed(number, TrialState.COMPLETE, "", reports))
+            kept.on_trial_end(TrialOutcome(number, TrialState.COMPLETE, "", reports))
         best = study.best(opened)
         assert best is not None
         assert [path.parent.name for path in root.glob(f"trials/*/{CHECKPOINT}")] == [
@@ -44,10 +44,10 @@ def test_what_is_not_complete_needs_no_checkpoint_any_more(tmp_path: Path) -> No
     for number in range(5):
         (folder_of(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
     high = (Report(1, 0.99),)
-    kept.interrupted(1, "the worker died")
-    kept.paused(2, "stopped by the user")
-    kept.closed(Closed(3, TrialState.PRUNED, "", high))
-    kept.closed(Closed(4, TrialState.FAIL, "", high))
+    kept.on_worker_lost(1, "the worker died")
+    kept.on_trial_pause(2, "stopped by the user")
+    kept.on_trial_end(TrialOutcome(3, TrialState.PRUNED, "", high))
+    kept.on_trial_end(TrialOutcome(4, TrialState.FAIL, "", high))
     assert left(tmp_path) == [0, 1, 2], "the best one's and those that go on"
 
 

@@ -27,8 +27,8 @@ from search.cli import main as command
 from search.cli.parser import parser
 from search.optimizer.space import Space
 from search.study import storage
+from search.study.events import TrialOutcome
 from search.study.stopping import Stop
-from search.study.trial_controller import Closed
 from search.worker.messages import Report
 from tests.search.conftest import SMALL, MakeStudy
 
@@ -41,13 +41,13 @@ LAST_EPOCHS: list[list[float]] = RECORDED["last_epochs"]
 FINISHED = TrialState.COMPLETE
 
 
-def ended(number: int, value: float | None, last: Sequence[float] = ()) -> Closed:
+def ended(number: int, value: float | None, last: Sequence[float] = ()) -> TrialOutcome:
     """A trial whose last epochs had these UARs; pruned where it has no value."""
     uars = [0.2, 0.4, *(last or [value or 0.3] * 5)]
     reports = [Report(i, uar, {"validation/uar": uar}) for i, uar in enumerate(uars, 1)]
     reports[-1] = Report(len(uars), value or 0.3, reports[-1].metrics)
     state = TrialState.PRUNED if value is None else FINISHED
-    return Closed(number, state, "", tuple(reports))
+    return TrialOutcome(number, state, "", tuple(reports))
 
 
 def stops(
@@ -59,7 +59,7 @@ def stops(
     stop = Stop()
     rule = Enough(stop, noise)
     for number, value in enumerate(values):
-        rule.closed(ended(number, value, last[number] if last else ()))
+        rule.on_trial_end(ended(number, value, last[number] if last else ()))
         if stop.due():
             assert (stop.final, stop.code) == (True, 0)
             return number + 1, stop.reason
@@ -227,7 +227,7 @@ def test_a_study_that_goes_on_knows_its_earlier_trials(
     stop = Stop()
     rule = enough.listener(stop, 0.03, make_study(small_space), tmp_path)
     assert not stop.due()
-    rule.closed(ended(LEAST - 1, VALUES[LEAST - 1]))
+    rule.on_trial_end(ended(LEAST - 1, VALUES[LEAST - 1]))
     assert stop.due()
     trial = opened.ask()
     opened.tell(trial, VALUES[LEAST - 1])

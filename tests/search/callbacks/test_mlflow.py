@@ -17,7 +17,8 @@ from search.callbacks.mlflow import Tracked
 from search.callbacks.trial_figures import Drawing
 from search.optimizer import space
 from search.study import open as study
-from search.study.trial_controller import Bridge, Closed, Listener
+from search.study.events import StudyCallback, TrialOutcome
+from search.study.trial_controller import Bridge
 from search.worker import epoch_log
 from search.worker.messages import Report
 from search.worker.trial_folder import folder_of
@@ -39,13 +40,13 @@ def of(epoch: int) -> Report:
     return Report(epoch, epoch / 10, {"train/loss": 1 / epoch}, [[1] * 7] * 7)
 
 
-class Dies(Listener):
+class Dies(StudyCallback):
     """The driver's end, just after Optuna heard that a trial ended and before anybody else did."""
 
     number: int | None = None
 
-    def closed(self, trial: Closed) -> None:
-        if trial.number == self.number:
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        if outcome.number == self.number:
             raise SystemExit
 
 
@@ -53,12 +54,12 @@ class Fleeting(Tracked):
     """The machine ends while figures are being drawn, and before the spool is on its disk: what
     Optuna has of trial 1's last epoch, the spool has not."""
 
-    def draw(self, trial: Closed, settings: Mapping[str, Any]) -> None:
+    def draw(self, trial: TrialOutcome, settings: Mapping[str, Any]) -> None:
         pass
 
-    def reported(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: Report) -> None:
         if (number, report.epoch) != (1, EPOCHS):
-            super().reported(number, report)
+            super().on_epoch(number, report)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
             bridge.let_go(number)
             bridge.again()
         # The driver dies between two words: MLflow's records have an epoch that Optuna has not.
-        tracked.reported(number, of(2))
+        tracked.on_epoch(number, of(2))
         bridge.pause_all("stopped by the user")
         tracked.finish()
         assert first.open_trials() == set()
@@ -266,8 +267,8 @@ def test_a_resting_trial_says_so(make_study: MakeStudy, drawing: Drawing, tmp_pa
 def test_figures_of_a_driver_that_was_killed_are_swept(drawing: Drawing, tmp_path: Path) -> None:
     with tracker(tmp_path) as made:
         tracked = Tracked(made, drawing, tmp_path, {}, {})
-        tracked.asked(0, {"lr": 0.1})
-        tracked.closed(Closed(0, COMPLETE, "done", (of(1),)))
+        tracked.on_trial_start(0, {"lr": 0.1})
+        tracked.on_trial_end(TrialOutcome(0, COMPLETE, "done", (of(1),)))
         for _, drawn in tracked._drawn:
             drawn.result(60)
         left = [file for file in tmp_path.glob("drawing/0/*") if file.suffix == ".png"]
@@ -275,8 +276,8 @@ def test_figures_of_a_driver_that_was_killed_are_swept(drawing: Drawing, tmp_pat
         Tracked(made, drawing, tmp_path, {}, {})
         assert not left[0].exists()
         tracked = Tracked(made, drawing, tmp_path, {}, {})
-        tracked.asked(1, {"lr": 0.1})
-        tracked.closed(Closed(1, COMPLETE, "done", (of(1),)))
+        tracked.on_trial_start(1, {"lr": 0.1})
+        tracked.on_trial_end(TrialOutcome(1, COMPLETE, "done", (of(1),)))
         tracked.finish()
         assert len(made.files(1)) == 3
     assert not (tmp_path / "drawing").exists()

@@ -11,15 +11,18 @@ from optuna.trial import TrialState
 from fdan.errors import ConfigError
 from search.optimizer import pruners, samplers, space
 from search.optimizer.space import Space
+from search.study.events import TrialOutcome
 from search.study.open import REASON
-from search.study.trial_controller import DEATHS, Closed
+from search.study.trial_controller import DEATHS
 from search.worker.messages import Report
 from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
 
 EPOCHS = 9
 
 
-def run(study: optuna.Study, searched: Space, trials: int, pruner: str = "none") -> list[Closed]:
+def run(
+    study: optuna.Study, searched: Space, trials: int, pruner: str = "none"
+) -> list[TrialOutcome]:
     """Trials two at a time, whose value grows towards lr."""
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, pruner=pruner, trials=trials)

@@ -22,9 +22,9 @@ from ray.cluster_utils import Cluster
 from fdan.errors import DeviceError
 from search.optimizer.space import Space, Value
 from search.study import folder as checkpoints
+from search.study.events import StudyCallback
 from search.study.open import REASON
 from search.study.stopping import Stop
-from search.study.trial_controller import Listener
 from search.tune import tune_run as driver
 from search.tune.resources import Resources
 from search.worker import trainable as trial
@@ -40,12 +40,12 @@ EPOCHS = 3
 Train = Callable[[Assignment, Callable[[Report], None]], None]
 
 
-class Seen(Listener):
+class Seen(StudyCallback):
     def __init__(self) -> None:
         self.places: dict[int, list[str]] = {}
         self.interruptions: list[tuple[int, str]] = []
 
-    def interrupted(self, number: int, reason: str) -> None:
+    def on_worker_lost(self, number: int, reason: str) -> None:
         self.interruptions.append((number, reason))
 
 
@@ -158,8 +158,8 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
     shared.mkdir()
     checkpoints.share(tmp_path, "s-1", shared)
 
-    class Unmounted(Listener):
-        def asked(self, number: int, params: Mapping[str, Value]) -> None:
+    class Unmounted(StudyCallback):
+        def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
             if number == 0:
                 shared.rename(away)
 

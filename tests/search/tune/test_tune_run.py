@@ -20,9 +20,9 @@ from ray.util.placement_group import placement_group_table
 from fdan.errors import DeviceError, DiskFull, FdanError
 from search.callbacks.fail_fast import FIRST, Hopeless
 from search.optimizer.space import Space, Value
+from search.study.events import TrialOutcome
 from search.study.open import REASON
 from search.study.stopping import Stop
-from search.study.trial_controller import Closed
 from search.tune import ray_session as cluster
 from search.tune import tune_run as driver
 from search.tune.capacity import Room
@@ -54,18 +54,18 @@ class Seen(Heard):
         self.at_once = 0
         self._open: set[int] = set()
 
-    def asked(self, number: int, params: Mapping[str, Value]) -> None:
-        super().asked(number, params)
+    def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
+        super().on_trial_start(number, params)
         self._open.add(number)
         self.at_once = max(self.at_once, len(self._open))
 
-    def reported(self, number: int, report: Report) -> None:
-        super().reported(number, report)
+    def on_epoch(self, number: int, report: Report) -> None:
+        super().on_epoch(number, report)
         self.pids.setdefault(number, set()).add(report.metrics["pid"])
 
-    def closed(self, trial: Closed) -> None:
-        super().closed(trial)
-        self._open.discard(trial.number)
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        super().on_trial_end(outcome)
+        self._open.discard(outcome.number)
 
 
 Train = Callable[[Assignment, Callable[[Report], None]], None]
@@ -310,10 +310,10 @@ def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
             super().__init__()
             self.heard_at: dict[tuple[int, int], float] = {}
 
-        def reported(self, number: int, report: Report) -> None:
+        def on_epoch(self, number: int, report: Report) -> None:
             self.heard_at[number, report.epoch] = time.time()
             time.sleep(0.2)
-            super().reported(number, report)
+            super().on_epoch(number, report)
 
     seen = Slow()
     bridge = bridge_of(study, small_space, EPOCHS, seen, pruner="halving", trials=8)
@@ -351,8 +351,8 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
             report(Report(epoch, 0.5, {"pid": os.getpid()}))
 
     class Strict(Seen):
-        def reported(self, number: int, report: Report) -> None:
-            super().reported(number, report)
+        def on_epoch(self, number: int, report: Report) -> None:
+            super().on_epoch(number, report)
             if (number, report.epoch) == (0, 2):
                 bridge.condemn(0, "no more of it")
 
@@ -378,14 +378,14 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         time.sleep(300)
 
     class Full(Seen):
-        def placed(self, number: int, node: str) -> None:
+        def on_trial_placed(self, number: int, node: str) -> None:
             if first == "placed":
                 raise FdanError("the disk is full")
 
-        def reported(self, number: int, report: Report) -> None:
+        def on_epoch(self, number: int, report: Report) -> None:
             raise FdanError("the disk is full")
 
-        def closed(self, trial: Closed) -> None:
+        def on_trial_end(self, outcome: TrialOutcome) -> None:
             raise FdanError("the disk is full")
 
     def untold(number: int, params: Mapping[str, Value], after: int) -> list[Report]:

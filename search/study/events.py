@@ -1,0 +1,53 @@
+"""What a study's callbacks are told about each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from optuna.trial import TrialState
+
+from search.optimizer.space import Value
+from search.worker.messages import Report
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """How a trial ended."""
+
+    number: int
+    state: TrialState
+    reason: str
+    reports: tuple[Report, ...]
+
+    @property
+    def value(self) -> float | None:
+        """The last reported value; None where nothing finite was reported."""
+        return self.reports[-1].value if self.reports else None
+
+
+class StudyCallback:
+    """Base class of everything that follows a study; its methods do nothing.
+
+    All methods run on the driver's thread, between two reports of workers, so each one returns at
+    once. An epoch is announced before Optuna's storage has it, and a second time where the driver
+    dies in between; the end of a trial is announced after the storage has it.
+    """
+
+    def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
+        """A trial starts, or this driver resumes it."""
+
+    def on_epoch(self, number: int, report: Report) -> None:
+        """A trial has finished an epoch."""
+
+    def on_worker_lost(self, number: int, reason: str) -> None:
+        """A trial has lost its worker and waits for another one."""
+
+    def on_trial_placed(self, number: int, node: str) -> None:
+        """A trial trains on the node with this address, and did not before."""
+
+    def on_trial_pause(self, number: int, reason: str) -> None:
+        """This driver leaves an unfinished trial to the next one."""
+
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        """A trial has ended."""
