@@ -89,7 +89,7 @@ class JsonLines:
         cut_torn_line(self._handle)
         self._torn = False
 
-    def append(self, value: object) -> None:
+    def append(self, value: Any) -> None:
         """Write a value, which outlives this process when the call returns."""
         line = json.dumps(value).encode() + b"\n"
         if self._torn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from fdan.corpora import check_folder
 from fdan.data.split import PartCount, SplitConfig
 from fdan.data.task import Task
 from fdan.errors import ConfigError, unknown
+from fdan.files import sha256_file
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.run_config import RunConfig
@@ -133,8 +133,7 @@ class Plan:
         fixed = {k: v for k, v in self.fixed.items() if k != "seed"}
         weights = Path(fixed["weights"])
         if weights.is_file():  # what is in it counts, not where it lies
-            with weights.open("rb") as file:
-                fixed["weights"] = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+            fixed["weights"] = f"sha256 {sha256_file(weights)}"
         split = self.settings.of(SplitConfig)
         return Identity(self.space.as_dict(), data, split, fixed, self.seed)
 

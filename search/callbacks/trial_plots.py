@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from fdan.files import write_atomic
 from fdan.metrics import Ints, measures
 
 if TYPE_CHECKING:
@@ -179,7 +180,5 @@ def _title(figure: Figure, title: str, line: str, left: float) -> None:
 
 
 def _save(figure: Figure, file: Path) -> Path:
-    part = file.with_name(file.name + ".part")
-    figure.savefig(part, format="png")
-    part.replace(file)
+    write_atomic(file, lambda path: figure.savefig(path, format="png"))
     return file

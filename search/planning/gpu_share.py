@@ -14,6 +14,7 @@ import ray
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.errors import DeviceError
+from fdan.files import first_line
 from fdan.run_config import FEATURES, RunConfig
 from search.config import Plan
 from search.planning import estimate
@@ -58,10 +59,10 @@ def _answer(asked: ray.ObjectRef[tuple[int, int]]) -> tuple[int, int]:
         found: tuple[int, int] = ray.get(asked)
         return found
     except ray.exceptions.RayError as error:
-        why = str(getattr(error, "cause", error)).strip().splitlines() or [type(error).__name__]
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         raise DeviceError(
             "--gpus-per-trial auto: the dearest setting of the space cannot be trained on a GPU of"
-            f" its own: {why[0][:300]}"
+            f" its own: {first_line(cause, 300)}"
         ) from None
 
 

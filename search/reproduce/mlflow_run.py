@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.errors import FdanError
+from fdan.files import first_line
 from tracking.backend.client import connect, having
 from tracking.uri import TRACKING, check_uri, shown
 
@@ -168,7 +169,7 @@ def _configuration(client: Any, run_id: str, tags: Mapping[str, str]) -> dict[st
             if not isinstance(held, dict):
                 raise ValueError("not a table of settings")
         except Exception as error:  # MLflow's, the artifact store's, the file's
-            raise RecordError(f"{what} cannot be read: {_line(error)}") from None
+            raise RecordError(f"{what} cannot be read: {first_line(error, 200)}") from None
     return held
 
 
@@ -185,8 +186,4 @@ def _unreadable(uri: str, run_id: str, error: Exception) -> RecordError:
     code = getattr(error, "error_code", "")
     if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         return RecordError(f"run '{run_id}': there is none of that id in {shown(uri)}")
-    return RecordError(f"MLflow at {shown(uri)} cannot be read: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return RecordError(f"MLflow at {shown(uri)} cannot be read: {first_line(error, 200)}")

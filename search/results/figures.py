@@ -13,6 +13,7 @@ import optuna
 from optuna import visualization
 from optuna.trial import TrialState
 
+from fdan.files import write_atomic
 from search.results.importance import evaluator
 from search.study.open import REASON
 
@@ -89,7 +90,5 @@ def trials_csv(study: optuna.Study) -> str:
 
 
 def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, text)
     return path

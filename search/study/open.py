@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import socket
@@ -25,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fdan.errors import FdanError
+from fdan.files import write_atomic
 from fdan.lock import Held, Lock
 from search.cli.resume_arguments import ARGUMENTS, BEGUN
 from search.optimizer.space import Space
@@ -251,15 +251,9 @@ def remember(folder: Path, trials: int, arguments: Sequence[str]) -> None:
 def _own(folder: Path, facts: dict[str, Any]) -> None:
     """Write down whose the folder is."""
     file = folder / OWNER
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8") as text:
-            text.write(json.dumps(facts, indent=1) + "\n")
-            text.flush()
-            os.fsync(text.fileno())
-        partial.replace(file)
+        write_atomic(file, json.dumps(facts, indent=1) + "\n", sync=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StudyError(f"{file} cannot be written: {error.strerror}") from None
 
 

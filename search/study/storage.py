@@ -22,6 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from fdan.errors import ConfigError, FdanError
+from fdan.files import cut_torn_line, first_line
 from tracking.uri import shown
 
 JOURNAL = "journal.log"
@@ -46,7 +47,9 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     driver, the only one to write it."""
     if url is None:
         path = folder / JOURNAL
-        _mend(path)
+        if path.exists():
+            with path.open("rb+") as file:
+                cut_torn_line(file.fileno())
         # So whoever held the journal's own lock is dead.
         path.with_name(path.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
         lock = JournalFileSymlinkLock(str(path), grace_period=30)
@@ -219,8 +222,7 @@ def _lost_a_race(error: Exception) -> bool:
 def _line(error: BaseException) -> str:
     """The first line of the innermost cause, which is the driver's own."""
     original = getattr(error, "orig", None) or error.__cause__ or error
-    text = str(getattr(original, "orig", None) or original).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(getattr(original, "orig", None) or original)
 
 
 _OFTEN = frozenset(
@@ -257,19 +259,3 @@ class _Journal(JournalFileBackend):
             except OSError:
                 os.truncate(self._file_path, size)
                 raise
-
-
-def _mend(path: Path) -> None:
-    """Cut off a last line that was torn when its writer died: it never counted."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        at, tail = end, b""
-        while at > 0 and b"\n" not in tail:
-            at = max(0, at - (1 << 20))
-            file.seek(at)
-            tail = file.read(end - at)
-        whole = at + tail.rfind(b"\n") + 1
-        if whole < end:
-            file.truncate(whole)

@@ -24,6 +24,7 @@ from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.experimental.internal_kv import _internal_kv_get
 
 from fdan.errors import FdanError, disk_full
+from fdan.files import first_line
 
 
 class ClusterError(FdanError):
@@ -151,7 +152,7 @@ def _started(
     except Exception as error:  # Ray's own are of any kind
         if disk_full(error):
             raise
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        line = first_line(error)
         if temporary is None:
             raise ClusterError(f"Ray at {address} cannot be reached: {line}") from None
         _shut_down(own=True)

@@ -1,64 +1,41 @@
-"""Every epoch of a trial, written down by its worker before anybody else hears of it.
+"""The log of a trial's epochs, which its worker writes before it reports them to the driver.
 
     trials/0007/reports.jsonl   a report a line
 
-The driver may be gone when an epoch ends. Whoever takes the trial up again reads here what the
-checkpoint's epochs reported, and a closed trial's figures can be drawn from it at any time.
+The driver may be gone when an epoch ends. Whoever resumes the trial reads here what the epochs of
+its checkpoint reported, and the figures of a closed trial can be drawn from it at any time.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 
+from fdan.files import JsonLines, read_json_lines
 from search.worker.messages import Report
 
 NAME = "reports.jsonl"
 
 
-class EpochLog:
-    """Appends to the log in a trial's folder. One writer at a time: the holder of its lock."""
+class EpochLog(JsonLines):
+    """Appends to the log in a trial's folder. One writer at a time: the holder of its lock.
+
+    It is synced before a checkpoint is written, which must not know of epochs that this does not.
+    """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / NAME
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        # A line that a dying worker or a full disk tore: it never counted.
-        whole = path.read_bytes()
-        os.ftruncate(self._handle, whole.rfind(b"\n") + 1)
+        super().__init__(folder / NAME)
 
     def append(self, report: Report) -> None:
-        line = json.dumps(asdict(report)).encode() + b"\n"
-        end = os.fstat(self._handle).st_size
-        try:
-            done = os.write(self._handle, line)
-            while done < len(line):
-                done += os.write(self._handle, line[done:])
-        except OSError:
-            os.ftruncate(self._handle, end)
-            raise
-
-    def sync(self) -> None:
-        """On the disk for certain: a checkpoint must not know of epochs that this does not."""
-        os.fsync(self._handle)
-
-    def close(self) -> None:
-        os.close(self._handle)
+        super().append(asdict(report))
 
 
 def read(folder: Path) -> dict[int, Report]:
-    """Epoch -> its report, of the log in a trial's folder; the newest account of each epoch. Empty
-    where there is no log."""
-    try:
-        lines = (folder / NAME).read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for line in lines:
-        try:
-            report = Report(**json.loads(line))
-        except (ValueError, TypeError):  # torn
-            continue
-        found[report.epoch] = report
-    return found
+    """The newest report of each epoch in a trial's log, by epoch. Empty if there is no log."""
+    reports = {}
+    for entry in read_json_lines(folder / NAME):
+        with contextlib.suppress(TypeError):  # not a report
+            report = Report(**entry)
+            reports[report.epoch] = report
+    return reports

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from fdan.data.store import IMAGES, MANIFEST
 from fdan.errors import FdanError
+from fdan.files import write_atomic
 
 _CHUNK = 4 * 2**20
 
@@ -139,9 +140,7 @@ def _known(store: Path, seen: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     digest = _digest(store)
-    partial = seen.with_name(f".{seen.name}")
-    partial.write_text(json.dumps({"sha256": digest, "state": state}), encoding="utf-8")
-    partial.replace(seen)
+    write_atomic(seen, json.dumps({"sha256": digest, "state": state}))
     return digest
 
 

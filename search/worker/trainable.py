@@ -21,6 +21,7 @@ from typing import Any
 import ray
 
 from fdan.errors import DeviceError, FdanError, disk_full
+from fdan.files import write_atomic
 from fdan.lock import Held, Lock, holds
 from search.tune.placement import GPUS, TURNS
 from search.worker.async_report import Telling
@@ -285,9 +286,5 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _keep(path: Path, text: str) -> None:
     """For whoever looks for the cause; a disk that refuses it must not hide the cause itself."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        write_atomic(path, text)

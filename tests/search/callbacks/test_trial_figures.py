@@ -93,7 +93,7 @@ def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -
 
 
 def test_what_goes_wrong_there_is_said_here(drawing: Drawing, tmp_path: Path) -> None:
-    (tmp_path / "0" / "learning_curve.png.part").mkdir(parents=True)
+    (tmp_path / "0" / "learning_curve.png").mkdir(parents=True)
     with pytest.raises(FdanError, match=f"{tmp_path}/0: figures cannot be written: Is a directory"):
         drawn(drawing, tmp_path)
     assert len(drawn(drawing, tmp_path, 1)) == 3
