@@ -16,9 +16,10 @@ from typing import Final
 
 from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
-from tracking.outbox.backlog import waiting
+from tracking.outbox.backlog import read_backlog
 from tracking.outbox.record import Record
 from tracking.outbox.spool import Spool
+from tracking.tags import TRIAL
 
 ABOUT = """\
 Runs a real study (python search/run.py, demo corpus) that reports to a real MLflow server over
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"the study ended with exit code {code}:\n{log[-3000:]}", file=sys.stderr)
             return 2
         spool = folder / "runs" / STUDY / "spool"
-        left = waiting(spool).unsent
+        left = read_backlog(spool).unsent
         faults = differences(server, _records(spool))
         if (spool / "refused.jsonl").exists():
             faults.append("records were refused: " + (spool / "refused.jsonl").read_text()[:500])
@@ -194,7 +195,7 @@ def _tell(text: str) -> None:
 def differences(server: MlflowServer, records: Sequence[Record]) -> list[str]:
     """What the server has not as the records say, or not once, in words."""
     ids: dict[str, list[str]] = {}
-    for run_id, trial in server.rows("select run_uuid, value from tags where key = 'fdan.trial'"):
+    for run_id, trial in server.rows("select run_uuid, value from tags where key = ?", TRIAL):
         ids.setdefault(trial, []).append(run_id)
     faults = [f"run '{run}' is there {len(found)} times" for run, found in ids.items() if found[1:]]
     metrics: dict[tuple[str, str, int], float] = {}

@@ -28,6 +28,8 @@ from urllib.parse import quote
 
 from benchmarks.mlflow_server import mlflow_server
 from tracking.result import Result
+from tracking.tags import SEARCH, STAGE, STUDY_ID
+from tracking.uri import sqlite_file
 
 WIDTH = 1280
 _COMPARED = 8
@@ -139,8 +141,8 @@ def comparison(
     """Trials side by side, the best ones, as parallel coordinates."""
     tagged = (
         "select r.run_uuid, r.experiment_id from runs r"
-        " join tags s on s.run_uuid = r.run_uuid and s.key = 'fdan.study_id' and s.value = ?"
-        " join tags g on g.run_uuid = r.run_uuid and g.key = 'fdan.stage' and g.value = 'search'"
+        f" join tags s on s.run_uuid = r.run_uuid and s.key = '{STUDY_ID}' and s.value = ?"
+        f" join tags g on g.run_uuid = r.run_uuid and g.key = '{STAGE}' and g.value = '{SEARCH}'"
         " join latest_metrics m on m.run_uuid = r.run_uuid and m.key = 'value'"
         " order by m.value desc limit ?"
     )
@@ -176,8 +178,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", default="fdan", help="registered model (default: fdan)")
     arguments = parser.parse_args(argv)
     of, out = Result.load(arguments.study), arguments.out
-    database = Path(of.tracking_uri.partition("///")[2])
-    if not of.tracking_uri.startswith("sqlite:") or not database.exists():
+    database = sqlite_file(of.tracking_uri)
+    if database is None or not database.exists():
         raise SystemExit(f"{of.tracking_uri}: pictures are taken of a local SQLite database")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, browser() as window:

@@ -104,8 +104,9 @@ def _rerun(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from search.reproduce import mlflow_run as recorded
+    from tracking.uri import environment_uri
 
-    uri = arguments.tracking_uri or recorded.default_uri()
+    uri = arguments.tracking_uri or environment_uri()
     run = recorded.read(uri, arguments.run_id)
     # Here: this imports what training needs.
     from search.reproduce import comparison as compared

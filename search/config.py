@@ -31,8 +31,7 @@ from search.study import storage
 from search.study.open import Identity
 from search.study.status import Status
 from search.tune.resources import Resources
-from tracking.uri import TRACKING, absolute
-from tracking.uri import shown as address
+from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, default_uri, mask_password
 
 RESERVED = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
 """Names in --runs that no study can have."""
@@ -113,12 +112,12 @@ class Plan:
     @property
     def tracking_uri(self) -> str:
         uri: str | None = self.arguments.tracking_uri
-        return uri or f"sqlite:///{self.runs / 'mlflow.db'}"
+        return uri or default_uri(self.runs)
 
     @property
     def words(self) -> list[str]:
         """The whole command line, what was remembered included, without passwords."""
-        return [address(word) for word in (*self.before, *self.typed)]
+        return [mask_password(word) for word in (*self.before, *self.typed)]
 
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""
@@ -195,11 +194,11 @@ def resolve(
         RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")
     runs = arguments.runs.expanduser().absolute()
     arguments.runs = runs
-    server = arguments.tracking_uri or os.environ.get(TRACKING) or None
+    server = arguments.tracking_uri or os.environ.get(TRACKING_URI_VARIABLE) or None
     if server is not None:  # absolute: the sender's thread sees the working folder change
         if arguments.tracking_uri is None:  # to be remembered: a shell may be without it tomorrow
-            typed = (*typed, "--tracking-uri", absolute(server))
-        arguments.tracking_uri = absolute(server)
+            typed = (*typed, "--tracking-uri", absolute_uri(server))
+        arguments.tracking_uri = absolute_uri(server)
     each = Resources(arguments.cpus_per_trial, gpus)
     return Plan(
         arguments,

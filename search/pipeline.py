@@ -45,8 +45,9 @@ from search.worker.store_sync import publish
 from tracking import report
 from tracking.promotion import promote as promotion
 from tracking.promotion.isolated_model import Witness
+from tracking.tags import BASELINE_UAR, TEST_PREFIX
 from tracking.tracker import Tracker
-from tracking.uri import shown
+from tracking.uri import mask_password
 
 EXPERIMENT = "fdan-search"
 """MLflow's experiment, which holds all studies."""
@@ -84,7 +85,7 @@ def _run(resolved: Plan, demo: Ahead | None, began: float) -> int:
         console.print(line, style="yellow", highlight=False, markup=False)
     url, name = resolved.arguments.storage, resolved.name(task)
     folder, identity = resolved.runs / name, resolved.identity(task.fingerprint)
-    place = "journal" if url is None else shown(url)
+    place = "journal" if url is None else mask_password(url)
     study.check_folder(folder, name, place, identity)
     named = resolved.arguments.study is not None
     driving = contextlib.nullcontext() if named else study.driving(folder, name)
@@ -154,7 +155,7 @@ def _there(resolved: Plan, task: Task) -> status.Status | None:
     folder = resolved.runs / name
     if not (folder / study.OWNER).exists():
         return None
-    place = "journal" if url is None else shown(url)
+    place = "journal" if url is None else mask_password(url)
     study.check_folder(folder, name, place, resolved.identity(None))
     return status.read(resolved.runs, name, url)
 
@@ -232,7 +233,7 @@ def _search(
         of_runs = tags(resolved, task)
         tracker.open_study(name, parameters(resolved, task), of_runs)
         if bar is not None:
-            tracker.study_metrics(0, {"baseline_uar": bar})
+            tracker.study_metrics(0, {BASELINE_UAR: bar})
             say(
                 "to beat: logistic regression on the same frozen speech features and split,"
                 f" validation UAR {bar:.4f}"
@@ -342,10 +343,12 @@ def _score_test(
     if (found := scoring.tested(of.opened)) is not None:
         # On each start, since a driver may have died between asking and recording; the tracker
         # passes over what it has.
-        measured = {"test/war": found.war, "test/uar": found.uar, "test/wf1": found.wf1}
+        measured = {"war": found.war, "uar": found.uar, "wf1": found.wf1}
         if found.baseline_uar is not None:
-            measured["test/baseline_uar"] = found.baseline_uar
-        tracker.study_metrics(len(found.again), measured)
+            measured[BASELINE_UAR] = found.baseline_uar
+        tracker.study_metrics(
+            len(found.again), {TEST_PREFIX + name: score for name, score in measured.items()}
+        )
 
 
 def _records(

@@ -24,6 +24,7 @@ from search.study.storage import Patience
 from search.tune import recovery as running
 from search.tune.ray_session import Standing
 from search.worker import training
+from tracking.tags import CONFIRM
 from tracking.tracker import Tracker
 
 
@@ -117,14 +118,14 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
             folder,
             fixed,
             way.tags,
-            stage=confirm.STAGE,
+            stage=CONFIRM,
             about=queue.tags,
             made_from=way.made_from,
         )
         tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
         if queue.left or study.under_way(opened):
             folder.mkdir(exist_ok=True)
-            _share(of, folder, confirm.STAGE)
+            _share(of, folder, CONFIRM)
             way.console.print(
                 f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
                 highlight=False,

@@ -29,9 +29,9 @@ from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
 from fdan.training.training_data import load
-from tracking.outbox.target import default_uri
 from tracking.result import PREDICTIONS, WINNER, Result, sha256
 from tracking.tracker import Tracker
+from tracking.uri import default_uri
 
 EXPERIMENT: Final = "fdan-search"
 

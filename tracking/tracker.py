@@ -33,15 +33,30 @@ from typing import Any, Final, Self
 
 from tracking.backend import limits
 from tracking.backend.server import Server
-from tracking.outbox.delivery_state import Ledger
+from tracking.outbox.delivery_state import DeliveryState
 from tracking.outbox.record import Record
 from tracking.outbox.sender import Sender
 from tracking.outbox.spool import Spool, write_error
 from tracking.outbox.target import Target
-from tracking.uri import check_uri, shown
-
-STUDY: Final = "study"
-SEARCH: Final = "search"
+from tracking.tags import (
+    CHANGED_PREFIX,
+    NOTE,
+    REASON,
+    SEARCH,
+    SOURCE_NAME,
+    SOURCE_TYPE,
+    STAGE,
+    STATE,
+    STUDY,
+    STUDY_ID,
+    STUDY_RUN,
+    USER,
+    VALUE,
+    identity,
+    run_key,
+    run_name,
+)
+from tracking.uri import check_uri, mask_password
 
 # MLflow has no word for a run that was stopped because others promise more, nor for one that rests
 # until its study goes on: KILLED is the one that is neither a success nor a fault.
@@ -69,7 +84,7 @@ class Tracker:
                 target.save(spool)
             except OSError as error:
                 raise write_error(spool, error) from error
-            self._ledger = Ledger(spool, shown(uri), self._spool.last)
+            self._ledger = DeliveryState(spool, mask_password(uri), self._spool.last)
             self._tidy()
             self._server = Server(uri, experiment, target.artifacts(spool))
             self._sender = Sender(self._spool, self._ledger, self._server)
@@ -89,16 +104,16 @@ class Tracker:
     ) -> None:
         """Open the parent run, or open it again. note: Markdown, shown as its description."""
         self._name = name
-        extra = {"mlflow.note.content": note} if note else {}
-        self._open(STUDY, name, params, {"fdan.stage": "study", **tags, **extra})
+        extra = {NOTE: note} if note else {}
+        self._open(STUDY_RUN, name, params, {STAGE: STUDY_RUN, **tags, **extra})
 
     def study_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of the parent, e.g. the best value after `step` trials."""
-        self._metrics(STUDY, step, metrics)
+        self._metrics(STUDY_RUN, step, metrics)
 
     def close_study(self, state: str, reason: str) -> None:
         """state: COMPLETE, PAUSED or FAIL; reason: one sentence."""
-        self._close(STUDY, state, reason, {})
+        self._close(STUDY_RUN, state, reason, {})
 
     # Its trials
 
@@ -110,15 +125,15 @@ class Tracker:
         stage: str = SEARCH,
     ) -> None:
         """Open a trial's run; after a crash, or for a trial that goes on, the same run again."""
-        name = f"{'trial' if stage == SEARCH else stage}-{number:04d}"
-        self._open(_run(number, stage), name, params, {"fdan.stage": stage, **tags})
+        name = run_name(number, stage)
+        self._open(run_key(number, stage), name, params, {STAGE: stage, **tags})
 
     def epoch(
         self, number: int, epoch: int, metrics: Mapping[str, float], stage: str = SEARCH
     ) -> None:
         """An epoch's metrics. One that was recorded before is passed over: a trial that goes on
         from a checkpoint may come by the last epoch once more, and the first account stands."""
-        self._metrics(_run(number, stage), epoch, metrics)
+        self._metrics(run_key(number, stage), epoch, metrics)
 
     def close_trial(
         self,
@@ -130,11 +145,11 @@ class Tracker:
     ) -> None:
         """state: COMPLETE, PRUNED, FAIL, or PAUSED for one that will be opened again; reason: one
         sentence. Closing twice is closing once."""
-        self._close(_run(number, stage), state, reason, tags or {})
+        self._close(run_key(number, stage), state, reason, tags or {})
 
     def set_tags(self, number: int | None, tags: Mapping[str, Any], stage: str = SEARCH) -> None:
         """Tags of a trial's run, or of the parent's (None), open or closed."""
-        self._append("tags", _run(number, stage), {"tags": _texts(tags, limits.TAG)})
+        self._append("tags", run_key(number, stage), {"tags": _texts(tags, limits.TAG)})
 
     def artifact(
         self, number: int | None, file: Path, folder: str = "", stage: str = SEARCH
@@ -144,7 +159,7 @@ class Tracker:
         kept = self._spool.keep(file)
         size = self._spool.kept(kept).stat().st_size
         data = {"kept": kept, "bytes": size, "folder": folder}
-        self._append("artifact", _run(number, stage), data)
+        self._append("artifact", run_key(number, stage), data)
 
     # What is known
 
@@ -155,17 +170,17 @@ class Tracker:
 
     def open_trials(self, stage: str = SEARCH) -> set[int]:
         """Trials that were opened and not closed, by this or an earlier process."""
-        start = _run(0, stage).removesuffix("0")
+        start = run_key(0, stage).removesuffix("0")
         numbers = (run.removeprefix(start) for run in self._open_runs if run.startswith(start))
         return {int(number) for number in numbers if number.isdecimal()}
 
     def files(self, number: int | None, stage: str = SEARCH) -> set[str]:
         """Names of the artifacts that were recorded for a trial's run, or the parent's (None)."""
-        return self._files.get(_run(number, stage), set())
+        return self._files.get(run_key(number, stage), set())
 
     def tag(self, number: int | None, name: str, stage: str = SEARCH) -> str:
         """A tag as `set_tags` recorded it last; empty where it did not."""
-        return self._tags.get(_run(number, stage), {}).get(name, "")
+        return self._tags.get(run_key(number, stage), {}).get(name, "")
 
     def history(self, number: int) -> list[tuple[int, dict[str, float]]]:
         """(epoch, metrics) of all recorded epochs of a trial, in order; read from the disk."""
@@ -226,37 +241,37 @@ class Tracker:
     def _open(
         self, run: str, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]
     ) -> None:
-        assert run == STUDY or self._name, "open_trial before open_study"
+        assert run == STUDY_RUN or self._name, "open_trial before open_study"
         own = {
-            "fdan.study": self._name,
-            "fdan.state": "RUNNING",
-            "fdan.reason": "",
-            "mlflow.user": _user(),
-            "mlflow.source.name": Path(sys.argv[0]).name or "python",
-            "mlflow.source.type": "LOCAL",
+            STUDY: self._name,
+            STATE: "RUNNING",
+            REASON: "",
+            USER: _user(),
+            SOURCE_NAME: Path(sys.argv[0]).name or "python",
+            SOURCE_TYPE: "LOCAL",
         }
         texts = _texts(params, limits.PARAM)
         known = self._params.setdefault(run, {})
         # MLflow never changes a parameter. One that has changed since (more --trials, say) is
         # told in a tag.
         changed = {
-            f"fdan.changed.{key}": value
+            CHANGED_PREFIX + key: value
             for key, value in texts.items()
             if known.get(key, value) != value
         }
         data = {
             "name": name,
-            "identity": {"fdan.study_id": self._study_id, "fdan.trial": run},
+            "identity": identity(self._study_id, run),
             "tags": _texts({**own, **tags, **changed}, limits.TAG),
             "params": {key: value for key, value in texts.items() if key not in known},
         }
-        self._append("open", run, data, durable=run == STUDY, soon=True)
+        self._append("open", run, data, durable=run == STUDY_RUN, soon=True)
 
     def _metrics(self, run: str, step: int, metrics: Mapping[str, float]) -> None:
         last = self._last_step.get(run, {})
         values = {}
         # MLflow's pages begin with the metric that came first: the one that the study is about.
-        for key in sorted(metrics, key=lambda key: key != "value"):
+        for key in sorted(metrics, key=lambda key: key != VALUE):
             value, key = metrics[key], limits.name(key)
             if step > last.get(key, step - 1):
                 number = float(value)
@@ -268,11 +283,11 @@ class Tracker:
         if run not in self._open_runs:
             assert run in self._params, f"close of run {run} before its opening"
             return
-        own = {"fdan.state": state, "fdan.reason": reason}
-        if run != STUDY:
-            own["mlflow.note.content"] = f"**{state}** {reason}"
+        own = {STATE: state, REASON: reason}
+        if run != STUDY_RUN:
+            own[NOTE] = f"**{state}** {reason}"
         data = {"status": _STATUS[state], "tags": _texts({**own, **tags}, limits.TAG)}
-        self._append("close", run, data, durable=run == STUDY, soon=True)
+        self._append("close", run, data, durable=run == STUDY_RUN, soon=True)
 
     def _append(
         self, kind: str, run: str, data: dict[str, Any], durable: bool = False, soon: bool = False
@@ -292,7 +307,7 @@ class Tracker:
         for record in self._spool.records():
             self._learn(record)
         if not self._study_id:
-            self._append("begin", STUDY, {"study_id": uuid.uuid4().hex[:12]}, durable=True)
+            self._append("begin", STUDY_RUN, {"study_id": uuid.uuid4().hex[:12]}, durable=True)
 
     def _learn(self, record: Record) -> None:
         """What a record, new or old, means for the ones to come."""
@@ -301,10 +316,10 @@ class Tracker:
             case "begin":
                 self._study_id = data["study_id"]
             case "open":
-                self._study_id = data["identity"]["fdan.study_id"]
+                self._study_id = data["identity"][STUDY_ID]
                 self._open_runs.add(run)
                 self._params.setdefault(run, {}).update(data["params"])
-                if run == STUDY:
+                if run == STUDY_RUN:
                     self._name = data["name"]
             case "close":
                 self._open_runs.discard(run)
@@ -324,12 +339,6 @@ class Tracker:
         for record in artifacts:
             if not self._spool.holds(record):  # to be made and recorded again
                 self._files[record.run].discard(Path(record.data["kept"]).name)
-
-
-def _run(number: int | None, stage: str = SEARCH) -> str:
-    if number is None:
-        return STUDY
-    return str(number) if stage == SEARCH else f"{stage}-{number}"
 
 
 def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:

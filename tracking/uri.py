@@ -1,7 +1,8 @@
-"""Tracking URIs: which can work, and how they are shown."""
+"""Tracking URIs: the default one, which ones can work, and how they are shown."""
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,15 +11,25 @@ from urllib.parse import urlsplit
 
 from fdan.errors import FdanError, unknown
 
-TRACKING: Final = "MLFLOW_TRACKING_URI"
-"""MLflow's variable of the environment that names the server."""
+TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"
+"""MLflow's environment variable that names the server."""
 
 _SQLITE: Final = "sqlite:///"
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
+def default_uri(runs: Path = Path("runs")) -> str:
+    """The database that needs no server: `mlflow.db` in the folder of the studies."""
+    return f"{_SQLITE}{(runs / 'mlflow.db').absolute()}"
+
+
+def environment_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the database that a search makes in ./runs."""
+    return os.environ.get(TRACKING_URI_VARIABLE) or default_uri()
+
+
 def check_uri(uri: str) -> None:
-    """FdanError for a tracking URI that can never work."""
+    """Raises FdanError for a tracking URI that can never work."""
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme in ("", "file"):
         raise FdanError(
@@ -26,55 +37,59 @@ def check_uri(uri: str) -> None:
             "http://HOST:PORT of a server, or sqlite:////absolute/path/mlflow.db"
         )
     if scheme not in _SCHEMES:
-        raise FdanError(f"tracking URI '{shown(uri)}': {unknown('scheme', scheme, _SCHEMES)}")
+        raise FdanError(
+            f"tracking URI '{mask_password(uri)}': {unknown('scheme', scheme, _SCHEMES)}"
+        )
     if scheme in ("http", "https") and not urlsplit(uri).hostname:
-        raise FdanError(f"tracking URI '{shown(uri)}' names no host; give http://HOST:PORT")
+        raise FdanError(f"tracking URI '{mask_password(uri)}' names no host; give http://HOST:PORT")
     with_driver(uri)
 
 
 def with_driver(uri: str) -> str:
-    """The URI of a PostgreSQL names its driver, the one that is installed: which one SQLAlchemy
-    takes for granted depends on its version. Any other URI comes back as it is. Raises FdanError
-    where there is none."""
+    """The URI with the installed PostgreSQL driver in it, because SQLAlchemy's default driver
+    depends on its version. Other URIs are returned unchanged. Raises FdanError if no driver is
+    installed."""
     if not uri.startswith("postgresql://"):
         return uri
     driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
     if driver is None:
         raise FdanError(
-            f"tracking URI '{shown(uri)}': no driver for PostgreSQL is installed; "
+            f"tracking URI '{mask_password(uri)}': no driver for PostgreSQL is installed; "
             "pip install 'fdan-search[postgres]'"
         )
     return f"postgresql+{driver}{uri.removeprefix('postgresql')}"
 
 
-def file_of(uri: str) -> Path | None:
-    """The file of an SQLite database; None where the URI names no such file."""
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite database; None if the URI names no such file."""
     path = uri.removeprefix(_SQLITE).partition("?")[0]
     return Path(path) if uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
 
 
-def absolute(uri: str) -> str:
-    """The URI with an SQLite file's whole path: it means the same in any working folder.
+def absolute_uri(uri: str) -> str:
+    """The URI with an SQLite file's absolute path, so that it means the same in any folder.
 
-    >>> absolute("sqlite:////data/mlflow.db"), absolute("http://host:5000")
+    >>> absolute_uri("sqlite:////data/mlflow.db"), absolute_uri("http://host:5000")
     ('sqlite:////data/mlflow.db', 'http://host:5000')
     """
-    file = file_of(uri)
+    file = sqlite_file(uri)
     if file is None or file.is_absolute():
         return uri
     return f"{_SQLITE}{Path.cwd() / uri.removeprefix(_SQLITE)}"
 
 
-def shown(uri: str) -> str:
+def mask_password(uri: str) -> str:
     """The URI without its password, for logs and files.
 
-    >>> shown("postgresql://me:secret@db/mlflow"), shown("postgresql:///db?password=secret")
-    ('postgresql://me:***@db/mlflow', 'postgresql:///db?password=***')
+    >>> mask_password("postgresql://me:secret@db/mlflow")
+    'postgresql://me:***@db/mlflow'
+    >>> mask_password("postgresql:///db?password=secret")
+    'postgresql:///db?password=***'
     """
     uri = re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&]+", r"\1***", uri)
 
 
-def masked(uri: str) -> bool:
-    """Whether the URI had a password that `shown` has taken out."""
+def is_masked(uri: str) -> bool:
+    """Whether `mask_password` has taken a password out of the URI."""
     return ":***@" in uri or "=***" in uri

@@ -21,6 +21,7 @@ from benchmarks.chaos.reading import (
 )
 from benchmarks.chaos.stores import Point, Run, Stores, Trial
 from benchmarks.chaos.subject import AT_ONCE, ROOT, THREADS, Ground, Study
+from tracking.tags import STATE, STUDY, TRIAL
 
 _PNG_END: Final = b"IEND\xaeB`\x82"
 
@@ -127,18 +128,16 @@ class Ours:
         )
 
     def _logged(self, study: Study) -> list[Logged]:
-        return read_mlflow(
-            self._ground.database, experiment=EXPERIMENT, tags={"fdan.study": study.name}
-        )
+        return read_mlflow(self._ground.database, experiment=EXPERIMENT, tags={STUDY: study.name})
 
     def _run(self, logged: Logged) -> Run:
-        trial = logged.tags.get("fdan.trial", "")
+        trial = logged.tags.get(TRIAL, "")
         return Run(
             logged.id,
             int(trial) if trial.isdecimal() else None,
             logged.status,
             tuple(logged.rows),
-            logged.tags.get("fdan.state"),
+            logged.tags.get(STATE),
             logged.params,
             frozenset(
                 file.name

@@ -17,7 +17,18 @@ from search.study.open import REASON
 from search.worker import epoch_log
 from search.worker.messages import Report
 from search.worker.trial_folder import folder_of
-from tracking.tracker import SEARCH, Tracker
+from tracking.tags import (
+    BEST_VALUE,
+    EPOCHS,
+    INTERRUPTIONS,
+    LAST_INTERRUPTION,
+    NODE,
+    NUMBER,
+    SEARCH,
+    SEARCHED,
+    VALUE,
+)
+from tracking.tracker import Tracker
 
 _DRAWING = "drawing"
 """In the trials' folder: figures that are not with the tracker yet."""
@@ -98,7 +109,7 @@ class Tracked(StudyCallback):
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         settings = self._settings[number] = {**self._fixed, **params}
         searched = ",".join(params)
-        tags = {**self._tags, "trial": number, "searched": searched, **self._about(number)}
+        tags = {**self._tags, NUMBER: number, SEARCHED: searched, **self._about(number)}
         self._tracker.open_trial(number, settings, tags, self._stage)
 
     def on_epoch(self, number: int, report: Report) -> None:
@@ -107,14 +118,14 @@ class Tracked(StudyCallback):
 
     def on_worker_lost(self, number: int, reason: str) -> None:
         times = self.interruptions(number) + 1
-        tags = {"interruptions": times, "last_interruption": reason}
+        tags = {INTERRUPTIONS: times, LAST_INTERRUPTION: reason}
         self._tracker.set_tags(number, tags, self._stage)
 
     def on_trial_placed(self, number: int, node: str) -> None:
-        before = self._tracker.tag(number, "node", self._stage)
+        before = self._tracker.tag(number, NODE, self._stage)
         nodes = before.split(", ") if before else []
         if node not in nodes[-1:]:
-            self._tracker.set_tags(number, {"node": ", ".join([*nodes, node])}, self._stage)
+            self._tracker.set_tags(number, {NODE: ", ".join([*nodes, node])}, self._stage)
 
     def on_trial_pause(self, number: int, reason: str) -> None:
         self._tracker.close_trial(
@@ -137,7 +148,7 @@ class Tracked(StudyCallback):
 
     def interruptions(self, number: int) -> int:
         """How often a trial has gone on with another worker."""
-        return int(self._tracker.tag(number, "interruptions", self._stage) or 0)
+        return int(self._tracker.tag(number, INTERRUPTIONS, self._stage) or 0)
 
     def finish(self) -> None:
         """Hand over what is still being drawn."""
@@ -154,16 +165,16 @@ class Tracked(StudyCallback):
         )
 
     def _record(self, number: int, report: Report) -> None:
-        metrics = {**report.metrics, "value": report.value}
+        metrics = {**report.metrics, VALUE: report.value}
         self._tracker.epoch(number, report.epoch, metrics, self._stage)
 
     def _close(self, trial: TrialOutcome) -> None:
-        tags = {} if trial.value is None else {"value": trial.value, "epochs": len(trial.reports)}
+        tags = {} if trial.value is None else {VALUE: trial.value, EPOCHS: len(trial.reports)}
         self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags, self._stage)
 
     def _record_best(self) -> None:
         if self._best is not None and self._stage == SEARCH:
-            self._tracker.study_metrics(self._closed, {"best_value": self._best})
+            self._tracker.study_metrics(self._closed, {BEST_VALUE: self._best})
 
     def _hand_over(self, *, wait: bool) -> None:
         left = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT
 from search.cli.parser import parser
-from tracking.uri import TRACKING, masked
+from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 ARGUMENTS = "arguments"
 """Key of study.json: the words behind `search/run.py` of the newest start."""
@@ -43,8 +43,8 @@ def words(argv: Sequence[str]) -> list[str]:
     for name, option in _options(read(asked.runs.expanduser() / asked.study) or []):
         if name in said:
             continue
-        if any(map(masked, option)):
-            if name == "tracking-uri" and os.environ.get(TRACKING):
+        if any(map(is_masked, option)):
+            if name == "tracking-uri" and os.environ.get(TRACKING_URI_VARIABLE):
                 continue  # which is where it came from, or is said again there
             raise FdanError(
                 f"study '{asked.study}': its --{name} had a password, which is not kept: give it"

@@ -13,15 +13,26 @@ from typing import Any, Final
 
 from fdan.errors import FdanError
 from fdan.files import first_line
-from tracking.backend.client import connect, having
-from tracking.uri import TRACKING, check_uri, shown
+from tracking.backend.client import connect
+from tracking.tags import (
+    REASON,
+    SEARCH,
+    STAGE,
+    STATE,
+    STUDY,
+    STUDY_ID,
+    STUDY_RUN,
+    TIME_PREFIX,
+    TRIAL,
+    VALUE,
+    tag_filter,
+)
+from tracking.uri import TRACKING_URI_VARIABLE, check_uri, mask_password, sqlite_file
 
 CONFIGURATION: Final = "config.json"
 """The artifact that holds a trial's settings, and under these two names what they were used on."""
 ORIGIN: Final = "origin"
 MACHINE: Final = "machine"
-
-_SQLITE: Final = "sqlite:///"
 
 _NAMED: Final = 3
 """Trials that are named to somebody who gave the study's own run."""
@@ -46,7 +57,7 @@ class Recorded:
 
     @property
     def study(self) -> str:
-        return self.tags["fdan.study"]
+        return self.tags[STUDY]
 
     @property
     def name(self) -> str:
@@ -56,17 +67,7 @@ class Recorded:
     @property
     def state(self) -> str:
         """COMPLETE, PRUNED, FAIL or PAUSED."""
-        return self.tags["fdan.state"]
-
-
-def default_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the database that a search makes in ./runs."""
-    return os.environ.get(TRACKING) or f"{_SQLITE}{Path('runs/mlflow.db').absolute()}"
-
-
-def folder_of(uri: str) -> Path | None:
-    """Where a database lies that is a file; None for anything else."""
-    return Path(uri.removeprefix(_SQLITE)).parent if uri.startswith(_SQLITE) else None
+        return self.tags[STATE]
 
 
 def read(uri: str, run_id: str) -> Recorded:
@@ -92,15 +93,15 @@ def read(uri: str, run_id: str) -> Recorded:
             " trained: it was made by an older release of fdan-search"
         )
     if not epochs:
-        raise RecordError(f"run {run_id} ({_name(tags)}) has no epoch: {tags['fdan.reason']}")
+        raise RecordError(f"run {run_id} ({_name(tags)}) has no epoch: {tags[REASON]}")
     return Recorded(run_id, held, origin, machine, tags, epochs)
 
 
 def _database(uri: str) -> None:
     """MLflow would make a database that is not there, and fill one that is another program's."""
-    if not uri.startswith(_SQLITE):
+    file = sqlite_file(uri)
+    if file is None:
         return
-    file = Path(uri.removeprefix(_SQLITE))
     if not file.is_file():
         raise RecordError(f"--tracking-uri {uri}: there is no such file")
     try:
@@ -120,31 +121,31 @@ def _is_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
     if run.info.lifecycle_stage == "deleted":
         raise RecordError(
             f"run {run_id} is deleted; mlflow runs restore --run-id {run_id} brings it back"
-            f" (with {TRACKING}={shown(uri)})"
+            f" (with {TRACKING_URI_VARIABLE}={mask_password(uri)})"
         )
-    if "fdan.trial" not in tags:
+    if TRIAL not in tags:
         raise RecordError(f"run {run_id} is not a trial's: no search of fdan-search made it")
-    if tags["fdan.trial"] == "study":
+    if tags[TRIAL] == STUDY_RUN:
         raise RecordError(
-            f"run {run_id} is that of study {tags['fdan.study']} itself: name one of its trials"
+            f"run {run_id} is that of study {tags[STUDY]} itself: name one of its trials"
             f"{_trials(client, run, tags)}"
         )
-    if tags["fdan.state"] == "RUNNING":
+    if tags[STATE] == "RUNNING":
         raise RecordError(f"run {run_id} ({_name(tags)}) has not ended yet")
 
 
 def _trials(client: Any, run: Any, tags: Mapping[str, str]) -> str:
     """The study's best ones, for the end of a message."""
-    of_study = having({"fdan.study_id": tags["fdan.study_id"]})
+    of_study = tag_filter({STUDY_ID: tags[STUDY_ID]})
     found = client.search_runs(
         [run.info.experiment_id],
-        f"{of_study} and tags.`fdan.trial` != 'study'",
-        order_by=["metrics.value DESC"],
+        f"{of_study} and tags.`{TRIAL}` != '{STUDY_RUN}'",
+        order_by=[f"metrics.{VALUE} DESC"],
         max_results=_NAMED,
     )
     named = []
     for one in found:
-        value = one.data.metrics.get("value")
+        value = one.data.metrics.get(VALUE)
         words = _which(one.data.tags) + ("" if value is None else f", {value:.3f}")
         named.append(f"{one.info.run_id} ({words})")
     return f", such as {', '.join(named)}" if named else ""
@@ -153,7 +154,7 @@ def _trials(client: Any, run: Any, tags: Mapping[str, str]) -> str:
 def _epochs(client: Any, run: Any) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for name in sorted(run.data.metrics):
-        if name.startswith("time/"):
+        if name.startswith(TIME_PREFIX):
             continue
         for metric in client.get_metric_history(run.info.run_id, name):
             found.setdefault(int(metric.step), {})[name] = float(metric.value)
@@ -174,16 +175,16 @@ def _configuration(client: Any, run_id: str, tags: Mapping[str, str]) -> dict[st
 
 
 def _name(tags: Mapping[str, str]) -> str:
-    return f"{_which(tags)} of study {tags['fdan.study']}"
+    return f"{_which(tags)} of study {tags[STUDY]}"
 
 
 def _which(tags: Mapping[str, str]) -> str:
-    stage, trial = tags.get("fdan.stage", "search"), tags["fdan.trial"]
-    return f"trial {trial}" if stage == "search" else trial.replace("-", " ")
+    stage, trial = tags.get(STAGE, SEARCH), tags[TRIAL]
+    return f"trial {trial}" if stage == SEARCH else trial.replace("-", " ")
 
 
 def _unreadable(uri: str, run_id: str, error: Exception) -> RecordError:
     code = getattr(error, "error_code", "")
     if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        return RecordError(f"run '{run_id}': there is none of that id in {shown(uri)}")
-    return RecordError(f"MLflow at {shown(uri)} cannot be read: {first_line(error, 200)}")
+        return RecordError(f"run '{run_id}': there is none of that id in {mask_password(uri)}")
+    return RecordError(f"MLflow at {mask_password(uri)} cannot be read: {first_line(error, 200)}")

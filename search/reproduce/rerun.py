@@ -25,8 +25,10 @@ from fdan.data.task import Task
 from fdan.errors import ConfigError, DataError, WeightsError
 from fdan.run_config import RunConfig
 from search.reproduce.comparison import Compared, compare
-from search.reproduce.mlflow_run import Recorded, folder_of
+from search.reproduce.mlflow_run import Recorded
 from search.results import provenance
+from tracking.tags import CPU, GIT, TIME_PREFIX, TRIAL, VERSION_PREFIX
+from tracking.uri import sqlite_file
 
 if TYPE_CHECKING:
     import torch
@@ -59,9 +61,9 @@ def _find(run: Recorded, entry: Mapping[str, str], uri: str, stores: Path | None
     if stores is not None:
         places = [stores.expanduser().absolute()]
     else:
-        beside = folder_of(uri)
+        database = sqlite_file(uri)
         places = [before.parent, Path("runs/stores").absolute()]
-        places += [beside.absolute() / "stores"] if beside is not None else []
+        places += [database.parent.absolute() / "stores"] if database is not None else []
     other = None
     for place in places:
         folder = place / before.name
@@ -82,12 +84,12 @@ def elsewhere(run: Recorded, device: str) -> list[tuple[str, str, str]]:
     """(what, there, here) of everything that may change a trial and is another here."""
     versions = provenance.versions()
     pairs = [
-        (name, run.tags.get(f"version.{name}", ""), versions.get(f"version.{name}", ""))
+        (name, run.tags.get(VERSION_PREFIX + name, ""), versions.get(VERSION_PREFIX + name, ""))
         for name in _PACKAGES
     ]
     pairs += [
-        ("code (git)", run.tags.get("git", ""), provenance.revision()),
-        ("CPU", run.tags.get("cpu", ""), provenance.cpu()),
+        ("code (git)", run.tags.get(GIT, ""), provenance.revision()),
+        ("CPU", run.tags.get(CPU, ""), provenance.cpu()),
         ("device", run.machine["device"], device),
         ("trained", _company(int(run.machine.get("group", 1))), _company(1)),
     ]
@@ -178,7 +180,7 @@ def _train(
             found[epoch.epoch] = {
                 name: float(value)
                 for name, value in epoch.metrics.items()
-                if not name.startswith("time/")
+                if not name.startswith(TIME_PREFIX)
             }
             advance(epoch.epoch)
 
@@ -193,7 +195,7 @@ def as_json(
     return {
         "run": run.run_id,
         "study": run.study,
-        "trial": run.tags["fdan.trial"],
+        "trial": run.tags[TRIAL],
         "state": run.state,
         "epochs": compared.epochs,
         "recorded": compared.recorded,

@@ -15,6 +15,7 @@ from fdan.data.split import SplitConfig
 from fdan.data.task import Task
 from fdan.files import PROJECT_ROOT
 from search.config import Plan
+from tracking.tags import CPU, DATA, DEVICE, GIT, PROTOCOL, SEED, TASK, THREADS, VERSION_PREFIX
 
 
 def parameters(resolved: Plan, task: Task) -> dict[str, Any]:
@@ -35,14 +36,14 @@ def parameters(resolved: Plan, task: Task) -> dict[str, Any]:
 def tags(resolved: Plan, task: Task) -> dict[str, Any]:
     """Of every run: data, protocol, seed, the versions of the code, and what it ran on."""
     return {
-        "task": task.name,
-        "data": task.fingerprint,
-        "protocol": resolved.settings.values["protocol"],
-        "seed": resolved.seed,
-        "git": revision(),
-        "cpu": cpu(),
-        "threads": resolved.each.cpus,
-        "device": resolved.device,
+        TASK: task.name,
+        DATA: task.fingerprint,
+        PROTOCOL: resolved.settings.values["protocol"],
+        SEED: resolved.seed,
+        GIT: revision(),
+        CPU: cpu(),
+        THREADS: resolved.each.cpus,
+        DEVICE: resolved.device,
         **versions(),
     }
 
@@ -65,10 +66,10 @@ def made_from(resolved: Plan, task: Task) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """version.PACKAGE -> what is installed."""
-    found = {"version.python": platform.python_version()}
+    found = {VERSION_PREFIX + "python": platform.python_version()}
     for package in ("fdan-search", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow"):
         with contextlib.suppress(PackageNotFoundError):
-            found[f"version.{package}"] = version(package)
+            found[VERSION_PREFIX + package] = version(package)
     return found
 
 

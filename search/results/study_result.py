@@ -29,7 +29,8 @@ from search.study import open as study
 from search.worker import epoch_log
 from search.worker.trial_folder import folder_of
 from tracking.result import Result
-from tracking.uri import shown as address
+from tracking.tags import TIME_PREFIX
+from tracking.uri import mask_password
 
 _CURVES = 10
 """Trials whose learning curves are kept: the best ones."""
@@ -65,7 +66,7 @@ def result(
         counts=study.counts(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=remembered.command(resolved.words),
-        tracking_uri=address(resolved.tracking_uri),
+        tracking_uri=mask_password(resolved.tracking_uri),
         page=page,
         space={d.name: _dimension(d.distribution) for d in resolved.space.dimensions},
         fixed=resolved.fixed,
@@ -162,7 +163,7 @@ def _curves(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, dict[str, 
         curve = curves[str(one.number)] = {}
         for epoch, report in sorted(epoch_log.read(folder_of(of.folder, one.number)).items()):
             for name, value in report.metrics.items():
-                if not name.startswith("time/"):
+                if not name.startswith(TIME_PREFIX):
                     curve.setdefault(name, []).append([epoch, value])
     return curves
 

@@ -17,11 +17,10 @@ from search.selection import test_score as scoring
 from search.selection.test_score import Tested
 from search.selection.winner import BEST
 from search.study import open as study
-from tracking.outbox.target import default_uri
 from tracking.promotion.promote import NAME, Verdict
 from tracking.registry.registry import CHAMPION
 from tracking.result import REPORT, WINNER
-from tracking.uri import shown as address
+from tracking.uri import default_uri, mask_password
 
 
 def summary(
@@ -80,7 +79,7 @@ def summary(
     lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():
         lines.append(f"report:        {_relative(folder / REPORT)}")
-    path, uri = page or "", address(tracking_uri)
+    path, uri = page or "", mask_password(tracking_uri)
     if uri.startswith("http"):
         lines.append(f"compare them:  {uri.rstrip('/')}{path}")
     else:  # a database, which has no pages of its own
@@ -106,7 +105,7 @@ def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | Non
         return shlex.join([*words, _relative(model), file])
     # Without a word, predict looks into ./runs/mlflow.db.
     own = tracking_uri == default_uri(runs) and runs == Path.cwd() / "runs"
-    before = "" if own else f"MLFLOW_TRACKING_URI={shlex.quote(address(tracking_uri))} "
+    before = "" if own else f"MLFLOW_TRACKING_URI={shlex.quote(mask_password(tracking_uri))} "
     return before + shlex.join([*words, "--model", f"models:/{NAME}@{CHAMPION}", file])
 
 

@@ -19,12 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.evaluation.statistics import Interval, mean_interval
 from search.optimizer.space import Value
+from tracking.tags import CONFIRM, CONFIRMS
 
 FOLDER: Final = "confirm"
 """In a study's folder: the confirming runs' own trials/NNNN."""
-
-STAGE: Final = "confirm"
-"""Of their runs in MLflow."""
 
 _OF, _SEED = "of", "seed"
 """A run's user attributes: the search's trial whose settings it has, and its seed."""
@@ -66,7 +64,7 @@ class Setting:
 
 def name_of(search: str) -> str:
     """Of the second study, beside the one of this name. No study of a user can have such a name."""
-    return f"{search}/{STAGE}"
+    return f"{search}/{CONFIRM}"
 
 
 def open_confirming(search: optuna.Study) -> optuna.Study:
@@ -116,7 +114,7 @@ class Queue:
 
     def tags(self, run: int) -> dict[str, int]:
         """Of a run in MLflow: which trial it confirms."""
-        return {"confirms": self._confirming.get_trials(deepcopy=False)[run].user_attrs[_OF]}
+        return {CONFIRMS: self._confirming.get_trials(deepcopy=False)[run].user_attrs[_OF]}
 
     def suggest(self, run: optuna.Trial) -> dict[str, Value]:
         """The run's settings, seed included; the same ones when asked again."""

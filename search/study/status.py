@@ -28,9 +28,8 @@ from search.study import open as study
 from search.study import storage
 from search.worker import epoch_log
 from search.worker.trial_folder import folder_of
-from tracking.outbox.backlog import Waiting, waiting
-from tracking.uri import masked
-from tracking.uri import shown as address
+from tracking.outbox.backlog import Backlog, read_backlog
+from tracking.uri import is_masked, mask_password
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def read(runs: Path, name: str, url: str | None) -> Status:
         raise FdanError(f"{file} cannot be read: it is not a study's") from None
     if url is None and place != "journal":
         url = place
-    if url is not None and masked(url):
+    if url is not None and is_masked(url):
         raise FdanError(
             f"study '{name}' is kept in {place}, whose password is not kept: give --storage"
         )
@@ -102,7 +101,7 @@ def read(runs: Path, name: str, url: str | None) -> Status:
 
 
 def _opened(name: str, url: str | None, folder: Path) -> optuna.Study:
-    place = folder / storage.JOURNAL if url is None else address(url)
+    place = folder / storage.JOURNAL if url is None else mask_password(url)
     try:
         kept = storage.look_into(url, folder)
         if name in optuna.get_all_study_names(kept):
@@ -140,9 +139,9 @@ def _status(opened: optuna.Study, owner: dict[str, Any], folder: Path, epochs: i
     wanted = int(owner.get("trials", 0))  # 0: its driver died in the moment before it wrote that
     running = lock.owner(folder / study.LOCK)
     whole = 0 < wanted <= sum(counts.values())
-    sent = Waiting("", 0, 0)
+    sent = Backlog("", 0, 0)
     with contextlib.suppress(FdanError):  # a driver that died before it recorded anything
-        sent = waiting(folder / "spool")
+        sent = read_backlog(folder / "spool")
     return Status(
         name=opened.study_name,
         folder=str(folder),

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from fdan.errors import ConfigError, FdanError
 from fdan.files import cut_torn_line, first_line
-from tracking.uri import shown
+from tracking.uri import mask_password
 
 JOURNAL = "journal.log"
 
@@ -92,18 +92,19 @@ def _opened(url: str, *, skip_table_creation: bool) -> RDBStorage:
         )
     except ImportError as error:
         raise ConfigError(
-            f"--storage {shown(url)}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
+            f"--storage {mask_password(url)}: {error}; for PostgreSQL: "
+            "pip install 'fdan-search[postgres]'"
         ) from None
     except Exception as error:  # SQLAlchemy's and each driver's own hierarchies
         kind = _RaceError if _lost_a_race(error) else ConfigError
-        raise kind(f"--storage {shown(url)}: cannot be opened: {_line(error)}") from None
+        raise kind(f"--storage {mask_password(url)}: cannot be opened: {_line(error)}") from None
 
 
 def check(url: str) -> None:
     """Refuse what Optuna's RDBStorage would take for something else."""
     if not url.startswith(("sqlite:///", "postgresql://", "postgresql+")):
         raise ConfigError(
-            f"--storage {shown(url)}: expected sqlite:///FILE or "
+            f"--storage {mask_password(url)}: expected sqlite:///FILE or "
             "postgresql://USER@HOST/DATABASE; without it, a journal in the study's folder"
         )
 
@@ -115,8 +116,8 @@ def failing_in_words(url: str | None) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         raise StorageError(
-            f"Optuna's storage {shown(url or JOURNAL)} failed: {_line(error)}: what it holds is"
-            " whole; once it works, the same command continues the study"
+            f"Optuna's storage {mask_password(url or JOURNAL)} failed: {_line(error)}:"
+            " what it holds is whole; once it works, the same command continues the study"
         ) from None
 
 
@@ -180,7 +181,7 @@ class Patience:
         if self._away_since is None:
             self._away_since, self._pause = time.monotonic(), _FIRST_PAUSE_S
             self._say(
-                f"Optuna's storage {shown(self._url or '')} is away ({_line(error)}):"
+                f"Optuna's storage {mask_password(self._url or '')} is away ({_line(error)}):"
                 " the study waits for it, nothing is lost"
             )
         time.sleep(self._pause)

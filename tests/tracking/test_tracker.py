@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fdan.errors import FdanError
-from tracking.backend.server import Away, Server
+from tracking.backend.server import Server, ServerUnavailable
 from tracking.outbox import sender as sender_module
 from tracking.outbox.spool import SpoolError
 from tracking.tracker import Tracker
@@ -197,7 +197,7 @@ def test_a_run_is_looked_for_only_if_it_can_be_there(
     def create_run(self: Server, name: str, start: int, tags: dict[str, str]) -> str:
         run_id = create(self, name, start, tags)
         if name == "trial-0001" and looked.count("1") == 0:
-            raise Away("the answer was lost, the run is there")
+            raise ServerUnavailable("the answer was lost, the run is there")
         return run_id
 
     monkeypatch.setattr(Server, "find_run", find_run)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracking.backend.batching import Item
+from tracking.tags import tag_filter
 from tracking.uri import with_driver
 
 # One immediate second try, for a connection that went stale while it was idle; patience is the
@@ -80,7 +81,7 @@ class Client:
     def find_run(self, experiment: str, tags: Mapping[str, str]) -> str | None:
         runs = self._client.search_runs(
             [experiment],
-            having(tags),
+            tag_filter(tags),
             run_view_type=self._entities.ViewType.ALL,
             order_by=["attributes.start_time ASC"],
             max_results=1,
@@ -123,8 +124,3 @@ def _knock(uri: str) -> None:
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     engine.connect().close()
-
-
-def having(tags: Mapping[str, str]) -> str:
-    """MLflow's search expression for runs with these tags."""
-    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())

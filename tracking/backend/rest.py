@@ -23,7 +23,8 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from tracking.backend.batching import Item
-from tracking.backend.client import Client, having
+from tracking.backend.client import Client
+from tracking.tags import tag_filter
 
 TIMEOUT_S: Final = 15.0
 """For a connection and for an answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise."""
@@ -101,7 +102,7 @@ class Rest:
     def find_run(self, experiment: str, tags: Mapping[str, str]) -> str | None:
         body = {
             "experiment_ids": [experiment],
-            "filter": having(tags),
+            "filter": tag_filter(tags),
             "run_view_type": "ALL",
             "order_by": ["attributes.start_time ASC"],
             "max_results": 1,

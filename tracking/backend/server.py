@@ -18,7 +18,8 @@ from tracking.backend.batching import Item
 from tracking.backend.client import Client
 from tracking.backend.rest import Rest, speaks
 from tracking.outbox.record import Record
-from tracking.uri import check_uri, file_of, shown
+from tracking.tags import PROBE
+from tracking.uri import check_uri, mask_password, sqlite_file
 
 # 413: a proxy's limit on the size of what is sent; it will be as large next time.
 _REFUSALS: Final = frozenset(
@@ -36,19 +37,19 @@ _CAUSE: Final = re.compile(
 )
 
 
-class Away(Exception):  # noqa: N818
+class ServerUnavailable(Exception):  # noqa: N818
     """The server cannot be reached, or answers that it cannot just now. Try again later."""
 
 
-class Broken(Away):
+class ServerUnusable(ServerUnavailable):
     """It is of no use as it is, and waiting alone will not mend it."""
 
 
-class Refused(Exception):  # noqa: N818
+class Rejected(Exception):  # noqa: N818
     """The server will never take this, as it is."""
 
 
-class Gone(Exception):  # noqa: N818
+class RunNotFound(Exception):  # noqa: N818
     """The server does not know the run (any more)."""
 
 
@@ -56,7 +57,7 @@ class Server:
     """One MLflow tracking server or database, and one experiment on it.
 
     artifacts: folder for artifacts where `uri` is a database; a server chooses its own.
-    Every method may raise Away; those that say so, Refused and Gone.
+    Every method may raise ServerUnavailable; those that say so, Rejected and RunNotFound.
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
@@ -80,42 +81,43 @@ class Server:
             return api.find_run(experiment, tags)
 
     def create_run(self, name: str, start: int, tags: Mapping[str, str]) -> str:
-        """start: ms since 1970. Raises Refused."""
+        """start: ms since 1970. Raises Rejected."""
         with self._experiment_there(), self._asking() as (api, experiment):
             return api.create_run(experiment, name, start, tags)
 
     def log(self, run_id: str, items: Sequence[Item]) -> None:
-        """One batch within MLflow's limits. Raises Refused and Gone."""
+        """One batch within MLflow's limits. Raises Rejected and RunNotFound."""
         with self._asking() as (api, _):
             api.log(run_id, items)
 
     def reopen(self, run_id: str) -> None:
-        """Set RUNNING again. Raises Refused and Gone."""
+        """Set RUNNING again. Raises Rejected and RunNotFound."""
         with self._asking() as (api, _):
             api.update(run_id, "RUNNING", None)
 
     def finish(self, run_id: str, status: str, end: int) -> None:
-        """status: FINISHED, FAILED or KILLED; end: ms since 1970. Raises Refused and Gone."""
+        """status: FINISHED, FAILED or KILLED; end: ms since 1970. Raises Rejected and
+        RunNotFound."""
         with self._asking() as (api, _):
             api.update(run_id, status, end)
 
     def send_file(self, run_id: str, file: Path, folder: str) -> None:
-        """Raises Refused and Gone."""
+        """Raises Rejected and RunNotFound."""
         with self._asking() as (api, _):
             api.send_file(run_id, file, folder)
 
     def deleted(self, run_id: str) -> bool:
-        """Whether somebody deleted the run: it then takes nothing more. Raises Gone."""
+        """Whether somebody deleted the run: it then takes nothing more. Raises RunNotFound."""
         with self._asking() as (api, _):
             return api.stage(run_id) == "deleted"
 
     def writable(self, run_id: str) -> bool:
         """Whether the run takes a harmless tag just now: tells a server in trouble from a record
         that troubles it."""
-        harmless = Item(Record(0, 0, "tags", "", {}), "tag", "fdan.tracking", "1")
+        harmless = Item(Record(0, 0, "tags", "", {}), "tag", PROBE, "1")
         try:
             self.log(run_id, [harmless])
-        except (Away, Refused, Gone):
+        except (ServerUnavailable, Rejected, RunNotFound):
             return False
         return True
 
@@ -125,7 +127,7 @@ class Server:
             if self._connected is None:
                 self._connected = self._connect()
             yield self._connected
-        except (Away, Refused, Gone):
+        except (ServerUnavailable, Rejected, RunNotFound):
             raise
         except Exception as error:
             raise self._meaning(error) from error
@@ -136,29 +138,29 @@ class Server:
         held it; the next connection makes it again."""
         try:
             yield
-        except Gone as gone:
+        except RunNotFound as gone:
             self._connected = None
-            raise Away(f"experiment '{self._experiment}' is gone: {gone}") from gone
+            raise ServerUnavailable(f"experiment '{self._experiment}' is gone: {gone}") from gone
 
     def _meaning(self, error: Exception) -> Exception:
         answer = getattr(error, "response", None)  # of requests' errors, for artifacts
         code = getattr(error, "error_code", "") or str(getattr(answer, "status_code", ""))
         text = " ".join(str(error).split())
-        if self.uri != shown(self.uri):
+        if self.uri != mask_password(self.uri):
             secret = urlsplit(self.uri).password
             text = text.replace(secret, "***") if secret else text
         if code == "RESOURCE_DOES_NOT_EXIST":
-            return Gone(text)
+            return RunNotFound(text)
         if code in _REFUSALS and not _DATABASE.search(text):
-            return Refused(text)
+            return Rejected(text)
         cause = _CAUSE.search(text)
         short = next((part for part in cause.groups() if part), text) if cause else text
-        return Away(short if len(short) < 200 else short[:200] + " ...")
+        return ServerUnavailable(short if len(short) < 200 else short[:200] + " ...")
 
     def _connect(self) -> tuple[Api, str]:
         if speaks(self.uri):
             return self._open(Rest(self.uri))
-        path = file_of(self.uri)
+        path = sqlite_file(self.uri)
         if path is None:
             return self._open(Client(self.uri))
         from filelock import FileLock
@@ -172,7 +174,7 @@ class Server:
             except Exception:
                 if not database.half_made(path):
                     raise
-                raise Broken(
+                raise ServerUnusable(
                     f"{path} is half made, its maker was killed, and no run is in it: move it away"
                 ) from None
 
@@ -191,7 +193,7 @@ class Server:
                     raise
         experiment, stage = found
         if stage == "deleted":
-            raise Away(
+            raise ServerUnavailable(
                 f"experiment '{self._experiment}' was deleted there; bring it back with: "
                 f"mlflow experiments restore --experiment-id {experiment}"
             )

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The command; see _EXITS for its exit code."""
     from tracking.registry.download import tracking_uri
     from tracking.registry.registry import CHAMPION, Registry
-    from tracking.uri import shown
+    from tracking.uri import mask_password
 
     uri = arguments.tracking_uri or tracking_uri()
     registry = Registry(uri, arguments.name)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = {value: key for key, value in sorted(aliases.items())}
     champion = next((one for one in versions if one.number == number), None)
     if champion is None:
-        print(f"{arguments.name} has no champion at {shown(uri)}")
+        print(f"{arguments.name} has no champion at {mask_password(uri)}")
     else:
         print(f"champion: {champion}")
         for key in _SHOWN:

@@ -11,11 +11,11 @@ from fdan.errors import FdanError
 from tracking.backend.server import Server
 from tracking.commands import Verbs
 from tracking.commands.named import STUDY, study_folder
-from tracking.outbox.delivery_state import Ledger
+from tracking.outbox.delivery_state import DeliveryState
 from tracking.outbox.sender import Sender
 from tracking.outbox.spool import Spool
 from tracking.outbox.target import Target
-from tracking.uri import check_uri, masked, shown
+from tracking.uri import check_uri, is_masked, mask_password
 
 _ABOUT = """\
 A study writes every record to its spool, a folder on local disk, and from there to MLflow.
@@ -55,21 +55,21 @@ def flush(folder: Path, uri: str | None, experiment: str | None, wait: float) ->
     spool_folder = folder / "spool" if (folder / "spool").is_dir() else folder
     noted = Target.load(spool_folder)
     target = Target(uri or noted.uri, experiment or noted.experiment)
-    if masked(target.uri):
+    if is_masked(target.uri):
         raise FdanError(
             f"the password of {target.uri} was not kept; give the whole URI with --tracking-uri"
         )
     check_uri(target.uri)
     spool = Spool(spool_folder)
     try:
-        ledger = Ledger(spool_folder, shown(target.uri), spool.last)
+        ledger = DeliveryState(spool_folder, mask_password(target.uri), spool.last)
         server = Server(target.uri, target.experiment, target.artifacts(spool_folder))
         return _send(spool, ledger, server, wait)
     finally:
         spool.close()
 
 
-def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
+def _send(spool: Spool, ledger: DeliveryState, server: Server, wait: float) -> int:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -79,9 +79,10 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
         TimeRemainingColumn,
     )
 
+    uri = mask_password(server.uri)
     total, before = spool.last, ledger.sent
     if before == total:
-        print(f"{shown(server.uri)} has all {total} records of {spool.folder}; nothing to send")
+        print(f"{uri} has all {total} records of {spool.folder}; nothing to send")
         return 0
     sender = Sender(spool, ledger, server)
     sender.start()
@@ -94,7 +95,7 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
     )
     patience = wait
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(shown(server.uri), total=total, completed=before)
+        bar = progress.add_task(uri, total=total, completed=before)
         while not sender.drain(0.5):
             progress.update(bar, completed=ledger.sent)
             patience = patience - 0.5 if sender.away_since is not None else wait
@@ -103,7 +104,7 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
         progress.update(bar, completed=ledger.sent)
     sender.stop()
     if ledger.sent < total:
-        why = f"{shown(server.uri)} is away ({sender.reason})"
+        why = f"{uri} is away ({sender.reason})"
         again = "once it is back"
         if sender.broken:
             why, again = sender.reason, "then"
@@ -113,7 +114,7 @@ def _send(spool: Spool, ledger: Ledger, server: Server, wait: float) -> int:
             file=sys.stderr,
         )
         return 1
-    print(f"{total - before} records sent; {shown(server.uri)} has all {total}")
+    print(f"{total - before} records sent; {uri} has all {total}")
     if ledger.refused:
         print(f"{ledger.refused} values were refused for good: {spool.folder / 'refused.jsonl'}")
     return 0

@@ -11,7 +11,7 @@ from tracking.outbox.target import Target
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Backlog:
     """uri: of the server that gets the records, without its password; recorded, sent: how many."""
 
     uri: str
@@ -23,7 +23,7 @@ class Waiting:
         return self.recorded - self.sent
 
 
-def waiting(spool: Path) -> Waiting:
+def read_backlog(spool: Path) -> Backlog:
     """Raises FdanError if the folder is no spool. Takes no lock and touches nothing."""
     uri = Target.load(spool).uri
     recorded = 0
@@ -39,4 +39,4 @@ def waiting(spool: Path) -> Waiting:
         sent = int(content["sent"]) if content["uri"] == uri else 0
     except (OSError, ValueError, KeyError, TypeError):
         sent = 0
-    return Waiting(uri, recorded, min(sent, recorded))
+    return Backlog(uri, recorded, min(sent, recorded))

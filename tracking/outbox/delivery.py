@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from tracking.backend.batching import Item, batches
-from tracking.backend.server import Away, Gone, Refused, Server
-from tracking.outbox.delivery_state import Ledger
+from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
+from tracking.outbox.delivery_state import DeliveryState
 from tracking.outbox.record import Record
 from tracking.outbox.spool import Spool
+from tracking.tags import PARENT_RUN, STUDY_RUN
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class RunLost(Exception):  # noqa: N818
 class Delivery:
     """Delivers windows of the spool's records to one server."""
 
-    def __init__(self, spool: Spool, ledger: Ledger, server: Server) -> None:
+    def __init__(self, spool: Spool, ledger: DeliveryState, server: Server) -> None:
         self._spool = spool
         self._ledger = ledger
         self._server = server
@@ -42,7 +43,7 @@ class Delivery:
         """Runs whose loss is no reason to start over any more: their records are put aside."""
 
     def deliver(self, window: Sequence[Record]) -> None:
-        """Raises Away, and RunLost for a run that is not in `given_up`."""
+        """Raises ServerUnavailable, and RunLost for a run that is not in `given_up`."""
         self._waiting, self._at = {}, None
         for record in window:
             match record.kind:
@@ -79,7 +80,7 @@ class Delivery:
     def _takes(self, run_id: str, batch: Sequence[Item]) -> bool:
         try:
             self._server.log(run_id, batch)
-        except (Away, Refused, Gone):
+        except (ServerUnavailable, Rejected, RunNotFound):
             return False
         return True
 
@@ -97,13 +98,13 @@ class Delivery:
             self._add_tags(record)
         else:
             tags = {**data["tags"], **data["identity"]}
-            parent = self._ledger.run_id("study")
-            if record.run != "study" and parent is not None:
-                tags["mlflow.parentRunId"] = parent
+            parent = self._ledger.run_id(STUDY_RUN)
+            if record.run != STUDY_RUN and parent is not None:
+                tags[PARENT_RUN] = parent
             self._made.add(record.run)
             try:
                 run_id = self._server.create_run(data["name"], record.time, tags)
-            except Refused as refusal:
+            except Rejected as refusal:
                 self.given_up.add(record.run)
                 self._put_aside(record, "the run", str(refusal))
                 return
@@ -155,9 +156,9 @@ class Delivery:
         """One call that is about one record."""
         try:
             call(self._run_id(record.run))
-        except Refused as refusal:
+        except Rejected as refusal:
             self._put_aside(record, what, str(refusal))
-        except Gone as gone:
+        except RunNotFound as gone:
             if record.run not in self.given_up:
                 raise RunLost(record.run, str(gone)) from gone
             self._put_aside(record, what, str(gone))
@@ -168,7 +169,7 @@ class Delivery:
         try:
             for batch in batches(items):
                 self._send(self._run_id(run), batch)
-        except Gone as gone:
+        except RunNotFound as gone:
             if run not in self.given_up:
                 raise RunLost(run, str(gone)) from gone
             self._put_all_aside(items, str(gone))
@@ -177,7 +178,7 @@ class Delivery:
         self._at = (run_id, batch)
         try:
             self._server.log(run_id, batch)
-        except Refused as refusal:
+        except Rejected as refusal:
             # One bad item must cost its neighbours nothing: halve until it stands alone.
             if self._server.deleted(run_id):
                 self._put_all_aside(batch, "the run was deleted on the server")
@@ -192,7 +193,7 @@ class Delivery:
     def _run_id(self, run: str) -> str:
         run_id = self._ledger.run_id(run)
         if run_id is None:
-            raise Gone(f"run '{run}' was never opened there")
+            raise RunNotFound(f"run '{run}' was never opened there")
         return run_id
 
     def _put_all_aside(self, items: Sequence[Item], reason: str) -> None:

@@ -26,7 +26,7 @@ from tracking.outbox.spool import FULL
 log = logging.getLogger(__name__)
 
 
-class Ledger:
+class DeliveryState:
     """The ledger of the server at `uri` (without its password), beside the spool in `folder`."""
 
     def __init__(self, folder: Path, uri: str, last: int) -> None:

@@ -9,12 +9,12 @@ import threading
 import time
 from typing import Final
 
-from tracking.backend.server import Away, Broken, Server
+from tracking.backend.server import Server, ServerUnavailable, ServerUnusable
 from tracking.outbox.delivery import Delivery, RunLost
-from tracking.outbox.delivery_state import Ledger
+from tracking.outbox.delivery_state import DeliveryState
 from tracking.outbox.record import Record
 from tracking.outbox.spool import Reader, Spool
-from tracking.uri import shown
+from tracking.uri import mask_password
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ SUSPECT_AFTER: Final = 8
 class Sender(threading.Thread):
     """Begins with `start()`, ends with `stop()`."""
 
-    def __init__(self, spool: Spool, ledger: Ledger, server: Server) -> None:
+    def __init__(self, spool: Spool, ledger: DeliveryState, server: Server) -> None:
         super().__init__(name="tracking-sender", daemon=True)
         self._spool = spool
         self._ledger = ledger
-        self._uri = shown(server.uri)
+        self._uri = mask_password(server.uri)
         self._delivery = Delivery(spool, ledger, server)
         self._reader = Reader(spool, ledger.sent)
         self._window: list[Record] = []
@@ -161,13 +161,13 @@ class Sender(threading.Thread):
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
-        self._reason = str(error) if isinstance(error, Away) else repr(error)
-        self._broken = isinstance(error, Broken)
+        self._reason = str(error) if isinstance(error, ServerUnavailable) else repr(error)
+        self._broken = isinstance(error, ServerUnusable)
         if self._away_since is None:
             self._away_since = time.time()
             since = time.strftime("%H:%M:%S", time.localtime(self._away_since))
             what = f"tracking server {self._uri} {'of no use' if self._broken else 'away'}"
-            if isinstance(error, OSError):  # the server's own come as Away
+            if isinstance(error, OSError):  # the server's own come as ServerUnavailable
                 self._reason = f"{self._spool.folder}: {error.strerror or error}"
                 what = "sending to the tracking server stopped"
             log.warning(

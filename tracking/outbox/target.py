@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fdan.errors import FdanError
-from tracking.uri import shown
+from tracking.uri import mask_password, sqlite_file
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Target:
     def save(self, spool: Path) -> None:
         """Note it in the spool's folder, without the password. Raises OSError."""
         path = spool / "target.json"
-        text = json.dumps({**asdict(self), "uri": shown(self.uri)}) + "\n"
+        text = json.dumps({**asdict(self), "uri": mask_password(self.uri)}) + "\n"
         if path.exists() and path.read_text() == text:
             return
         part = path.with_suffix(".part")
@@ -50,11 +50,6 @@ class Target:
     def artifacts(self, spool: Path) -> Path:
         """Folder for artifacts if the target is a database: mlartifacts beside an SQLite file,
         else in the runs folder above <study>/spool. A server has its own."""
-        if self.uri.startswith("sqlite:"):
-            return Path(self.uri.partition("///")[2]).parent / "mlartifacts"
-        return spool.resolve().parent.parent / "mlartifacts"
-
-
-def default_uri(runs: Path) -> str:
-    """The database that needs no server: <runs>/mlflow.db."""
-    return f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+        file = sqlite_file(self.uri)
+        runs = spool.resolve().parent.parent if file is None else file.parent
+        return runs / "mlartifacts"

@@ -21,7 +21,7 @@ from tracking.promotion.isolated_model import Witness
 from tracking.registry import package as artifact
 from tracking.registry.model_card import card
 from tracking.result import PREDICTIONS, WINNER, Result, sha256
-from tracking.uri import shown
+from tracking.uri import mask_password
 
 _ANSWERED: Final = 64
 """Utterances of the test part that the registered model is asked again."""
@@ -97,7 +97,7 @@ class Challenger:
             "sha256": self.sha256,
         }
         folder = self.temporary / "model"
-        whole = card(result, facts, self.name, shown(self.uri))
+        whole = card(result, facts, self.name, mask_password(self.uri))
         artifact.build(folder, self.folder, whole, metadata)
         return folder
 

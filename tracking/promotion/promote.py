@@ -26,7 +26,8 @@ from tracking.registry.promotion_lock import Claim, claimed
 from tracking.registry.register import register
 from tracking.registry.registry import CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from tracking.result import Result
-from tracking.uri import shown
+from tracking.tags import CONFIRM, PROMOTION, STUDY_RUN, identity, run_key
+from tracking.uri import mask_password
 
 NAME: Final = "fdan"
 """Of the registered model, unless told otherwise."""
@@ -125,7 +126,7 @@ def rollback(
     """Make the previous champion champion again; says what was done. Raises FdanError."""
     registry = Registry(uri, name)
     if registry.aliased(CHAMPION) is None:
-        raise RegistryError(f"{name} has no champion at {shown(uri)}: nothing to roll back")
+        raise RegistryError(f"{name} has no champion at {mask_password(uri)}: nothing to roll back")
     with claimed(registry, _PATIENCE_S, say) as claim:
         champion = registry.aliased(CHAMPION)
         assert champion is not None
@@ -302,8 +303,8 @@ def _runs(registry: Registry, of: Challenger) -> list[str]:
     experiment = registry.experiment(of.result.experiment)
     if experiment is None:
         return []
-    winner = _identity(of)
-    found = (registry.run(experiment, tags) for tags in (winner, {**winner, "fdan.trial": "study"}))
+    wanted = (_identity(of), identity(of.result.study_id, STUDY_RUN))
+    found = (registry.run(experiment, tags) for tags in wanted)
     return [run for run in found if run is not None]
 
 
@@ -311,12 +312,12 @@ def _identity(of: Challenger) -> dict[str, str]:
     """The tags by which the tracker finds the winner's run."""
     confirm = of.result.confirm
     assert confirm is not None
-    return {"fdan.study_id": of.result.study_id, "fdan.trial": f"confirm-{confirm['run']}"}
+    return identity(of.result.study_id, run_key(confirm["run"], CONFIRM))
 
 
 def _tell_runs(registry: Registry, of: Challenger, words: str) -> None:
     for run in _runs(registry, of):
-        registry.tag_run(run, {"promotion": audit.event(words)})
+        registry.tag_run(run, {PROMOTION: audit.event(words)})
 
 
 def _refused(registry: Registry, of: Challenger, verdict: Verdict) -> Verdict:

@@ -22,7 +22,7 @@ from fdan.inference.model_source import SERVED
 from tracking.registry.pickle_scan import SUFFIXES, pickled
 from tracking.registry.registry import Registry, RegistryError, Version, asking
 from tracking.result import PREDICTIONS, sha256
-from tracking.uri import TRACKING, shown
+from tracking.uri import TRACKING_URI_VARIABLE, environment_uri, mask_password
 
 _INSIDE: Final = ("artifacts/model", "")
 """Where the folder may lie: in a registered model, or by itself among a run's artifacts."""
@@ -58,7 +58,7 @@ def model_folder(uri: str) -> Path:
         alias, number = found["alias"], found["version"]
         version = registry.aliased(alias) if alias else registry.version(number)
         if version is None:
-            raise RegistryError(f"{uri}: {shown(where)} has no such model")
+            raise RegistryError(f"{uri}: {mask_password(where)} has no such model")
         return fetch(registry, version)
     if found := _RUN.fullmatch(uri):
         registry = Registry(where, "fdan")
@@ -93,15 +93,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the database in ./runs; RegistryError where there is none."""
-    named = os.environ.get(TRACKING)
-    if named:
-        return named
-    database = Path("runs/mlflow.db").resolve()
-    if not database.is_file():
+    if not (os.environ.get(TRACKING_URI_VARIABLE) or Path("runs/mlflow.db").is_file()):
         raise RegistryError(
-            f"no MLflow: there is no runs/mlflow.db here; set {TRACKING} to a server or a database"
+            f"no MLflow: there is no runs/mlflow.db here; set {TRACKING_URI_VARIABLE} to a server"
+            " or a database"
         )
-    return f"sqlite:///{database}"
+    return environment_uri()
 
 
 def files(source: str, tracking_uri: str) -> list[str]:

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from fdan.lock import Held, Lock
-from tracking.registry.registry import Registry, RegistryError, database_of
+from tracking.registry.registry import Registry, RegistryError
+from tracking.tags import PROMOTING_PREFIX
+from tracking.uri import sqlite_file
 
-_PREFIX: Final = "fdan.promoting."
 _STALE_S: Final = 1800.0
 """A claim of another host that is older is a dead one's; clocks may differ by minutes."""
 
@@ -48,7 +49,7 @@ def claimed(registry: Registry, patience: float, say: Callable[[str], None]) -> 
     must be registered. Raises RegistryError where somebody else keeps it."""
     until = time.monotonic() + patience
     with _locked(registry, until, say):
-        key = _PREFIX + secrets.token_hex(8)
+        key = PROMOTING_PREFIX + secrets.token_hex(8)
         while True:
             registry.note(key, f"{os.getpid()} {time.time():.0f} {socket.gethostname()}")
             try:
@@ -69,7 +70,7 @@ def claimed(registry: Registry, patience: float, say: Callable[[str], None]) -> 
 def _other(registry: Registry, key: str) -> str | None:
     """Who else claims it, in words; None where nobody does. Claims of the dead are removed."""
     for name, value in registry.notes().items():
-        if not name.startswith(_PREFIX) or name == key:
+        if not name.startswith(PROMOTING_PREFIX) or name == key:
             continue
         try:
             process, since, host = value.split()
@@ -95,7 +96,7 @@ def _lives(process: int) -> bool:
 
 @contextlib.contextmanager
 def _locked(registry: Registry, until: float, say: Callable[[str], None]) -> Iterator[None]:
-    database = database_of(registry.uri)
+    database = sqlite_file(registry.uri)
     if database is None:
         yield
         return

@@ -13,7 +13,7 @@ from tracking.registry.download import download, files
 from tracking.registry.model_card import card
 from tracking.registry.registry import DESCRIPTION, Registry, RegistryError, Version
 from tracking.result import sha256
-from tracking.uri import shown
+from tracking.uri import mask_password
 
 # MLflow's own note of what was loaded; it writes it where it reads.
 _NOTED: Final = "registered_model_meta"
@@ -46,11 +46,13 @@ def register(
     size = sum(file.stat().st_size for file in of.built.rglob("*") if file.is_file())
     say(f"registering the model ({size / 1e6:.0f} MB)")
     facts = of.model.facts
-    text = card(of.result, facts, registry.name, shown(registry.uri), DESCRIPTION)
+    text = card(of.result, facts, registry.name, mask_password(registry.uri), DESCRIPTION)
     version = registry.add(of.built, experiment, run_id, tags, text)
     if wrong := _differs(registry, of.built, version):
         registry.delete(version.number)
-        raise RegistryError(f"{shown(registry.uri)} does not give back what it was given: {wrong}")
+        raise RegistryError(
+            f"{mask_password(registry.uri)} does not give back what it was given: {wrong}"
+        )
     return version
 
 

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from fdan.errors import FdanError
 from tracking.backend import limits
-from tracking.backend.client import connect, having
-from tracking.uri import check_uri, masked, shown
+from tracking.backend.client import connect
+from tracking.tags import tag_filter
+from tracking.uri import check_uri, is_masked, mask_password, sqlite_file
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
@@ -58,7 +59,7 @@ class Registry:
 
     def __init__(self, uri: str, name: str) -> None:
         check_uri(uri)
-        if masked(uri):
+        if is_masked(uri):
             raise RegistryError(
                 f"the password of {uri} was not kept; give the whole URI with --tracking-uri"
             )
@@ -66,7 +67,7 @@ class Registry:
             raise RegistryError(
                 f"--name '{name}' is no name for a model: use letters, digits, _ . -"
             )
-        database = database_of(uri)
+        database = sqlite_file(uri)
         if database is not None and not database.is_file():
             raise RegistryError(
                 f"{database}: there is no such MLflow database; give --tracking-uri, or run a study"
@@ -188,7 +189,7 @@ class Registry:
                 return str(found.experiment_id)
             if not create:
                 return None
-            database = database_of(self.uri)
+            database = sqlite_file(self.uri)
             place = None if database is None else (database.parent / "mlartifacts").as_uri()
             return str(self.client.create_experiment(name, artifact_location=place))
 
@@ -196,7 +197,10 @@ class Registry:
         """Id of the oldest run with these tags."""
         with self._asking():
             found = self.client.search_runs(
-                [experiment], having(tags), order_by=["attributes.start_time ASC"], max_results=1
+                [experiment],
+                tag_filter(tags),
+                order_by=["attributes.start_time ASC"],
+                max_results=1,
             )
         return str(found[0].info.run_id) if found else None
 
@@ -244,12 +248,7 @@ def asking(uri: str) -> Iterator[None]:
             text = text.replace(secret, "***")
         cause = _CAUSE.search(text)
         why = cause.group(0) if cause else text[:300]
-        raise RegistryError(f"{shown(uri)}: {why}") from error
-
-
-def database_of(uri: str) -> Path | None:
-    """File of an SQLite database; None for anything else."""
-    return Path(uri.partition("///")[2]) if uri.startswith("sqlite:") else None
+        raise RegistryError(f"{mask_password(uri)}: {why}") from error
 
 
 _CAUSE: Final = re.compile(

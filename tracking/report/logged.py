@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
-from tracking.backend.server import Away, Gone, Refused, Server
+from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
 from tracking.outbox.target import Target
 from tracking.result import Result
-from tracking.tracker import STUDY
-from tracking.uri import masked, shown
+from tracking.tags import STUDY_RUN, identity
+from tracking.uri import is_masked, mask_password, sqlite_file
 
 FOLDER: Final = "study"
 """Among the artifacts of the run: where a search puts the study's figures, too."""
@@ -28,25 +28,25 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
     """
     result = Result.load(study)
     uri = uri or result.tracking_uri
-    if masked(uri):
+    if is_masked(uri):
         raise NotLogged(f"the password of {uri} was not kept; give the whole URI: --tracking-uri")
-    database = Path(uri.partition("///")[2])
-    if uri.startswith("sqlite:") and not database.exists():
+    database = sqlite_file(uri)
+    if database is not None and not database.exists():
         # To connect would make a new one.
         raise NotLogged(f"{database} is gone")
     target = Target(uri, result.experiment)
     try:
         server = Server(uri, result.experiment, target.artifacts(study / "spool"))
-        run = server.find_run({"fdan.study_id": result.study_id, "fdan.trial": STUDY})
+        run = server.find_run(identity(result.study_id, STUDY_RUN))
         if run is None:
             raise NotLogged(
-                f"{shown(uri)} has no run of study '{result.study}' yet:"
+                f"{mask_password(uri)} has no run of study '{result.study}' yet:"
                 f" python -m tracking flush {study}, then again"
             )
         for file in files:
             server.send_file(run, file, FOLDER)
-    except Away as away:
-        raise NotLogged(f"{shown(uri)} is away ({away})") from None
-    except (Refused, Gone) as refusal:
-        raise NotLogged(f"{shown(uri)} refused it ({refusal})") from None
+    except ServerUnavailable as away:
+        raise NotLogged(f"{mask_password(uri)} is away ({away})") from None
+    except (Rejected, RunNotFound) as refusal:
+        raise NotLogged(f"{mask_password(uri)} refused it ({refusal})") from None
     return run

@@ -25,7 +25,7 @@ from tracking.backend.api import Api
 from tracking.backend.batching import Item
 from tracking.backend.client import Client
 from tracking.backend.rest import Rest, RestError, speaks
-from tracking.backend.server import Away, Refused, Server
+from tracking.backend.server import Rejected, Server, ServerUnavailable
 from tracking.outbox.record import Record
 
 RECORD = Record(1, 1_700_000_000_123, "metrics", "7", {})
@@ -234,26 +234,26 @@ def test_a_connection_is_used_again_while_it_is_warm(
 @pytest.mark.parametrize(
     ("status", "body", "means", "text"),
     [
-        (400, b'{"error_code": "BAD_REQUEST", "message": "no"}', Refused, "no"),
-        (413, b"<html>Request Entity Too Large</html>", Refused, "Too Large"),
-        (500, b'{"error_code": "INTERNAL_ERROR", "message": "oops"}', Away, "oops"),
-        (503, b"<html>busy</html>", Away, "HTTP 503: <html>busy"),
-        (403, b"Invalid Host header", Away, "HTTP 403: Invalid Host header"),
-        (404, b"not an MLflow", Away, "HTTP 404"),
-        (302, b"", Away, "HTTP 302"),
-        (200, b"<html>log in</html>", Away, "Expecting value"),
+        (400, b'{"error_code": "BAD_REQUEST", "message": "no"}', Rejected, "no"),
+        (413, b"<html>Request Entity Too Large</html>", Rejected, "Too Large"),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "oops"}', ServerUnavailable, "oops"),
+        (503, b"<html>busy</html>", ServerUnavailable, "HTTP 503: <html>busy"),
+        (403, b"Invalid Host header", ServerUnavailable, "HTTP 403: Invalid Host header"),
+        (404, b"not an MLflow", ServerUnavailable, "HTTP 404"),
+        (302, b"", ServerUnavailable, "HTTP 302"),
+        (200, b"<html>log in</html>", ServerUnavailable, "Expecting value"),
         (
             400,
             b'{"error_code": "BAD_REQUEST", "message": "(psycopg2.InterfaceError) connection '
             b'already closed (Background on this error at: https://sqlalche.me/e/20/rvf5)"}',
-            Away,
+            ServerUnavailable,
             "already closed",
         ),
         (
             400,
             b'{"error_code": "BAD_REQUEST", "message": "(psycopg2.errors.NumericValueOutOfRange) '
             b'(Background on this error at: https://sqlalche.me/e/20/9h9h)"}',
-            Refused,
+            Rejected,
             "OutOfRange",
         ),
     ],
