@@ -17,7 +17,7 @@ from fdan.model.backbones import find_weights
 from fdan.model.network import CLASSES
 from fdan.run_config import FEATURES, RunConfig
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.group import Told, train_group
+from fdan.training.group import MemberEpoch, train_group
 from fdan.training.train import Diverged, EpochReport, train
 from fdan.training.training_data import Domain, TrainingData
 
@@ -78,7 +78,7 @@ def features() -> TrainingData:
     random, train, validation = np.random.default_rng(0), 256, 128
     labels = np.arange(train + validation) % CLASSES
     domains = {
-        modality: Domain.of(
+        modality: Domain.from_arrays(
             [random.random((len(labels), FEATURES["resnet18"]), dtype=np.float32)], labels
         )
         for modality in ("visual", "acoustic")
@@ -114,7 +114,7 @@ def calls(
     def grouped(every_epoch: bool) -> Metrics:
         found: Metrics = {}
 
-        def report(members: Sequence[Told], diverged: Mapping[int, Diverged]) -> None:
+        def report(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
             assert not diverged, diverged
             for place, epoch, make in members:
                 found[place, epoch.epoch] = epoch.metrics

@@ -104,7 +104,7 @@ def untrained(folder: Path) -> Path:
     network = build(run)
     faces, speech = torch.rand(2, 7 * run.model.bank, FEATURES["resnet34"])
     with torch.no_grad():
-        bank = network.head.remember(faces, speech)
+        bank = network.head.build_bank(faces, speech)
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"bank.{i}": z for i, z in enumerate(bank)}
     weights = find_weights("resnet34", "none").sha256

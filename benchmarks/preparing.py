@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from benchmarks.comparing import Turns, by_turns, count, heading, machine, parser, write
 from fdan.corpora import Source, read
 from fdan.corpora.demo import generate
+from fdan.cpus import cpu_count
 from fdan.data.prepare import prepare
 from fdan.data.store import Store
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.media.video import positions, read_frames
-from fdan.media.workers import cores
 
 ABOUT = """\
 The same files to the same images, by turns in the same run:
@@ -273,8 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
             few = source.modality == "acoustic" and len(paths) < MANY
             goal = 0.0 if few else GOALS[source.modality]
             print(
-                f"{title}: {len(paths)} files; ours {ms['ours'] / 1000:.2f} s on {cores()} cores,"
-                f" naive {ms['naive'] / 1000:.2f} s: {faster:.2f} times as fast;"
+                f"{title}: {len(paths)} files; ours {ms['ours'] / 1000:.2f} s on"
+                f" {cpu_count()} cores, naive {ms['naive'] / 1000:.2f} s: {faster:.2f} times as fast;"
                 f" {'few files, no goal' if few else f'goal {goal:g}'}\n"
                 f"  {_told(apart)}",
                 flush=True,

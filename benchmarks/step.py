@@ -16,11 +16,11 @@ from benchmarks.comparing import by_turns, count, heading, machine, parser, writ
 from fdan import device as runtime
 from fdan.cli.arguments import exit_code
 from fdan.model.backbones import build_backbone, find_weights
-from fdan.model.network import MODALITIES, Head, objective
+from fdan.model.network import MODALITIES, Head, fdan_loss
 from fdan.run_config import RunConfig
 from fdan.training import train
 from fdan.training.augment import augment
-from fdan.training.cuda_graph import captured, own_stream
+from fdan.training.cuda_graph import make_graphed, side_stream
 from fdan.training.training_data import TrainingData
 from search.planning.step_timing import Work, random_data
 
@@ -89,7 +89,7 @@ def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) ->
     optimizer = train._optimizer(network, run.training, device, None)
     one_step = train.step_of(network, optimizer, run, data, device)
     if not eager:
-        one_step = captured(one_step, device)
+        one_step = make_graphed(one_step, device)
     done = 0
 
     def epoch() -> None:
@@ -103,7 +103,7 @@ def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) ->
 
 def _repeated(one_step: Callable[[], Tensor], device: torch.device) -> Call:
     """As often as an epoch has steps; waits only then, as an epoch does."""
-    one_step = captured(one_step, device)
+    one_step = make_graphed(one_step, device)
 
     def epoch() -> None:
         for _ in range(STEPS[device.type]):
@@ -169,7 +169,7 @@ def _parts(run: RunConfig, data: TrainingData) -> dict[str, Call]:
 
     def through_head() -> Tensor:
         out = head(*features)
-        loss = objective(out, labels, labels, training.alpha, run.kernel)
+        loss = fdan_loss(out, labels, labels, training.alpha, run.kernel)
         for parameter in head.parameters():
             parameter.grad = None
         loss.total.backward()
@@ -220,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = RunConfig.from_mapping({"backbone": backbone, "weights": "none", "batch": BATCH})
 
     waits = None
-    with own_stream(device):
+    with side_stream(device):
         every = calls(run, size, device)
         large = {k: every[k] for k in ("full", "bare", "eager") if k in every}
         turns = by_turns(large, options.rounds, warm=2)

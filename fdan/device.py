@@ -43,7 +43,7 @@ CONTEXT_BYTES = 600 * 2**20
 MiB is usual, and this is on the safe side."""
 
 
-def bound_memory(share: float) -> None:
+def limit_gpu_memory(share: float) -> None:
     """This process gets no more than a `share` of its GPU's memory, CUDA's own part included: what
     asks for more raises torch.cuda.OutOfMemoryError, and neighbours do not notice."""
     whole = torch.cuda.get_device_properties(0).total_memory
@@ -84,7 +84,7 @@ class _NoInitialValues(TorchFunctionMode):
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_thread() -> Iterator[None]:
     """Torch computes inside with one CPU thread: another number of them sums in another order, and
     behind an untrained backbone that shows in the sixth digit."""
     before = torch.get_num_threads()

@@ -27,7 +27,7 @@ class Owner:
     """Seconds since 1970."""
 
     @property
-    def here(self) -> bool:
+    def on_this_host(self) -> bool:
         """Whether it is a process of this machine."""
         return self.host == socket.gethostname()
 
@@ -36,7 +36,7 @@ class Owner:
         return f"process {self.pid} on {self.host}, since {since}"
 
 
-class Held(Exception):  # noqa: N818
+class LockHeld(Exception):  # noqa: N818
     """Somebody else holds the lock. `owner` is None in the moment before its name is written."""
 
     def __init__(self, path: Path, owner: Owner | None) -> None:
@@ -48,7 +48,7 @@ class Lock:
     """Holds the file at `path` from its making to `close`, or to the end of a with block.
 
     The file itself stays: removing it would let two processes hold two files of one name. Raises
-    Held, and OSError where the file cannot be made.
+    LockHeld, and OSError where the file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Lock:
             if time.monotonic() > until:
                 owner = _read(self._handle)
                 os.close(self._handle)
-                raise Held(path, owner)
+                raise LockHeld(path, owner)
             time.sleep(0.01)
         line = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}\n"
         os.ftruncate(self._handle, 0)
@@ -82,7 +82,7 @@ class Lock:
         self.close()
 
 
-def owner(path: Path) -> Owner | None:
+def lock_owner(path: Path) -> Owner | None:
     """Who holds the lock at `path`; None where nobody does. Touches nothing."""
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -98,10 +98,10 @@ def owner(path: Path) -> Owner | None:
         os.close(handle)
 
 
-def holds(owner: Owner, path: Path) -> bool:
+def lock_is_held_by(owner: Owner, path: Path) -> bool:
     """Whether that process of this machine has the file at `path` open: its number may be another
     one's by now, or another container's."""
-    if not owner.here:
+    if not owner.on_this_host:
         return False
     try:
         opened = list(Path(f"/proc/{owner.pid}/fd").iterdir())

@@ -200,9 +200,9 @@ def _data(
 ) -> TrainingData:
     """What trials train on, in this process."""
     from fdan.device import choose_device
-    from fdan.training.training_data import load
+    from fdan.training.training_data import load_training_data
 
-    return load(task, parts, run, choose_device(device), work.cache, progress)
+    return load_training_data(task, parts, run, choose_device(device), work.cache, progress)
 
 
 def _search(

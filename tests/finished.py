@@ -28,7 +28,7 @@ from fdan.media.spectrogram import SpectrogramSettings
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
-from fdan.training.training_data import load
+from fdan.training.training_data import load_training_data
 from tracking.result import PREDICTIONS, WINNER, Result, sha256
 from tracking.tracker import Tracker
 from tracking.uri import default_uri
@@ -74,7 +74,9 @@ class Corpus:
                 **{"batch": 16, "bank": 4, **GOOD, **settings},
             }
         )
-        data = load(self.task, self.parts, run, torch.device("cpu"), self.runs / "features")
+        data = load_training_data(
+            self.task, self.parts, run, torch.device("cpu"), self.runs / "features"
+        )
         return train(run, data, lambda epoch, checkpoint: None)
 
 

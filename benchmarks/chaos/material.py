@@ -37,7 +37,7 @@ def make(folder: Path) -> Material:
     from fdan.corpora.demo import generate
     from fdan.data.split import SplitConfig
     from fdan.run_config import RunConfig
-    from fdan.training.training_data import load
+    from fdan.training.training_data import load_training_data
 
     corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES)
     runs = folder / "runs"
@@ -48,7 +48,7 @@ def make(folder: Path) -> Material:
     settings = shared.settings_of(arguments, gpu=False)
     task, parts = shared.open_task(arguments, settings)
     run = RunConfig.from_mapping(settings.run)
-    load(task, parts, run, torch.device("cpu"), runs / "features")
+    load_training_data(task, parts, run, torch.device("cpu"), runs / "features")
     return Material(
         str(corpus),
         str(runs),

@@ -13,7 +13,7 @@ from fdan.data.store import open_store
 from fdan.data.task import Task
 from fdan.run_config import RunConfig
 from fdan.training.train import EpochReport, train
-from fdan.training.training_data import TrainingData, load
+from fdan.training.training_data import TrainingData, load_training_data
 
 
 def data_of(job: dict[str, Any], run: RunConfig) -> TrainingData:
@@ -22,7 +22,7 @@ def data_of(job: dict[str, Any], run: RunConfig) -> TrainingData:
 
     task = Task((open_store(Path(job["acoustic"])),), (open_store(Path(job["visual"])),))
     parts = split(task, SplitConfig.from_mapping(job["split"]))
-    return load(task, parts, run, torch.device("cpu"), Path(job["features"]))
+    return load_training_data(task, parts, run, torch.device("cpu"), Path(job["features"]))
 
 
 def main() -> None:

@@ -81,8 +81,9 @@ def train(arguments: argparse.Namespace) -> int:
     from fdan.inference.model_folder import write_model
     from fdan.run_config import RunConfig
     from fdan.training.checkpoint import Checkpoint
-    from fdan.training.train import EpochReport, load
+    from fdan.training.train import EpochReport
     from fdan.training.train import train as run_training
+    from fdan.training.training_data import load_training_data
 
     device = choose_device(arguments.device)
     settings = shared.settings_of(arguments, gpu=device.type == "cuda")
@@ -97,7 +98,9 @@ def train(arguments: argparse.Namespace) -> int:
     console = _progress()
     with Preparing(console) as tell:
         task, parts = shared.open_task(arguments, settings, tell)
-        data = load(task, parts, run, device, arguments.runs / "features", tell.features)
+        data = load_training_data(
+            task, parts, run, device, arguments.runs / "features", tell.features
+        )
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
     sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, parts))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fdan.emotions import EMOTIONS, SHORT
 from fdan.errors import ConfigError, DataError, WeightsError
-from fdan.inference.model_source import find_model, open_model, told
+from fdan.inference.model_source import describe_model, find_model, open_model
 from fdan.inference.predict import Prediction, speech_files
 from fdan.inference.predict import predict as run_prediction
 
@@ -33,7 +33,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if face is not None and not face.is_file():
         raise DataError(f"face {face}: no such file")
     model = open_model(place, arguments.device)
-    answering = told(name, place, model.facts)
+    answering = describe_model(name, place, model.facts)
     found = run_prediction(model, files, face)
     predictions = _as_json(found, answering) if arguments.json else _as_table(found, answering)
     failed = [one for one in predictions if one.emotion is None]

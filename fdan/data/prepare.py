@@ -23,12 +23,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from fdan.corpora import STORE, Listing, Row, Source, read
+from fdan.cpus import cpu_count
 from fdan.data.content_hash import Content, ContentCache
 from fdan.data.store import FORMAT, IMAGES, MANIFEST, Progress, Store, Tell, open_store
 from fdan.errors import DataError
 from fdan.media.pixels import Pixels, Settings, default_settings, image_shape, store_settings
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.media.workers import Workers, cores
+from fdan.media.workers import Workers
 
 _DONE: Final = "done.jsonl"
 # Progress is told at most this often.
@@ -68,7 +69,7 @@ def prepare(
         return store
     settings = default_settings(source.modality) if settings is None else settings
     assert isinstance(settings, SpectrogramSettings) == (source.modality == "acoustic")
-    count = cores() if workers is None else max(1, workers)
+    count = cpu_count() if workers is None else max(1, workers)
     listing = read(source)
     root = Path(root).expanduser().absolute()
     tell = _Teller(source, progress)

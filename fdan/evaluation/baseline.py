@@ -27,6 +27,6 @@ def logistic_regression(data: TrainingData, samples: Ints) -> Measures:
 
 
 def _features(data: TrainingData, samples: Ints) -> np.ndarray:
-    features = data.acoustic.numbered(samples).cpu().numpy()
+    features = data.acoustic.select(samples).cpu().numpy()
     assert features.ndim == 2, "a baseline is fitted to features"
     return np.asarray(features)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fdan.errors import ConfigError, DataError, WeightsError
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
-from fdan.inference.model_source import served_as
+from fdan.inference.model_source import registered_as
 from fdan.inference.onnx_model import IMAGES, PROBABILITIES, OnnxModel, metadata
 from fdan.media.pixels import image_shape, settings_of
 
@@ -100,7 +100,7 @@ def export(folder: Path, file: Path) -> float:
 
 def _facts(model: SpeechModel, folder: Path) -> dict[str, Any]:
     """model.json's, and what a registry calls it."""
-    served = served_as(folder)
+    served = registered_as(folder)
     return {**model.facts, **({"served": served} if served else {})}
 
 

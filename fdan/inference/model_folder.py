@@ -29,7 +29,7 @@ from fdan.model.backbones import Backbone, build_backbone, find_weights
 from fdan.model.network import MODALITIES, Bank, Head, Network
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint, write_text
-from fdan.training.validate import restore
+from fdan.training.validate import restore_network
 
 TENSORS: Final = "model.safetensors"
 FACTS: Final = "model.json"
@@ -162,7 +162,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
 
 def _with_backbones(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network from images on."""
-    network = restore(checkpoint)
+    network = restore_network(checkpoint)
     if network.backbones:
         return network
     model = checkpoint.run.model

@@ -94,17 +94,17 @@ def open_model(path: Path, device: str = "cpu") -> Model:
     return read_model(path, device)
 
 
-def told(name: str, path: Path, facts: Mapping[str, Any]) -> str:
+def describe_model(name: str, path: Path, facts: Mapping[str, Any]) -> str:
     """Which model answers, in a line: the registry's name and version of it, or the name that it
     was called by; its study and trial where a search made it."""
-    served = served_as(path) if path.is_dir() else facts.get("served", {})
+    served = registered_as(path) if path.is_dir() else facts.get("served", {})
     made = f"{served['name']} version {served['version']}" if served else name
     if "study" in facts:
         made += f" (study {facts['study']}, trial {facts.get('trial', '?')})"
     return " ".join(made.split())
 
 
-def served_as(folder: Path) -> dict[str, str]:
+def registered_as(folder: Path) -> dict[str, str]:
     """{"name", "version"} of a model that came from a registry, else {}. Raises WeightsError."""
     file = folder / SERVED
     try:

@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
 from fdan.media.pixels import image_shape, settings_of
-from fdan.media.workers import cores
 
 FORMAT: Final = "1"
 IMAGES: Final = "images"
@@ -52,7 +52,7 @@ class OnnxModel:
         onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY + 1  # what is wrong with the file is ours to say
-        options.intra_op_num_threads = cores()
+        options.intra_op_num_threads = cpu_count()
         try:
             # ONNX may name other files for its tensors. Here they are looked for where nothing is.
             with tempfile.TemporaryDirectory(prefix="fdan-onnx-") as nothing:

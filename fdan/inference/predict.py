@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.corpora.listing import files_below, suffixes
+from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, WeightsError
 from fdan.inference.model_source import Model
 from fdan.media.pixels import Settings, settings_of
-from fdan.media.workers import Workers, cores
+from fdan.media.workers import Workers
 
 SPEECH: Final = "speech"
 BOTH: Final = "speech and face"
@@ -70,7 +71,7 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
     """
     faces = None if face is None else [_faces(model, face)]
     settings = _settings(model, "acoustic")
-    with Workers(settings, min(cores(), max(len(files), 1)), _TIMEOUT_S) as workers:
+    with Workers(settings, min(cpu_count(), max(len(files), 1)), _TIMEOUT_S) as workers:
         for file, found in zip(files, workers.read(files), strict=True):
             if isinstance(found, str):
                 yield Prediction(file, None, {}, found)

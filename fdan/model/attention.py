@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Side(nn.Module):
+class ModalityLayer(nn.Module):
     """One modality's part of a layer: W^Q, W^K, W^V of Eq. 2, and Eq. 4's two LayerNorms and FFN.
 
     The projections have no bias, as in Eq. 2. There is no output projection after the heads,
@@ -33,7 +33,7 @@ class Side(nn.Module):
             nn.Linear(width, ffn * width), nn.ReLU(), nn.Linear(ffn * width, width)
         )
 
-    def receive(self, z_TD: Tensor, sender: Side, z_SD: Tensor) -> Tensor:
+    def attend(self, z_TD: Tensor, sender: ModalityLayer, z_SD: Tensor) -> Tensor:
         """Delta Z of Eq. 3, (T, D): what this side's samples z_TD hear from z_SD."""
         q_HTE, k_HSE, v_HSE = (
             projected.unflatten(1, (self.heads, -1)).transpose(0, 1)
@@ -43,7 +43,7 @@ class Side(nn.Module):
         delta_TD: Tensor = (weights_HTS @ v_HSE).transpose(0, 1).flatten(1)
         return delta_TD
 
-    def update(self, z_TD: Tensor, delta_TD: Tensor | None) -> Tensor:
+    def transform(self, z_TD: Tensor, delta_TD: Tensor | None) -> Tensor:
         """Eq. 4, (T, D); without a message Delta Z is left out."""
         message: Tensor = z_TD if delta_TD is None else z_TD + delta_TD
         z_TD = self.norm_message(message)
@@ -56,17 +56,19 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int = 1, ffn: int = 2) -> None:
         super().__init__()
-        self.visual = Side(width, heads, ffn)
-        self.acoustic = Side(width, heads, ffn)
+        self.visual = ModalityLayer(width, heads, ffn)
+        self.acoustic = ModalityLayer(width, heads, ffn)
 
     def forward(self, z_VD: Tensor, z_AD: Tensor) -> tuple[Tensor, Tensor]:
         """(V, D) and (A, D) of layer i - 1 to those of layer i. V and A may differ."""
-        to_visual_VD = self.visual.receive(z_VD, self.acoustic, z_AD)
-        to_acoustic_AD = self.acoustic.receive(z_AD, self.visual, z_VD)
-        return self.visual.update(z_VD, to_visual_VD), self.acoustic.update(z_AD, to_acoustic_AD)
+        to_visual_VD = self.visual.attend(z_VD, self.acoustic, z_AD)
+        to_acoustic_AD = self.acoustic.attend(z_AD, self.visual, z_VD)
+        return self.visual.transform(z_VD, to_visual_VD), self.acoustic.transform(
+            z_AD, to_acoustic_AD
+        )
 
-    def listen(self, z_AD: Tensor, z_VD: Tensor | None) -> Tensor:
+    def acoustic_only(self, z_AD: Tensor, z_VD: Tensor | None) -> Tensor:
         """The acoustic half alone, (A, D): each sample attends to z_VD and to nothing else of its
         batch. None passes the attention by."""
-        delta_AD = None if z_VD is None else self.acoustic.receive(z_AD, self.visual, z_VD)
-        return self.acoustic.update(z_AD, delta_AD)
+        delta_AD = None if z_VD is None else self.acoustic.attend(z_AD, self.visual, z_VD)
+        return self.acoustic.transform(z_AD, delta_AD)

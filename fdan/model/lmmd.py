@@ -23,7 +23,7 @@ class Kernel(NamedTuple):
     powers: Tensor
 
     @classmethod
-    def of(cls, config: KernelConfig, like: Tensor) -> Kernel:
+    def from_config(cls, config: KernelConfig, like: Tensor) -> Kernel:
         """On the device and of the type of `like`."""
         k_K = torch.arange(config.kernels, dtype=like.dtype, device=like.device)
         powers = config.ratio ** (k_K - config.kernels // 2)
@@ -56,7 +56,7 @@ def lmmd(
     n_v, n_a = z_VD.shape[0], z_AD.shape[0]
     assert n_v > 0 and n_a > 0, "each modality needs a sample"
     z_ND = torch.cat([z_VD, z_AD])
-    k_NN = _kernel(z_ND, kernel if isinstance(kernel, Kernel) else Kernel.of(kernel, z_ND))
+    k_NN = _kernel(z_ND, kernel if isinstance(kernel, Kernel) else Kernel.from_config(kernel, z_ND))
 
     s_VC, t_AC = _one_hot(y_V, classes, z_ND.dtype), _one_hot(y_A, classes, z_ND.dtype)
     count_v_C, count_a_C = s_VC.sum(0), t_AC.sum(0)

@@ -101,7 +101,7 @@ class Head(nn.Module):
             aligned.append((z_v, z_a))
         return Output(self.classifier(z_v), self.classifier(z_a), tuple(aligned) or ((z_v, z_a),))
 
-    def remember(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
+    def build_bank(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
         """The bank's faces and speech pass through together; the faces' features that enter each
         layer are kept."""
         z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
@@ -114,15 +114,15 @@ class Head(nn.Module):
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
         """Logits (A, C) from speech alone. Each row depends on its own sample and the bank; without
         a bank, attention is passed by."""
-        logits: Tensor = self.classifier(self.embed(x_AF, bank))
+        logits: Tensor = self.classifier(self.encode_speech(x_AF, bank))
         return logits
 
-    def embed(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
+    def encode_speech(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
         """What `predict` gives the classifier, (A, D)."""
         z_a = self._narrow("acoustic", x_AF)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, CrossAttention)
-            z_a = layer.listen(z_a, None if bank is None else bank[i])
+            z_a = layer.acoustic_only(z_a, None if bank is None else bank[i])
         return z_a
 
     def predict_faces(self, x_VF: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Head(nn.Module):
         z_v = self._narrow("visual", x_VF)
         for layer in self.layers:
             assert isinstance(layer, CrossAttention)
-            z_v = layer.visual.update(z_v, None)
+            z_v = layer.visual.transform(z_v, None)
         logits: Tensor = self.classifier(z_v)
         return logits
 
@@ -163,7 +163,7 @@ class Network(nn.Module):
         return out
 
 
-def objective(
+def fdan_loss(
     out: Output,
     y_V: Tensor,
     y_A: Tensor,

@@ -24,7 +24,7 @@ INITIAL_WEIGHTS: Final = 6
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochPlan:
     """One epoch. Samples, step after step, of each modality; how many each step takes; and the
     augmentation's random numbers, one row a sample."""
 
@@ -36,7 +36,7 @@ class Plan:
     visual_draws: Floats
 
 
-def sizes(samples: int, batch: int) -> tuple[int, ...]:
+def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
     """Batches of one pass. A last sample left alone joins the batch before it: batch
     normalisation needs two."""
     assert samples >= 2 and batch >= 2
@@ -48,14 +48,16 @@ def sizes(samples: int, batch: int) -> tuple[int, ...]:
     return (batch,) * full + (rest,)
 
 
-def plan(visual_train: Ints, acoustic_train: Ints, batch: int, seed: int, epoch: int) -> Plan:
+def plan_epoch(
+    visual_train: Ints, acoustic_train: Ints, batch: int, seed: int, epoch: int
+) -> EpochPlan:
     """Epoch `epoch` (1-based). Every step takes `batch` visual samples, so that a short last
     acoustic batch still meets all emotions."""
-    acoustic_sizes = sizes(len(acoustic_train), batch)
+    acoustic_sizes = batch_sizes(len(acoustic_train), batch)
     visual_sizes = (batch,) * len(acoustic_sizes)
     taken = sum(visual_sizes)
     order = _pass(acoustic_train, seed, _ACOUSTIC, epoch)
-    return Plan(
+    return EpochPlan(
         acoustic=order,
         visual=_stretch(visual_train, seed, (epoch - 1) * taken, taken),
         acoustic_sizes=acoustic_sizes,
@@ -65,7 +67,7 @@ def plan(visual_train: Ints, acoustic_train: Ints, batch: int, seed: int, epoch:
     )
 
 
-def balanced(train: Ints, labels: Ints, each: int, seed: int, modality: int) -> Ints:
+def balanced_sample(train: Ints, labels: Ints, each: int, seed: int, modality: int) -> Ints:
     """`each` samples of every class out of `train`, chosen by the seed; all of a class that has
     fewer. `modality` tells the streams of the two modalities apart."""
     random = np.random.default_rng((seed, _BANK, modality))

@@ -24,15 +24,15 @@ _EAGER: Final = 2
 _log = logging.getLogger(__name__)
 
 
-def captured(function: Function, device: torch.device) -> Function:
-    """`function` as it is on the CPU, recorded on a GPU; to be called inside `own_stream`."""
+def make_graphed(function: Function, device: torch.device) -> Function:
+    """`function` as it is on the CPU, recorded on a GPU; to be called inside `side_stream`."""
     if device.type != "cuda":
         return function
-    return Captured(function, _CudaGraphs(device).record)
+    return GraphedFunction(function, _CudaGraphs(device).record)
 
 
 @contextmanager
-def own_stream(device: torch.device) -> Iterator[None]:
+def side_stream(device: torch.device) -> Iterator[None]:
     """On a GPU, work inside queues on a stream of its own: the default one cannot be recorded."""
     if device.type != "cuda":
         yield
@@ -46,7 +46,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
         before.wait_stream(own)
 
 
-class Captured:
+class GraphedFunction:
     """A function of tensors, recorded once for each shapes of its inputs, then replayed.
 
     It must do the same work each time, whatever the numbers are, and change in place what lasts

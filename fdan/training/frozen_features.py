@@ -39,7 +39,7 @@ class Images(Protocol):
     def images(self) -> npt.NDArray[np.uint8]: ...
 
 
-def features_of(
+def cached_features(
     store: Images,
     weights: Weights,
     cache: Path,
@@ -70,7 +70,7 @@ def features_of(
     return found
 
 
-def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
     """A tensor on the array's own memory, which may be a read-only map."""
     with warnings.catch_warnings():
         # Nothing here writes to it.
@@ -86,7 +86,7 @@ def _compute(
     progress: Progress | None,
 ) -> None:
     backbone = build_backbone(weights).to(device).eval()
-    pixels, total = tensor_of(images), len(images)
+    pixels, total = as_tensor(images), len(images)
     at_once = _AT_ONCE[device.type]
     partial = file.with_suffix(f".{os.getpid()}.partial")
     shape = (total, FEATURES[weights.backbone])

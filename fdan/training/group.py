@@ -27,23 +27,23 @@ from fdan.run_config import RunConfig
 from fdan.training import batches
 from fdan.training import validate as evaluate
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import captured, own_stream
-from fdan.training.group_heads import Heads
+from fdan.training.cuda_graph import make_graphed, side_stream
+from fdan.training.group_heads import StackedHeads
 from fdan.training.train import (
     Diverged,
     EpochReport,
     bare_checkpoint,
-    begin,
-    epoch_report,
-    finite,
-    finite_validation,
+    build_network,
+    check_finite,
+    check_finite_validation,
+    check_same_run,
     learning_rate,
-    same,
+    make_epoch_report,
 )
 from fdan.training.training_data import TrainingData
 
 
-class Told(NamedTuple):
+class MemberEpoch(NamedTuple):
     """An epoch of one run of a group."""
 
     place: int
@@ -53,14 +53,14 @@ class Told(NamedTuple):
     """Makes the run's, until whoever is told returns."""
 
 
-Report = Callable[[Sequence[Told], Mapping[int, Diverged]], None]
+Report = Callable[[Sequence[MemberEpoch], Mapping[int, Diverged]], None]
 """Told after each epoch of a group: of the runs that have not diverged, and what ended those, by
 their places, that diverged in it."""
 
 _VALIDATED_AT_ONCE: Final = 256
 
 
-def kind(run: RunConfig) -> Hashable | None:
+def group_key(run: RunConfig) -> Hashable | None:
     """Runs of one kind can train as a group on the same data, from whatever epochs; they differ in
     alpha, lr, momentum, decay, epochs, seed, kernels, ratio, scale and how wide a fixed bandwidth
     is. None: a run that has to train alone, since its backbones are tuned."""
@@ -85,23 +85,23 @@ def train_group(
     be at unlike epochs. A report's time/epoch_s is the run's share of what the epoch took for all.
     What `report` raises ends all. Raises ConfigError, DeviceError, WeightsError.
     """
-    kinds = {kind(run) for run in runs}
+    kinds = {group_key(run) for run in runs}
     assert len(kinds) == 1 and None not in kinds, "these runs are no group"
     where = runtime.choose_device(device)
     data = data.to(where)
-    data.check(runs[0].model)
+    data.check_fits(runs[0].model)
     members = []
     for place, run in enumerate(runs):
         start = None if resume is None else resume[place]
         if start is not None:
-            same(run, data, start)
+            check_same_run(run, data, start)
         last = run.training.epochs if until is None else min(until[place], run.training.epochs)
         member = _Member(place, run, last, start)
         if member.epoch < last:
             members.append(member)
     if not members:
         return
-    with runtime.repeatable(where), own_stream(where):
+    with runtime.repeatable(where), side_stream(where):
         _Group(members, data, where).train(report)
 
 
@@ -127,13 +127,13 @@ class _Group:
         networks, momenta = list[Network](), list[dict[str, Tensor]]()
         for member in members:
             if member.start is None:
-                networks.append(begin(member.run, data))
+                networks.append(build_network(member.run, data))
                 momenta.append({})
             else:
-                networks.append(evaluate.restore(member.start))
+                networks.append(evaluate.restore_network(member.start))
                 momenta.append(member.start.group("momentum"))
-        self.heads = Heads([member.run for member in members], networks, momenta, device)
-        self.step = captured(self.heads.step, device)
+        self.heads = StackedHeads([member.run for member in members], networks, momenta, device)
+        self.step = make_graphed(self.heads.step, device)
         self.bank = {m: self._chosen(number, m) for number, m in enumerate(MODALITIES)}
 
     def train(self, report: Report) -> None:
@@ -145,14 +145,14 @@ class _Group:
             logits = self._logits(bank)
             seconds = (time.perf_counter() - began) / len(self.members)
 
-            told, ended = list[tuple[int, Told]](), dict[int, Diverged]()
+            told, ended = list[tuple[int, MemberEpoch]](), dict[int, Diverged]()
             for row, member in enumerate(self.members):
                 member.epoch += 1
                 member.step += len(losses)
                 try:
-                    finite(losses[:, row], member.epoch)
-                    scores = evaluate.scores(logits[row], truth)
-                    finite_validation(scores, member.epoch)
+                    check_finite(losses[:, row], member.epoch)
+                    scores = evaluate.score_logits(logits[row], truth)
+                    check_finite_validation(scores, member.epoch)
                 except Diverged as error:
                     ended[member.place] = error
                     continue
@@ -161,24 +161,24 @@ class _Group:
                     member.run, self.data, member.epoch, member.step, member.history
                 )
                 rate = learning_rate(member.run.training.lr, member.step - 1)
-                epoch = epoch_report(
+                epoch = make_epoch_report(
                     member.epoch, losses[:, row], rate, scores, bare.value, seconds
                 )
                 with_tensors = partial(self._filled, bare, member, row, bank)
-                told.append((row, Told(member.place, epoch, with_tensors)))
+                told.append((row, MemberEpoch(member.place, epoch, with_tensors)))
             report([one for _, one in told], ended)
             staying = [row for row, one in told if one.epoch.epoch < self.members[row].until]
             if len(staying) < len(self.members):
                 self.members = [self.members[row] for row in staying]
                 self.heads.keep(staying)
-                self.step = captured(self.heads.step, self.device)
+                self.step = make_graphed(self.heads.step, self.device)
                 self.bank = {m: index_RM[staying] for m, index_RM in self.bank.items()}
 
     def _epoch(self) -> Tensor:
         """One pass of every member over the acoustic training part: each step's losses,
         (steps, R, 4), on the CPU; nothing waits for the device before the epoch's end."""
         plans = [
-            batches.plan(
+            batches.plan_epoch(
                 self.data.visual_train,
                 self.data.acoustic_train,
                 member.run.training.batch,
@@ -212,9 +212,9 @@ class _Group:
 
     def _chosen(self, number: int, modality: str) -> Tensor:
         """The bank's samples of one modality, (R, M): as evaluate.make_bank chooses them."""
-        train, labels = self.data.training(modality), self.data.domain(modality).labels
+        train, labels = self.data.train_samples(modality), self.data.domain(modality).labels
         chosen = [
-            batches.balanced(train, labels, run.model.bank, run.training.seed, number)
+            batches.balanced_sample(train, labels, run.model.bank, run.training.seed, number)
             for run in (member.run for member in self.members)
         ]
         return self._there(np.stack(chosen))
@@ -226,7 +226,7 @@ class _Group:
             return None
         if model.layers == 0:
             return ()
-        return self.heads.remember(*(self._taken(m, self.bank[m]) for m in MODALITIES))
+        return self.heads.build_bank(*(self._taken(m, self.bank[m]) for m in MODALITIES))
 
     def _logits(self, bank: Bank | None) -> Tensor:
         """Of the validation part: (R, A, C), on the CPU."""

@@ -16,14 +16,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fdan import device as runtime
 from fdan.model.lmmd import Kernel
-from fdan.model.network import Bank, Head, Network, objective
+from fdan.model.network import Bank, Head, Network, fdan_loss
 from fdan.run_config import RunConfig
 from fdan.training.validate import build
 
 Tensors = dict[str, Tensor]
 
 
-class Heads:
+class StackedHeads:
     """Of runs whose ModelConfig is one and whose kernels have a bandwidth, all or none.
 
     Nothing here waits for the device, and no shape depends on what the numbers are. A run whose
@@ -75,9 +75,9 @@ class Heads:
         found: Tensor = losses_R4
         return found
 
-    def remember(self, x_RVF: Tensor, x_RAF: Tensor) -> Bank:
-        """Head.remember of each run: (R, V, D) a layer."""
-        call = _Method(self._network.head, "remember")
+    def build_bank(self, x_RVF: Tensor, x_RAF: Tensor) -> Bank:
+        """Head.build_bank of each run: (R, V, D) a layer."""
+        call = _Method(self._network.head, "build_bank")
 
         def one(parameters: Tensors, buffers: Tensors, x_VF: Tensor, x_AF: Tensor) -> Any:
             return functional_call(call, (parameters, buffers), (x_VF, x_AF))
@@ -118,7 +118,7 @@ class Heads:
         """What one run minimises, and the four terms."""
         out = functional_call(self._network, (parameters, buffers), (x_VF, x_AF))
         kernel = Kernel(constants.get("bandwidth"), constants["scale"], constants["powers"])
-        loss = objective(out, y_V, y_A, constants["alpha"], kernel)
+        loss = fdan_loss(out, y_V, y_A, constants["alpha"], kernel)
         return loss.total, torch.stack(loss)
 
 
@@ -144,7 +144,7 @@ def _constants(runs: Sequence[RunConfig]) -> Tensors:
         name: torch.tensor([getattr(run.training, name) for run in runs])
         for name in ("alpha", "momentum", "decay")
     }
-    kernels = [Kernel.of(run.kernel, found["alpha"]) for run in runs]
+    kernels = [Kernel.from_config(run.kernel, found["alpha"]) for run in runs]
     found["scale"] = torch.tensor([kernel.scale for kernel in kernels])
     found["powers"] = pad_sequence([kernel.powers for kernel in kernels], True, torch.inf)
     if kernels[0].bandwidth is not None:

@@ -18,18 +18,16 @@ from torch import Tensor
 from fdan import device as runtime
 from fdan.errors import ConfigError, FdanError
 from fdan.model.backbones import build_backbone
-from fdan.model.network import MODALITIES, Bank, Head, Network, objective
+from fdan.model.network import MODALITIES, Bank, Head, Network, fdan_loss
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import batches
 from fdan.training import validate as evaluate
 from fdan.training.augment import augment
 from fdan.training.batches import Ints
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import Function, captured, own_stream
-from fdan.training.training_data import TrainingData, load
+from fdan.training.cuda_graph import Function, make_graphed, side_stream
+from fdan.training.training_data import TrainingData
 from fdan.training.validate import Scores
-
-__all__ = ["Diverged", "EpochReport", "RunConfig", "TrainConfig", "TrainingData", "load", "train"]
 
 _BACKBONE_RATE: Final = 0.1
 # What each column of an epoch's losses holds.
@@ -74,10 +72,10 @@ def train(
     """
     where = runtime.choose_device(device)
     data = data.to(where)
-    data.check(run.model)
+    data.check_fits(run.model)
     if resume is not None:
-        same(run, data, resume)
-    with runtime.repeatable(where), own_stream(where):
+        check_same_run(run, data, resume)
+    with runtime.repeatable(where), side_stream(where):
         return _train(run, data, report, where, resume)
 
 
@@ -88,15 +86,17 @@ def _train(
     device: torch.device,
     resume: Checkpoint | None,
 ) -> Checkpoint:
-    network = (begin(run, data) if resume is None else evaluate.restore(resume)).to(device)
+    network = (build_network(run, data) if resume is None else evaluate.restore_network(resume)).to(
+        device
+    )
     optimizer = _optimizer(network, run.training, device, resume)
-    one_step = captured(step_of(network, optimizer, run, data, device), device)
+    one_step = make_graphed(make_step(network, optimizer, run, data, device), device)
     epoch, step, history = 0, 0, tuple[float, ...]()
     if resume is not None:
         epoch, step, history = resume.epoch, resume.step, resume.history
     last = resume
 
-    def made(bare: Checkpoint, bank: Bank | None) -> Checkpoint:
+    def make_checkpoint(bare: Checkpoint, bank: Bank | None) -> Checkpoint:
         assert bare.step == step, "too late: the weights are those of another epoch"
         return replace(bare, tensors=_snapshot(network, optimizer, bank))
 
@@ -106,21 +106,21 @@ def _train(
         network.train()
         losses = _epoch(one_step, optimizer, run, data, device, epoch, step)
         step += len(losses)
-        finite(losses, epoch)
+        check_finite(losses, epoch)
 
         network.eval()
         bank = evaluate.make_bank(network, run, data)
-        found = evaluate.logits(network, data.acoustic, data.acoustic_validation, bank)
-        scores = evaluate.scores(found, data.acoustic.labels[data.acoustic_validation])
-        finite_validation(scores, epoch)
+        found = evaluate.predict_logits(network, data.acoustic, data.acoustic_validation, bank)
+        scores = evaluate.score_logits(found, data.acoustic.labels[data.acoustic_validation])
+        check_finite_validation(scores, epoch)
         history += (scores.uar,)
         bare = bare_checkpoint(run, data, epoch, step, history)
         rate = learning_rate(run.training.lr, step - 1)
         seconds = time.perf_counter() - began
-        told = epoch_report(epoch, losses, rate, scores, bare.value, seconds)
-        report(told, partial(made, bare, bank))
+        told = make_epoch_report(epoch, losses, rate, scores, bare.value, seconds)
+        report(told, partial(make_checkpoint, bare, bank))
         if epoch == run.training.epochs:
-            last = made(bare, bank)
+            last = make_checkpoint(bare, bank)
     assert last is not None
     return last
 
@@ -142,7 +142,7 @@ def _epoch(
     """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the CPU;
     nothing waits for the device before the epoch's end."""
     training = run.training
-    plan = batches.plan(
+    plan = batches.plan_epoch(
         data.visual_train, data.acoustic_train, training.batch, training.seed, epoch
     )
     columns = []
@@ -161,7 +161,7 @@ def _epoch(
     return losses.cpu()
 
 
-def step_of(
+def make_step(
     network: Network,
     optimizer: runtime.SGD,
     run: RunConfig,
@@ -184,7 +184,7 @@ def step_of(
             x_VF = network.features("visual", visual)
             x_AF = network.features("acoustic", acoustic)
         out = network.head(x_VF.float(), x_AF.float())
-        loss = objective(out, y_V, y_A, alpha, kernel)
+        loss = fdan_loss(out, y_V, y_A, alpha, kernel)
         optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -193,14 +193,14 @@ def step_of(
     return one_step
 
 
-def begin(run: RunConfig, data: TrainingData) -> Network:
+def build_network(run: RunConfig, data: TrainingData) -> Network:
     """A network before its first step, on the CPU."""
     with runtime.seeded(runtime.seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
         head = Head(run.model)
     if run.model.tuning == "full":
         return Network(head, {m: build_backbone(data.weights) for m in MODALITIES})
     for modality in MODALITIES:
-        head.fit(modality, data.domain(modality).numbered(data.training(modality)).cpu())
+        head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
     return Network(head)
 
 
@@ -248,7 +248,7 @@ def _snapshot(network: Network, optimizer: runtime.SGD, bank: Bank | None) -> di
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def epoch_report(
+def make_epoch_report(
     epoch: int, losses: Tensor, rate: float, scores: Scores, value: float, seconds: float
 ) -> EpochReport:
     """Of each step's losses, (steps, 4), and what the epoch came to."""
@@ -269,7 +269,7 @@ def epoch_report(
     return EpochReport(epoch, metrics, scores.confusion)
 
 
-def finite(losses: Tensor, epoch: int) -> None:
+def check_finite(losses: Tensor, epoch: int) -> None:
     """Diverged if one of the steps' losses, (steps, 4), is not."""
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
@@ -280,13 +280,13 @@ def finite(losses: Tensor, epoch: int) -> None:
         )
 
 
-def finite_validation(scores: Scores, epoch: int) -> None:
+def check_finite_validation(scores: Scores, epoch: int) -> None:
     """Diverged if the validation loss is not."""
     if not np.isfinite(scores.loss):
         raise Diverged(f"the validation loss is {scores.loss} after epoch {epoch}")
 
 
-def same(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
+def check_same_run(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
     """A run goes on only as what it was (ConfigError)."""
     before, now = resume.run.as_dict(), run.as_dict()
     other = [name for name in now if name != "epochs" and before.get(name) != now[name]]

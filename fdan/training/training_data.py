@@ -20,7 +20,7 @@ from fdan.errors import DataError
 from fdan.model.backbones import Weights, find_weights
 from fdan.run_config import FEATURES, ModelConfig, RunConfig
 from fdan.training.batches import Ints
-from fdan.training.frozen_features import Progress, features_of, tensor_of
+from fdan.training.frozen_features import Progress, as_tensor, cached_features
 
 if TYPE_CHECKING:
     from fdan.data.split import Split
@@ -36,7 +36,7 @@ class Domain:
     labels: Ints
 
     @classmethod
-    def of(cls, arrays: Sequence[npt.NDArray[Any]], labels: Ints) -> Domain:
+    def from_arrays(cls, arrays: Sequence[npt.NDArray[Any]], labels: Ints) -> Domain:
         """Stores of unlike sizes are a DataError."""
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) != 1:
@@ -45,7 +45,7 @@ class Domain:
                 f"stores of one modality differ in image size ({listed}): prepare them alike"
             )
         assert sum(map(len, arrays)) == len(labels)
-        return cls(tuple(tensor_of(array) for array in arrays), labels)
+        return cls(tuple(as_tensor(array) for array in arrays), labels)
 
     def to(self, device: torch.device) -> Domain:
         """The same samples on `device`; nothing moves if they are there."""
@@ -54,12 +54,12 @@ class Domain:
         arrays = [array.to(device) for array in self.arrays]
         return replace(self, arrays=(torch.cat(arrays) if len(arrays) > 1 else arrays[0],))
 
-    def numbered(self, samples: Ints) -> Tensor:
+    def select(self, samples: Ints) -> Tensor:
         """Samples by number, (B, ...), on the domain's device."""
         return self.take(torch.from_numpy(samples).to(self.arrays[0].device))
 
     def take(self, index: Tensor) -> Tensor:
-        """As `numbered`, for an index that lies on the device already: nothing waits."""
+        """As `select`, for an index that lies on the device already: nothing waits."""
         if len(self.arrays) == 1:
             return self.arrays[0][index]
         # Several stores stay apart on the CPU only, where looking at the index costs nothing.
@@ -101,11 +101,11 @@ class TrainingData:
         """All samples of 'visual' or 'acoustic'."""
         return {"visual": self.visual, "acoustic": self.acoustic}[modality]
 
-    def training(self, modality: str) -> Ints:
+    def train_samples(self, modality: str) -> Ints:
         """The modality's training part."""
         return {"visual": self.visual_train, "acoustic": self.acoustic_train}[modality]
 
-    def check(self, model: ModelConfig) -> None:
+    def check_fits(self, model: ModelConfig) -> None:
         """Our own mistake if this data was loaded for another kind of run."""
         assert self.weights.backbone == model.backbone, "loaded for another backbone"
         for domain in (self.visual, self.acoustic):
@@ -114,7 +114,7 @@ class TrainingData:
             assert not is_features or domain.arrays[0].shape[1] == FEATURES[model.backbone]
 
 
-def load(
+def load_training_data(
     task: Task,
     split: Split,
     run: RunConfig,
@@ -133,9 +133,9 @@ def load(
 
     def domain(stores: Sequence[Any], labels: Ints) -> Domain:
         if run.model.tuning == "full":
-            return Domain.of([store.images for store in stores], labels).to(device)
-        found = [features_of(store, weights, cache, device, progress) for store in stores]
-        return Domain.of(found, labels).to(device)
+            return Domain.from_arrays([store.images for store in stores], labels).to(device)
+        found = [cached_features(store, weights, cache, device, progress) for store in stores]
+        return Domain.from_arrays(found, labels).to(device)
 
     parts = (split.visual_train, split.acoustic_train, split.acoustic_validation)
     digest = hashlib.sha256(task.fingerprint.encode())

@@ -16,7 +16,7 @@ from fdan.metrics import confusion_matrix, measures
 from fdan.model.backbones import Backbone
 from fdan.model.network import CLASSES, MODALITIES, Bank, Head, Network
 from fdan.run_config import RunConfig
-from fdan.training.batches import Ints, balanced
+from fdan.training.batches import Ints, balanced_sample
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import Domain, TrainingData
 
@@ -37,7 +37,7 @@ class Scores:
     probabilities: npt.NDArray[np.float64]
 
 
-def score(
+def score_checkpoint(
     checkpoint: Checkpoint,
     data: TrainingData,
     samples: Ints,
@@ -46,19 +46,21 @@ def score(
     """A checkpoint's scores on acoustic samples, numbered as in the split (its test part, say)."""
     where = runtime.choose_device(device)
     data = data.to(where)
-    data.check(checkpoint.run.model)
+    data.check_fits(checkpoint.run.model)
     if checkpoint.backbone_sha256 != data.weights.sha256:
         raise WeightsError(
             "the checkpoint was trained with other backbone weights than this data was loaded with:"
             f" sha256 {checkpoint.backbone_sha256[:12]}, not {data.weights.sha256[:12]}"
         )
-    network = restore(checkpoint).to(where).eval()
+    network = restore_network(checkpoint).to(where).eval()
     bank = checkpoint.bank
     bank = None if bank is None else tuple(z.to(where) for z in bank)
-    return scores(logits(network, data.acoustic, samples, bank), data.acoustic.labels[samples])
+    return score_logits(
+        predict_logits(network, data.acoustic, samples, bank), data.acoustic.labels[samples]
+    )
 
 
-def restore(checkpoint: Checkpoint) -> Network:
+def restore_network(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network on the CPU; its backbones only if they were trained."""
     with runtime.shapes_only():
         network = build(checkpoint.run)
@@ -87,26 +89,26 @@ def make_bank(network: Network, run: RunConfig, data: TrainingData) -> Bank | No
         return ()
     features = []
     for number, modality in enumerate(MODALITIES):
-        domain, train = data.domain(modality), data.training(modality)
-        chosen = balanced(train, domain.labels, run.model.bank, run.training.seed, number)
-        features.append(pooled(network, modality, domain, chosen))
+        domain, train = data.domain(modality), data.train_samples(modality)
+        chosen = balanced_sample(train, domain.labels, run.model.bank, run.training.seed, number)
+        features.append(pooled_features(network, modality, domain, chosen))
     with torch.inference_mode():
-        return network.head.remember(*features)
+        return network.head.build_bank(*features)
 
 
-def logits(network: Network, acoustic: Domain, samples: Ints, bank: Bank | None) -> Tensor:
+def predict_logits(network: Network, acoustic: Domain, samples: Ints, bank: Bank | None) -> Tensor:
     """(N, 7), on the CPU."""
     with torch.inference_mode():
         found = [
             network.head.predict(some, bank)
             for some in torch.split(
-                pooled(network, "acoustic", acoustic, samples), _FEATURES_AT_ONCE
+                pooled_features(network, "acoustic", acoustic, samples), _FEATURES_AT_ONCE
             )
         ]
         return torch.cat(found).cpu()
 
 
-def scores(found: Tensor, truth: Ints) -> Scores:
+def score_logits(found: Tensor, truth: Ints) -> Scores:
     """Of logits (N, 7) on the CPU and class indices (N,)."""
     log_probabilities = torch.log_softmax(found.double(), dim=1).numpy()
     measured = measures(confusion_matrix(truth, found.argmax(1).numpy(), CLASSES))
@@ -120,7 +122,7 @@ def scores(found: Tensor, truth: Ints) -> Scores:
     )
 
 
-def pooled(network: Network, modality: str, domain: Domain, samples: Ints) -> Tensor:
+def pooled_features(network: Network, modality: str, domain: Domain, samples: Ints) -> Tensor:
     """(N, F) on the domain's device: what the head is given of these samples."""
     index = torch.from_numpy(samples).to(domain.arrays[0].device)
     with torch.inference_mode():

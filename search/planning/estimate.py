@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fdan.corpora.listing import MODALITIES
+from fdan.cpus import cpu_count
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError
 from fdan.media.pixels import image_shape
-from fdan.media.workers import cores
 from fdan.run_config import RunConfig
 from search import config as planned
 from search.callbacks.progress import duration, shown
@@ -81,7 +81,7 @@ def at_once(plan: Plan, gpus: int) -> int | None:
     wanted: int | None = plan.arguments.concurrent
     if wanted is None and plan.cluster is not None:
         return None
-    room = wanted or cores() // plan.each.cpus
+    room = wanted or cpu_count() // plan.each.cpus
     if plan.each.gpus:
         share = plan.each.gpus
         per_gpu = int(1 / share + 1e-9) if share <= 1 else 1 / share

@@ -165,8 +165,8 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     from fdan.training.train import train
 
     data = random_data(run, work)
-    wanted = len(batches.sizes(max(2, work.sizes[1]), run.training.batch))
-    timed = len(batches.sizes(len(data.acoustic_train), run.training.batch))
+    wanted = len(batches.batch_sizes(max(2, work.sizes[1]), run.training.batch))
+    timed = len(batches.batch_sizes(len(data.acoustic_train), run.training.batch))
     epochs: list[float] = []
     last: list[Checkpoint] = []
 
@@ -182,7 +182,7 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     with contextlib.suppress(_Timed):
         train(endless, data, report, device=device)
 
-    network = evaluate.restore(last[0]).to(device).eval()
+    network = evaluate.restore_network(last[0]).to(device).eval()
     data = data.to(device)
     bank_s = validation_s = 0.0
     for _ in range(2):  # the first one warms up
@@ -191,7 +191,7 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         bank_s = time.perf_counter() - began
-        evaluate.logits(network, data.acoustic, data.acoustic_validation, bank)
+        evaluate.predict_logits(network, data.acoustic, data.acoustic_validation, bank)
         validation_s = time.perf_counter() - began - bank_s
     step = (statistics.median(epochs[1:]) - bank_s - validation_s) / timed
     scale = work.sizes[2] / len(data.acoustic_validation)
@@ -215,7 +215,7 @@ def random_data(run: RunConfig, work: Work) -> TrainingData:
             images: Any = random.random((_POOL, width), dtype=np.float32)
         else:
             images = random.integers(0, 256, (_POOL, *work.shapes[modality]), dtype=np.uint8)
-        domains[modality] = Domain.of([images], labels)
+        domains[modality] = Domain.from_arrays([images], labels)
 
     def part(size: int, most: int) -> Any:
         return np.arange(max(2, min(size, most)), dtype=np.int64) % _POOL
@@ -237,10 +237,10 @@ def _time_features(run: RunConfig, work: Work, device: Any) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from fdan.media.workers import cores
+    from fdan.cpus import cpu_count
     from fdan.model.backbones import build_backbone, find_weights
 
-    torch.set_num_threads(cores())
+    torch.set_num_threads(cpu_count())
     backbone = build_backbone(find_weights(run.model.backbone, "none")).to(device).eval()
     random, found = np.random.default_rng(0), {}
     for modality, shape in work.shapes.items():

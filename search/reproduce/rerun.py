@@ -163,7 +163,7 @@ def _train(
     import torch
 
     from fdan.training.train import train
-    from fdan.training.training_data import load
+    from fdan.training.training_data import load_training_data
 
     found: dict[int, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
@@ -171,7 +171,7 @@ def _train(
         if not kept.is_dir():
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-rerun-")))
         with Preparing(console) as preparing:
-            data = load(task, parts, config, device, kept, preparing.features)
+            data = load_training_data(task, parts, config, device, kept, preparing.features)
         advance = stack.enter_context(_progress(config.training.epochs, console))
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(int(run.machine["threads"]))  # another number sums in another order

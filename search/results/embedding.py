@@ -60,21 +60,21 @@ def features(
     """
     import torch
 
-    from fdan.training.batches import balanced
-    from fdan.training.validate import pooled, restore
+    from fdan.training.batches import balanced_sample
+    from fdan.training.validate import pooled_features, restore_network
 
-    network = restore(checkpoint).to(data.acoustic.arrays[0].device).eval()
+    network = restore_network(checkpoint).to(data.acoustic.arrays[0].device).eval()
     run = checkpoint.run
-    beside = balanced(
+    beside = balanced_sample(
         data.acoustic_train, data.acoustic.labels, run.model.bank, run.training.seed, 1
     )
     with torch.inference_mode():
-        x_a = pooled(network, "acoustic", data.acoustic, acoustic)
-        x_v = pooled(network, "visual", data.visual, visual)
+        x_a = pooled_features(network, "acoustic", data.acoustic, acoustic)
+        x_v = pooled_features(network, "visual", data.visual, visual)
         bank = checkpoint.bank
         bank = None if bank is None else tuple(z.to(x_a.device) for z in bank)
-        z_a = network.head.embed(x_a, bank)
-        out = network.head(x_v, pooled(network, "acoustic", data.acoustic, beside))
+        z_a = network.head.encode_speech(x_a, bank)
+        out = network.head(x_v, pooled_features(network, "acoustic", data.acoustic, beside))
         z_v = out.aligned[-1][0]
     return z_a.cpu().double().numpy(), z_v.cpu().double().numpy()
 

@@ -18,7 +18,7 @@ from fdan.data.task import Task
 from fdan.inference.model_folder import SpeechModel, read_model, write_model
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import TrainingData
-from fdan.training.validate import score as score_checkpoint
+from fdan.training.validate import score_checkpoint
 from search.config import Plan
 from search.selection import baseline as yardstick
 from search.selection import confirm

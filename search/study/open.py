@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
-from fdan.lock import Held, Lock
+from fdan.lock import Lock, LockHeld
 from search.cli.resume_arguments import ARGUMENTS, BEGUN
 from search.optimizer.space import Space
 
@@ -110,8 +110,12 @@ def driving(folder: Path, name: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / LOCK)
-    except Held as held:
-        end = f" (kill {held.owner.pid})" if held.owner is not None and held.owner.here else ""
+    except LockHeld as held:
+        end = (
+            f" (kill {held.owner.pid})"
+            if held.owner is not None and held.owner.on_this_host
+            else ""
+        )
         raise StudyError(
             f"study '{name}' is being run by {held.owner or 'another process'}: wait for it, stop"
             f" it{end}, or choose another --study; how far it is: python -m search status {name}"

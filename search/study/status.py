@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from fdan import lock
 from fdan.errors import FdanError
+from fdan.lock import lock_owner
 from search.callbacks.progress import duration, shown
 from search.cli import resume_arguments as remembered
 from search.study import open as study
@@ -115,7 +115,7 @@ def _opened(name: str, url: str | None, folder: Path) -> optuna.Study:
 
 def _begun(folder: Path) -> Status:
     """A study whose data are not prepared yet, or were being when its driver died."""
-    running = lock.owner(folder / study.LOCK)
+    running = lock_owner(folder / study.LOCK)
     return Status(
         name=folder.name,
         folder=str(folder),
@@ -137,7 +137,7 @@ def _begun(folder: Path) -> Status:
 def _status(opened: optuna.Study, owner: dict[str, Any], folder: Path, epochs: int) -> Status:
     counts, best = study.counts(opened), study.best(opened)
     wanted = int(owner.get("trials", 0))  # 0: its driver died in the moment before it wrote that
-    running = lock.owner(folder / study.LOCK)
+    running = lock_owner(folder / study.LOCK)
     whole = 0 < wanted <= sum(counts.values())
     sent = Backlog("", 0, 0)
     with contextlib.suppress(FdanError):  # a driver that died before it recorded anything

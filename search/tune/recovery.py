@@ -170,11 +170,11 @@ def _groups(resolved: Plan, of: Round) -> Groups:
     if resolved.arguments.group == 1:
         return Groups()
     from fdan.run_config import RunConfig
-    from fdan.training.group import kind
+    from fdan.training.group import group_key
 
     def kind_of(params: Mapping[str, Value]) -> Hashable | None:
         try:
-            return kind(RunConfig.from_mapping({**resolved.fixed, **params}))
+            return group_key(RunConfig.from_mapping({**resolved.fixed, **params}))
         except ConfigError:  # its worker will say so, and the trial be closed with that
             return None
 

@@ -22,7 +22,7 @@ import ray
 
 from fdan.errors import DeviceError, FdanError, disk_full
 from fdan.files import write_atomic
-from fdan.lock import Held, Lock, holds
+from fdan.lock import Lock, LockHeld, lock_is_held_by
 from search.tune.placement import GPUS, TURNS
 from search.worker.async_report import Telling
 from search.worker.messages import (
@@ -167,7 +167,7 @@ def function(
             telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
         elif isinstance(error, FdanError):
             telling.now(_failed(turns, error))
-        elif isinstance(error, Held):
+        elif isinstance(error, LockHeld):
             telling.now({LOST: str(error)})
         elif disk_full(error):
             telling.now({FULL: getattr(error, "filename", None) or str(folders[0])})
@@ -248,12 +248,12 @@ def _alone(folder: Path, until: float) -> Iterator[None]:
         try:
             lock = Lock(path)
             break
-        except Held as held:
+        except LockHeld as held:
             if time.monotonic() > until:
                 if held.owner is not None and held.owner.host in _hosts():
                     raise
                 path.unlink(missing_ok=True)
-            elif held.owner is not None and holds(held.owner, path):
+            elif held.owner is not None and lock_is_held_by(held.owner, path):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(held.owner.pid, signal.SIGKILL)
         time.sleep(0.1)

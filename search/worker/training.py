@@ -107,7 +107,7 @@ def _train(work: Work, assignment: Assignment, report: Callable[[Report], None])
 
 
 def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> None:
-    from fdan.training.group import Told, train_group
+    from fdan.training.group import MemberEpoch, train_group
 
     _ready(assignments[0])
     runs = [_run(work, assignment.number, assignment.params) for assignment in assignments]
@@ -119,7 +119,7 @@ def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> N
             tell({assignment.number: report}, {})
     pace = _Pace()
 
-    def after_epoch(members: Sequence[Told], diverged: Mapping[int, Diverged]) -> None:
+    def after_epoch(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
         reports = {}
         for member in members:
             log = logs[member.place]
@@ -153,12 +153,12 @@ def _ready(assignment: Assignment) -> None:
     # Here, so that a process that only plans imports no torch.
     import torch
 
-    from fdan.device import bound_memory
+    from fdan.device import limit_gpu_memory
 
     torch.set_num_threads(assignment.threads)  # holds for the calling thread, so for each trial
     if 0 < assignment.gpus < 1:
         # Ray's fractions are book-keeping: without a bound, one trial starves its neighbours.
-        bound_memory(assignment.gpus)
+        limit_gpu_memory(assignment.gpus)
 
 
 def _run(work: Work, number: int, params: Mapping[str, Any]) -> RunConfig:
@@ -211,7 +211,7 @@ def _data(work: Work, run: Any, say: Callable[[str], None]) -> Any:
 
     from fdan.data.split import SplitConfig, split
     from fdan.device import choose_device
-    from fdan.training.training_data import load
+    from fdan.training.training_data import load_training_data
 
     model = run.model
     key = repr((work, model.backbone, model.weights, model.tuning))
@@ -220,7 +220,7 @@ def _data(work: Work, run: Any, say: Callable[[str], None]) -> Any:
         task = _task(work, say)
         parts = split(task, SplitConfig.from_mapping(work.split))
         device: torch.device = choose_device(work.device)
-        _loaded[key] = load(task, parts, run, device, work.cache)
+        _loaded[key] = load_training_data(task, parts, run, device, work.cache)
     return _loaded[key]
 
 

@@ -34,7 +34,7 @@ def _frozen_data(
         labels = np.arange(count) % SEVEN
         noise = random.normal(size=(count, 512))
         features = 3 + 2 * (signal * centres[labels] + noise)
-        made[modality] = Domain.of([features.astype(np.float32)], labels)
+        made[modality] = Domain.from_arrays([features.astype(np.float32)], labels)
     return _parts(made, Weights("resnet18", None, "synthetic"))
 
 
@@ -52,7 +52,7 @@ def _image_data(
         images = random.integers(0, 100, (count, size, size, channels), dtype=np.uint8)
         for image, label in zip(images, labels, strict=True):
             image[4 * label : 4 * label + 4] += 120
-        made[modality] = Domain.of([images[:9], images[9:]], labels)
+        made[modality] = Domain.from_arrays([images[:9], images[9:]], labels)
     return _parts(made, find_weights("resnet18", "none"))
 
 
@@ -112,7 +112,7 @@ def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: 
         for modality in network.head.standardise:
             network.head.fit(modality, features)
         bank = (
-            network.head.remember(features[:14], features[20:]) if model.context == "bank" else ()
+            network.head.build_bank(features[:14], features[20:]) if model.context == "bank" else ()
         )
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"bank.{i}": z.detach() for i, z in enumerate(bank)}

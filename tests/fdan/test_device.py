@@ -23,8 +23,8 @@ from fdan.run_config import RunConfig
 from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import Call, Captured
-from fdan.training.train import begin, step_of, train
+from fdan.training.cuda_graph import Call, GraphedFunction
+from fdan.training.train import build_network, make_step, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -62,14 +62,14 @@ class NothingFromTheHost(TorchDispatchMode):
 
 def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
     """On the meta device."""
-    network = begin(run, data).train().to(META)
+    network = build_network(run, data).train().to(META)
     data = data.to(META)
     optimizer = training._optimizer(network, run.training, META, None)
     inputs = []
     for modality in ("visual", "acoustic"):
         inputs += [torch.zeros(8, dtype=torch.int64, device=META) for _ in range(2)]
         inputs += [torch.zeros(8, DRAWS[modality], device=META)]
-    one_step = step_of(network, optimizer, run, data, META)
+    one_step = make_step(network, optimizer, run, data, META)
     return lambda: one_step(*inputs)
 
 
@@ -103,12 +103,12 @@ def test_that_test_sees_who_looks(
         "constant": lambda z: z * torch.ones(1).to(z.device),
     }
 
-    def objective(out: Any, *rest: Any) -> Any:
+    def fdan_loss(out: Any, *rest: Any) -> Any:
         looks[look](out.logits_v)
         return original(out, *rest)
 
-    original = training.objective
-    monkeypatch.setattr(training, "objective", objective)
+    original = training.fdan_loss
+    monkeypatch.setattr(training, "fdan_loss", fdan_loss)
     step = a_step(run_of(), frozen_data())
     with (
         NothingFromTheHost(),
@@ -139,7 +139,7 @@ def test_calls_are_eager_at_first_then_recorded_once_for_each_shape() -> None:
         return 2 * x
 
     tape = Tape()
-    call = Captured(double, tape.record)
+    call = GraphedFunction(double, tape.record)
     for n in range(6):
         for size in (3, 2):
             x = torch.full((size,), float(n))
@@ -164,7 +164,9 @@ def test_training_from_recordings_is_training(
         run, data = run_of(batch=9), frozen_data()
     assert len(data.acoustic_train) % run.training.batch > 1, "a last batch of another size"
     plain, tape = last_of(run, data), Tape()
-    monkeypatch.setattr(training, "captured", lambda step, device: Captured(step, tape.record))
+    monkeypatch.setattr(
+        training, "make_graphed", lambda step, device: GraphedFunction(step, tape.record)
+    )
     assert_same(last_of(run, data), plain)
     assert tape.recorded == 2
 
@@ -185,7 +187,9 @@ def test_a_recording_that_fails_is_said_once_and_training_goes_on(
             raise RuntimeError("capture_end: invalidated")
 
     plain = last_of(run, data)
-    monkeypatch.setattr(training, "captured", lambda step, device: Captured(step, record))
+    monkeypatch.setattr(
+        training, "make_graphed", lambda step, device: GraphedFunction(step, record)
+    )
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert_same(last_of(run, data), plain)
@@ -196,11 +200,11 @@ def test_a_recording_that_fails_is_said_once_and_training_goes_on(
 
 
 def test_on_the_cpu_a_step_stays_a_function() -> None:
-    from fdan.training.cuda_graph import captured, own_stream
+    from fdan.training.cuda_graph import make_graphed, side_stream
 
     cpu = torch.device("cpu")
-    assert captured(torch.sum, cpu) is torch.sum
-    with own_stream(cpu), runtime.half_precision(cpu):
+    assert make_graphed(torch.sum, cpu) is torch.sum
+    with side_stream(cpu), runtime.half_precision(cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
@@ -224,7 +228,7 @@ def test_what_follows_the_backbones_is_float32(
     losses = []
     for precision in (runtime.half_precision, half):
         monkeypatch.setattr(runtime, "half_precision", precision)
-        network = begin(run, data).train()
+        network = build_network(run, data).train()
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d):
                 module.register_forward_hook(lambda m, i, o: types["convolutions"].add(o.dtype))
@@ -233,7 +237,7 @@ def test_what_follows_the_backbones_is_float32(
                     lambda m, inputs: types["head"].update(x.dtype for x in inputs)
                 )
         optimizer = training._optimizer(network, run.training, cpu, None)
-        step = step_of(network, optimizer, run, data, cpu)
+        step = make_step(network, optimizer, run, data, cpu)
         losses.append(step(index, index, draws["visual"], index, index, draws["acoustic"]))
         assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
     torch.testing.assert_close(*losses, rtol=0.02, atol=0)
@@ -271,7 +275,7 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
     last = last_of(run, data)
     # As a file holds them.
     plain = {name: tensor.contiguous() for name, tensor in last.tensors.items()}
-    network = begin(run, data)
+    network = build_network(run, data)
     cpu = torch.device("cpu")
     held = Checkpoint(run, 1, last.step, last.history, "", "", plain)
     optimizer = training._optimizer(network, run.training, cpu, held)
@@ -336,7 +340,7 @@ from fdan.run_config import RunConfig
 from fdan.training.train import train
 from fdan.training.training_data import Domain, TrainingData
 random, labels = np.random.default_rng(0), np.arange(42) % 7
-made = {m: Domain.of([random.normal(size=(42, 512)).astype(np.float32)], labels)
+made = {m: Domain.from_arrays([random.normal(size=(42, 512)).astype(np.float32)], labels)
         for m in ("visual", "acoustic")}
 data = TrainingData(**made, visual_train=np.arange(42), acoustic_train=np.arange(28),
                     acoustic_validation=np.arange(28, 42), fingerprint="data",

@@ -23,8 +23,8 @@ from fdan.training import cuda_graph as capture
 from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import Call, captured, own_stream
-from fdan.training.train import EpochReport, begin, learning_rate, step_of, train
+from fdan.training.cuda_graph import Call, make_graphed, side_stream
+from fdan.training.train import EpochReport, build_network, learning_rate, make_step, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -79,7 +79,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "captured", lambda step, device: step)
+    monkeypatch.setattr(training, "make_graphed", lambda step, device: step)
 
 
 def told_by(
@@ -149,19 +149,19 @@ def test_a_step_waits_for_nothing(
 ) -> None:
     run = run_of(**settings)
     data = data_for(settings, frozen_data, image_data).to(CUDA)
-    network = begin(run, data).to(CUDA).train()
+    network = build_network(run, data).to(CUDA).train()
     optimizer = training._optimizer(network, run.training, CUDA, None)
-    one_step = step_of(network, optimizer, run, data, CUDA)
+    one_step = make_step(network, optimizer, run, data, CUDA)
     batch: list[Tensor] = []
     for modality in ("visual", "acoustic"):
         batch += [torch.arange(7, device=CUDA), torch.arange(7, device=CUDA)]
         batch += [torch.rand(7, DRAWS[modality], device=CUDA)]
-    with own_stream(CUDA):
+    with side_stream(CUDA):
         if recorded:
-            one_step = captured(one_step, CUDA)
+            one_step = make_graphed(one_step, CUDA)
             for _ in range(3):  # to its recording
                 one_step(*batch)
-            assert isinstance(one_step, capture.Captured) and len(one_step._recorded) == 1
+            assert isinstance(one_step, capture.GraphedFunction) and len(one_step._recorded) == 1
         else:
             one_step(*batch)
         torch.cuda.synchronize()

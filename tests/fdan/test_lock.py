@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fdan import lock
-from fdan.lock import Held, Lock
+from fdan.lock import Lock, LockHeld, lock_owner
 
 
 def test_a_look_at_a_lock_does_not_keep_it_from_anybody(tmp_path: Path) -> None:
@@ -21,16 +20,16 @@ def test_a_look_at_a_lock_does_not_keep_it_from_anybody(tmp_path: Path) -> None:
     fcntl.flock(looking, fcntl.LOCK_SH)
     threading.Timer(0.15, os.close, (looking,)).start()
     with Lock(path):
-        found = lock.owner(path)
+        found = lock_owner(path)
         assert found is not None and found.pid == os.getpid()
-    assert lock.owner(path) is None
+    assert lock_owner(path) is None
 
 
 def test_a_second_one_is_refused_soon_and_told_by_whom(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with Lock(path):
         began = time.monotonic()
-        with pytest.raises(Held) as refused:
+        with pytest.raises(LockHeld) as refused:
             Lock(path)
         assert time.monotonic() - began < 3
         assert refused.value.owner is not None and refused.value.owner.pid == os.getpid()

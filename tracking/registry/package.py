@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 import fdan
-from fdan.device import one_thread
+from fdan.device import single_thread
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError
 from fdan.inference.model_folder import FACTS, TENSORS, SpeechModel, read_model
@@ -125,7 +125,7 @@ def _write_example(folder: Path, model: SpeechModel) -> None:
     (folder / SOUND).write_bytes(example_sound())
     settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
     images = read_pixels(folder / SOUND, settings).images
-    with one_thread():  # so that whoever builds it again builds the same
+    with single_thread():  # so that whoever builds it again builds the same
         chances = model.probabilities(images)[0]
     answer = {"probabilities": dict(zip(EMOTIONS, chances.tolist(), strict=True))}
     (folder / ANSWER).write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")

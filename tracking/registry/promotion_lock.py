@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from fdan.lock import Held, Lock
+from fdan.lock import Lock, LockHeld
 from tracking.registry.registry import Registry, RegistryError
 from tracking.tags import PROMOTING_PREFIX
 from tracking.uri import sqlite_file
@@ -106,7 +106,7 @@ def _locked(registry: Registry, until: float, say: Callable[[str], None]) -> Ite
         try:
             lock = Lock(path)
             break
-        except Held as held:
+        except LockHeld as held:
             if time.monotonic() > until:
                 raise RegistryError(f"{held}; try again later") from None
             if not told:

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.corpora.demo.settings import CODES, DemoSettings, speaker_name
+from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
 from fdan.files import PROJECT_ROOT
-from fdan.media.workers import cores
 
 __all__ = ["CODES", "DemoSettings", "generate", "speaker_name"]
 
@@ -138,7 +138,7 @@ def _write_all(
         for speaker in range(settings.speakers):
             (folder / modality / speaker_name(speaker)).mkdir(parents=True)
     # A process that writes fewer utterances than this costs more to start than it saves.
-    workers = min(workers or cores(), -(-total // 40))
+    workers = min(workers or cpu_count(), -(-total // 40))
     counts = _side_by_side(folder, settings, workers) if workers > 1 else _here(folder, settings)
     done = 0
     with contextlib.closing(counts):  # ends the processes, whatever `progress` raises

@@ -16,7 +16,7 @@ import soundfile
 from fdan.errors import DataError, WeightsError
 from fdan.inference import predict as module
 from fdan.inference.model_folder import SpeechModel, read_model
-from fdan.inference.model_source import find_model, told
+from fdan.inference.model_source import describe_model, find_model
 from fdan.inference.predict import BOTH, SPEECH, predict
 from fdan.media.pixels import read_pixels, settings_of
 
@@ -131,12 +131,14 @@ def test_a_name_that_looks_like_an_address(folder: Path, tmp_path: Path) -> None
 
 def test_the_model_is_named(folder: Path, tmp_path: Path) -> None:
     facts = {"study": "demo", "trial": 13}
-    assert told("runs/first", folder, {}) == "runs/first"
-    assert told("runs/demo/best", folder, facts) == "runs/demo/best (study demo, trial 13)"
+    assert describe_model("runs/first", folder, {}) == "runs/first"
+    assert (
+        describe_model("runs/demo/best", folder, facts) == "runs/demo/best (study demo, trial 13)"
+    )
     (tmp_path / "served.json").write_text('{"name": "fdan", "version": 3, "more": []}')
-    assert told("models:/fdan@champion", tmp_path, facts) == (
+    assert describe_model("models:/fdan@champion", tmp_path, facts) == (
         "fdan version 3 (study demo, trial 13)"
     )
     (tmp_path / "served.json").write_text('{"name": ')
     with pytest.raises(WeightsError, match=r"served\.json is damaged"):
-        told("models:/fdan@champion", tmp_path, facts)
+        describe_model("models:/fdan@champion", tmp_path, facts)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdan.model.attention import CrossAttention, Side
+from fdan.model.attention import CrossAttention, ModalityLayer
 
 
 def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
@@ -25,7 +25,7 @@ def matrix_times(w: Tensor, x: Tensor) -> Tensor:
     return torch.stack([sum(a * b for a, b in zip(row, x, strict=True)) for row in w])
 
 
-def update_by_loops(z: Tensor, side: Side, other: Tensor, sender: Side) -> Tensor:
+def update_by_loops(z: Tensor, side: ModalityLayer, other: Tensor, sender: ModalityLayer) -> Tensor:
     """Eq. 2-4 for every sample of one modality, one number at a time."""
     width = z.shape[1]
     size = width // side.heads
@@ -77,9 +77,9 @@ def test_a_layer_is_that_of_the_equations(heads: int, ffn: int) -> None:
 def test_listening_is_the_acoustic_half_of_a_layer() -> None:
     made = layer(heads=2)
     z_v, z_a = random(5, 6), random(4, 6)
-    torch.testing.assert_close(made.listen(z_a, z_v), made(z_v, z_a)[1])
+    torch.testing.assert_close(made.acoustic_only(z_a, z_v), made(z_v, z_a)[1])
     for i in range(4):
-        torch.testing.assert_close(made.listen(z_a[i : i + 1], z_v)[0], made(z_v, z_a)[1][i])
+        torch.testing.assert_close(made.acoustic_only(z_a[i : i + 1], z_v)[0], made(z_v, z_a)[1][i])
 
 
 def test_without_a_message_only_delta_is_left_out() -> None:
@@ -89,7 +89,9 @@ def test_without_a_message_only_delta_is_left_out() -> None:
     with torch.no_grad():
         silent = layer()
         silent.visual.value.weight.zero_()
-        torch.testing.assert_close(made.listen(z_a, None), silent.listen(z_a, random(5, 6)))
+        torch.testing.assert_close(
+            made.acoustic_only(z_a, None), silent.acoustic_only(z_a, random(5, 6))
+        )
 
 
 def test_the_order_of_senders_does_not_matter_and_that_of_receivers_is_kept() -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fdan.errors import ConfigError
 from fdan.model.lmmd import lmmd
-from fdan.model.network import Head, Network, Standardise, objective
+from fdan.model.network import Head, Network, Standardise, fdan_loss
 from fdan.run_config import KernelConfig, ModelConfig
 
 KERNEL = KernelConfig()
@@ -48,7 +48,7 @@ def test_the_loss_is_equation_9(layers: int) -> None:
     acoustic = cross_entropy(made.classifier(z_a), Y_A)
     visual = cross_entropy(made.classifier(z_v), Y_V)
 
-    found = objective(made(x_v, x_a), Y_V, Y_A, 0.3, KERNEL)
+    found = fdan_loss(made(x_v, x_a), Y_V, Y_A, 0.3, KERNEL)
     torch.testing.assert_close(found.total, acoustic + visual + 0.3 * discrepancy)
     torch.testing.assert_close(found.acoustic, acoustic)
     torch.testing.assert_close(found.visual, visual)
@@ -59,7 +59,7 @@ def test_alpha_reaches_the_gradient_and_none_of_it_at_zero() -> None:
     def gradient(alpha: float) -> torch.Tensor:
         made = head()
         out = made(features(6, 1), features(4, 2))
-        objective(out, Y_V, Y_A, alpha, KERNEL).total.backward()
+        fdan_loss(out, Y_V, Y_A, alpha, KERNEL).total.backward()
         return made.bottleneck["acoustic"][0].weight.grad
 
     made = head()
@@ -68,14 +68,14 @@ def test_alpha_reaches_the_gradient_and_none_of_it_at_zero() -> None:
     torch.testing.assert_close(gradient(0.0), made.bottleneck["acoustic"][0].weight.grad)
     assert (gradient(0.5) - gradient(0.0)).abs().max() > 1e-4
     # FDAN_2 still measures what it does not minimise.
-    assert objective(out, Y_V, Y_A, 0.0, KERNEL).lmmd > 0
+    assert fdan_loss(out, Y_V, Y_A, 0.0, KERNEL).lmmd > 0
 
 
 @pytest.mark.parametrize("context", ["bank", "none"])
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_a_prediction_depends_on_its_sample_alone(context: str, layers: int) -> None:
     made = head(layers=layers, context=context)
-    bank = made.remember(features(14, 3), features(14, 4)) if context == "bank" else None
+    bank = made.build_bank(features(14, 3), features(14, 4)) if context == "bank" else None
     x = features(33, 5)
     together = made.predict(x, bank)
     alone = torch.cat([made.predict(row[None], bank) for row in x])
@@ -92,14 +92,14 @@ def test_a_bank_is_what_training_speech_attends_to() -> None:
     made = head(layers=2)
     x_v, x_a = features(6, 1), features(4, 2)
     torch.testing.assert_close(
-        made.predict(x_a, made.remember(x_v, x_a)), made(x_v, x_a).logits_a, rtol=1e-5, atol=1e-5
+        made.predict(x_a, made.build_bank(x_v, x_a)), made(x_v, x_a).logits_a, rtol=1e-5, atol=1e-5
     )
 
 
 def test_the_two_contexts_differ() -> None:
     made = head()
     x = features(4)
-    bank = made.remember(features(6, 1), features(4, 2))
+    bank = made.build_bank(features(6, 1), features(4, 2))
     assert (made.predict(x, bank) - made.predict(x, None)).abs().max() > 1e-3
 
 
@@ -139,7 +139,7 @@ def test_a_step_never_waits_for_the_device(run_of: Callable[..., Any]) -> None:
         x_v, x_a = torch.empty(6, 512), torch.empty(4, 512)
         y_v, y_a = torch.empty(6, dtype=torch.int64), torch.empty(4, dtype=torch.int64)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-        losses = objective(network(x_v, x_a), y_v, y_a, 0.1, run.kernel)
+        losses = fdan_loss(network(x_v, x_a), y_v, y_a, 0.1, run.kernel)
         losses.total.backward()
         optimizer.step()
     assert all(loss.device.type == "meta" for loss in losses)

@@ -21,7 +21,7 @@ from fdan.model.backbones import build_backbone, find_weights
 from fdan.training import checkpoint
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
-from fdan.training.validate import score
+from fdan.training.validate import score_checkpoint
 
 Make = Callable[..., Any]
 
@@ -161,13 +161,13 @@ def test_tensors_of_another_network_are_refused(
     data = replace(frozen_data(), weights=find_weights("resnet18", "none"))
     other = replace(trained, run=run_of(epochs=2, layers=2, width=32))
     with pytest.raises(WeightsError, match="does not fit"):
-        score(other, data, data.acoustic_validation)
+        score_checkpoint(other, data, data.acoustic_validation)
 
 
 def test_features_of_other_weights_are_refused(trained: Checkpoint, frozen_data: Make) -> None:
     data = frozen_data()
     with pytest.raises(WeightsError, match="other backbone weights"):
-        score(trained, data, data.acoustic_validation)
+        score_checkpoint(trained, data, data.acoustic_validation)
 
 
 # Model folders
@@ -192,7 +192,7 @@ def test_a_model_folder_predicts_what_the_checkpoint_does(
     data = frozen_data(acoustic=21)
     data.acoustic.arrays[0][:5] = torch.from_numpy(features)
     data = replace(data, weights=find_weights("resnet18", "none"))
-    expected = score(trained, data, np.arange(5)).probabilities
+    expected = score_checkpoint(trained, data, np.arange(5)).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     assert model.facts["preparation"] == {"mels": 64}
@@ -217,10 +217,10 @@ def test_a_fully_trained_model_keeps_its_own_backbones(
     data = image_data()
     last = train(run_of(tuning="full", epochs=1, batch=7), data, lambda *_: None)
     write_model(tmp_path / "model", last, {})
-    images = data.acoustic.numbered(data.acoustic_validation).numpy()
+    images = data.acoustic.select(data.acoustic_validation).numpy()
     np.testing.assert_allclose(
         read_model(tmp_path / "model").probabilities(images),
-        score(last, data, data.acoustic_validation).probabilities,
+        score_checkpoint(last, data, data.acoustic_validation).probabilities,
         atol=1e-5,
     )
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fdan.model.backbones import build_backbone, find_weights
-from fdan.training.frozen_features import features_of
+from fdan.training.frozen_features import cached_features
 
 CPU = torch.device("cpu")
 WEIGHTS = find_weights("resnet18", "none")
@@ -32,31 +32,31 @@ def pictures(count: int = 5, seed: int = 0, fingerprint: str = "f" * 40) -> Pict
 
 def test_they_are_the_backbones_and_are_kept(tmp_path: Path) -> None:
     store, heard = pictures(70), []
-    found = features_of(store, WEIGHTS, tmp_path, CPU, lambda done, n: heard.append((done, n)))
+    found = cached_features(store, WEIGHTS, tmp_path, CPU, lambda done, n: heard.append((done, n)))
     with torch.inference_mode():
         expected = build_backbone(WEIGHTS).eval()(torch.from_numpy(store.images))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert heard == [(32, 70), (64, 70), (70, 70)]
     assert isinstance(found, np.memmap) and found.dtype == np.float32
-    again = features_of(store, WEIGHTS, tmp_path, CPU, lambda *_: pytest.fail("computed again"))
+    again = cached_features(store, WEIGHTS, tmp_path, CPU, lambda *_: pytest.fail("computed again"))
     np.testing.assert_array_equal(again, found)
     assert [p.suffix for p in tmp_path.iterdir() if p.suffix != ".lock"] == [".npy"]
 
 
 def test_other_stores_and_backbones_have_files_of_their_own(tmp_path: Path) -> None:
-    features_of(pictures(), WEIGHTS, tmp_path, CPU)
-    features_of(pictures(fingerprint="e" * 40), WEIGHTS, tmp_path, CPU)
-    features_of(pictures(), find_weights("resnet34", "none"), tmp_path, CPU)
+    cached_features(pictures(), WEIGHTS, tmp_path, CPU)
+    cached_features(pictures(fingerprint="e" * 40), WEIGHTS, tmp_path, CPU)
+    cached_features(pictures(), find_weights("resnet34", "none"), tmp_path, CPU)
     assert len(list(tmp_path.glob("*.npy"))) == 3
 
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
-    found = np.array(features_of(pictures(), WEIGHTS, tmp_path, CPU))
+    found = np.array(cached_features(pictures(), WEIGHTS, tmp_path, CPU))
     file = next(tmp_path.glob("*.npy"))
     file.write_bytes(file.read_bytes()[:500])
-    np.testing.assert_array_equal(features_of(pictures(), WEIGHTS, tmp_path, CPU), found)
+    np.testing.assert_array_equal(cached_features(pictures(), WEIGHTS, tmp_path, CPU), found)
     np.save(file, found[:3])  # whole, but not what its name says
-    np.testing.assert_array_equal(features_of(pictures(), WEIGHTS, tmp_path, CPU), found)
+    np.testing.assert_array_equal(cached_features(pictures(), WEIGHTS, tmp_path, CPU), found)
 
 
 def test_an_interrupted_computation_leaves_nothing(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_an_interrupted_computation_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        features_of(pictures(), WEIGHTS, tmp_path, CPU, stop)
+        cached_features(pictures(), WEIGHTS, tmp_path, CPU, stop)
     assert not [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
 
 
@@ -77,7 +77,7 @@ def _ask(cache: Path, gate: Any, log: Path) -> None:
             stream.write(f"{done}\n")
 
     gate.wait(timeout=120)
-    features_of(pictures(), WEIGHTS, cache, CPU, note)
+    cached_features(pictures(), WEIGHTS, cache, CPU, note)
 
 
 def test_processes_that_ask_at_once_compute_once(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ import torch
 
 from fdan.errors import ConfigError
 from fdan.model.lmmd import Kernel
-from fdan.model.network import Output, objective
+from fdan.model.network import Output, fdan_loss
 from fdan.run_config import KernelConfig, RunConfig
 from fdan.training import group
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.group import kind, train_group
-from fdan.training.group_heads import Heads
-from fdan.training.train import Diverged, EpochReport, begin, train
+from fdan.training.group import group_key, train_group
+from fdan.training.group_heads import StackedHeads
+from fdan.training.train import Diverged, EpochReport, build_network, train
 from fdan.training.training_data import TrainingData
-from fdan.training.validate import score
+from fdan.training.validate import score_checkpoint
 
 Make = Callable[..., Any]
 Told = list[tuple[EpochReport, Checkpoint]]
@@ -41,7 +41,7 @@ def together(
     told: list[Told] = [[] for _ in runs]
     ended: dict[int, Diverged] = {}
 
-    def report(members: Sequence[group.Told], diverged: Mapping[int, Diverged]) -> None:
+    def report(members: Sequence[group.MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
         for place, epoch, make in members:
             told[place].append((epoch, make()))
         assert not ended.keys() & diverged.keys()
@@ -141,13 +141,13 @@ def test_a_checkpoint_from_a_group_answers_as_the_group_did(
     data = frozen_data()
     (_, told), _ = together([run_of(layers=2, seed=seed, epochs=2) for seed in (0, 1)], data)
     for report, checkpoint in told:  # also that of an earlier epoch
-        found = score(checkpoint, data, data.acoustic_validation)
+        found = score_checkpoint(checkpoint, data, data.acoustic_validation)
         np.testing.assert_array_equal(found.confusion, report.confusion)
         assert found.loss == pytest.approx(report.metrics["validation/loss"], abs=1e-5)
 
 
 def test_what_report_raises_ends_all(frozen_data: Make, run_of: Make) -> None:
-    def report(members: Sequence[group.Told], diverged: Mapping[int, Diverged]) -> None:
+    def report(members: Sequence[group.MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -158,7 +158,7 @@ def test_a_checkpoint_is_not_made_of_later_weights(frozen_data: Make, run_of: Ma
     """Neither of its own, nor of those of another run that has moved up to its row."""
     makers: list[Callable[[], Checkpoint]] = []
 
-    def report(members: Sequence[group.Told], _: object) -> None:
+    def report(members: Sequence[group.MemberEpoch], _: object) -> None:
         for make in makers:
             with pytest.raises(AssertionError, match="too late"):
                 make()
@@ -221,7 +221,7 @@ def test_alpha_0_has_no_part_of_an_lmmd_that_is_nan() -> None:
     for alpha in (0.0, torch.tensor(0.0), torch.tensor(0.1)):
         torch.manual_seed(0)
         z_v, z_a = (torch.randn(6, 7, requires_grad=True) for _ in range(2))
-        loss = objective(Output(z_v * 2, z_a * 3, ((z_v, z_a),)), y, y, alpha, kernel)
+        loss = fdan_loss(Output(z_v * 2, z_a * 3, ((z_v, z_a),)), y, y, alpha, kernel)
         assert loss.lmmd.isnan()
         loss.total.backward()
         gradients.append((loss.total, z_v.grad, z_a.grad))
@@ -237,7 +237,7 @@ def test_alpha_0_beside_a_run_whose_lmmd_is_nan() -> None:
     kernel = Kernel(torch.tensor(0.0), 1.0, torch.ones(1))
 
     def total(z_ND: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        return objective(Output(z_ND, 2 * z_ND, ((z_ND, 2 * z_ND),)), y, y, alpha, kernel).total
+        return fdan_loss(Output(z_ND, 2 * z_ND, ((z_ND, 2 * z_ND),)), y, y, alpha, kernel).total
 
     found = torch.func.vmap(torch.func.grad(total))(z_RND, torch.tensor([0.0, 0.1]))
     assert torch.isfinite(found[0]).all() and found[1].isnan().any()
@@ -274,10 +274,10 @@ def test_another_run_cannot_go_on_from_a_checkpoint(frozen_data: Make, run_of: M
 def test_which_runs_may_go_together(frozen_data: Make, run_of: Make) -> None:
     run = run_of()
     for own in (*UNLIKE, {"ratio": 3.0}, {"lr": 1.0}):
-        assert kind(run_of(**own)) == kind(run)
+        assert group_key(run_of(**own)) == group_key(run)
     for shape in ({"layers": 2}, {"width": 32}, {"batch": 9}, {"bandwidth": 1.0}, {"bank": 3}):
-        assert kind(run_of(**shape)) != kind(run)
-    assert kind(run_of(tuning="full")) is None
+        assert group_key(run_of(**shape)) != group_key(run)
+    assert group_key(run_of(tuning="full")) is None
     with pytest.raises(AssertionError, match="no group"):
         together([run, run_of(layers=2)], frozen_data())
 
@@ -286,7 +286,7 @@ def test_a_step_asks_the_device_nothing(frozen_data: Make, run_of: Make) -> None
     """On a device that has shapes but no numbers, whoever asks for one raises."""
     meta = torch.device("meta")
     runs = [run_of(layers=2), run_of(layers=2, alpha=0.0, kernels=2)]
-    heads = Heads(runs, [begin(run, frozen_data()) for run in runs], [{}, {}], meta)
+    heads = StackedHeads(runs, [build_network(run, frozen_data()) for run in runs], [{}, {}], meta)
     x, y = torch.empty(2, 8, 512, device=meta), torch.empty(2, 8, device=meta).long()
     assert heads.step(x, x, y, y, torch.empty(2, device=meta)).shape == (2, 4)
-    assert heads.predict(x[0], heads.remember(x, x)).shape == (2, 8, 7)
+    assert heads.predict(x[0], heads.build_bank(x, x)).shape == (2, 8, 7)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fdan.run_config import RunConfig
-from fdan.training.group import Told, train_group
-from fdan.training.group_heads import Heads
-from fdan.training.train import Diverged, begin, train
+from fdan.training.group import MemberEpoch, train_group
+from fdan.training.group_heads import StackedHeads
+from fdan.training.train import Diverged, build_network, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -27,9 +27,9 @@ OWN: list[dict[str, Any]] = [
 ]
 
 
-def heads_of(runs: list[RunConfig], data: TrainingData) -> Heads:
-    networks = [begin(run, data) for run in runs]
-    return Heads(runs, networks, [{} for _ in runs], torch.device("cuda", 0))
+def heads_of(runs: list[RunConfig], data: TrainingData) -> StackedHeads:
+    networks = [build_network(run, data) for run in runs]
+    return StackedHeads(runs, networks, [{} for _ in runs], torch.device("cuda", 0))
 
 
 def inputs(runs: int) -> tuple[Tensor, ...]:
@@ -55,7 +55,7 @@ def test_each_run_is_what_it_is_alone(layers: int, frozen_data: Make, run_of: Ma
     runs = [run_of(layers=layers, **own) for own in OWN]
     told: list[list[Any]] = [[] for _ in runs]
 
-    def report(members: Sequence[Told], diverged: Mapping[int, Diverged]) -> None:
+    def report(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
         assert not diverged
         for place, epoch, make in members:
             told[place].append((epoch, make()))

@@ -19,7 +19,7 @@ from fdan.training.augment import DRAWS, augment
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import Diverged, EpochReport, learning_rate, train
 from fdan.training.training_data import Domain, TrainingData
-from fdan.training.validate import score
+from fdan.training.validate import score_checkpoint
 
 Make = Callable[..., Any]
 
@@ -144,14 +144,14 @@ def test_score_repeats_the_last_validation(
     ):
         for context in ("bank", "none"):
             last, seen = collect(run_of(**settings, context=context), data)
-            found = score(last, data, data.acoustic_validation)
+            found = score_checkpoint(last, data, data.acoustic_validation)
             np.testing.assert_array_equal(found.confusion, seen[-1][0].confusion)
             assert found.uar == pytest.approx(seen[-1][0].metrics["validation/uar"])
             assert found.loss == pytest.approx(seen[-1][0].metrics["validation/loss"], abs=1e-5)
             assert found.probabilities.shape == (len(data.acoustic_validation), 7)
             np.testing.assert_allclose(found.probabilities.sum(1), 1)
             # Speech alone, and each sample for itself.
-            one = score(last, data, data.acoustic_validation[3:4])
+            one = score_checkpoint(last, data, data.acoustic_validation[3:4])
             np.testing.assert_allclose(one.probabilities[0], found.probabilities[3], atol=1e-5)
 
 
@@ -238,12 +238,12 @@ def test_settings_are_flat_and_checked() -> None:
     [(2, (2,)), (7, (7,)), (8, (8,)), (9, (9,)), (10, (8, 2)), (16, (8, 8)), (17, (8, 9))],
 )
 def test_sizes_of_batches(samples: int, expected: tuple[int, ...]) -> None:
-    assert batches.sizes(samples, 8) == expected
+    assert batches.batch_sizes(samples, 8) == expected
 
 
 def test_an_epoch_is_one_pass_over_speech_and_faces_run_on() -> None:
     faces, speech = np.arange(100, 111), np.arange(30)
-    plans = [batches.plan(faces, speech, 8, seed=3, epoch=e) for e in (1, 2, 3)]
+    plans = [batches.plan_epoch(faces, speech, 8, seed=3, epoch=e) for e in (1, 2, 3)]
     for plan in plans:
         assert sorted(plan.acoustic) == list(speech)
         assert plan.acoustic_sizes == (8, 8, 8, 6) and plan.visual_sizes == (8,) * 4
@@ -252,7 +252,7 @@ def test_an_epoch_is_one_pass_over_speech_and_faces_run_on() -> None:
     row = np.concatenate([plan.visual for plan in plans])
     for start in range(0, 88, 11):  # 96 samples hold eight whole passes
         assert sorted(row[start : start + 11]) == list(faces)
-    again = batches.plan(faces, speech, 8, seed=3, epoch=2)
+    again = batches.plan_epoch(faces, speech, 8, seed=3, epoch=2)
     for name in ("acoustic", "visual", "acoustic_draws", "visual_draws"):
         np.testing.assert_array_equal(getattr(again, name), getattr(plans[1], name))
 
@@ -260,10 +260,10 @@ def test_an_epoch_is_one_pass_over_speech_and_faces_run_on() -> None:
 def test_a_balanced_bank() -> None:
     labels = np.array([0] * 20 + [1] * 2 + [5] * 7)
     train = np.arange(1, 29)
-    chosen = batches.balanced(train, labels, 4, seed=0, modality=0)
+    chosen = batches.balanced_sample(train, labels, 4, seed=0, modality=0)
     assert np.bincount(labels[chosen], minlength=7).tolist() == [4, 2, 0, 0, 0, 4, 0]
     assert set(chosen) <= set(train) and len(set(chosen)) == len(chosen)
-    other = batches.balanced(train, labels, 4, seed=1, modality=0)
+    other = batches.balanced_sample(train, labels, 4, seed=1, modality=0)
     assert set(chosen) != set(other)
 
 
@@ -275,17 +275,17 @@ def test_several_stores_are_one_row_of_samples() -> None:
     stores = [random.integers(0, 255, (n, 4, 4, 1), dtype=np.uint8) for n in (3, 1, 5)]
     for store in stores:
         store.flags.writeable = False
-    domain = Domain.of(stores, np.zeros(9, dtype=np.int64))
+    domain = Domain.from_arrays(stores, np.zeros(9, dtype=np.int64))
     index = np.array([8, 0, 3, 4, 2, 2])
-    np.testing.assert_array_equal(domain.numbered(index), np.concatenate(stores)[index])
-    one = Domain.of([np.concatenate(stores)], domain.labels)
-    np.testing.assert_array_equal(domain.numbered(index), one.numbered(index))
+    np.testing.assert_array_equal(domain.select(index), np.concatenate(stores)[index])
+    one = Domain.from_arrays([np.concatenate(stores)], domain.labels)
+    np.testing.assert_array_equal(domain.select(index), one.select(index))
 
 
 def test_stores_of_unlike_sizes_are_refused() -> None:
     images = [np.zeros((2, size, size, 1), np.uint8) for size in (4, 8)]
     with pytest.raises(DataError, match="4x4x1 and 8x8x1"):
-        Domain.of(images, np.zeros(4, dtype=np.int64))
+        Domain.from_arrays(images, np.zeros(4, dtype=np.int64))
 
 
 def test_faces_are_shifted_and_mirrored() -> None:

@@ -16,8 +16,9 @@ from fdan.data.split import Split, SplitConfig, split
 from fdan.data.store import Store, open_store
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS
-from fdan.training.train import load, train
-from fdan.training.validate import score
+from fdan.training.train import train
+from fdan.training.training_data import load_training_data
+from fdan.training.validate import score_checkpoint
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -76,16 +77,16 @@ def test_a_run_from_stores(
     tuning: str, task: Task, parts: Split, run_of: Make, tmp_path: Path
 ) -> None:
     run = run_of(tuning=tuning, epochs=1 if tuning == "full" else 8)
-    data = load(task, parts, run, CPU, tmp_path)
+    data = load_training_data(task, parts, run, CPU, tmp_path)
     for modality in ("visual", "acoustic"):
         np.testing.assert_array_equal(data.domain(modality).labels, task.samples(modality).labels)
     if tuning == "full":
         every = np.arange(len(task.samples("visual")))
-        np.testing.assert_array_equal(data.visual.numbered(every), task.images("visual", every))
+        np.testing.assert_array_equal(data.visual.select(every), task.images("visual", every))
     else:
         assert len(list(tmp_path.glob("*.npy"))) == 3
     last = train(run, data, lambda *_: None)
-    tested = score(last, data, parts.acoustic_test)
+    tested = score_checkpoint(last, data, parts.acoustic_test)
     assert tested.confusion.sum() == len(parts.acoustic_test)
     if tuning == "frozen":
         assert tested.uar > 0.5
@@ -95,13 +96,13 @@ def test_on_the_cpu_nothing_is_copied(
     task: Task, parts: Split, run_of: Make, tmp_path: Path
 ) -> None:
     for tuning in ("full", "frozen"):
-        data = load(task, parts, run_of(tuning=tuning), CPU, tmp_path)
+        data = load_training_data(task, parts, run_of(tuning=tuning), CPU, tmp_path)
         if tuning == "full":
             maps = [store.images for store in task.visual]
             assert [a.data_ptr() for a in data.visual.arrays] == [m.ctypes.data for m in maps]
         else:
             # Two runs of one process or of several read the same file.
-            again = load(task, parts, run_of(tuning=tuning), CPU, tmp_path)
+            again = load_training_data(task, parts, run_of(tuning=tuning), CPU, tmp_path)
             assert torch.equal(again.acoustic.arrays[0], data.acoustic.arrays[0])
 
 
@@ -112,18 +113,18 @@ def test_the_fingerprint_follows_data_and_split(
     alone = Task(task.acoustic, task.visual[:1])
     run = run_of(tuning="full")
     prints = [
-        load(t, p, run, CPU, tmp_path).fingerprint
+        load_training_data(t, p, run, CPU, tmp_path).fingerprint
         for t, p in ((task, parts), (task, other), (alone, split(alone, SplitConfig())))
     ]
     assert len(set(prints)) == 3
-    assert load(task, parts, run, CPU, tmp_path).fingerprint == prints[0]
+    assert load_training_data(task, parts, run, CPU, tmp_path).fingerprint == prints[0]
 
 
 def test_no_warning_about_read_only_maps(
     task: Task, parts: Split, run_of: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     for tuning in ("full", "frozen"):
-        load(task, parts, run_of(tuning=tuning), CPU, tmp_path)
+        load_training_data(task, parts, run_of(tuning=tuning), CPU, tmp_path)
     assert not recwarn.list
 
 
@@ -132,5 +133,5 @@ def test_a_task_can_be_sent_to_another_process(
 ) -> None:
     sent = pickle.loads(pickle.dumps(task))
     run = run_of(tuning="full")
-    one, other = (load(t, parts, run, CPU, tmp_path) for t in (task, sent))
+    one, other = (load_training_data(t, parts, run, CPU, tmp_path) for t in (task, sent))
     assert one.fingerprint == other.fingerprint

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fdan.cli.arguments import open_task
+from fdan.cpus import cpu_count
 from fdan.device import choose_device
-from fdan.media.workers import cores
 from fdan.run_config import RunConfig
-from fdan.training.batches import sizes
+from fdan.training.batches import batch_sizes
 from fdan.training.train import train
-from fdan.training.training_data import load
+from fdan.training.training_data import load_training_data
 from search import config as plan
 from search.cli import main as command
 from search.cli.parser import parser
@@ -115,10 +115,10 @@ def test_the_share_of_successive_halving_by_hand() -> None:
 
 
 def test_trials_at_once(resolve: Resolve) -> None:
-    assert estimate.at_once(resolve(), 0) == min(20, cores())
+    assert estimate.at_once(resolve(), 0) == min(20, cpu_count())
     assert estimate.at_once(resolve("--trials", "1"), 0) == 1
     assert estimate.at_once(resolve("--concurrent", "7"), 0) == 7
-    assert estimate.at_once(resolve("--cpus-per-trial", str(2 * cores())), 0) == 1
+    assert estimate.at_once(resolve("--cpus-per-trial", str(2 * cpu_count())), 0) == 1
     far = ("--address", "10.0.0.1:6379")
     assert estimate.at_once(resolve(*far, "--device", "cpu"), 0) is None
     assert estimate.at_once(resolve(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
@@ -172,7 +172,7 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
     )
     measured = measure(work, 2)
     run = RunConfig.from_mapping({**resolved.fixed, **usual, "epochs": 12})
-    data = load(task, parts, run, choose_device("cpu"), tmp_path / "features")
+    data = load_training_data(task, parts, run, choose_device("cpu"), tmp_path / "features")
     epochs: list[float] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -182,7 +182,7 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
         torch.set_num_threads(threads)
     real = sorted(epochs)[len(epochs) // 2]
     first, second = measured.timings
-    assert first.steps == len(sizes(len(parts.acoustic_train), 32))
+    assert first.steps == len(batch_sizes(len(parts.acoustic_train), 32))
     assert real / 5 < first.epoch < real * 5
     assert second.step > first.step > 0 and second.validation > 0
     assert 0 < measured.start < 120

@@ -91,12 +91,12 @@ def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: Work) -> 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
 def test_a_bound_holds() -> None:
     whole = torch.cuda.get_device_properties(0).total_memory
-    runtime.bound_memory(0.2)
+    runtime.limit_gpu_memory(0.2)
     try:
         with pytest.raises(torch.cuda.OutOfMemoryError):
             torch.empty(int(0.25 * whole), dtype=torch.uint8, device="cuda")
     finally:
-        runtime.bound_memory(1.0)
+        runtime.limit_gpu_memory(1.0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")

@@ -20,7 +20,7 @@ from fdan.run_config import RunConfig
 from fdan.training import validate as evaluate
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
-from fdan.training.training_data import TrainingData, load
+from fdan.training.training_data import TrainingData, load_training_data
 from search import config as plan
 from search.cli.parser import parser
 from search.results.embedding import LEAST, MOST, embed, embedding, features
@@ -40,7 +40,7 @@ def trained(
     found = {}
     for context in ("bank", "none"):
         run = RunConfig.from_mapping({**resolved.fixed, "context": context, "layers": 2})
-        data = load(task, parts, run, choose_device("cpu"), Path(runs) / "features")
+        data = load_training_data(task, parts, run, choose_device("cpu"), Path(runs) / "features")
         kept: list[Checkpoint] = []
         train(run, data, lambda _, checkpoint: kept.append(checkpoint()))  # noqa: B023
         found[context] = (kept[-1], data, task, parts)
@@ -53,11 +53,14 @@ def test_these_features_give_the_predictions(trained: dict[str, Any], context: s
     samples, faces = parts.acoustic_validation, parts.visual_train[:9]
     z_a, z_v = features(checkpoint, data, samples, faces)
     assert z_v.shape == (9, z_a.shape[1]) and z_v.std() > 0
-    classifier = evaluate.restore(checkpoint).head.classifier
+    classifier = evaluate.restore_network(checkpoint).head.classifier
     with torch.inference_mode():
         logits = classifier(torch.from_numpy(z_a).float())
     found = torch.softmax(logits.double(), dim=1).numpy()
-    assert np.abs(found - evaluate.score(checkpoint, data, samples).probabilities).max() < 1e-6
+    assert (
+        np.abs(found - evaluate.score_checkpoint(checkpoint, data, samples).probabilities).max()
+        < 1e-6
+    )
 
 
 def test_points_carry_their_samples(trained: dict[str, Any]) -> None:

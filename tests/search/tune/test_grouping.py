@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.group import kind
+from fdan.training.group import group_key
 from search import config as plan
 from search.cli.parser import parser
 from search.optimizer import pruners
@@ -262,7 +262,7 @@ def test_trained_as_one_they_are_what_they_are_alone(work: Work, tmp_path: Path)
 
 def test_kinds_are_the_settings_of_a_network(work: Work) -> None:
     def of(**params: Any) -> Any:
-        return kind(RunConfig.from_mapping({**work.fixed, **SHARED, "alpha": 0.1, **params}))
+        return group_key(RunConfig.from_mapping({**work.fixed, **SHARED, "alpha": 0.1, **params}))
 
     assert of(alpha=0.5, kernels=1, lr=0.1, seed=3) == of()
     assert of(layers=2) != of()

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from fdan import device as runtime
-from fdan.lock import Lock, owner
+from fdan.lock import Lock, lock_owner
 from fdan.training.checkpoint import Checkpoint
 from search.tune import placement
 from search.worker import async_report as telling
@@ -331,7 +331,7 @@ def work_on(study: Path) -> list[int]:
     seen = []
 
     def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        found = owner(assignment.folder / "lock")
+        found = lock_owner(assignment.folder / "lock")
         assert found is not None
         seen.append(found.pid)
 
@@ -350,7 +350,7 @@ def test_an_orphan_that_has_the_trial_is_ended(
     assert work_on(tmp_path) == [os.getpid()]
     assert time.monotonic() - began < 5
     assert held.wait(5) == -signal.SIGKILL
-    assert owner(folder_of(tmp_path, 3) / "lock") is None, "and let go of afterwards"
+    assert lock_owner(folder_of(tmp_path, 3) / "lock") is None, "and let go of afterwards"
 
 
 def test_a_dead_worker_has_nothing(held: subprocess.Popen[str], tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_lock_that_outlives_its_machine(
     assert work_on(tmp_path) == [os.getpid()]
     assert time.monotonic() - began > 0.5, "it may be cut off only, and train on for a while"
     assert held.poll() is None
-    assert owner(lock) is None, "and whoever comes next is not kept waiting"
+    assert lock_owner(lock) is None, "and whoever comes next is not kept waiting"
 
 
 def test_a_node_of_the_cluster_keeps_its_lock(
@@ -415,7 +415,7 @@ def test_a_trial_s_share_of_a_gpu_is_a_bound(
 ) -> None:
     """Whether it holds: test_gpu_share.py, where there is a GPU."""
     bounds: list[float] = []
-    monkeypatch.setattr(runtime, "bound_memory", bounds.append)
+    monkeypatch.setattr(runtime, "limit_gpu_memory", bounds.append)
     for number, gpus in enumerate((0.0, 0.25, 1.0)):
         folder = folder_of(tmp_path, number)
         folder.mkdir(parents=True)

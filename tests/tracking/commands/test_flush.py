@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fdan import lock
+from fdan.lock import lock_owner
 from tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_what_is_left_is_sent(left: Path, flush: Flush, database: Tables, uri: s
 
 def test_ctrl_c_is_told_from_a_server_that_is_away(left: Path, python: Start) -> None:
     process = python("-m", "tracking", "flush", str(left), "--wait", "90")
-    while lock.owner(left / "spool" / "lock") is None:
+    while lock_owner(left / "spool" / "lock") is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
