@@ -274,7 +274,8 @@ def main(arguments: list[str] | None = None) -> int:
             goal = 0.0 if few else GOALS[source.modality]
             print(
                 f"{title}: {len(paths)} files; ours {ms['ours'] / 1000:.2f} s on"
-                f" {cpu_count()} cores, naive {ms['naive'] / 1000:.2f} s: {faster:.2f} times as fast;"
+                f" {cpu_count()} cores, naive {ms['naive'] / 1000:.2f} s:"
+                f" {faster:.2f} times as fast;"
                 f" {'few files, no goal' if few else f'goal {goal:g}'}\n"
                 f"  {_told(apart)}",
                 flush=True,
