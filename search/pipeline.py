@@ -43,8 +43,8 @@ from search.tune import recovery as running
 from search.worker import training
 from search.worker.store_sync import publish
 from tracking import report
-from tracking.promotion import promote as promotion
-from tracking.promotion.isolated_model import Witness
+from tracking.promotion.isolated_model import IsolatedModel
+from tracking.promotion.promote import PromotionOptions, promote
 from tracking.tags import BASELINE_UAR, TEST_PREFIX
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
@@ -119,9 +119,9 @@ def _run(resolved: Plan, demo: Ahead | None, began: float) -> int:
                 markup=False,
                 soft_wrap=True,
             )
-        with Witness() as witness:
+        with IsolatedModel() as isolated_model:
             return _search(
-                resolved, opened, task, parts, work, bar, folder, began, console, witness
+                resolved, opened, task, parts, work, bar, folder, began, console, isolated_model
             )
 
 
@@ -215,7 +215,7 @@ def _search(
     folder: Path,
     began: float,
     console: Console,
-    witness: Witness,
+    isolated_model: IsolatedModel,
 ) -> int:
     arguments, name = resolved.arguments, opened.study_name
     stop = Stop(arguments.time_budget)
@@ -269,7 +269,7 @@ def _search(
         whole = (done >= resolved.trials or enough) and not stop.reason
         state = "COMPLETE" if whole else "PAUSED"
         if arguments.promote and whole:
-            witness.start()
+            isolated_model.start()
         with contextlib.ExitStack() as stack:
             if console.is_terminal:
                 stack.enter_context(console.status("models, figures and report"))
@@ -286,7 +286,8 @@ def _search(
         page = tracker.page
     verdict = None
     if arguments.promote and state == "COMPLETE" and chosen is not None:
-        verdict = promotion.promote(folder, uri=resolved.tracking_uri, witness=witness, say=say)
+        options = PromotionOptions(uri=resolved.tracking_uri)
+        verdict = promote(folder, options, isolated_model=isolated_model, log=say)
     elif arguments.promote:
         say(f"not promoted: the study is not finished ({text})")
     took = time.monotonic() - began

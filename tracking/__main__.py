@@ -1,4 +1,4 @@
-"""`python -m tracking`: what a study leaves behind, its records and its models."""
+"""`python -m tracking`: reports, records and registered models of studies."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ examples:
 
 def parser() -> Parser:
     top = Parser(prog="python -m tracking", description=__doc__, epilog=_EXAMPLES)
-    verbs = top.add_subparsers(metavar="COMMAND", required=True)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
-        command.add(verbs)
+        command.add(commands)
     return top
 
 

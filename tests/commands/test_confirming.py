@@ -21,7 +21,7 @@ from search.selection import confirm
 from search.study import storage
 from search.worker.trial_folder import CHECKPOINT, folder_of
 from tests.commands.test_survival import FLAGS, Home
-from tracking.registry.pickle_scan import pickled
+from tracking.registry.pickle_scan import pickle_reason
 from tracking.result import Result, sha256
 
 pytestmark = pytest.mark.long
@@ -135,7 +135,7 @@ def test_nothing_that_was_logged_is_a_pickle(home: Home) -> None:
     names = {file.name for file in files}
     assert {"model.safetensors", "MLmodel", "report.html", "config.json", "trials.csv"} <= names
     for file in files:
-        assert pickled(file) == "", file
+        assert pickle_reason(file) == "", file
     spoilt = home.path / "spoilt.json"
     spoilt.write_bytes(pickle.dumps({"a": 1}))
-    assert pickled(spoilt), "the check can fail"
+    assert pickle_reason(spoilt), "the check can fail"

@@ -6,25 +6,24 @@ import tempfile
 from pathlib import Path
 
 from tests.finished import link
-from tracking.registry.download import digests
-from tracking.registry.registry import CHAMPION, Registry, Version
+from tracking.registry.download import file_digests
+from tracking.registry.registry import CHAMPION, ModelVersion, NewVersion, Registry
 
 
-def champion(registry: Registry, study: Path) -> Version:
+def champion(registry: Registry, study: Path) -> ModelVersion:
     """A study's winner, registered with all that a comparison asks for, and champion."""
     registry.create()
-    experiment = registry.experiment("fdan-search", create=True)
-    assert experiment is not None
+    experiment = registry.create_experiment("fdan-search")
     run = registry.create_run(experiment, "by hand", {})
     with tempfile.TemporaryDirectory(dir=study.parent) as temporary:
         folder = Path(temporary, "model")
         link(study / "winner", folder / "artifacts" / "model")
-        tags = {**digests(study / "winner"), "study_id": "by hand", "state": "champion"}
-        version = registry.add(folder, experiment, run, tags, "")
-    registry.alias(CHAMPION, version.number)
+        tags = {**file_digests(study / "winner"), "study_id": "by hand", "state": "champion"}
+        version = registry.add_version(NewVersion(folder, experiment, run, tags, ""))
+    registry.set_alias(CHAMPION, version.number)
     return version
 
 
-def files(version: Version) -> Path:
+def files(version: ModelVersion) -> Path:
     """Where its files lie."""
     return Path(version.source.removeprefix("file://"))

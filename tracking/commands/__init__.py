@@ -1,5 +1,5 @@
-"""What each `python -m tracking` command does, a file a command. Each has `add(verbs)`, which gives
-it its arguments and sets `run`, a function of the parsed arguments that returns the exit code."""
+"""The `python -m tracking` commands, a file each. Each has `add(commands)`, which adds its parser
+and sets `run`, a function of the parsed arguments that returns the exit code."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from typing import TypeAlias
 
 from fdan.cli.arguments import Parser
 
-Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fdan.errors import FdanError
 from tracking.backend.server import Server
-from tracking.commands import Verbs
-from tracking.commands.named import STUDY, study_folder
+from tracking.commands import Commands
+from tracking.commands.arguments import STUDY, study_folder
 from tracking.outbox.delivery_state import DeliveryState
 from tracking.outbox.sender import Sender
 from tracking.outbox.spool import Spool
@@ -18,21 +18,20 @@ from tracking.outbox.target import Target
 from tracking.uri import check_uri, is_masked, mask_password
 
 _ABOUT = """\
-A study writes every record to its spool, a folder on local disk, and from there to MLflow.
-While the server is away the records wait. The study itself sends them later, and so does the
-same search command started again; `flush` is for a study that is over and will not be started
-again.
+A study writes every record to its spool, a folder on the local disk, and from there to MLflow.
+While the server is unavailable the records wait. The study itself sends them later, and so does the
+same search command when it is started again; `flush` is for a study that is over.
 
   python -m tracking flush runs/demo
   python -m tracking flush runs/demo --tracking-uri http://localhost:5000
 
-Sending twice is safe: the server keeps each metric once. Nothing is removed from the spool
-before the server has it."""
+Sending twice is safe: the server stores each metric once. Nothing is removed from the spool before
+the server has it."""
 
 _EXITS = """\
-exit codes: 0 everything is with the server; 1 the server is away or of no use as it is, the rest
-waits in the spool; 2 the folder or the URI is wrong, or the study is still running and sends by
-itself; 130 stopped by Ctrl-C, the rest waits in the spool"""
+exit codes: 0 the server has everything; 1 the server is unavailable or unusable, the rest waits in
+the spool; 2 the folder or the URI is wrong, or the study is still running and sends by itself; 130
+stopped by Ctrl-C, the rest waits in the spool"""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -120,9 +119,8 @@ def _send(spool: Spool, ledger: DeliveryState, server: Server, wait: float) -> i
     return 0
 
 
-def add(verbs: Verbs) -> None:
-    """Its arguments."""
-    command = verbs.add_parser(
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
         "flush", help="send what is left in a study's spool", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)

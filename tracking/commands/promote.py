@@ -1,4 +1,4 @@
-"""python -m tracking promote STUDY: make a study's confirmed winner the champion, or say why."""
+"""python -m tracking promote STUDY: make a study's winner the champion, or say why not."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracking.commands import Verbs
-from tracking.commands.named import STUDY, add_name, add_uri, study_folder
+from tracking.commands import Commands
+from tracking.commands.arguments import STUDY, add_name, add_uri, study_folder
 
 if TYPE_CHECKING:
     from tracking.promotion.promote import Verdict
 
 _ABOUT = """\
-Register the confirmed winner of a finished study, and let the alias `champion` name it, if
+Register the confirmed winner of a finished study and make it the champion (the version that the
+alias `champion` names) if it passes all promotion gates:
 
-  - the study is whole: finished, confirmed, scored on the test part, its invariants hold;
-  - the model is the one that was scored, and answers so again, loaded by itself;
-  - a paired test on the same utterances says that it is better than the champion (p < 0.05).
-    One that is not distinguishable passes with --accept-tie where it costs fewer multiply-adds.
-    One that is significantly worse never passes. Without a champion it becomes the first.
+  - The study is finished, its winner confirmed with fresh seeds and scored on the test part, and
+    its own checks hold.
+  - The model is the one that was scored. Packaged and loaded by itself, it gives the same answers.
+  - A paired test on the same utterances says that it is better than the champion (p < 0.05). A
+    winner that is not distinguishable passes with --accept-tie if it needs fewer multiply-adds. One
+    that is significantly worse never passes. The first winner passes without a test.
 
-The champion before it keeps the alias `previous`; `rollback` makes it champion again. Tags of both
-versions say why. Two promotions at once wait for each other.
+The former champion gets the alias `previous`, and `rollback` makes it champion again. Tags of both
+versions say why. Two promotions at the same time wait for each other.
 
   python -m tracking promote demo --dry-run
   python -m tracking promote runs/demo"""
 
 _EXITS = """\
 exit codes: 0 it is champion (--dry-run: it would be); 1 refused, with the reason; 2 no verdict: no
-result in that folder, or MLflow is away"""
+result in that folder, or MLflow is unavailable"""
 
 
-def add(verbs: Verbs) -> None:
-    """Its arguments."""
-    command = verbs.add_parser(
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
         "promote", help="make a study's winner the champion", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)
@@ -46,10 +47,13 @@ def add(verbs: Verbs) -> None:
     command.add_argument(
         "--accept-tie",
         action="store_true",
-        help="take a winner that is not distinguishable from the champion, but cheaper",
+        help="accept a winner that is not distinguishable from the champion, but cheaper",
     )
     command.add_argument(
-        "--stores", type=Path, metavar="FOLDER", help="where its stores lie now (default: as then)"
+        "--stores",
+        type=Path,
+        metavar="FOLDER",
+        help="where its stores are now (default: where the study had them)",
     )
     add_name(command)
     add_uri(command, "the study's")
@@ -57,23 +61,26 @@ def add(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """The command; see _EXITS for its exit code."""
-    from tracking.promotion.promote import promote
+    from tracking.promotion.promote import PromotionOptions, promote
 
-    verdict = promote(
-        study_folder(arguments.study),
+    options = PromotionOptions(
         name=arguments.name,
         uri=arguments.tracking_uri,
         dry_run=arguments.dry_run,
         accept_tie=arguments.accept_tie,
         stores=arguments.stores,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    if arguments.dry_run and verdict.gates:
-        show(verdict)
+    verdict = promote(
+        study_folder(arguments.study),
+        options,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if options.dry_run and verdict.gates:
+        _print_gates(verdict)
     if not verdict.promoted:
         print(f"refused: {verdict.reason}", file=sys.stderr)
         return 1
-    if arguments.dry_run and verdict.gates:
+    if options.dry_run and verdict.gates:
         print(f"would be champion: {verdict.reason}")
     elif not verdict.changed:
         print(verdict.reason)
@@ -83,8 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show(verdict: Verdict) -> None:
-    """The gates as a table on stdout."""
+def _print_gates(verdict: Verdict) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -93,9 +99,9 @@ def show(verdict: Verdict) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("gate", no_wrap=True)
     table.add_column("")
-    table.add_column("why", overflow="fold")
-    marks = {True: Text("open", "green"), False: Text("closed", "red"), None: Text("-")}
+    table.add_column("reason", overflow="fold")
+    marks = {True: Text("passed", "green"), False: Text("failed", "red"), None: Text("-")}
     for gate in verdict.gates:
-        table.add_row(gate.name, marks[gate.ok], Text(gate.detail))
+        table.add_row(gate.name, marks[gate.passed], Text(gate.reason))
     console = Console(highlight=False)
     (console if console.is_terminal else Console(highlight=False, width=120)).print(table)

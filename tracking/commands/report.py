@@ -1,4 +1,4 @@
-"""python -m tracking report STUDY: what a study came to, as a page."""
+"""python -m tracking report STUDY: write a study's report."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError, disk_full
-from tracking.commands import Verbs
-from tracking.commands.named import STUDY, study_folder
+from tracking.commands import Commands
+from tracking.commands.arguments import STUDY, study_folder
 from tracking.result import Result
 
 _ABOUT = """\
-Writes one HTML page that needs nothing else (no network, no script) and, beside it, the same as
-Markdown: the winner and how sure that is, the ranking, how the search went, which settings
-mattered, confusion matrices, learning curves, cost, failures, data, and the command to continue.
-It is made out of the study's result.json alone, and logged to the study's run in MLflow.
+Write one self-contained HTML page (no network, no script) and the same as Markdown beside it: the
+winner and how certain that is, the ranking, how the search went, which settings mattered, confusion
+matrices, learning curves, cost, failures, data, and the command that continues the study. Both are
+made from the study's result.json alone, and logged to the study's run in MLflow.
 
   python -m tracking report runs/demo
   python -m tracking report runs/demo --out /tmp/demo.html --open no"""
 
 _EXITS = """\
-exit codes: 0 the page is written, whether or not MLflow could be reached; 2 the folder holds no
-result, or the page cannot be written"""
+exit codes: 0 the page is written, even if MLflow cannot be reached; 2 the folder holds no result,
+or the page cannot be written"""
 
 _SCREENS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -52,22 +52,22 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not logged to MLflow: {' '.join(str(error).split())}", file=sys.stderr)
     else:
         print(f"logged to MLflow, with the run of study '{Result.load(study).study}'")
-    if arguments.open == "yes" or (arguments.open == "auto" and _screen()):
+    if arguments.open == "yes" or (arguments.open == "auto" and _has_screen()):
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(files[0].resolve().as_uri())
     return 0
 
 
-def _screen() -> bool:
-    """Whether somebody sits in front of this, and a browser has a screen to open on."""
-    here = sys.stdout.isatty()
-    return here and (sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS)))
+def _has_screen() -> bool:
+    """Whether this runs in a terminal and a browser has a screen to open on."""
+    if not sys.stdout.isatty():
+        return False
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS))
 
 
-def add(verbs: Verbs) -> None:
-    """Its arguments."""
-    command = verbs.add_parser(
-        "report", help="a study as one HTML page", description=_ABOUT, epilog=_EXITS
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
+        "report", help="write a study's report as one HTML page", description=_ABOUT, epilog=_EXITS
     )
     command.set_defaults(run=run)
     command.add_argument("study", metavar="STUDY", help=STUDY)
@@ -75,16 +75,16 @@ def add(verbs: Verbs) -> None:
         "--out",
         type=Path,
         metavar="FILE.html",
-        help="the page; the Markdown lies beside it (default: report.html in the study's folder)",
+        help="the page; the Markdown goes beside it (default: report.html in the study's folder)",
     )
     command.add_argument(
         "--open",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="show it in a browser; auto: where there is a screen (default: auto)",
+        help="show it in a browser; auto: if there is a screen (default: auto)",
     )
     command.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help="server or database that it is logged to (default: the one that the study used)",
+        help="MLflow's server or database to log it to (default: the study's)",
     )

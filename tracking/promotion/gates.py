@@ -1,246 +1,256 @@
-"""What a study's winner has to pass before it may be compared with the champion, each gate with its
-reason in words. Nothing here changes anything: the same gates answer `--dry-run`."""
+"""The promotion gates: what the winner of a study has to pass to become champion. In their order:
+
+    study finished            all trials, or a time budget or rule ended it; not interrupted
+    winner confirmed          trained again with fresh seeds; its folder holds that very run
+    test part scored
+    invariants hold           what the study checked of itself
+    scored model unchanged    the tensors are those that were scored
+    scores reproduced         the stored predictions give the recorded figures
+    data unchanged            model, study and stores are of one data set
+    not rolled back before
+    data is the champion's    champion_test.py
+    better than the champion  champion_test.py: a paired test, or an accepted tie
+    package reproduces predictions
+                              what would be registered, loaded by itself, answers as was scored
+
+Each has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from fdan.data.provenance import reopen
-from fdan.data.split import Split
-from fdan.data.task import Task
 from fdan.errors import FdanError
-from fdan.evaluation.predictions import Predictions
-from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
-from tracking.promotion.isolated_model import Witness
-from tracking.registry import package as artifact
-from tracking.registry.model_card import card
-from tracking.result import PREDICTIONS, WINNER, Result, sha256
-from tracking.uri import mask_password
+from tracking.promotion.challenger import Challenger
+from tracking.registry.registry import Registry
+from tracking.result import PREDICTIONS
 
-_ANSWERED: Final = 64
-"""Utterances of the test part that the registered model is asked again."""
-
-_APART: Final = 1e-5
-
-ANSWERS: Final = "registered model answers alike"
-ANSWERING: Final = ("model is the scored one", "figures come out again", "data is there")
-"""Gates that have to be open for that one to be looked at."""
+_TOLERANCE: Final = 1e-5
+"""How far the packaged model's probabilities may be from the stored ones."""
 
 
-class Closed(FdanError):  # noqa: N818
-    """A gate that does not let the winner pass; says why."""
+class GateFailed(FdanError):  # noqa: N818
+    """The winner does not pass a gate; says why."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """ok: None where another gate's failure leaves nothing to look at."""
+    """What a gate said of a challenger."""
 
     name: str
-    ok: bool | None
-    detail: str
+    passed: bool | None
+    """None: not evaluated, since an earlier gate failed."""
+    reason: str
+
+    @classmethod
+    def skipped(cls, name: str, failed: str) -> Gate:
+        """A gate that cannot be evaluated.
+
+        Args:
+            name: its name.
+            failed: the name of the gate that failed before it.
+        """
+        return cls(name, None, f"not evaluated: {failed}?")
 
 
-@dataclass(frozen=True)
-class Challenger:
-    """A study's winner.
+def evaluate_gate(name: str, check: Callable[[], str]) -> Gate:
+    """Evaluate one gate.
 
-    name, uri: the model that it would be registered as, and on which server, for its card.
-    temporary: an empty folder. witness: asks what would be registered. stores: where the stores lie
-    now, if they were moved.
+    Args:
+        name: its name.
+        check: returns why it is passed; raises FdanError where it is not, or OSError for a file
+            that cannot be read.
     """
-
-    study: Path
-    result: Result
-    name: str
-    uri: str
-    temporary: Path
-    witness: Witness
-    stores: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        return self.study / WINNER
-
-    @cached_property
-    def model(self) -> SpeechModel:
-        return read_model(self.folder)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of its tensors' file, as the gates saw it. Raises OSError where there is none."""
-        return sha256(self.folder / TENSORS)
-
-    @cached_property
-    def answers(self) -> Predictions:
-        return Predictions.read(self.folder / PREDICTIONS)
-
-    @cached_property
-    def data(self) -> tuple[Task, Split]:
-        return reopen(self.result.origin, self.stores)
-
-    @cached_property
-    def built(self) -> Path:
-        """Folder of what would be registered (tracking/registry/package.py)."""
-        facts, result = self.model.facts, self.result
-        metadata = {
-            "study": result.study,
-            "study_id": result.study_id,
-            "trial": facts["trial"],
-            "data": facts["data"],
-            "preparation": facts["preparation"],
-            "sha256": self.sha256,
-        }
-        folder = self.temporary / "model"
-        whole = card(result, facts, self.name, mask_password(self.uri))
-        artifact.build(folder, self.folder, whole, metadata)
-        return folder
-
-    @cached_property
-    def answering(self) -> Gate:
-        """What would be registered, loaded by itself and asked again about the store's images. It
-        takes seconds, so it is the last gate. It needs ANSWERING."""
-        return looked(ANSWERS, partial(_same_answers, self))
-
-
-Look = Callable[[Challenger], str]
-
-
-def study_finished(of: Challenger) -> str:
-    if of.result.state != "COMPLETE":
-        raise Closed(
-            f"the study is {of.result.state} ({of.result.reason}); finish it: {of.result.command}"
-        )
-    return of.result.reason or of.result.state
-
-
-def winner_confirmed(of: Challenger) -> str:
-    confirm = of.result.confirm
-    if confirm is None:
-        raise Closed(
-            "no winner was confirmed with fresh seeds; the best of many trials is partly luck:"
-            f" {of.result.command} --confirm 3"
-        )
-    facts = of.model.facts
-    found = (facts.get("trial"), facts.get("confirm_run"), of.model.run.training.seed)
-    wanted = (confirm["winner"], confirm["run"], confirm["seed"])
-    if found != wanted:
-        raise Closed(
-            f"{of.folder} holds trial {found[0]}, run {found[1]}, seed {found[2]}; the confirmed"
-            f" winner is trial {wanted[0]}, run {wanted[1]}, seed {wanted[2]}"
-        )
-    return f"trial {confirm['winner']}, of {len(confirm['settings'])} settings with fresh seeds"
-
-
-def test_scored(of: Challenger) -> str:
-    test = of.result.test
-    if test is None:
-        raise Closed(f"the test part was not scored: {of.result.command} --score-test")
-    again = f", and {len(test['again'])} times again" if test["again"] else ""
-    return f"UAR {test['uar']:.4f} on {test['samples']} utterances, {test['scored'][:10]}{again}"
-
-
-def checks_passed(of: Challenger) -> str:
-    checks = of.result.checks
-    failed = [one for one in checks if one["ok"] is not True]
-    if failed:
-        raise Closed("; ".join(f"not so: {one['name']} ({one['detail']})" for one in failed))
-    if not checks:
-        raise Closed("the study checked nothing; run its command again")
-    return f"{len(checks)} hold: " + "; ".join(str(one["name"]) for one in checks)
-
-
-def same_model(of: Challenger) -> str:
-    scored, here = _test(of)["model_sha256"], of.sha256
-    if scored != here:
-        raise Closed(
-            f"{of.folder / TENSORS} is not what was scored: sha256 {here[:12]}, not {scored[:12]}"
-        )
-    return f"sha256 {here[:12]}"
-
-
-def same_figures(of: Challenger) -> str:
-    test, found = _test(of), of.answers.measures()
-    for name in ("uar", "war", "wf1"):
-        if abs(getattr(found, name) - test[name]) > 1e-12:
-            raise Closed(
-                f"{PREDICTIONS} gives {name} {getattr(found, name):.6f}, recorded is"
-                f" {test[name]:.6f}"
-            )
-    if len(of.answers) != test["samples"]:
-        raise Closed(f"{PREDICTIONS} has {len(of.answers)} utterances, scored {test['samples']}")
-    return f"{PREDICTIONS} gives WAR {found.war:.4f}, UAR {found.uar:.4f}, w-F1 {found.wf1:.4f}"
-
-
-def same_data(of: Challenger) -> str:
-    facts = of.model.facts
-    for name in ("data", "split", "preparation"):
-        if facts.get(name) != of.result.origin[name]:
-            raise Closed(f"the model's {name} is not the study's: {of.folder} is another's")
-    task, _ = of.data
-    return f"{task.name}, fingerprint {task.fingerprint[:12]}"
-
-
-def _same_answers(of: Challenger) -> str:
-    task, parts = of.data
-    contents = task.samples("acoustic").contents
-    chosen = parts.acoustic_test[:_ANSWERED]
-    if len(of.answers) != len(parts.acoustic_test) or any(
-        contents[i] != of.answers.contents[row] for row, i in enumerate(chosen.tolist())
-    ):
-        raise Closed(f"{PREDICTIONS} is not about the test part of the store")
-    found = of.witness.answers(of.built, task.images("acoustic", chosen))
-    apart = float(np.abs(found - of.answers.probabilities[: len(chosen)]).max())
-    if not apart <= _APART:
-        raise Closed(f"the model to register answers otherwise than {PREDICTIONS}, by {apart:.1e}")
-    return f"{len(chosen)} utterances asked again, probabilities differ by {apart:.0e} at most"
-
-
-@dataclass(frozen=True)
-class Step:
-    name: str
-    look: Look
-    needs: tuple[str, ...] = ()
-
-
-STUDY: Final = (
-    Step("study finished", study_finished),
-    Step("winner confirmed", winner_confirmed),
-    Step("test part scored", test_scored),
-    Step("invariants hold", checks_passed),
-    Step("model is the scored one", same_model, ("test part scored",)),
-    Step("figures come out again", same_figures, ("test part scored",)),
-    Step("data is there", same_data, ("winner confirmed",)),
-)
-
-
-def passed(of: Challenger, every: bool) -> list[Gate]:
-    """The gates that ask about the study alone, in order. every: look at the ones after a closed
-    one, too, as far as they do not depend on it."""
-    found: dict[str, Gate] = {}
-    for step in STUDY:
-        needed = step.needs if every else tuple(found)
-        missing = next((name for name in needed if not found[name].ok), None)
-        if missing is not None:
-            found[step.name] = Gate(step.name, None, f"not looked at: {missing}?")
-            continue
-        found[step.name] = looked(step.name, partial(step.look, of))
-    return list(found.values())
-
-
-def looked(name: str, look: Callable[[], str]) -> Gate:
-    """A gate that is open unless `look` raises FdanError, or cannot read a file."""
     try:
-        return Gate(name, True, look())
+        return Gate(name, True, check())
     except (FdanError, OSError) as error:
         return Gate(name, False, " ".join(str(error).split()))
 
 
-def _test(of: Challenger) -> dict[str, Any]:
-    assert of.result.test is not None
-    return of.result.test
+def first_failed(gates: list[Gate]) -> Gate | None:
+    """The first gate that is not passed, or was not evaluated."""
+    return next((gate for gate in gates if not gate.passed), None)
+
+
+def evaluate_study_gates(challenger: Challenger, evaluate_all: bool) -> list[Gate]:
+    """Evaluate the gates that are about the study alone, in order.
+
+    Args:
+        challenger: its winner.
+        evaluate_all: evaluate the gates after a failed one, too, unless they need that one.
+    """
+    gates: dict[str, Gate] = {}
+    for gate in STUDY_GATES:
+        needed = gate.needs if evaluate_all else tuple(gates)
+        failed = next((name for name in needed if not gates[name].passed), None)
+        if failed is None:
+            gates[gate.name] = evaluate_gate(gate.name, partial(gate.check, challenger))
+        else:
+            gates[gate.name] = Gate.skipped(gate.name, failed)
+    return list(gates.values())
+
+
+def _study_finished(challenger: Challenger) -> str:
+    result = challenger.result
+    if result.state != "COMPLETE":
+        raise GateFailed(
+            f"the study is {result.state} ({result.reason}); finish it: {result.command}"
+        )
+    return result.reason or result.state
+
+
+def _winner_confirmed(challenger: Challenger) -> str:
+    confirm = challenger.result.confirm
+    if confirm is None:
+        raise GateFailed(
+            "no winner was confirmed with fresh seeds; the best of many trials is partly luck:"
+            f" {challenger.result.command} --confirm 3"
+        )
+    model = challenger.model
+    stored = (model.facts.get("trial"), model.facts.get("confirm_run"), model.run.training.seed)
+    confirmed = (confirm["winner"], confirm["run"], confirm["seed"])
+    if stored != confirmed:
+        raise GateFailed(
+            f"{challenger.folder} holds trial {stored[0]}, run {stored[1]}, seed {stored[2]}; the"
+            f" confirmed winner is trial {confirmed[0]}, run {confirmed[1]}, seed {confirmed[2]}"
+        )
+    return f"trial {confirm['winner']}, of {len(confirm['settings'])} settings with fresh seeds"
+
+
+def _test_scored(challenger: Challenger) -> str:
+    test = challenger.result.test
+    if test is None:
+        raise GateFailed(f"the test part was not scored: {challenger.result.command} --score-test")
+    again = f", and {len(test['again'])} times again" if test["again"] else ""
+    return f"UAR {test['uar']:.4f} on {test['samples']} utterances, {test['scored'][:10]}{again}"
+
+
+def _invariants_hold(challenger: Challenger) -> str:
+    checks = challenger.result.checks
+    if failed := [check for check in checks if check["ok"] is not True]:
+        raise GateFailed("; ".join(f"not so: {c['name']} ({c['detail']})" for c in failed))
+    if not checks:
+        raise GateFailed("the study checked nothing; run its command again")
+    return f"{len(checks)} hold: " + "; ".join(str(check["name"]) for check in checks)
+
+
+def _scored_model_unchanged(challenger: Challenger) -> str:
+    scored, stored = _test(challenger)["model_sha256"], challenger.sha256
+    if scored != stored:
+        raise GateFailed(
+            f"{challenger.tensors} is not what was scored: sha256 {stored[:12]}, not {scored[:12]}"
+        )
+    return f"sha256 {stored[:12]}"
+
+
+def _scores_reproduced(challenger: Challenger) -> str:
+    test, predictions = _test(challenger), challenger.predictions
+    measures = predictions.measures()
+    for name in ("uar", "war", "wf1"):
+        if abs(getattr(measures, name) - test[name]) > 1e-12:
+            raise GateFailed(
+                f"{PREDICTIONS} gives {name} {getattr(measures, name):.6f}, recorded is"
+                f" {test[name]:.6f}"
+            )
+    if len(predictions) != test["samples"]:
+        raise GateFailed(f"{PREDICTIONS} has {len(predictions)} utterances, not {test['samples']}")
+    return (
+        f"{PREDICTIONS} gives WAR {measures.war:.4f}, UAR {measures.uar:.4f},"
+        f" w-F1 {measures.wf1:.4f}"
+    )
+
+
+def _data_unchanged(challenger: Challenger) -> str:
+    facts = challenger.model.facts
+    for name in ("data", "split", "preparation"):
+        if facts.get(name) != challenger.result.origin[name]:
+            raise GateFailed(
+                f"the model's {name} is not the study's: {challenger.folder} is another study's"
+            )
+    task, _ = challenger.data
+    return f"{task.name}, fingerprint {task.fingerprint[:12]}"
+
+
+@dataclass(frozen=True)
+class _StudyGate:
+    name: str
+    check: Callable[[Challenger], str]
+    needs: tuple[str, ...] = ()
+
+
+STUDY_GATES: Final = (
+    _StudyGate("study finished", _study_finished),
+    _StudyGate("winner confirmed", _winner_confirmed),
+    _StudyGate("test part scored", _test_scored),
+    _StudyGate("invariants hold", _invariants_hold),
+    _StudyGate("scored model unchanged", _scored_model_unchanged, ("test part scored",)),
+    _StudyGate("scores reproduced", _scores_reproduced, ("test part scored",)),
+    _StudyGate("data unchanged", _data_unchanged, ("winner confirmed",)),
+)
+
+
+def not_rolled_back(challenger: Challenger, registry: Registry) -> Gate:
+    """The gate "not rolled back before": a decision of a person is not undone by a rerun.
+
+    Args:
+        challenger: the winner.
+        registry: its versions are looked through.
+    """
+    name = "not rolled back before"
+    if not challenger.tensors.is_file():
+        return Gate(name, None, f"not evaluated: there is no {challenger.tensors}")
+    for version in registry.versions():
+        if challenger.is_version(version) and "rolled_back" in version.tags:
+            return Gate(
+                name,
+                False,
+                f"it was champion as {version} and {version.tags['rolled_back']}; if that was a"
+                " mistake, remove that version's tag rolled_back in MLflow",
+            )
+    return Gate(name, True, f"no version of {registry.name} that was rolled back is this model")
+
+
+_PACKAGE: Final = "package reproduces predictions"
+_PACKAGE_NEEDS: Final = ("scored model unchanged", "scores reproduced", "data unchanged")
+
+
+def package_reproduces_predictions(
+    challenger: Challenger, gates: list[Gate], evaluate_all: bool
+) -> Gate:
+    """The last gate, since it takes seconds: what would be registered, loaded by itself and asked
+    again about the store's images.
+
+    Args:
+        challenger: the winner.
+        gates: all others.
+        evaluate_all: evaluate it though others failed, unless it needs them.
+    """
+    needed = [gate for gate in gates if gate.name in _PACKAGE_NEEDS] if evaluate_all else gates
+    if failed := first_failed(needed):
+        return Gate.skipped(_PACKAGE, failed.name)
+    return evaluate_gate(_PACKAGE, lambda: _package_reproduces_predictions(challenger))
+
+
+def _package_reproduces_predictions(challenger: Challenger) -> str:
+    task, split = challenger.data
+    contents = task.samples("acoustic").contents
+    stored = challenger.predictions
+    if [contents[i] for i in split.acoustic_test.tolist()] != list(stored.contents):
+        raise GateFailed(f"{PREDICTIONS} is not about the test part of the store")
+    again = challenger.package_probabilities
+    difference = float(np.abs(again - stored.probabilities[: len(again)]).max())
+    if not difference <= _TOLERANCE:
+        raise GateFailed(
+            f"the packaged model's probabilities differ from {PREDICTIONS} by {difference:.1e}"
+        )
+    return f"{len(again)} utterances asked again, probabilities differ by {difference:.0e} at most"
+
+
+def _test(challenger: Challenger) -> dict[str, Any]:
+    assert challenger.result.test is not None
+    return challenger.result.test

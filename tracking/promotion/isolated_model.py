@@ -1,5 +1,5 @@
-"""A process that answers with a registered model's folder as its users' processes do: it finds the
-fdan in that folder and no other."""
+"""A process that loads a registered model's folder as its users' processes do: it finds the fdan in
+that folder and no other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,11 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError
 
 _PROGRAM: Final = Path(__file__).with_name("isolated_model_main.py")
-_ANSWER_S: Final = 300.0
+_TIMEOUT_S: Final = 300.0
 
 
-class Witness:
-    """Asked once. Imports take it seconds: who starts it early need not wait for them. A context
+class IsolatedModel:
+    """Answers once. Its imports take seconds: who starts it early need not wait for them. A context
     manager that leaves no process behind."""
 
     def __init__(self) -> None:
@@ -32,72 +32,75 @@ class Witness:
         self._stack = contextlib.ExitStack()
 
     def start(self) -> None:
-        """Let it import what it needs. If it cannot, it says why when it is asked."""
+        """Let it import what it needs. If it cannot, `probabilities` says why."""
         with contextlib.suppress(OSError):
-            self._begin()
+            self._start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if self._process is not None:
             return
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            self._folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-isolated-"))
+            )
+            log = self._folder / "log"
+            self._log = stack.enter_context(log.open("w+", encoding="utf-8"))
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(_PROGRAM)],
+                cwd=self._folder,
+                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for its parent; when that ends, its input does
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            self._process = process
+            self._stack = stack.pop_all()
 
-    def _open(self) -> None:
-        self._here = Path(
-            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-asked-"))
-        )
-        self._said = self._stack.enter_context((self._here / "said").open("w+", encoding="utf-8"))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM)],
-            cwd=self._here,
-            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._said,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for whoever asks; without them, its input ends
-        )
-        self._stack.enter_context(self._process)
-        self._stack.callback(self._process.kill)
+    def probabilities(self, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """What the packaged model in a folder says of speech images.
 
-    def answers(self, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """(N, 7): what the registered model's folder says of speech images (N, H, W, 1).
+        Args:
+            folder: as tracking/registry/package.py builds it.
+            images: (N, H, W, 1).
 
-        Raises FdanError where it does not load, or not from its own code, OSError where there is no
-        room for a process.
+        Returns:
+            (N, 7) probabilities.
+
+        Raises:
+            FdanError: it does not load, or not from its own code.
+            OSError: there is no room for a process.
         """
-        self._begin()
-        assert self._process is not None and self._process.returncode is None, "it is asked once"
-        np.save(self._here / "images.npy", images, allow_pickle=False)
-        paths = [folder.resolve(), self._here / "images.npy", self._here / "answers.json"]
+        self._start()
+        assert self._process is not None and self._process.returncode is None, "it answers once"
+        np.save(self._folder / "images.npy", images, allow_pickle=False)
+        answers = self._folder / "answers.json"
+        request = json.dumps([*map(str, (folder.resolve(), self._folder / "images.npy", answers))])
         try:
-            self._process.communicate(json.dumps([*map(str, paths)]), timeout=_ANSWER_S)
+            self._process.communicate(request, timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise FdanError(
-                f"the registered model gave no answer within {_ANSWER_S:.0f} s"
+                f"the packaged model gave no answer within {_TIMEOUT_S:.0f} s"
             ) from None
         code = self._process.returncode
         assert code is not None
         if code < 0:
-            raise FdanError(
-                f"the process that asks the registered model was ended (signal {-code})"
-            )
+            raise FdanError(f"the process of the packaged model was ended (signal {-code})")
         if code:
-            self._said.seek(0)
-            last = (self._said.read().strip() or f"exit code {code}").splitlines()[-1]
-            raise FdanError(f"the registered model does not load: {last[:300]}")
-        found = json.loads((self._here / "answers.json").read_text(encoding="utf-8"))
-        own = folder.resolve() / "code" / "fdan"
-        if Path(found["code"]).resolve() != own:
+            self._log.seek(0)
+            last = (self._log.read().strip() or f"exit code {code}").splitlines()[-1]
+            raise FdanError(f"the packaged model does not load: {last[:300]}")
+        answer = json.loads(answers.read_text(encoding="utf-8"))
+        if Path(answer["code"]).resolve() != folder.resolve() / "code" / "fdan":
             raise FdanError(
-                f"the registered model answers with the code in {found['code']}, not its own"
+                f"the packaged model answers with the code in {answer['code']}, not its own"
             )
-        return np.array(found["probabilities"], dtype=np.float64).reshape(-1, len(EMOTIONS))
+        return np.array(answer["probabilities"], dtype=np.float64).reshape(-1, len(EMOTIONS))
 
-    def __enter__(self) -> Witness:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

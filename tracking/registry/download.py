@@ -1,7 +1,8 @@
-"""A model that MLflow holds, as a folder here: only its tensors, their description and its answers.
+"""A model that MLflow holds, as a local folder: only its tensors, their description and what it
+predicted.
 
-Nothing of what was downloaded is executed or unpickled: the code that lies in a registered model is
-left where it is. What is not such a model, or tries to be more, is refused in one line.
+Nothing of what was downloaded is executed or unpickled: the code in a registered model is left
+where it is. What is not such a model, or is more, is refused in one line.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fdan.errors import FdanError
 from fdan.inference.model_folder import FACTS, TENSORS
 from fdan.inference.model_source import SERVED
-from tracking.registry.pickle_scan import SUFFIXES, pickled
-from tracking.registry.registry import Registry, RegistryError, Version, asking
+from tracking.registry.pickle_scan import SUFFIXES, pickle_reason
+from tracking.registry.registry import ModelVersion, Registry, RegistryError, as_registry_error
 from tracking.result import PREDICTIONS, sha256
 from tracking.uri import TRACKING_URI_VARIABLE, environment_uri, mask_password
 
-_INSIDE: Final = ("artifacts/model", "")
-"""Where the folder may lie: in a registered model, or by itself among a run's artifacts."""
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+_FOLDERS: Final = ("artifacts/model/", "")
+"""Where the files may lie: in a registered model, or by themselves among a run's artifacts."""
 
 DIGESTS: Final = {
     "sha256": TENSORS,
@@ -35,7 +39,7 @@ DIGESTS: Final = {
 """A version's tags, and the file of the model's folder whose sha256 each holds. All three decide
 what a model answers, or what the next one is compared with."""
 
-_MOST: Final = 5000  # files; a registered model has about a hundred
+_MAX_FILES: Final = 5000  # a registered model has about fifty
 
 _MODEL: Final = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _RUN: Final = re.compile(r"runs:/(?P<run>[0-9a-f]{32})(/(?P<path>.*))?")
@@ -46,53 +50,68 @@ class ArtifactError(FdanError):
 
 
 def model_folder(uri: str) -> Path:
-    """The local folder of `models:/fdan@champion`, `models:/fdan/3` or `runs:/RUN_ID/PATH`, for
-    fdan.inference.model_folder.read_model. Downloaded once, into ~/.cache/fdan-search.
+    """The local folder of a model that MLflow holds. It is downloaded once, into
+    ~/.cache/fdan-search. MLFLOW_TRACKING_URI names the server, else it is ./runs/mlflow.db.
 
-    MLFLOW_TRACKING_URI names the server, else it is ./runs/mlflow.db. Raises RegistryError where
-    the server is away or holds no such model, ArtifactError for what is not to be used.
+    Args:
+        uri: `models:/fdan@champion`, `models:/fdan/3` or `runs:/RUN_ID/PATH`.
+
+    Returns:
+        A folder for fdan.inference.model_folder.read_model.
+
+    Raises:
+        RegistryError: the server is unavailable, or holds no such model.
+        ArtifactError: the model is not to be used.
     """
-    where = tracking_uri()
-    if found := _MODEL.fullmatch(uri):
-        registry = Registry(where, found["name"])
-        alias, number = found["alias"], found["version"]
-        version = registry.aliased(alias) if alias else registry.version(number)
+    server = tracking_uri()
+    if match := _MODEL.fullmatch(uri):
+        registry = Registry(server, match["name"])
+        alias, number = match["alias"], match["version"]
+        version = registry.version_by_alias(alias) if alias else registry.version(number)
         if version is None:
-            raise RegistryError(f"{uri}: {mask_password(where)} has no such model")
-        return fetch(registry, version)
-    if found := _RUN.fullmatch(uri):
-        registry = Registry(where, "fdan")
-        with asking(where):
-            root = str(registry.client.get_run(found["run"]).info.artifact_uri)
-        path = (found["path"] or "").strip("/")
-        return _fetch(f"{root}/{path}" if path else root, where, uri, {}, {})
+            raise RegistryError(f"{uri}: {mask_password(server)} has no such model")
+        return download_version(registry, version)
+    if match := _RUN.fullmatch(uri):
+        registry = Registry(server, "fdan")
+        with as_registry_error(server):
+            root = str(registry.client.get_run(match["run"]).info.artifact_uri)
+        path = (match["path"] or "").strip("/")
+        return _Download(f"{root}/{path}" if path else root, server, uri).folder({}, {})
     raise RegistryError(
         f"'{uri}' names no model: give models:/NAME@ALIAS, models:/NAME/VERSION or"
         " runs:/RUN_ID/PATH"
     )
 
 
-def fetch(registry: Registry, version: Version) -> Path:
-    """The local folder of a registered version. Raises as `model_folder` does."""
-    what = f"models:/{version}"
+def download_version(registry: Registry, version: ModelVersion) -> Path:
+    """The local folder of a registered version.
+
+    Args:
+        registry: that holds it.
+        version: which one.
+
+    Raises:
+        RegistryError, ArtifactError: as of `model_folder`.
+    """
+    uri = f"models:/{version}"
     if missing := [tag for tag in DIGESTS if tag not in version.tags]:
         raise ArtifactError(
-            f"{what} is not used: it has no tag {missing[0]}, so its {DIGESTS[missing[0]]} cannot"
+            f"{uri} is not used: it has no tag {missing[0]}, so its {DIGESTS[missing[0]]} cannot"
             " be checked; it was not promoted by this version of fdan-search. If you trust its"
             " files, set that tag to the file's sha256 in MLflow"
         )
-    wanted = {file: version.tags[tag] for tag, file in DIGESTS.items()}
+    digests = {file: version.tags[tag] for tag, file in DIGESTS.items()}
     served = {"name": version.name, "version": version.number}
-    return _fetch(version.source, registry.uri, what, wanted, served)
+    return _Download(version.source, registry.uri, uri).folder(digests, served)
 
 
-def digests(folder: Path) -> dict[str, str]:
+def file_digests(folder: Path) -> dict[str, str]:
     """The tags DIGESTS of the model in a folder. Raises OSError."""
     return {tag: sha256(folder / file) for tag, file in DIGESTS.items()}
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the database in ./runs; RegistryError where there is none."""
+    """MLFLOW_TRACKING_URI, else the database in ./runs. Raises RegistryError if there is none."""
     if not (os.environ.get(TRACKING_URI_VARIABLE) or Path("runs/mlflow.db").is_file()):
         raise RegistryError(
             f"no MLflow: there is no runs/mlflow.db here; set {TRACKING_URI_VARIABLE} to a server"
@@ -101,82 +120,98 @@ def tracking_uri() -> str:
     return environment_uri()
 
 
-def files(source: str, tracking_uri: str) -> list[str]:
-    """Paths of all files below an artifact's place, none of which climbs out of it. Raises
-    ArtifactError, and whatever the store raises."""
-    repository = _repository(source, tracking_uri)
-    return list(_listed(repository, ""))
+def list_files(source: str, tracking_uri: str) -> list[str]:
+    """Paths of all files in an artifact's folder, relative to it; none leads out of it.
+
+    Args:
+        source: the folder's URI.
+        tracking_uri: of the server whose artifact it is.
+
+    Raises:
+        ArtifactError: the listing is hostile. Whatever the store raises comes through.
+    """
+    return list(_walk(_repository(source, tracking_uri)))
 
 
-def download(source: str, tracking_uri: str, path: str, folder: Path) -> Path:
-    """One file below an artifact's place, copied into `folder` under its own path. Raises
-    ArtifactError for a file that is none, or a link; and whatever the store raises."""
+def download_file(source: str, tracking_uri: str, path: str, folder: Path) -> Path:
+    """Copy one file of an artifact's folder.
+
+    Args:
+        source: the artifact folder's URI.
+        tracking_uri: of the server whose artifact it is.
+        path: the file's, relative to the artifact's folder.
+        folder: it is copied into this one, under the same path.
+
+    Raises:
+        ArtifactError: it is no file, or a link. Whatever the store raises comes through.
+    """
     repository = _repository(source, tracking_uri)
-    _check_local(repository, path)
+    _check_no_link(repository, path)
     folder.mkdir(parents=True, exist_ok=True)
-    found = Path(repository.download_artifacts(path, dst_path=str(folder)))
-    if found.is_symlink() or not found.is_file():
+    download: Callable[..., str] = repository.download_artifacts
+    file = Path(download(path, dst_path=str(folder)))
+    if file.is_symlink() or not file.is_file():
         raise ArtifactError(f"{path} is no plain file")
-    return found
+    return file
 
 
-def _fetch(
-    source: str,
-    tracking_uri: str,
-    what: str,
-    wanted: Mapping[str, str],
-    served: Mapping[str, str],
-) -> Path:
-    """wanted: {file: its sha256}; empty where nothing is known, and then nothing is taken from the
-    cache. served: noted in the folder."""
-    key = hashlib.sha256(f"{tracking_uri}\n{what}\n{source}".encode()).hexdigest()[:16]
-    kept = _cache() / key
-    note = json.dumps(served) + "\n"
-    noted = {SERVED: hashlib.sha256(note.encode()).hexdigest()} if served else {}
-    if wanted and not _other(kept, {**wanted, **noted}):
-        return kept
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=kept.parent) as temporary:
-        try:
-            with asking(tracking_uri):
-                new = _take(source, tracking_uri, Path(temporary))
-            _check(new, wanted)
-        except ArtifactError as error:
-            raise ArtifactError(f"{what} is not used: {error}") from None
-        if served:
-            (new / SERVED).write_text(note, encoding="utf-8")
-        old = Path(temporary, "old")
-        if kept.exists():
-            kept.replace(old)
-        new.replace(kept)
-        shutil.rmtree(old, ignore_errors=True)
-    return kept
+@dataclass(frozen=True)
+class _Download:
+    source: str
+    """URI of the artifact's folder."""
+    tracking_uri: str
+    uri: str
+    """What the user calls it."""
+
+    def folder(self, digests: Mapping[str, str], served: Mapping[str, str]) -> Path:
+        """digests: {file: its sha256}; empty if they are not known, and then the cache is not used.
+        served: written into the folder."""
+        key = hashlib.sha256(f"{self.tracking_uri}\n{self.uri}\n{self.source}".encode())
+        cached = _cache() / key.hexdigest()[:16]
+        note = json.dumps(served) + "\n"
+        noted = {SERVED: hashlib.sha256(note.encode()).hexdigest()} if served else {}
+        if digests and not _different_file(cached, {**digests, **noted}):
+            return cached
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=cached.parent) as temporary:
+            try:
+                with as_registry_error(self.tracking_uri):
+                    new = self._download(Path(temporary))
+                _check(new, digests)
+            except ArtifactError as error:
+                raise ArtifactError(f"{self.uri} is not used: {error}") from None
+            if served:
+                (new / SERVED).write_text(note, encoding="utf-8")
+            old = Path(temporary, "old")
+            if cached.exists():
+                cached.replace(old)
+            new.replace(cached)
+        return cached
+
+    def _download(self, temporary: Path) -> Path:
+        """Download what a model's folder consists of."""
+        paths = list_files(self.source, self.tracking_uri)
+        for path in paths:
+            if PurePosixPath(path).suffix.lower() in SUFFIXES:
+                raise ArtifactError(f"{path} is a pickle by its name, which would run code")
+        inside = next((folder for folder in _FOLDERS if folder + FACTS in paths), None)
+        if inside is None:
+            raise ArtifactError(f"it holds no {_FOLDERS[0]}{FACTS}: it is no model of fdan-search")
+        new = temporary / "model"
+        new.mkdir()
+        for name in (FACTS, TENSORS, PREDICTIONS):
+            if (path := inside + name) in paths:
+                file = download_file(self.source, self.tracking_uri, path, temporary / "files")
+                file.replace(new / name)
+        return new
 
 
-def _take(source: str, tracking_uri: str, temporary: Path) -> Path:
-    """Download what a model's folder is made of."""
-    listed = files(source, tracking_uri)
-    for path in listed:
-        if PurePosixPath(path).suffix.lower() in SUFFIXES:
-            raise ArtifactError(f"{path} is a pickle by its name, which would run code")
-    inside = next((place for place in _INSIDE if _joined(place, FACTS) in listed), None)
-    if inside is None:
-        raise ArtifactError(f"it holds no {_INSIDE[0]}/{FACTS}: it is no model of fdan-search")
-    new = temporary / "model"
-    new.mkdir()
-    for name in (FACTS, TENSORS, PREDICTIONS):
-        path = _joined(inside, name)
-        if path in listed:
-            download(source, tracking_uri, path, temporary / "files").replace(new / name)
-    return new
-
-
-def _check(folder: Path, wanted: Mapping[str, str]) -> None:
+def _check(folder: Path, digests: Mapping[str, str]) -> None:
     import safetensors
 
     for file in sorted(folder.iterdir()):
-        if why := pickled(file):
-            raise ArtifactError(f"{file.name} {why}")
+        if reason := pickle_reason(file):
+            raise ArtifactError(f"{file.name} {reason}")
     tensors = folder / TENSORS
     if not tensors.is_file():
         raise ArtifactError(f"it holds no {TENSORS}")
@@ -187,54 +222,50 @@ def _check(folder: Path, wanted: Mapping[str, str]) -> None:
         raise ArtifactError(
             f"{TENSORS} is damaged ({' '.join(str(error).split())[:120]})"
         ) from None
-    if other := _other(folder, wanted):
-        if not (folder / other).is_file():
-            raise ArtifactError(f"it holds no {other}")
-        raise ArtifactError(f"{other} is not the file that was registered (another sha256)")
+    if name := _different_file(folder, digests):
+        if not (folder / name).is_file():
+            raise ArtifactError(f"it holds no {name}")
+        raise ArtifactError(f"{name} is not the file that was registered (another sha256)")
 
 
-def _other(folder: Path, wanted: Mapping[str, str]) -> str | None:
-    """The first file that is missing, or is another than the one wanted."""
-    for name, digest in wanted.items():
+def _different_file(folder: Path, digests: Mapping[str, str]) -> str | None:
+    """The first file that is missing, or has another sha256."""
+    for name, digest in digests.items():
         file = folder / name
         if not file.is_file() or sha256(file) != digest:
             return name
     return None
 
 
-def _listed(repository: Any, folder: str) -> Iterator[str]:
-    waiting, count = [folder], 0
-    while waiting:
-        for entry in repository.list_artifacts(waiting.pop() or None):
+def _walk(repository: ArtifactRepository) -> Iterator[str]:
+    folders, count = [""], 0
+    while folders:
+        for entry in repository.list_artifacts(folders.pop() or None):
             path = str(entry.path)
-            plain = PurePosixPath(path)
-            if plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path:
+            parts = PurePosixPath(path)
+            if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
                 raise ArtifactError(f"'{path[:100]}' climbs out of the model's folder")
-            _check_local(repository, path)
+            _check_no_link(repository, path)
             count += 1
-            if count > _MOST:
-                raise ArtifactError(f"it holds more than {_MOST} files")
+            if count > _MAX_FILES:
+                raise ArtifactError(f"it holds more than {_MAX_FILES} files")
             if entry.is_dir:
-                waiting.append(path)
+                folders.append(path)
             else:
                 yield path
 
 
-def _check_local(repository: Any, path: str) -> None:
+def _check_no_link(repository: ArtifactRepository, path: str) -> None:
     """A link in a store on this machine would be followed while it is copied."""
     root = getattr(repository, "artifact_dir", None)
     if root is not None and Path(root, path).resolve() != Path(root).resolve() / path:
         raise ArtifactError(f"'{path[:100]}' is a link")
 
 
-def _repository(source: str, tracking_uri: str) -> Any:
+def _repository(source: str, tracking_uri: str) -> ArtifactRepository:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(source, tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-def _joined(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
 
 
 def _cache() -> Path:

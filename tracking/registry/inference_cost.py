@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from fdan.inference.model_folder import SpeechModel
 from fdan.media.pixels import image_shape, settings_of
@@ -21,36 +18,6 @@ def multiply_adds(model: SpeechModel) -> int:
     """
     settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
     images = np.zeros((1, *image_shape(settings)), np.uint8)
-    counting = _Counting()
-    with counting:
+    with FlopCounterMode(display=False) as counter:
         model.probabilities(images)
-    return counting.operations // 2  # a multiply-add is two operations
-
-
-class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas for the operators that run inside.
-
-    As torch's FlopCounterMode does, which imports torch's compiler for it: two seconds.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: int = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, so that the compiler need not be told to keep out."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is None:
-            with self:  # its parts, where it has any
-                out = func.decompose(*args, **kwargs)
-            return func(*args, **kwargs) if out is NotImplemented else out
-        out = func(*args, **kwargs)
-        self.operations += formula(*args, **kwargs, out_val=out)
-        return out
+    return int(counter.get_total_flops()) // 2  # a multiply-add is two operations

@@ -33,7 +33,7 @@ _USE: Final = (
 )
 
 
-def card(
+def model_card(
     result: Result, facts: Mapping[str, Any], name: str, uri: str, limit: int | None = None
 ) -> str:
     """The card of the study's confirmed winner, which must have been scored.

@@ -2,8 +2,8 @@
 
 MLmodel, requirements.txt ...  MLflow's own: signature, versions
 README.md                      the model card
-served.py                      what answers (tracking/registry/pyfunc_model.py)
-code/fdan/                     the package that it answers with
+served.py                      what MLflow serves (tracking/registry/pyfunc_model.py)
+code/fdan/                     the part of fdan that it answers with
 artifacts/model/               model.json, model.safetensors, test.csv
 artifacts/example/             a sound, and the answer to it
 """
@@ -15,81 +15,109 @@ import json
 import shutil
 import tempfile
 import wave
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from modulefinder import ModuleFinder
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-import fdan
 from fdan.device import single_thread
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError
+from fdan.files import PROJECT_ROOT
 from fdan.inference.model_folder import FACTS, TENSORS, SpeechModel, read_model
 from fdan.media.pixels import read_pixels, settings_of
 from tracking.registry.pickle_scan import check_no_pickle
 from tracking.result import PREDICTIONS
 
-MODEL: Final = "artifacts/model"
-"""In the registered model: the folder that fdan.inference.model_folder reads."""
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
-EXAMPLE: Final = "artifacts/example"
 SERVED: Final = Path(__file__).with_name("pyfunc_model.py")
 
 # What the served model imports, MLflow and pandas with it. Training and search need more.
-_NEEDS: Final = (
+_REQUIREMENTS: Final = (
     *("torch", "torchvision", "numpy", "safetensors", "opencv-python", "soundfile", "soxr", "av"),
     *("filelock", "mlflow", "pandas"),
 )
 
 
-def build(folder: Path, winner: Path, card: str, facts: dict[str, Any]) -> None:
-    """Make the registered model's folder out of the model in `winner`.
+def build_package(
+    folder: Path, model_folder: Path, card: str, metadata: Mapping[str, object]
+) -> None:
+    """Make the registered model's folder.
 
-    facts: into MLmodel, as metadata. Raises FdanError where something pickled would get in.
+    Args:
+        folder: to be made.
+        model_folder: of the study's winner, with its predictions.
+        card: becomes README.md.
+        metadata: goes into MLmodel.
+
+    Raises:
+        FdanError: something pickled would get in.
     """
     import mlflow.pyfunc
     import pandas as pd
 
     with tempfile.TemporaryDirectory(prefix="fdan-model-") as temporary:
         staged = Path(temporary)
-        for name in ("model", "example", "code"):
+        for name in ("model", "example"):
             (staged / name).mkdir()
         for name in (FACTS, TENSORS, PREDICTIONS):
-            shutil.copyfile(winner / name, staged / "model" / name)
-        model = read_model(winner)
-        _write_example(staged / "example", model)
-        package = staged / "code" / "fdan"
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
-        shutil.copytree(Path(fdan.__file__).parent, package, ignore=ignored)
+            shutil.copyfile(model_folder / name, staged / "model" / name)
+        _write_example(staged / "example", read_model(model_folder))
+        for file in served_code():
+            copy = staged / "code" / file.relative_to(PROJECT_ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
         mlflow.pyfunc.save_model(
             path=folder,
             python_model=str(SERVED),
             artifacts={name: str(staged / name) for name in ("model", "example")},
-            code_paths=[str(package)],
-            signature=signature(),
+            code_paths=[str(staged / "code" / "fdan")],
+            signature=_signature(),
             input_example=pd.DataFrame({"speech": [example_sound()]}),
-            pip_requirements=requirements(),
-            metadata={"fdan": facts},
+            pip_requirements=_requirements(),
+            metadata={"fdan": dict(metadata)},
         )
-    _without_paths(folder)
+    _remove_paths(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
     check_no_pickle(folder)
 
 
-def _without_paths(folder: Path) -> None:
-    """MLflow notes where it found the files; they lie beside its note now."""
+def served_code() -> list[Path]:
+    """Files of fdan that the served model imports, directly or not, at the top of a file or inside
+    a function."""
+    finder = _OwnModules(path=[str(PROJECT_ROOT)])
+    finder.run_script(str(SERVED))
+    modules = (module for name, module in finder.modules.items() if name != "__main__")
+    return [Path(vars(module)["__file__"]) for module in modules]
+
+
+class _OwnModules(ModuleFinder):
+    """Follows imports of fdan alone."""
+
+    def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
+        if parent is None and name not in ("fdan", "__init__"):
+            raise ImportError(name)
+        return super().find_module(name, path, parent)
+
+
+def _remove_paths(folder: Path) -> None:
+    """MLflow writes down where it found the files; they lie beside that now."""
     from mlflow.models import Model
 
     model = Model.load(str(folder))
-    flavour = model.flavors["python_function"]
-    flavour["model_code_path"] = SERVED.name
-    for kept in flavour["artifacts"].values():
-        kept["uri"] = kept["path"]
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = SERVED.name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
     model.save(str(folder / "MLmodel"))
 
 
-def signature() -> Any:
+def _signature() -> ModelSignature:
     """What goes in and what comes out, for MLflow and its server."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -108,15 +136,12 @@ def signature() -> Any:
     )
 
 
-def requirements() -> list[str]:
+def _requirements() -> list[str]:
     """The versions with which the model was promoted."""
-    found = []
-    for name in _NEEDS:
-        try:
-            found.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            raise FdanError(f"{name} is not installed; pip install {name}") from None
-    return found
+    try:
+        return [f"{name}=={version(name)}" for name in _REQUIREMENTS]
+    except PackageNotFoundError as error:
+        raise FdanError(f"{error.name} is not installed; pip install {error.name}") from None
 
 
 def _write_example(folder: Path, model: SpeechModel) -> None:
@@ -125,15 +150,15 @@ def _write_example(folder: Path, model: SpeechModel) -> None:
     (folder / SOUND).write_bytes(example_sound())
     settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
     images = read_pixels(folder / SOUND, settings).images
-    with single_thread():  # so that whoever builds it again builds the same
-        chances = model.probabilities(images)[0]
-    answer = {"probabilities": dict(zip(EMOTIONS, chances.tolist(), strict=True))}
+    with single_thread():  # so that building it again gives the same
+        probabilities = model.probabilities(images)[0]
+    answer = {"probabilities": dict(zip(EMOTIONS, probabilities.tolist(), strict=True))}
     (folder / ANSWER).write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 def example_sound() -> bytes:
-    """A wav file of 1.2 s at 22.05 kHz that belongs to nobody: a gliding voice with an accent. Its
-    rate is not the models', so that resampling is part of the proof."""
+    """A wav file of 1.2 s at 22.05 kHz that is nobody's: a gliding tone with an accent. Its rate
+    is not the models', so that resampling is tested, too."""
     rate = 22050
     time = np.arange(int(1.2 * rate)) / rate
     pitch = 140 + 60 * np.sin(2 * np.pi * 1.3 * time)

@@ -1,6 +1,6 @@
-"""Pickles, by their names and by what is in them: nothing of ours is one, and none is ever loaded.
+"""Pickles, recognised by name and content: no model of ours is one, and none is ever loaded.
 
-Loading a pickle runs whatever its writer wanted to run. Here files are only looked at.
+Loading a pickle runs whatever its writer wanted to run. Here files are only read.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ SUFFIXES: Final = (
     *(".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle", ".pt", ".pth", ".pt2", ".ckpt"),
     *(".bin", ".npz"),
 )
-"""Names under which pickles are kept, or what may hold some."""
+"""Suffixes of pickles, and of files that may hold some."""
 
-# Opcodes that make sense one after the other: a file is called a pickle before its end, or, where
-# nothing else speaks for that, is taken for text at last.
-_ENOUGH: Final = 32
-_MANY: Final = 10_000
+# After so many valid opcodes a file is called a pickle before its end ...
+_MIN_OPCODES: Final = 32
+# ... or, if nothing else speaks for that, taken for text.
+_MAX_OPCODES: Final = 10_000
 
-# Without one of these a pickle can hold data only.
-_REACHING: Final = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+# Opcodes that import code. Without one of them a pickle can hold data only.
+_IMPORTING: Final = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
 
 
 class PickleError(FdanError):
     """A file that is a pickle, or is named as one."""
 
 
-def pickled(file: Path) -> str:
-    """Why a file passes for a pickle, in words that go on from its name; empty where it does not.
-    Raises OSError."""
+def pickle_reason(file: Path) -> str:
+    """Why a file passes for a pickle, as a predicate of its name; empty if it does not. Raises
+    OSError."""
     if file.suffix.lower() in SUFFIXES:
         return f"is named {file.suffix.lower()}, as pickles are"
     if zipfile.is_zipfile(file):
@@ -47,16 +47,16 @@ def pickled(file: Path) -> str:
 
 
 def check_no_pickle(folder: Path) -> None:
-    """Raises PickleError for the first file below the folder that is one."""
+    """Raises PickleError for the first file below the folder that passes for one."""
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and (why := pickled(file)):
-            raise PickleError(f"{file} {why}: models here are tensors and code, never a pickle")
+        if file.is_file() and (reason := pickle_reason(file)):
+            raise PickleError(f"{file} {reason}: models here are tensors and code, never a pickle")
 
 
 def _reads_as_pickle(stream: BinaryIO) -> bool:
-    """Whether its opcodes, of which nothing is executed, make sense up to the last one. Where there
-    is no mark in front, as in the oldest protocols, that is the file's last byte, or they reach for
-    code: a few letters of any text make sense."""
+    """Whether its opcodes, none of which is executed, are valid up to the last one. A few letters
+    of any text are: without a mark at its start, as in the oldest protocols, the last opcode must
+    also be the file's last byte, or one of them must import code."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - 1))
     ends = stream.read() == b"."
@@ -64,15 +64,15 @@ def _reads_as_pickle(stream: BinaryIO) -> bool:
     mark = stream.read(2)
     marked = mark[:1] == b"\x80" and mark[1:] in (b"\2", b"\3", b"\4", b"\5")
     stream.seek(0)
-    count, reaches = 0, False
+    count, imports = 0, False
     try:
         for opcode, _, _ in pickletools.genops(stream):
             count += 1
-            reaches = reaches or opcode.name in _REACHING
-            if marked and count == _ENOUGH:
+            imports = imports or opcode.name in _IMPORTING
+            if marked and count == _MIN_OPCODES:
                 return True
-            if count == _MANY and not (marked or ends or reaches):
+            if count == _MAX_OPCODES and not (marked or ends or imports):
                 return False
-    except Exception:  # whatever pickletools raises at the first thing that is no opcode
+    except Exception:  # whatever pickletools raises at the first byte that is no opcode
         return False
-    return count > 1 and (marked or reaches or not stream.read(1))
+    return count > 1 and (marked or imports or not stream.read(1))

@@ -1,10 +1,11 @@
-"""One promotion at a time, whoever and wherever they are.
+"""One promotion at a time, in whatever process on whatever host. The alias `champion` is moved only
+under this lock.
 
-MLflow has no compare-and-set. What it has is tags on the registered model: a promotion writes a
-claim of its own there and only then reads whose there are. Of two at once at least one sees the
-other's, and whoever sees another's withdraws: so no two hold it. A claim whose process is dead, or
-that is older than any promotion takes, is swept away. Beside an SQLite database a lock's file makes
-them wait for each other in peace; it ends with its process, however that ends.
+MLflow has no compare-and-set. What it has is tags on the registered model: a promotion writes a tag
+of its own there and only then reads which others there are. Of two at once at least one sees the
+other's, and whoever sees another's withdraws: so no two hold the lock. A tag whose process is dead,
+or that is older than any promotion takes, is removed. Beside an SQLite database a lock file makes
+promotions wait for each other without polling MLflow; it ends with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from pathlib import Path
 from typing import Final
 
 from fdan.lock import Lock, LockHeld
-from tracking.registry.registry import Registry, RegistryError
+from tracking.registry.registry import CHAMPION, ModelVersion, Registry, RegistryError
 from tracking.tags import PROMOTING_PREFIX
-from tracking.uri import sqlite_file
 
 _STALE_S: Final = 1800.0
-"""A claim of another host that is older is a dead one's; clocks may differ by minutes."""
+"""A tag of another host that is older belongs to a dead process; clocks may differ by minutes."""
+
+LOCK_TIMEOUT_S: Final = 300.0
 
 
-class Claim:
+class PromotionLock:
     """Held by one process at a time, for one registered model."""
 
     def __init__(self, registry: Registry, key: str) -> None:
@@ -36,57 +38,92 @@ class Claim:
         self._key = key
 
     def check(self) -> None:
-        """RegistryError if somebody has taken the claim away in the meantime."""
-        if self._key not in self._registry.notes():
+        """RegistryError if somebody has removed this lock's tag in the meantime."""
+        if self._key not in self._registry.tags():
             raise RegistryError(
                 f"{self._registry.name}: another promotion took this one for dead; run it again"
             )
 
+    def check_champion(self, expected: ModelVersion | None) -> None:
+        """RegistryError unless the champion still is the version that was compared with. MLflow
+        cannot compare and set: this is called right before anything is moved, and `set_champion`
+        reads the alias again afterwards."""
+        self.check()
+        number = self._registry.aliases().get(CHAMPION)
+        if number != (None if expected is None else expected.number):
+            named = f"version {number}" if number else "no version"
+            raise RegistryError(
+                f"somebody made {named} of {self._registry.name} champion in the meantime; nothing"
+                " was moved, run it again"
+            )
+
+    def set_champion(self, version: ModelVersion) -> None:
+        """Move the alias `champion`. Raises RegistryError if somebody else moved it as well."""
+        name = version.name
+        self._registry.set_alias(CHAMPION, version.number)
+        after = self._registry.aliases().get(CHAMPION)
+        if after != version.number:
+            raise RegistryError(
+                f"somebody made version {after} of {name} champion at the same moment, in place of"
+                f" {version}; look at: python -m tracking champion --name {name}"
+            )
+
 
 @contextlib.contextmanager
-def claimed(registry: Registry, patience: float, say: Callable[[str], None]) -> Iterator[Claim]:
-    """Wait for the claim up to `patience` seconds, hold it, and let go of it at the end. The model
-    must be registered. Raises RegistryError where somebody else keeps it."""
-    until = time.monotonic() + patience
-    with _locked(registry, until, say):
+def promotion_lock(
+    registry: Registry, log: Callable[[str], None], timeout: float = LOCK_TIMEOUT_S
+) -> Iterator[PromotionLock]:
+    """Wait for the lock, hold it, and release it at the end.
+
+    Args:
+        registry: its model must be registered.
+        log: is given a line where another promotion is waited for.
+        timeout: how long to wait [s].
+
+    Raises:
+        RegistryError: another promotion keeps it.
+    """
+    deadline = time.monotonic() + timeout
+    with _file_lock(registry, deadline, log):
         key = PROMOTING_PREFIX + secrets.token_hex(8)
         while True:
-            registry.note(key, f"{os.getpid()} {time.time():.0f} {socket.gethostname()}")
+            registry.set_tag(key, f"{os.getpid()} {time.time():.0f} {socket.gethostname()}")
             try:
-                other = _other(registry, key)
+                other = _other_holder(registry, key)
                 if other is None:
-                    yield Claim(registry, key)
+                    yield PromotionLock(registry, key)
                     return
             finally:
                 with contextlib.suppress(RegistryError):  # it must not hide what went wrong
-                    registry.note(key, None)
-            if time.monotonic() > until:
+                    registry.set_tag(key, None)
+            if time.monotonic() > deadline:
                 raise RegistryError(
                     f"{registry.name} is being promoted by {other}; try again later"
                 )
             time.sleep(random.uniform(0.1, 1.0))
 
 
-def _other(registry: Registry, key: str) -> str | None:
-    """Who else claims it, in words; None where nobody does. Claims of the dead are removed."""
-    for name, value in registry.notes().items():
-        if not name.startswith(PROMOTING_PREFIX) or name == key:
+def _other_holder(registry: Registry, own_key: str) -> str | None:
+    """Which living process has a tag as well; None if there is none. Tags of the dead are
+    removed."""
+    for key, value in registry.tags().items():
+        if not key.startswith(PROMOTING_PREFIX) or key == own_key:
             continue
         try:
-            process, since, host = value.split()
+            pid, since, host = value.split()
             dead = time.time() - float(since) > _STALE_S
-            dead = dead or (host == socket.gethostname() and not _lives(int(process)))
+            dead = dead or (host == socket.gethostname() and not _is_alive(int(pid)))
         except ValueError:
-            process, host, dead = "?", "?", True
+            pid, host, dead = "?", "?", True
         if not dead:
-            return f"process {process} on {host}"
-        registry.note(name, None)
+            return f"process {pid} on {host}"
+        registry.set_tag(key, None)
     return None
 
 
-def _lives(process: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -95,23 +132,22 @@ def _lives(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(registry: Registry, until: float, say: Callable[[str], None]) -> Iterator[None]:
-    database = sqlite_file(registry.uri)
-    if database is None:
+def _file_lock(registry: Registry, deadline: float, log: Callable[[str], None]) -> Iterator[None]:
+    if registry.database is None:
         yield
         return
-    path = Path(f"{database}.promoting")
-    told = False
+    path = Path(f"{registry.database}.promoting")
+    logged = False
     while True:
         try:
             lock = Lock(path)
             break
         except LockHeld as held:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise RegistryError(f"{held}; try again later") from None
-            if not told:
-                say(f"waiting for another promotion ({held.owner or 'another process'})")
-                told = True
+            if not logged:
+                log(f"waiting for another promotion ({held.owner or 'another process'})")
+                logged = True
             time.sleep(0.2)
         except OSError as error:
             raise RegistryError(f"{path} cannot be made ({error.strerror})") from None

@@ -1,7 +1,7 @@
-"""The model registry: versions of one registered model, who is champion, and why.
+"""The model registry: versions of one registered model, which one is champion, and why.
 
-MLflow's aliases keep no history, so every decision is written as tags on the versions that it is
-about. Every method raises RegistryError, in one line, where the server is away or refuses.
+MLflow's aliases keep no history, so every decision is written as tags of the versions that it is
+about. Every method raises RegistryError, in one line, where the server is unavailable or refuses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from fdan.errors import FdanError
@@ -20,9 +20,18 @@ from tracking.backend.client import connect
 from tracking.tags import tag_filter
 from tracking.uri import check_uri, is_masked, mask_password, sqlite_file
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.entities.model_registry import RegisteredModel
+
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 """Aliases: the version that is used, and the one that was before it."""
+
+CANDIDATE: Final = "candidate"
+"""Value of the tag `state` of a version that is registered and not yet chosen."""
 
 DESCRIPTION: Final = 5000
 """Characters that MLflow's column for a version's description has."""
@@ -35,23 +44,47 @@ _ABOUT: Final = (
 
 
 class RegistryError(FdanError):
-    """A registry that is away, refuses, or does not hold what it was asked for."""
+    """A registry that is unavailable, refuses, or does not hold what was requested."""
 
 
 @dataclass(frozen=True)
-class Version:
-    """One version of a registered model. number: from "1"; source: where its files lie; run_id: of
-    the study's run."""
+class ModelVersion:
+    """One version of a registered model."""
 
     name: str
     number: str
+    """From "1" on."""
     tags: Mapping[str, str]
     source: str
+    """URI of the folder that its files are in."""
     model_id: str | None
     run_id: str | None
+    """The study's run that it comes from."""
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
+
+    def is_model(self, study_id: str, sha256: str) -> bool:
+        """Whether this version is the model with these tensors of that study.
+
+        Args:
+            study_id: MLflow's tag fdan.study_id.
+            sha256: of the tensors' file.
+        """
+        return (self.tags.get("study_id"), self.tags.get("sha256")) == (study_id, sha256)
+
+
+@dataclass(frozen=True)
+class NewVersion:
+    """What becomes a version of a registered model."""
+
+    folder: Path
+    """The packaged model (tracking/registry/package.py)."""
+    experiment_id: str
+    run_id: str
+    tags: Mapping[str, object]
+    """`study_id` and `sha256` among them, which identify the model."""
+    description: str
 
 
 class Registry:
@@ -61,183 +94,214 @@ class Registry:
         check_uri(uri)
         if is_masked(uri):
             raise RegistryError(
-                f"the password of {uri} was not kept; give the whole URI with --tracking-uri"
+                f"the password of {uri} was not stored; give the whole URI with --tracking-uri"
             )
         if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
             raise RegistryError(
                 f"--name '{name}' is no name for a model: use letters, digits, _ . -"
             )
-        database = sqlite_file(uri)
-        if database is not None and not database.is_file():
+        self.database = sqlite_file(uri)
+        """The file of an SQLite database; None for a server or another database."""
+        if self.database is not None and not self.database.is_file():
             raise RegistryError(
-                f"{database}: there is no such MLflow database; give --tracking-uri, or run a study"
+                f"{self.database}: there is no such MLflow database; give --tracking-uri, or run a"
+                " study"
             )
         self.uri = uri
         self.name = name
-        with self._asking():
-            self.client = connect(uri)
+        with self._errors():
+            self.client: MlflowClient = connect(uri)
 
-    # What is there
-
-    def aliases(self) -> dict[str, str]:
-        """{alias: number}; empty where the model is not registered at all."""
-        with self._asking():
-            found = self._registered()
-        return {} if found is None else {k: str(v) for k, v in found.aliases.items()}
-
-    def version(self, number: str) -> Version | None:
-        """None where it is gone."""
-        with self._asking(), _absent():
-            return _version(self.client.get_model_version(self.name, number))
-        return None
-
-    def aliased(self, alias: str) -> Version | None:
-        """The version that the alias names now; None where nobody has it."""
-        number = self.aliases().get(alias)
-        return None if number is None else self.version(number)
-
-    def versions(self) -> list[Version]:
-        """The newest first."""
-        with self._asking():
-            found = self.client.search_model_versions(f"name = '{self.name}'")
-        return sorted(map(_version, found), key=lambda one: -int(one.number))
-
-    # What is changed
+    # The registered model
 
     def create(self) -> None:
-        """Register the model, without a version; nothing where it is there."""
-        with self._asking():
+        """Register the model without a version, unless it exists."""
+        with self._errors():
             if self._registered() is None:
-                # Another promotion may be quicker.
-                with _there_already():
+                with _ignore("RESOURCE_ALREADY_EXISTS"):  # another promotion may be quicker
                     self.client.create_registered_model(self.name, description=_ABOUT)
 
-    def add(
-        self,
-        folder: Path,
-        experiment: str,
-        run_id: str,
-        tags: Mapping[str, Any],
-        description: str,
-    ) -> Version:
-        """Upload a model's folder and register it as the next version. What an earlier call that
-        was killed has left of the same model (by its tag `sha256`) is used again."""
-        texts = {limits.name(key): limits.value(value, limits.TAG) for key, value in tags.items()}
-        with self._asking():
-            model = self._unfinished(experiment, texts)
-            if model is None:
-                model = self.client.create_logged_model(
-                    experiment, self.name, run_id, tags=texts, model_type="fdan"
-                )
-            self.client.log_model_artifacts(model.model_id, str(folder))
-            self.client.finalize_logged_model(model.model_id, "READY")
-            made = self.client.create_model_version(
-                self.name,
-                model.artifact_location,
-                run_id,
-                tags=texts,
-                description=description,
-                model_id=model.model_id,
-            )
-        return _version(made)
+    def aliases(self) -> dict[str, str]:
+        """{alias: version number}; empty if the model is not registered."""
+        with self._errors():
+            model = self._registered()
+        return {} if model is None else {k: str(v) for k, v in model.aliases.items()}
 
-    def delete(self, number: str) -> None:
-        """Take a version away."""
-        with self._asking():
-            self.client.delete_model_version(self.name, number)
+    def set_alias(self, alias: str, number: str | None) -> None:
+        """Move an alias.
 
-    def alias(self, alias: str, number: str | None) -> None:
-        """Move an alias; None takes it away."""
-        with self._asking():
+        Args:
+            alias: CHAMPION or PREVIOUS.
+            number: of the version that it names from now on; None removes the alias.
+        """
+        with self._errors():
             if number is None:
                 self.client.delete_registered_model_alias(self.name, alias)
             else:
                 self.client.set_registered_model_alias(self.name, alias, number)
 
-    def tag(self, number: str, tags: Mapping[str, Any]) -> None:
-        """Tags of a version."""
-        with self._asking():
+    def tags(self) -> dict[str, str]:
+        """Tags of the registered model, where promotions meet (promotion_lock.py); empty if it is
+        not registered."""
+        with self._errors():
+            model = self._registered()
+        return {} if model is None else dict(model.tags)
+
+    def set_tag(self, key: str, value: str | None) -> None:
+        """Set a tag of the registered model.
+
+        Args:
+            key: the tag's name.
+            value: None removes the tag.
+        """
+        with self._errors():
+            if value is not None:
+                self.client.set_registered_model_tag(self.name, key, value)
+            else:
+                with _ignore("RESOURCE_DOES_NOT_EXIST"):
+                    self.client.delete_registered_model_tag(self.name, key)
+
+    # Its versions
+
+    def version(self, number: str) -> ModelVersion | None:
+        """None if it is gone."""
+        with self._errors(), _ignore("RESOURCE_DOES_NOT_EXIST"):
+            return _version(self.client.get_model_version(self.name, number))
+        return None
+
+    def version_by_alias(self, alias: str) -> ModelVersion | None:
+        """The version that the alias names now; None if it names none."""
+        number = self.aliases().get(alias)
+        return None if number is None else self.version(number)
+
+    def versions(self) -> list[ModelVersion]:
+        """The newest first."""
+        with self._errors():
+            versions = self.client.search_model_versions(f"name = '{self.name}'")
+        return sorted(map(_version, versions), key=lambda version: -int(version.number))
+
+    def add_version(self, new: NewVersion) -> ModelVersion:
+        """Upload a model's folder and register it. Files that an earlier call which was killed has
+        uploaded for the same model (by its tag `sha256`) are used again."""
+        tags = {limits.name(k): limits.value(v, limits.TAG) for k, v in new.tags.items()}
+        with self._errors():
+            model = self._unfinished_upload(new.experiment_id, tags["sha256"])
+            if model is None:
+                model = self.client.create_logged_model(
+                    new.experiment_id, self.name, new.run_id, tags=tags, model_type="fdan"
+                )
+            self.client.log_model_artifacts(model.model_id, str(new.folder))
+            self.client.finalize_logged_model(model.model_id, "READY")
+            version = self.client.create_model_version(
+                self.name,
+                model.artifact_location,
+                new.run_id,
+                tags=tags,
+                description=new.description,
+                model_id=model.model_id,
+            )
+        return _version(version)
+
+    def delete_version(self, number: str) -> None:
+        with self._errors():
+            self.client.delete_model_version(self.name, number)
+
+    def set_version_tags(self, number: str, tags: Mapping[str, object]) -> None:
+        """Set tags of a version.
+
+        Args:
+            number: the version's.
+            tags: values are written as text.
+        """
+        with self._errors():
             for key, value in tags.items():
                 text = limits.value(value, limits.TAG)
                 self.client.set_model_version_tag(self.name, number, limits.name(key), text)
 
-    # The registered model's own tags, where promotions meet (tracking/registry/promotion_lock.py)
+    # Runs of the study that a version comes from
 
-    def notes(self) -> dict[str, str]:
-        """Tags of the registered model; empty where there is none."""
-        with self._asking():
-            found = self._registered()
-        return {} if found is None else dict(found.tags)
+    def experiment_id(self, name: str) -> str | None:
+        """None if there is no such experiment, as when the study's records went to another
+        server."""
+        with self._errors():
+            experiment = self.client.get_experiment_by_name(name)
+        return None if experiment is None else str(experiment.experiment_id)
 
-    def note(self, key: str, value: str | None) -> None:
-        """Set one of them; None removes it."""
-        with self._asking():
-            if value is not None:
-                self.client.set_registered_model_tag(self.name, key, value)
-            else:
-                with _absent():
-                    self.client.delete_registered_model_tag(self.name, key)
+    def create_experiment(self, name: str) -> str:
+        """Its id; that of the existing one, if there is one."""
+        if (existing := self.experiment_id(name)) is not None:
+            return existing
+        artifacts = None
+        if self.database is not None:
+            artifacts = (self.database.absolute().parent / "mlartifacts").as_uri()
+        with self._errors():
+            return str(self.client.create_experiment(name, artifact_location=artifacts))
 
-    # The runs of the study that a version comes from
+    def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> str | None:
+        """Id of the oldest run that has these tags.
 
-    def experiment(self, name: str, create: bool = False) -> str | None:
-        """Its id. None where it is not there, which happens only where the study's records went to
-        another server; with `create` it is made."""
-        with self._asking():
-            found = self.client.get_experiment_by_name(name)
-            if found is not None:
-                return str(found.experiment_id)
-            if not create:
-                return None
-            database = sqlite_file(self.uri)
-            place = None if database is None else (database.parent / "mlartifacts").as_uri()
-            return str(self.client.create_experiment(name, artifact_location=place))
-
-    def run(self, experiment: str, tags: Mapping[str, str]) -> str | None:
-        """Id of the oldest run with these tags."""
-        with self._asking():
-            found = self.client.search_runs(
-                [experiment],
+        Args:
+            experiment_id: where it is looked for.
+            tags: all of them.
+        """
+        with self._errors():
+            runs = self.client.search_runs(
+                [experiment_id],
                 tag_filter(tags),
                 order_by=["attributes.start_time ASC"],
                 max_results=1,
             )
-        return str(found[0].info.run_id) if found else None
+        return str(runs[0].info.run_id) if runs else None
 
-    def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        """A finished run for a version that has none here: without one MLflow's own code looks the
-        model up in whatever database it takes for granted."""
-        with self._asking():
-            run = self.client.create_run(experiment, tags=dict(tags), run_name=name)
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+        """Make a finished run, for a version whose study has none here: for a version without a run
+        MLflow's own code looks the model up in whatever database is its default.
+
+        Args:
+            experiment_id: where it is made.
+            name: of the run.
+            tags: of the run.
+
+        Returns:
+            Its id.
+        """
+        with self._errors():
+            run = self.client.create_run(experiment_id, tags=dict(tags), run_name=name)
             self.client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 
-    def tag_run(self, run_id: str, tags: Mapping[str, Any]) -> None:
-        """Tags of a run."""
-        with self._asking():
-            for key, value in tags.items():
-                self.client.set_tag(run_id, limits.name(key), limits.value(value, limits.TAG))
+    def set_run_tag(self, run_id: str, key: str, value: str) -> None:
+        """Set a tag of a run.
 
-    def _registered(self) -> Any | None:
-        with _absent():
+        Args:
+            run_id: the run.
+            key: the tag's name.
+            value: cut to what MLflow takes.
+        """
+        with self._errors():
+            self.client.set_tag(run_id, key, limits.value(value, limits.TAG))
+
+    def _registered(self) -> RegisteredModel | None:
+        with _ignore("RESOURCE_DOES_NOT_EXIST"):
             return self.client.get_registered_model(self.name)
         return None
 
-    def _unfinished(self, experiment: str, tags: Mapping[str, str]) -> Any | None:
-        """A logged model of the same tensors that no version was made of."""
-        same = f"tags.`sha256` = '{tags['sha256']}'"
-        found = self.client.search_logged_models([experiment], filter_string=same)
-        used = {one.model_id for one in self.versions()}
-        ours = (one for one in found if one.name == self.name and one.model_id not in used)
-        return next(ours, None)
+    def _unfinished_upload(self, experiment_id: str, sha256: str) -> LoggedModel | None:
+        """A logged model with the same tensors that is no version's."""
+        models = self.client.search_logged_models(
+            [experiment_id], filter_string=f"tags.`sha256` = '{sha256}'"
+        )
+        used = {version.model_id for version in self.versions()}
+        return next((m for m in models if m.name == self.name and m.model_id not in used), None)
 
-    def _asking(self) -> contextlib.AbstractContextManager[None]:
-        return asking(self.uri)
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return as_registry_error(self.uri)
 
 
 @contextlib.contextmanager
-def asking(uri: str) -> Iterator[None]:
-    """What goes wrong between here and the server, as RegistryError in one line."""
+def as_registry_error(uri: str) -> Iterator[None]:
+    """Whatever goes wrong between here and the server at `uri` becomes a RegistryError in one line,
+    without the URI's password."""
     try:
         yield
     except FdanError:
@@ -247,8 +311,8 @@ def asking(uri: str) -> Iterator[None]:
         if secret := urlsplit(uri).password:
             text = text.replace(secret, "***")
         cause = _CAUSE.search(text)
-        why = cause.group(0) if cause else text[:300]
-        raise RegistryError(f"{mask_password(uri)}: {why}") from error
+        reason = cause.group(0) if cause else text[:300]
+        raise RegistryError(f"{mask_password(uri)}: {reason}") from error
 
 
 _CAUSE: Final = re.compile(
@@ -257,31 +321,22 @@ _CAUSE: Final = re.compile(
 )
 
 
-def _version(found: Any) -> Version:
-    return Version(
-        str(found.name),
-        str(found.version),
-        dict(found.tags),
-        str(found.source),
-        found.model_id,
-        found.run_id or None,
+def _version(version: MlflowVersion) -> ModelVersion:
+    return ModelVersion(
+        str(version.name),
+        str(version.version),
+        dict(version.tags),
+        str(version.source),
+        version.model_id,
+        version.run_id or None,
     )
 
 
 @contextlib.contextmanager
-def _absent() -> Iterator[None]:
-    """Pass over MLflow's error for what is not there."""
+def _ignore(error_code: str) -> Iterator[None]:
+    """Pass over MLflow's error of this code."""
     try:
         yield
     except Exception as error:
-        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
-            raise
-
-
-@contextlib.contextmanager
-def _there_already() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+        if getattr(error, "error_code", "") != error_code:
             raise

@@ -17,7 +17,7 @@ from fdan.errors import DataError
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison, Measure, bootstrap, compare, mean_interval
 from fdan.metrics import confusion_matrix, measures
-from tracking.promotion.champion_test import ruling
+from tracking.promotion.champion_test import challenger_is
 
 Array = npt.NDArray[Any]
 
@@ -246,7 +246,7 @@ def promoted(better: float) -> float:
     found = 0
     for _ in range(REPETITIONS):
         result = compare(*simulated(random, better), repeats=2000)
-        found += ruling(result) == "better"
+        found += challenger_is(result) == "better"
     return found / REPETITIONS
 
 

@@ -13,11 +13,11 @@ import pytest
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison
 from tests.finished import link
-from tracking.promotion.champion_test import Champion, against, ruling
+from tracking.promotion.champion_test import Champion, challenger_is, champion_gates
 from tracking.promotion.gates import Challenger
-from tracking.promotion.isolated_model import Witness
+from tracking.promotion.isolated_model import IsolatedModel
 from tracking.registry.inference_cost import multiply_adds
-from tracking.registry.registry import Version
+from tracking.registry.registry import ModelVersion
 from tracking.result import Result
 
 
@@ -32,7 +32,7 @@ from tracking.result import Result
     ],
 )
 def test_the_rule(difference: float, p: float, says: str) -> None:
-    assert ruling(Comparison(difference, -1, 1, p, 100, 10, 0.95)) == says
+    assert challenger_is(Comparison(difference, -1, 1, p, 100, 10, 0.95)) == says
 
 
 Pair = tuple[Challenger, Champion]
@@ -43,8 +43,10 @@ def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
     def make(ours: str, theirs: str) -> Pair:
         study = link(finished / ours, tmp_path / ours)
         champion = link(finished / theirs / "winner", tmp_path / "champion")
-        challenger = Challenger(study, Result.load(study), "fdan", "http://x", tmp_path, Witness())
-        return challenger, Champion(Version("fdan", "7", {}, "", None, None), champion)
+        challenger = Challenger(
+            study, Result.load(study), "fdan", "http://x", tmp_path, IsolatedModel()
+        )
+        return challenger, Champion(ModelVersion("fdan", "7", {}, "", None, None), champion)
 
     return make
 
@@ -64,17 +66,19 @@ def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
 def test_who_wins(
     pair: Callable[..., Pair], ours: str, theirs: str, accept_tie: bool, ok: bool, words: str
 ) -> None:
-    same, better = against(*pair(ours, theirs), accept_tie)
-    assert same.ok and better.ok is ok
-    assert words in better.detail and "fdan/7" in better.detail and "p = " in better.detail
+    same, better = champion_gates(*pair(ours, theirs), accept_tie)
+    assert same.passed and better.passed is ok
+    assert words in better.reason and "fdan/7" in better.reason and "p = " in better.reason
     if "cheaper" in words and accept_tie:
-        assert better.detail.count("multiply-adds") == 1
-        assert "the champion 3" in better.detail, "both numbers are said"
+        assert better.reason.count("multiply-adds") == 1
+        assert "the champion 3" in better.reason, "both numbers are said"
 
 
 def test_without_a_champion_the_winner_is_the_first(pair: Callable[..., Pair]) -> None:
     challenger, _ = pair("bad", "good")
-    assert all(gate.ok and "first" in gate.detail for gate in against(challenger, None, False))
+    assert all(
+        gate.passed and "first" in gate.reason for gate in champion_gates(challenger, None, False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,9 +96,9 @@ def test_other_data_is_not_compared(
     facts = {**json.loads(file.read_text()), name: value}
     file.unlink()
     file.write_text(json.dumps(facts))
-    same, better = against(challenger, champion, True)
-    assert same.ok is False and words in same.detail
-    assert better.ok is None
+    same, better = champion_gates(challenger, champion, True)
+    assert same.passed is False and words in same.reason
+    assert better.passed is None
 
 
 def test_other_utterances_are_not_compared(pair: Callable[..., Pair]) -> None:
@@ -112,9 +116,9 @@ def test_other_utterances_are_not_compared(pair: Callable[..., Pair]) -> None:
     )
     file.unlink()
     fewer.write(file)
-    same, better = against(challenger, champion, True)
-    assert same.ok and better.ok is False
-    assert "not tested on the same utterances" in better.detail
+    same, better = champion_gates(challenger, champion, True)
+    assert same.passed and better.passed is False
+    assert "not tested on the same utterances" in better.reason
 
 
 def test_the_cost_is_that_of_the_speech_network(finished: Path) -> None:

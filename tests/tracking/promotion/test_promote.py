@@ -15,9 +15,10 @@ from fdan.errors import FdanError
 from tests.finished import link
 from tests.tracking import by_hand
 from tracking.__main__ import main
-from tracking.commands.named import study_folder
-from tracking.promotion.promote import promote, rollback
-from tracking.registry.registry import CHAMPION, PREVIOUS, Registry
+from tracking.commands.arguments import study_folder
+from tracking.promotion.promote import PromotionOptions, promote
+from tracking.promotion.rollback import rollback
+from tracking.registry.registry import CHAMPION, PREVIOUS, NewVersion, Registry
 from tracking.result import Result
 
 if TYPE_CHECKING:
@@ -72,39 +73,40 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert main(["promote", str(bad), "--dry-run", "--tracking-uri", uri]) == 0
     assert not any(registered(database).values())
 
-    first = promote(bad, uri=uri)
+    first = promote(bad, PromotionOptions(uri=uri))
     assert (first.promoted, first.changed, first.version) == (True, True, "fdan/1")
     assert "first" in first.reason
     assert aliases(database) == {CHAMPION: "1"}
 
-    again = promote(bad, uri=uri)
+    again = promote(bad, PromotionOptions(uri=uri))
     assert (again.promoted, again.changed) == (True, False)
 
-    better = promote(good, uri=uri)
+    better = promote(good, PromotionOptions(uri=uri))
     assert (better.version, better.replaced) == ("fdan/2", "fdan/1")
     assert "p = 0.00" in better.reason
     assert aliases(database) == {CHAMPION: "2", PREVIOUS: "1"}
 
     before = registered(database)
-    worse = promote(bad, uri=uri, accept_tie=True)
+    worse = promote(bad, PromotionOptions(uri=uri, accept_tie=True))
     assert not worse.promoted and "worse than the champion" in worse.reason
-    tie = promote(small, uri=uri)
+    tie = promote(small, PromotionOptions(uri=uri))
     assert not tie.promoted and "not distinguishable" in tie.reason
     assert registered(database) == before
 
     # What a promotion of another study has left that was killed before it moved the alias.
     registry = Registry(uri, "fdan")
-    experiment = registry.experiment("fdan-search", create=True)
-    assert experiment is not None
+    experiment = registry.create_experiment("fdan-search")
     (bad / "left").mkdir()
     (bad / "left" / "README.md").write_text("half a model")
     left = {"sha256": "0" * 64, "study_id": "another", "state": "candidate"}
-    registry.add(bad / "left", experiment, registry.create_run(experiment, "x", {}), left, "")
+    registry.add_version(
+        NewVersion(bad / "left", experiment, registry.create_run(experiment, "x", {}), left, "")
+    )
 
-    cheaper = promote(small, uri=uri, accept_tie=True)
+    cheaper = promote(small, PromotionOptions(uri=uri, accept_tie=True))
     assert [one.number for one in registry.versions()] == ["4", "2", "1"]
     assert cheaper.version == "fdan/4" and "cheaper" in cheaper.reason
-    dearer = promote(good, uri=uri, accept_tie=True)
+    dearer = promote(good, PromotionOptions(uri=uri, accept_tie=True))
     assert not dearer.promoted and "not cheaper" in dearer.reason
 
     # Why, on each of them.
@@ -121,14 +123,14 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     for tag in ("test.uar", "test.uar.interval", "version.torch", "promoted", "promoted_by"):
         assert three.tags[tag], tag
 
-    assert "fdan/2 is champion again" in rollback(uri=uri, reason="too quick")
+    assert "fdan/2 is champion again" in rollback(uri, "fdan", "too quick")
     assert aliases(database) == {CHAMPION: "2", PREVIOUS: "1"}
-    refused = promote(small, uri=uri, accept_tie=True)
+    refused = promote(small, PromotionOptions(uri=uri, accept_tie=True))
     assert not refused.promoted and "too quick" in refused.reason
-    rollback(uri=uri)
+    rollback(uri, "fdan", "no reason given")
     assert aliases(database) == {CHAMPION: "1"}
     with pytest.raises(FdanError, match="nothing to go back to"):
-        rollback(uri=uri)
+        rollback(uri, "fdan", "no reason given")
     restored = registry.version("1")
     assert restored is not None and restored.tags["state"] == "champion"
     assert len(restored.tags["history"].splitlines()) == 3
@@ -144,10 +146,10 @@ def test_a_champion_that_is_moved_by_hand_meanwhile_stays(
 
     def meddle(line: str) -> None:
         if line.startswith("registering"):
-            registry.alias(CHAMPION, "1")
+            registry.set_alias(CHAMPION, "1")
 
     with pytest.raises(FdanError, match=r"version 1 of fdan champion .*nothing was moved"):
-        promote(study("good"), uri=database.uri, say=meddle)
+        promote(study("good"), PromotionOptions(uri=database.uri), log=meddle)
     assert aliases(database) == {CHAMPION: "1"}
 
 
@@ -159,10 +161,13 @@ def test_refused_where_another_promotion_accepts_the_tie(
     by_hand.champion(Registry(database.uri, "fdan"), finished / "good")
 
     def be_quicker(line: str) -> None:
-        if line == "looking at the study":
-            assert promote(folder, uri=database.uri, accept_tie=True).version == "fdan/2"
+        if line == "checking the study":
+            assert (
+                promote(folder, PromotionOptions(uri=database.uri, accept_tie=True)).version
+                == "fdan/2"
+            )
 
-    verdict = promote(folder, uri=database.uri, say=be_quicker)
+    verdict = promote(folder, PromotionOptions(uri=database.uri), log=be_quicker)
     assert not verdict.promoted and "not distinguishable" in verdict.reason
     told = database.rows("select value from tags where key = 'promotion'")
     assert len(told) == 1 and "champion as fdan/2" in told[0][0]
@@ -296,7 +301,9 @@ def test_what_is_not_fit_is_refused_and_nothing_changes(
 
 
 def test_a_store_that_is_gone(database: Tables, study: Study, tmp_path: Path) -> None:
-    verdict = promote(study("good"), uri=database.uri, stores=tmp_path / "elsewhere")
+    verdict = promote(
+        study("good"), PromotionOptions(uri=database.uri, stores=tmp_path / "elsewhere")
+    )
     assert not verdict.promoted and "is gone" in verdict.reason
 
 

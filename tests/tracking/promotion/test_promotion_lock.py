@@ -15,9 +15,10 @@ import pytest
 
 from tests.finished import link
 from tests.tracking import by_hand
-from tracking.promotion import gates
-from tracking.promotion.promote import promote, rollback
-from tracking.registry.promotion_lock import claimed
+from tracking.promotion.challenger import Challenger
+from tracking.promotion.promote import PromotionOptions, promote
+from tracking.promotion.rollback import rollback
+from tracking.registry.promotion_lock import promotion_lock
 from tracking.registry.registry import CHAMPION, Registry, RegistryError
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("cache")]
 QUICK = """
 import sys
 from tracking import __main__
-from tracking.promotion import gates
+from tracking.promotion.challenger import Challenger
 
-gates.Challenger.answering = gates.Gate(gates.ANSWERS, True, "")
+Challenger.package_probabilities = property(lambda self: self.predictions.probabilities)
 sys.exit(__main__.main(sys.argv[1:]))
 """
 
@@ -41,8 +42,8 @@ sys.exit(__main__.main(sys.argv[1:]))
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tracking.promotion import gates
-from tracking.promotion import promote as promotion
+from tracking.promotion.challenger import Challenger
+from tracking.promotion.promote import PromotionOptions, promote
 from tracking.registry import registry
 
 study, uri, name, method = sys.argv[1:]
@@ -53,8 +54,8 @@ def dies(self, *args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(type(client), method, dies)
-gates.Challenger.answering = gates.Gate(gates.ANSWERS, True, "")
-promotion.promote(Path(study), uri=uri, name=name)
+Challenger.package_probabilities = property(lambda self: self.predictions.probabilities)
+promote(Path(study), PromotionOptions(name, uri))
 """
 
 
@@ -73,18 +74,18 @@ def test_a_kill_changes_no_champion_and_the_next_one_goes_on(
         assert registry.aliases() == {CHAMPION: "1"}
     assert [one.tags["state"] for one in registry.versions()] == ["candidate", "champion"]
 
-    verdict = promote(good, uri=uri)
+    verdict = promote(good, PromotionOptions(uri=uri))
     assert verdict.version == "fdan/2", "the candidate is used again"
     assert registry.aliases() == {CHAMPION: "2", "previous": "1"}
     assert [one.tags["state"] for one in registry.versions()] == ["champion", "replaced"]
     assert len(database.rows("select model_id from logged_models")) == 2, "nothing is left over"
 
     # Killed between the alias and its account: the same promotion, or any other, completes it.
-    registry.tag("2", {"state": "candidate"})
-    again = promote(good, uri=uri)
+    registry.set_version_tags("2", {"state": "candidate"})
+    again = promote(good, PromotionOptions(uri=uri))
     assert again.promoted and not again.changed
     assert registry.versions()[0].tags["state"] == "champion"
-    assert not [key for key in registry.notes() if key.startswith("fdan.promoting")]
+    assert not [key for key in registry.tags() if key.startswith("fdan.promoting")]
 
 
 @pytest.mark.parametrize("where", ["database", "server"])
@@ -113,7 +114,7 @@ def test_two_at_once_do_not_both_win(
         ended[kind] = process.returncode
         assert process.returncode in (0, 1), (out, err)
     registry = Registry(uri, name)
-    champion = registry.aliased(CHAMPION)
+    champion = registry.version_by_alias(CHAMPION)
     assert champion is not None and champion.tags["study"] == "good"
     assert ended["good"] == 0
     if ended["bad"] == 0:  # it was the first, and has been replaced
@@ -121,7 +122,7 @@ def test_two_at_once_do_not_both_win(
         assert champion.tags["verdict"].startswith("better")
     else:
         assert len(registry.versions()) == 1
-    assert not [key for key in registry.notes() if key.startswith("fdan.promoting")]
+    assert not [key for key in registry.tags() if key.startswith("fdan.promoting")]
 
 
 def test_the_same_study_at_once(
@@ -138,7 +139,7 @@ def test_the_same_study_at_once(
     good, uri = link(finished / "good", tmp_path / "good"), database.uri
     registry = Registry(uri, "fdan")
     by_hand.champion(registry, finished / "bad")
-    with claimed(registry, 5, print):
+    with promotion_lock(registry, print, 5):
         words = ("-c", QUICK, "promote", str(good), "--tracking-uri", uri)
         waiting = [python(*words), python(*words)]
         for process in waiting:  # a stopped one would outlive a test that fails
@@ -146,8 +147,9 @@ def test_the_same_study_at_once(
         for process in waiting:
             _read_until(process, "waiting for another promotion")
             process.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(gates.Challenger, "answering", gates.Gate(gates.ANSWERS, True, ""))
-    assert promote(good, uri=uri).version == "fdan/2"
+    answers = property(lambda self: self.predictions.probabilities)
+    monkeypatch.setattr(Challenger, "package_probabilities", answers)
+    assert promote(good, PromotionOptions(uri=uri)).version == "fdan/2"
 
     quick, slow = waiting
     quick.send_signal(signal.SIGCONT)
@@ -156,7 +158,7 @@ def test_the_same_study_at_once(
     (told,) = database.rows("select value from tags where key = 'promotion'")
     assert "champion as fdan/2" in told[0] and "refused" not in told[0]
 
-    rollback(uri=uri, reason="too quick")
+    rollback(uri, "fdan", "too quick")
     slow.send_signal(signal.SIGCONT)
     out, err = slow.communicate(timeout=240)
     assert slow.returncode == 1 and "too quick" in err.splitlines()[-1]
@@ -178,15 +180,15 @@ def test_a_claim_is_held_by_one(server: MlflowServer) -> None:
     """On a server there is no lock's file: whoever sees another's claim withdraws."""
     registry = Registry(server.uri, f"claim-{time.time_ns()}")
     registry.create()
-    with claimed(registry, 5, print) as claim:
-        claim.check()
+    with promotion_lock(registry, print, 5) as lock:
+        lock.check()
         with (
             pytest.raises(RegistryError, match="is being promoted by process"),
-            claimed(registry, 0.5, print),
+            promotion_lock(registry, print, 0.5),
         ):
             pass
-        claim.check()
-    assert not registry.notes()
+        lock.check()
+    assert not registry.tags()
 
 
 def test_of_many_one_at_a_time_holds_the_claim(server: MlflowServer) -> None:
@@ -198,7 +200,7 @@ def test_of_many_one_at_a_time_holds_the_claim(server: MlflowServer) -> None:
     def promoting(number: int) -> None:
         registry = Registry(server.uri, name)
         for _ in range(2):
-            with claimed(registry, 60, print):
+            with promotion_lock(registry, print, 60):
                 inside.append(number)
                 time.sleep(0.1)
                 held.append(list(inside))
@@ -218,16 +220,16 @@ def test_claims_of_the_dead_are_swept_away(server: MlflowServer, dead: str) -> N
     registry = Registry(server.uri, f"claim-{time.time_ns()}")
     registry.create()
     value = dead.format(host=socket.gethostname(), now=time.time())
-    registry.note("fdan.promoting.dead", value)
-    with claimed(registry, 0.5, print):
-        assert "fdan.promoting.dead" not in registry.notes()
+    registry.set_tag("fdan.promoting.dead", value)
+    with promotion_lock(registry, print, 0.5):
+        assert "fdan.promoting.dead" not in registry.tags()
 
 
 def test_a_claim_that_was_taken_away_is_noticed(server: MlflowServer) -> None:
     registry = Registry(server.uri, f"claim-{time.time_ns()}")
     registry.create()
-    with claimed(registry, 5, print) as claim:
-        for key in registry.notes():
-            registry.note(key, None)
+    with promotion_lock(registry, print, 5) as lock:
+        for key in registry.tags():
+            registry.set_tag(key, None)
         with pytest.raises(RegistryError, match="took this one for dead"):
-            claim.check()
+            lock.check()

@@ -16,8 +16,8 @@ from fdan.errors import FdanError
 from fdan.evaluation.predictions import Predictions
 from fdan.inference.model_folder import read_model
 from tests.finished import link
-from tracking.registry.download import DIGESTS, ArtifactError, digests, model_folder
-from tracking.registry.registry import CHAMPION, Registry, RegistryError
+from tracking.registry.download import DIGESTS, ArtifactError, file_digests, model_folder
+from tracking.registry.registry import CHAMPION, NewVersion, Registry, RegistryError
 
 pytestmark = pytest.mark.long
 
@@ -55,12 +55,11 @@ def register(registry: Registry) -> Register:
 
     def make(folder: Path) -> str:
         registry.create()
-        experiment = registry.experiment("fdan-search", create=True)
-        assert experiment is not None
+        experiment = registry.create_experiment("fdan-search")
         run = registry.create_run(experiment, "by hand", {})
-        tags = digests(folder / "artifacts/model")
-        version = registry.add(folder, experiment, run, tags, "")
-        registry.alias(CHAMPION, version.number)
+        tags = file_digests(folder / "artifacts/model")
+        version = registry.add_version(NewVersion(folder, experiment, run, tags, ""))
+        registry.set_alias(CHAMPION, version.number)
         return version.source.removeprefix("file://")
 
     return make
@@ -114,8 +113,7 @@ def test_what_was_spoilt_in_the_cache_is_downloaded_again(
 def test_a_runs_artifact_is_a_local_folder(
     registry: Registry, finished: Path, tmp_path: Path
 ) -> None:
-    experiment = registry.experiment("fdan-search", create=True)
-    assert experiment is not None
+    experiment = registry.create_experiment("fdan-search")
     run = registry.create_run(experiment, "run", {})
     registry.client.log_artifacts(run, str(finished / "good" / "winner"), "winner")
     folder = model_folder(f"runs:/{run}/winner")
@@ -131,10 +129,11 @@ def test_from_a_server(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     registry = Registry(server.uri, "download")
     registry.create()
-    experiment = registry.experiment("download", create=True)
-    assert experiment is not None
-    tags = digests(model / "artifacts/model")
-    registry.add(model, experiment, registry.create_run(experiment, "run", {}), tags, "")
+    experiment = registry.create_experiment("download")
+    tags = file_digests(model / "artifacts/model")
+    registry.add_version(
+        NewVersion(model, experiment, registry.create_run(experiment, "run", {}), tags, "")
+    )
     assert read_model(model_folder("models:/download/1")).facts["study"] == "good"
 
 
@@ -269,7 +268,7 @@ def test_a_path_that_climbs_out_is_refused(path: str, tmp_path: Path) -> None:
             return [FileInfo(path, False, 1)]
 
     with pytest.raises(ArtifactError, match="climbs out"):
-        list(download._listed(Hostile(), ""))
+        list(download._walk(Hostile()))
 
 
 @pytest.mark.parametrize("tag", DIGESTS)

@@ -17,8 +17,9 @@ import safetensors.numpy
 from fdan.evaluation.predictions import Predictions
 from tests.finished import link
 from tests.tracking import by_hand
-from tracking.promotion.promote import promote, rollback
-from tracking.registry.pickle_scan import PickleError, check_no_pickle, pickled
+from tracking.promotion.promote import PromotionOptions, promote
+from tracking.promotion.rollback import rollback
+from tracking.registry.pickle_scan import PickleError, check_no_pickle, pickle_reason
 from tracking.registry.registry import CHAMPION, Registry, RegistryError
 
 pytestmark = pytest.mark.long
@@ -34,7 +35,7 @@ def test_every_protocol_is_seen(protocol: int, tmp_path: Path) -> None:
     for number, thing in enumerate(OBJECTS):
         file = tmp_path / f"{number}.safetensors"
         file.write_bytes(pickle.dumps(thing, protocol=protocol))
-        assert pickled(file) == "is a pickle", thing
+        assert pickle_reason(file) == "is a pickle", thing
 
 
 def _numpy_objects() -> bytes:
@@ -76,7 +77,7 @@ def test_disguises(name: str, content: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     file = tmp_path / "below" / name
     file.write_bytes(content)
-    assert why in pickled(file)
+    assert why in pickle_reason(file)
     with pytest.raises(PickleError, match="never a pickle"):
         check_no_pickle(tmp_path)
 
@@ -147,7 +148,7 @@ def test_nobody_is_compared_with_a_spoilt_champion(
     spoil(by_hand.files(by_hand.champion(registry, finished / "bad")))
     before = database.rows("select * from model_versions"), registry.aliases()
     study = link(finished / "good", tmp_path / "good")
-    verdict = promote(study, uri=database.uri)
+    verdict = promote(study, PromotionOptions(uri=database.uri))
     assert not verdict.promoted and words in verdict.reason and "\n" not in verdict.reason
     assert (database.rows("select * from model_versions"), registry.aliases()) == before
 
@@ -158,14 +159,14 @@ def test_nobody_goes_back_to_a_spoilt_one(database: Tables, finished: Path, cach
         version = by_hand.champion(registry, finished / name)
         if number == 1:
             _half(by_hand.files(version))
-            registry.alias("previous", "1")
+            registry.set_alias("previous", "1")
     with pytest.raises(Exception, match="models:/fdan/1 is not used"):
-        rollback(uri=database.uri)
+        rollback(database.uri, "fdan", "no reason given")
     assert registry.aliases() == {CHAMPION: "2", "previous": "1"}
 
 
 def test_a_version_without_files(database: Tables, cache: Path, tmp_path: Path) -> None:
     registry = Registry(database.uri, "fdan")
     with pytest.raises(RegistryError, match="nothing to roll back"):
-        rollback(uri=database.uri)
+        rollback(database.uri, "fdan", "no reason given")
     assert not registry.versions()

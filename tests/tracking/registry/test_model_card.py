@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fdan.inference.model_folder import FACTS
-from tracking.registry.model_card import card
+from tracking.registry.model_card import model_card
 from tracking.registry.registry import DESCRIPTION
 from tracking.result import Result
 
@@ -36,7 +36,7 @@ def changed(result: Result, **test: Any) -> Result:
 
 
 def test_it_says_what_one_has_to_know(result: Result, facts: dict[str, Any]) -> None:
-    text = card(result, facts, "fdan", URI)
+    text = model_card(result, facts, "fdan", URI)
     test = result.test
     assert test is not None
     for words in (
@@ -61,14 +61,14 @@ def test_many_speakers_fit_a_description(result: Result, facts: dict[str, Any]) 
     one = {"uar": 0.5, "war": 0.5, "samples": 1000}
     many = {f"a speaker with a long name {i}": {**one, "uar": i / 300} for i in range(300)}
     spread = changed(result, per_speaker=many)
-    text = card(spread, facts, "fdan", URI, DESCRIPTION)
+    text = model_card(spread, facts, "fdan", URI, DESCRIPTION)
     assert len(text) <= DESCRIPTION
     assert "288 more speakers" in text and "Intended use" in text
-    assert "speaker with a long name 299" in card(spread, facts, "fdan", URI)
+    assert "speaker with a long name 299" in model_card(spread, facts, "fdan", URI)
 
 
 def test_what_does_not_fit_is_left_out_whole(result: Result, facts: dict[str, Any]) -> None:
-    text = card(result, facts, "fdan", URI, 2000)
+    text = model_card(result, facts, "fdan", URI, 2000)
     assert len(text) <= 2000 and text.endswith("README.md among the version's files.*")
     assert text.count("```") % 2 == 0
 
@@ -84,7 +84,7 @@ def test_names_from_outside_are_no_markup(result: Result, facts: dict[str, Any])
         study=HOSTILE,
         task=HOSTILE,
     )
-    text = card(hostile, facts, "fdan", URI)
+    text = model_card(hostile, facts, "fdan", URI)
     assert "<script>" not in text.replace("\\<script\\>", "")
     assert "\n# boo" not in text and "\x00" not in text
     text.encode()  # no lone surrogates
@@ -93,8 +93,8 @@ def test_names_from_outside_are_no_markup(result: Result, facts: dict[str, Any])
 @pytest.mark.parametrize("protocol", ["speaker", "paper", "official"])
 def test_every_protocol_has_its_words(result: Result, facts: dict[str, Any], protocol: str) -> None:
     other = {**facts, "split": {**facts["split"], "protocol": protocol}}
-    assert f"- **Protocol**: {protocol}: " in card(result, other, "fdan", URI)
-    assert "see model.json" not in card(result, other, "fdan", URI)
+    assert f"- **Protocol**: {protocol}: " in model_card(result, other, "fdan", URI)
+    assert "see model.json" not in model_card(result, other, "fdan", URI)
 
 
 def test_one_seed_and_no_speakers(result: Result, facts: dict[str, Any]) -> None:
@@ -102,5 +102,5 @@ def test_one_seed_and_no_speakers(result: Result, facts: dict[str, Any]) -> None
     (best,) = result.confirm["settings"]
     confirm = {**result.confirm, "settings": [{**best, "low": None, "high": None}]}
     bare = dataclasses.replace(changed(result, per_speaker={}), confirm=confirm)
-    text = card(bare, facts, "fdan", URI)
+    text = model_card(bare, facts, "fdan", URI)
     assert "names no speakers" in text and "(95 %" not in text

@@ -23,7 +23,7 @@ import pytest
 
 from fdan.emotions import EMOTIONS
 from tests.finished import link
-from tracking.registry.pickle_scan import pickled
+from tracking.registry.pickle_scan import pickle_reason
 
 pytestmark = pytest.mark.long
 
@@ -49,7 +49,7 @@ def uri(
     patch: pytest.MonkeyPatch,
 ) -> str:
     """A database in which `good` is champion, where every user looks."""
-    from tracking.promotion.promote import promote
+    from tracking.promotion.promote import PromotionOptions, promote
 
     runs = tmp_path_factory.mktemp("served") / "runs"
     patch.setenv("XDG_CACHE_HOME", str(runs.parent / "cache"))
@@ -57,7 +57,7 @@ def uri(
     shutil.copyfile(template, runs / "mlflow.db")
     found = f"sqlite:///{runs / 'mlflow.db'}"
     patch.setenv("MLFLOW_TRACKING_URI", found)
-    assert promote(study, uri=found).promoted
+    assert promote(study, PromotionOptions(uri=found)).promoted
     return found
 
 
@@ -255,7 +255,7 @@ def test_no_pickle_and_no_path_of_this_machine(folder: Path, finished: Path) -> 
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 50
     for file in files:
-        assert not pickled(file), file
+        assert not pickle_reason(file), file
         assert not file.is_symlink()
     suffixes = {file.suffix for file in files}
     assert suffixes <= {"", ".py", ".json", ".csv", ".safetensors", ".md", ".txt", ".yaml", ".wav"}

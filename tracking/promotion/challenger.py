@@ -1,0 +1,135 @@
+"""The winner of a study as a challenger of the champion: its files, read once, and what it would be
+registered as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fdan.data.provenance import reopen
+from fdan.data.split import Split
+from fdan.data.task import Task
+from fdan.evaluation.predictions import Predictions
+from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
+from tracking.promotion.isolated_model import IsolatedModel
+from tracking.registry.download import file_digests
+from tracking.registry.inference_cost import multiply_adds
+from tracking.registry.model_card import model_card
+from tracking.registry.package import build_package
+from tracking.registry.registry import DESCRIPTION, ModelVersion
+from tracking.result import PREDICTIONS, WINNER, Result, sha256
+from tracking.uri import mask_password
+
+_REPRODUCED_UTTERANCES: Final = 64
+"""Utterances of the test part that the packaged model is asked about again."""
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A study's winner. What is read of it stays as it was when it was first read."""
+
+    study: Path
+    result: Result
+    name: str
+    """The model that it would be registered as."""
+    uri: str
+    """The server that it would be registered on, for its card."""
+    temporary: Path
+    """An empty folder."""
+    isolated_model: IsolatedModel
+    """Loads what would be registered."""
+    stores: Path | None = None
+    """Where the stores are now, if they were moved."""
+
+    @property
+    def folder(self) -> Path:
+        return self.study / WINNER
+
+    @property
+    def tensors(self) -> Path:
+        return self.folder / TENSORS
+
+    @cached_property
+    def model(self) -> SpeechModel:
+        return read_model(self.folder)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the tensors' file. Raises OSError if there is none."""
+        return sha256(self.tensors)
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """What it said of the test part."""
+        return Predictions.read(self.folder / PREDICTIONS)
+
+    @cached_property
+    def data(self) -> tuple[Task, Split]:
+        return reopen(self.result.origin, self.stores)
+
+    @cached_property
+    def package(self) -> Path:
+        """The folder that would be registered (tracking/registry/package.py)."""
+        facts, result = self.model.facts, self.result
+        metadata = {
+            "study": result.study,
+            "study_id": result.study_id,
+            "trial": facts["trial"],
+            "data": facts["data"],
+            "preparation": facts["preparation"],
+            "sha256": self.sha256,
+        }
+        folder = self.temporary / "model"
+        card = model_card(result, facts, self.name, mask_password(self.uri))
+        build_package(folder, self.folder, card, metadata)
+        return folder
+
+    @cached_property
+    def package_probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, 7): what the package, loaded by itself, says of the test part's first N utterances.
+        It takes seconds. Raises FdanError if the package does not load."""
+        task, split = self.data
+        images = task.images("acoustic", split.acoustic_test[:_REPRODUCED_UTTERANCES])
+        return self.isolated_model.probabilities(self.package, images)
+
+    @cached_property
+    def description(self) -> str:
+        """The model card, as long as a version's description may be."""
+        facts = self.model.facts
+        return model_card(self.result, facts, self.name, mask_password(self.uri), DESCRIPTION)
+
+    def is_version(self, version: ModelVersion) -> bool:
+        """Whether this very model is registered as that version."""
+        return self.tensors.is_file() and version.is_model(self.result.study_id, self.sha256)
+
+    def version_tags(self) -> dict[str, object]:
+        """Tags that its version has whatever becomes of it."""
+        result, facts, test = self.result, self.model.facts, self.result.test
+        assert test is not None
+        interval = test["interval"]
+        over = f"{interval['level']:.0%}, {interval['groups']} {interval['by']}s"
+        return {
+            "study": result.study,
+            "study_id": result.study_id,
+            "trial": facts["trial"],
+            "confirm_run": facts["confirm_run"],
+            "seed": self.model.run.training.seed,
+            "task": result.task,
+            "data": facts["data"],
+            "protocol": facts["split"]["protocol"],
+            **file_digests(self.folder),
+            "test.uar": f"{test['uar']:.4f}",
+            "test.uar.interval": f"{interval['low']:.4f} to {interval['high']:.4f} ({over})",
+            "test.war": f"{test['war']:.4f}",
+            "test.wf1": f"{test['wf1']:.4f}",
+            "test.samples": test["samples"],
+            "test.scored": test["scored"],
+            "multiply_adds": multiply_adds(self.model),
+            "git": result.git,
+            **{f"version.{name}": value for name, value in result.versions.items()},
+        }
