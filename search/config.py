@@ -25,8 +25,10 @@ from fdan.media.spectrogram import SpectrogramSettings
 from fdan.run_config import RunConfig
 from search.callbacks.progress import duration, shown
 from search.cli.parser import AUTO
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import PRUNERS, describe_decisions
+from search.optimizer.samplers import SAMPLERS, make_sampler
 from search.optimizer.space import Space
+from search.optimizer.space_file import load_space
 from search.study import storage
 from search.study.open import Identity
 from search.study.status import Status
@@ -145,7 +147,7 @@ def resolve(
 ) -> Plan:
     """Check everything that can be checked without reading data. Raises FdanError's kinds.
     say: hears what is waited for."""
-    for kind, known in (("sampler", samplers.HELP), ("pruner", pruners.HELP)):
+    for kind, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         name = getattr(arguments, kind)
         if name not in known:
             raise ConfigError(f"--{kind}: {unknown(kind, name, known)}")
@@ -161,7 +163,7 @@ def resolve(
         if source.path != shared.demo_folder(arguments.runs):  # which is generated
             check_folder(source)
     known_settings = RunConfig().as_dict()
-    whole = space.load(arguments.space, known_settings)
+    whole = load_space(arguments.space, known_settings)
     address = arguments.address or os.environ.get("RAY_ADDRESS")
     cluster = None if address in (None, "", "local") else address
     gpus = _gpus(arguments, cluster, say)
@@ -189,7 +191,7 @@ def resolve(
             except ConfigError as error:
                 place = f"--space {arguments.space}: dimensions.{dimension.name}"
                 raise ConfigError(f"{place}: {error}") from None
-    samplers.make(arguments.sampler, searched, settings.values["seed"], 0)
+    make_sampler(arguments.sampler, searched, settings.values["seed"], 0)
     for point in searched.enqueue:
         RunConfig.from_mapping({**settings.run, **point}, f"--space {arguments.space}: enqueue")
     runs = arguments.runs.expanduser().absolute()
@@ -236,7 +238,7 @@ def show(
             highlight=False,
         )
     console.print(
-        f"  the pruner compares {pruners.rungs(plan.arguments.pruner, plan.epochs)}",
+        f"  the pruner compares {describe_decisions(plan.arguments.pruner, plan.epochs)}",
         highlight=False,
     )
     if plan.arguments.group > 1:
@@ -300,9 +302,9 @@ def _gpus(arguments: argparse.Namespace, cluster: str | None, say: Callable[[str
     if wanted is not None and (wanted == 0 or cluster is not None):
         return wanted
     if cluster is not None:
-        from search.tune import ray_session as rays
+        from search.tune.autoscaler import cluster_has_gpu
 
-        return 1.0 if arguments.device != "auto" or rays.gpus_at(cluster, say) else 0.0
+        return 1.0 if arguments.device != "auto" or cluster_has_gpu(cluster, say) else 0.0
     # Here: this imports torch, which takes seconds.
     from fdan.device import choose_device
 

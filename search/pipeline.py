@@ -26,7 +26,8 @@ from search import stages as rounds
 from search.callbacks.trial_figures import Drawing
 from search.cli import resume_arguments as remembered
 from search.config import Plan
-from search.optimizer import pruners, samplers
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
 from search.results import figures
 from search.results import study_result as outcome
 from search.results.provenance import made_from, parameters, tags
@@ -38,10 +39,10 @@ from search.selection.confirm import Setting
 from search.study import open as study
 from search.study import status, storage
 from search.study.stopping import Stop, signals
-from search.tune import ray_session as cluster
 from search.tune import recovery as running
-from search.worker import training
-from search.worker.store_sync import publish
+from search.tune.ray_session import check_address
+from search.worker.data import WorkerData
+from search.worker.store_sync import publish_stores
 from tracking import report
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.promotion.promote import PromotionOptions, promote
@@ -67,7 +68,7 @@ def run(resolved: Plan, demo: Ahead | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if resolved.arguments.dry_run or resolved.arguments.estimate:
         return _dry_run(resolved)
-    cluster.check(resolved.cluster)
+    check_address(resolved.cluster)
     name: str | None = resolved.arguments.study
     if name is None:  # its data will say
         return _run(resolved, demo, began)
@@ -102,13 +103,13 @@ def _run(resolved: Plan, demo: Ahead | None, began: float) -> int:
             place,
             folder,
             identity,
-            samplers.make(
+            make_sampler(
                 resolved.arguments.sampler,
                 resolved.space,
                 resolved.seed,
                 study.stored_trials(name, store),
             ),
-            pruners.make(resolved.arguments.pruner, resolved.epochs),
+            make_pruner(resolved.arguments.pruner, resolved.epochs),
             resolved.space,
         )
         study.remember(folder, resolved.trials, resolved.words)
@@ -160,22 +161,22 @@ def _there(resolved: Plan, task: Task) -> status.Status | None:
     return status.read(resolved.runs, name, url)
 
 
-def _work(resolved: Plan, task: Task) -> training.Work:
+def _work(resolved: Plan, task: Task) -> WorkerData:
     stores = [store.folder for store in (*task.acoustic, *task.visual)]
-    return training.Work(
+    return WorkerData(
         acoustic=tuple(store.folder for store in task.acoustic),
         visual=tuple(store.folder for store in task.visual),
         split=resolved.settings.of(SplitConfig),
         fixed=resolved.fixed,
         device=resolved.device,
         cache=(resolved.shared or resolved.runs) / "features",
-        data=task.fingerprint,
-        published=None if resolved.shared is None else publish(stores, resolved.shared),
+        fingerprint=task.fingerprint,
+        published=None if resolved.shared is None else publish_stores(stores, resolved.shared),
     )
 
 
 def _load(
-    resolved: Plan, task: Task, parts: Split, work: training.Work, tell: Preparing
+    resolved: Plan, task: Task, parts: Split, work: WorkerData, tell: Preparing
 ) -> float | None:
     """Before any trial starts: weights that cannot be had end the search in one line, and frozen
     features are computed once with all cores. Returns the baseline that the search has to beat."""
@@ -194,7 +195,7 @@ def _data(
     run: RunConfig,
     task: Task,
     parts: Split,
-    work: training.Work,
+    work: WorkerData,
     device: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingData:
@@ -210,7 +211,7 @@ def _search(
     opened: optuna.Study,
     task: Task,
     parts: Split,
-    work: training.Work,
+    work: WorkerData,
     bar: float | None,
     folder: Path,
     began: float,

@@ -22,8 +22,8 @@ from search.study.events import StudyCallback
 from search.study.stopping import Stop
 from search.study.storage import Patience
 from search.tune import recovery as running
-from search.tune.ray_session import Standing
-from search.worker import training
+from search.tune.ray_session import RaySession
+from search.worker.data import WorkerData
 from tracking.tags import CONFIRM
 from tracking.tracker import Tracker
 
@@ -32,8 +32,8 @@ from tracking.tracker import Tracker
 class Way:
     """How a study's rounds are run and followed."""
 
-    work: training.Work
-    ray: Standing
+    work: WorkerData
+    ray: RaySession
     tracker: Tracker
     drawing: Drawing
     tags: Mapping[str, Any]

@@ -18,7 +18,7 @@ import optuna
 from benchmarks import comparing
 from benchmarks.nodes.parts import CORE, WAITING
 from benchmarks.nodes.runs import Run, Terms, bare, nodes, ours
-from search.tune import ray_session as cluster
+from search.tune.ray_session import connected
 
 ABOUT = """\
 Short trials on a cluster that this machine plays: Ray's own cluster utilities start so many nodes
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
             return done
 
         _tell(f"starting {terms.nodes} nodes")
-        with nodes(terms.nodes, folder) as address, cluster.up(address, folder):
+        with nodes(terms.nodes, folder) as address, connected(address, folder):
             for number in range(options.rounds):
                 for kind in list(runs)[:: -1 if number % 2 else 1]:
                     runs[kind].append(run(kind, str(number + 1)))

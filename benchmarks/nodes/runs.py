@@ -23,7 +23,9 @@ from search.callbacks.checkpoint_retention import Kept
 from search.callbacks.mlflow import Tracked
 from search.callbacks.progress import Progress, State
 from search.callbacks.trial_figures import Drawing
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
+from search.optimizer.space_file import load_space
 from search.study import open as study
 from search.study import storage
 from search.study.events import StudyCallback
@@ -171,7 +173,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
     places = folder / "places"
     places.mkdir()
     known = RunConfig().as_dict()
-    searched = space.load("default", known).resolve(known, frozenset())
+    searched = load_space("default", known).resolve(known, frozenset())
     fixed = {name: value for name, value in known.items() if name not in searched.names}
     opened = study.open_study(
         folder.name,
@@ -179,8 +181,8 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         "journal",
         folder,
         study.Identity(searched.as_dict(), "none", {}, fixed, 0),
-        samplers.make("tpe", searched, 0, 0),
-        pruners.make(pruner, terms.epochs),
+        make_sampler("tpe", searched, 0, 0),
+        make_pruner(pruner, terms.epochs),
         searched,
     )
     stop = Stop()
@@ -203,8 +205,11 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
                 patience=storage.Patience(None, progress.say, stop.due),
                 callbacks=listeners,
             )
-            room = driver.room(Resources(1))
-            _must(room.at_once == terms.nodes, f"room for {room.at_once} trials at once")
+            capacity = driver.find_capacity(Resources(1))
+            _must(
+                capacity.max_concurrent == terms.nodes,
+                f"room for {capacity.max_concurrent} trials at once",
+            )
             trial = course(terms, places)
 
             def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
@@ -216,7 +221,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
                 driver.run(
                     bridge,
                     train,
-                    room=room,
+                    capacity=capacity,
                     epoch_timeout=600,
                     folder=folder,
                     stop=stop,
@@ -241,7 +246,7 @@ def bare(terms: Terms, folder: Path, profile: bool = False) -> Run:
     places = folder / "places"
     places.mkdir()
     known = RunConfig().as_dict()
-    searched = space.load("default", known).resolve(known, frozenset())
+    searched = load_space("default", known).resolve(known, frozenset())
     trial = course(terms, places)
 
     def train(config: Mapping[str, Any]) -> None:

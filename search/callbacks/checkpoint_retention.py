@@ -9,7 +9,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.events import StudyCallback, TrialOutcome
-from search.worker.trial_folder import CHECKPOINT, folder_of
+from search.worker.trial_folder import CHECKPOINT, trial_folder
 
 
 class Kept(StudyCallback):
@@ -42,7 +42,7 @@ def sweep(study: Path, trials: list[FrozenTrial], best: FrozenTrial | None) -> N
 
 
 def _drop(study: Path, number: int) -> None:
-    shutil.rmtree(folder_of(study, number) / CHECKPOINT, ignore_errors=True)
+    shutil.rmtree(trial_folder(study, number) / CHECKPOINT, ignore_errors=True)
 
 
 def _better(one: tuple[int, float], other: tuple[int, float]) -> bool:

@@ -22,18 +22,18 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.optimizer import samplers
+from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.selection import confirm
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import Stop
-from search.worker import epoch_log
+from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import Report
-from search.worker.trial_folder import folder_of
+from search.worker.trial_folder import trial_folder
 
 AHEAD: Final = 10
 """Trials that one looks ahead, and back."""
 
-LEAST: Final = samplers.STARTUP + AHEAD
+LEAST: Final = N_STARTUP_TRIALS + AHEAD
 """Ended trials before which nothing is said: the sampler's random ones and as many as one looks
 back. Half as many have to be complete."""
 
@@ -155,7 +155,7 @@ def listener(stop: Stop, noise: float | str, opened: optuna.Study, study: Path) 
     rule = Enough(stop, size if isinstance(noise, str) else noise)
     ended = [one for one in opened.get_trials(deepcopy=False) if one.state.is_finished()]
     for one in sorted(ended, key=_end):
-        reports = epoch_log.read(folder_of(study, one.number))
+        reports = read_epoch_log(trial_folder(study, one.number))
         value = one.value if one.state is TrialState.COMPLETE else None
         rule.learn(one.state, value, [reports[epoch] for epoch in sorted(reports)])
     rule.decide()

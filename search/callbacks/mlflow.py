@@ -14,9 +14,9 @@ from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, Drawing
 from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.open import REASON
-from search.worker import epoch_log
+from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import Report
-from search.worker.trial_folder import folder_of
+from search.worker.trial_folder import trial_folder
 from tracking.tags import (
     BEST_VALUE,
     EPOCHS,
@@ -190,7 +190,7 @@ class Tracked(StudyCallback):
 
 def _ended(trial: FrozenTrial, study: Path) -> TrialOutcome:
     """What the callbacks were told, or should have been, when the trial ended."""
-    logged = epoch_log.read(folder_of(study, trial.number))
+    logged = read_epoch_log(trial_folder(study, trial.number))
     reports = [
         logged.get(epoch) or Report(epoch, value)
         for epoch, value in sorted(trial.intermediate_values.items())

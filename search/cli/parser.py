@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_run_arguments
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import PRUNERS
+from search.optimizer.samplers import N_STARTUP_TRIALS, SAMPLERS
+from search.optimizer.space_file import shipped_spaces
 
 AUTO = "auto"
 """A --gpus-per-trial that is to be found out."""
@@ -139,11 +141,11 @@ def _search(top: Parser) -> None:
         "search",
         "\n".join(
             ["samplers:"]
-            + [f"  {name:<10} {text}" for name, text in samplers.HELP.items()]
+            + [f"  {name:<10} {text}" for name, text in SAMPLERS.items()]
             + ["pruners:"]
-            + [f"  {name:<10} {text}" for name, text in pruners.HELP.items()]
+            + [f"  {name:<10} {text}" for name, text in PRUNERS.items()]
             + [
-                f"tpe and gp start with {samplers.STARTUP} random trials: with as many or more at",
+                f"tpe and gp start with {N_STARTUP_TRIALS} random trials: with as many or more at",
                 "once (--concurrent), as many are random.",
                 "A setting given by its flag (--lr 0.01) is not searched.",
             ]
@@ -155,7 +157,7 @@ def _search(top: Parser) -> None:
         "--space",
         metavar="NAME|FILE",
         default="default",
-        help=f"{', '.join(space.names())}, or a TOML file (default: default)",
+        help=f"{', '.join(shipped_spaces())}, or a TOML file (default: default)",
     )
 
 

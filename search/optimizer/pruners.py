@@ -1,10 +1,14 @@
-"""Optuna's pruners by name, every argument stated, and their decisions in words."""
+"""Where it is decided that a trial is pruned: `decide`, by one of Optuna's pruners, with the reason
+in words. The pruners are made here by name, with every argument stated."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+import optuna
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -16,46 +20,128 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.errors import ConfigError, unknown
 
-FACTOR = 3
-"""Of the trials that reach a rung, about one in FACTOR goes on."""
+REDUCTION_FACTOR = 3
+"""Of the trials that reach a rung, about one in so many goes on."""
 
-STARTUP = 5
+N_STARTUP_TRIALS = 5
 """Complete trials that `median` waits for before it compares."""
 
-HELP = {
-    "hyperband": f"successive halving in brackets of different patience (factor {FACTOR})",
-    "halving": f"successive halving: at each rung the best of {FACTOR} go on",
-    "median": f"below the median of the complete trials at the same epoch (after {STARTUP})",
+PRUNERS = {
+    "hyperband": "successive halving in brackets of different patience"
+    f" (factor {REDUCTION_FACTOR})",
+    "halving": f"successive halving: at each rung the best of {REDUCTION_FACTOR} go on",
+    "median": "below the median of the complete trials at the same epoch"
+    f" (after {N_STARTUP_TRIALS})",
     "none": "every trial runs to its last epoch",
 }
 
+_Result = TypeVar("_Result")
 
-def make(name: str, epochs: int) -> BasePruner:
-    """The pruner called `name` for trials of at most `epochs` epochs."""
-    if name not in HELP:
-        raise ConfigError(f"--pruner: {unknown('pruner', name, HELP)}")
+
+class Retry(Protocol):
+    """Calls an action until the storage takes it, and returns its result."""
+
+    def __call__(self, action: Callable[[], _Result], /) -> _Result: ...
+
+
+@dataclass(frozen=True)
+class PruneDecision:
+    """Whether a trial ends at its last reported epoch."""
+
+    prune: bool
+    reason: str = ""
+    """In words; empty for a trial that goes on."""
+
+
+def make_pruner(name: str, epochs: int) -> BasePruner:
+    """One of PRUNERS.
+
+    Args:
+        name: Its key there.
+        epochs: A trial's last epoch.
+    """
+    if name not in PRUNERS:
+        raise ConfigError(f"--pruner: {unknown('pruner', name, PRUNERS)}")
     if name == "hyperband":
         return HyperbandPruner(
             min_resource=first_rung(epochs),
             max_resource=epochs,
-            reduction_factor=FACTOR,
+            reduction_factor=REDUCTION_FACTOR,
             bootstrap_count=0,
         )
     if name == "halving":
         return SuccessiveHalvingPruner(
             min_resource=first_rung(epochs),
-            reduction_factor=FACTOR,
+            reduction_factor=REDUCTION_FACTOR,
             min_early_stopping_rate=0,
             bootstrap_count=0,
         )
     if name == "median":
         return MedianPruner(
-            n_startup_trials=STARTUP,
+            n_startup_trials=N_STARTUP_TRIALS,
             n_warmup_steps=first_rung(epochs),
             interval_steps=1,
             n_min_trials=3,
         )
     return NopPruner()
+
+
+def decide(name: str, trial: optuna.Trial, retry: Retry) -> PruneDecision:
+    """Ask the study's pruner about the epoch that was reported last.
+
+    Optuna's pruners decide about an epoch once: asked again, they let the trial go on. The caller
+    records the decision.
+
+    Args:
+        name: The pruner's, for the reason.
+        trial: The running trial.
+        retry: Repeats what the storage did not take.
+    """
+    if not retry(trial.should_prune):
+        return PruneDecision(False)
+    trials = retry(lambda: trial.study.get_trials(deepcopy=False))
+    return PruneDecision(True, explain(name, trials[trial.number], trials))
+
+
+def explain(name: str, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
+    """Why a trial was pruned at its last report, as far as the pruner can be seen through.
+
+    Optuna's pruners answer yes or no. The median and the rung are computed again from the same
+    trials; hyperband does not tell which trials share a bracket.
+
+    Args:
+        name: The pruner's.
+        trial: The trial that was pruned.
+        trials: All of the study's.
+    """
+    epoch = trial.last_step
+    assert epoch is not None, "a pruned trial has reported"
+    value = trial.intermediate_values[epoch]
+    if name == "median":
+        rivals = [
+            other.intermediate_values[epoch]
+            for other in trials
+            if other.state == TrialState.COMPLETE and epoch in other.intermediate_values
+        ]
+        best = max(trial.intermediate_values.values())
+        shown = f"value {value:.3f}" if best == value else f"best value {best:.3f}"
+        if not rivals:
+            return f"epoch {epoch}: {shown} (median pruner)"
+        return (
+            f"epoch {epoch}: {shown} below the median {statistics.median(rivals):.3f} "
+            f"of {len(rivals)} trials"
+        )
+    fraction = {2: "half", 3: "third", 4: "quarter"}.get(REDUCTION_FACTOR, f"1/{REDUCTION_FACTOR}")
+    text = f"epoch {epoch}: value {value:.3f} not in the best {fraction}"
+    if name == "hyperband":
+        return f"{text} of its bracket (hyperband)"
+    reached = [
+        other.intermediate_values[epoch]
+        for other in trials
+        if other.number != trial.number and epoch in other.intermediate_values
+    ]
+    better = sum(rival > value for rival in reached)
+    return f"{text} of its rung, where {better} of {len(reached)} others were better (halving)"
 
 
 def first_rung(epochs: int) -> int:
@@ -71,76 +157,53 @@ def next_rung(name: str, epochs: int, epoch: int) -> int:
     [5, 15, 15, 30]
     >>> [next_rung(name, 30, 7) for name in ("median", "none")]
     [10, 30]
+
+    Args:
+        name: The pruner's.
+        epochs: A trial's last epoch.
+        epoch: From 0.
     """
     if name == "median":
         first = first_rung(epochs)
         return min((epoch // first + 1) * first, epochs)
-    return next((rung for rung in decided(name, epochs) if rung > epoch), epochs)
+    return next((rung for rung in decision_epochs(name, epochs) if rung > epoch), epochs)
 
 
-def decided(name: str, epochs: int) -> tuple[int, ...]:
+def decision_epochs(name: str, epochs: int) -> tuple[int, ...]:
     """The epochs after which the pruner may end a trial.
 
-    >>> decided("hyperband", 30), decided("median", 8), decided("none", 30)
-    ((5, 15), (1, 2, 3, 4, 5, 6, 7, 8), ())
+    >>> decision_epochs("hyperband", 30), decision_epochs("none", 30)
+    ((5, 15), ())
+    >>> decision_epochs("median", 8)
+    (1, 2, 3, 4, 5, 6, 7, 8)
+
+    Args:
+        name: The pruner's.
+        epochs: A trial's last epoch.
     """
-    first = first_rung(epochs)
+    rung = first_rung(epochs)
     if name == "none":
         return ()
     if name == "median":
-        return tuple(range(first, epochs + 1))
-    found = []
-    while first <= epochs:
-        found.append(first)
-        first *= FACTOR
-    return tuple(found)
+        return tuple(range(rung, epochs + 1))
+    rungs = []
+    while rung <= epochs:
+        rungs.append(rung)
+        rung *= REDUCTION_FACTOR
+    return tuple(rungs)
 
 
-def rungs(name: str, epochs: int) -> str:
-    """When the pruner compares, for --dry-run."""
-    first = first_rung(epochs)
+def describe_decisions(name: str, epochs: int) -> str:
+    """When the pruner compares, for --dry-run.
+
+    Args:
+        name: The pruner's.
+        epochs: A trial's last epoch.
+    """
     if name == "none":
         return f"never: all trials run {epochs} epochs"
     if name == "median":
-        return f"at each epoch from {first} to {epochs}, after {STARTUP} complete trials"
-    steps = ", ".join(map(str, decided(name, epochs)))
-    return f"at epochs {steps} of {epochs}, one in {FACTOR} goes on"
-
-
-def reason(name: str, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> str:
-    """Why `trial` was pruned at its last report, as far as the pruner lets one see.
-
-    Optuna's pruners answer yes or no. The median and the rung are computed again from the same
-    trials; which trials share a bracket, hyperband keeps to itself.
-    """
-    epoch = trial.last_step
-    assert epoch is not None, "a pruned trial has reported"
-    value = trial.intermediate_values[epoch]
-    if name == "median":
-        rivals = [
-            other.intermediate_values[epoch]
-            for other in others
-            if other.state == TrialState.COMPLETE and epoch in other.intermediate_values
-        ]
-        best = max(trial.intermediate_values.values())
-        shown = f"value {value:.3f}" if best == value else f"best value {best:.3f}"
-        if not rivals:
-            return f"epoch {epoch}: {shown} (median pruner)"
-        return (
-            f"epoch {epoch}: {shown} below the median {statistics.median(rivals):.3f} "
-            f"of {len(rivals)} trials"
-        )
-    text = f"epoch {epoch}: value {value:.3f} not in the best {_fraction()}"
-    if name == "hyperband":
-        return f"{text} of its bracket (hyperband)"
-    reached = [
-        other.intermediate_values[epoch]
-        for other in others
-        if other.number != trial.number and epoch in other.intermediate_values
-    ]
-    better = sum(rival > value for rival in reached)
-    return f"{text} of its rung, where {better} of {len(reached)} others were better (halving)"
-
-
-def _fraction() -> str:
-    return {2: "half", 3: "third", 4: "quarter"}.get(FACTOR, f"1/{FACTOR}")
+        first = first_rung(epochs)
+        return f"at each epoch from {first} to {epochs}, after {N_STARTUP_TRIALS} complete trials"
+    rungs = ", ".join(map(str, decision_epochs(name, epochs)))
+    return f"at epochs {rungs} of {epochs}, one in {REDUCTION_FACTOR} goes on"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ from optuna.samplers import (
 from fdan.errors import ConfigError, unknown
 from search.optimizer.space import Space
 
-STARTUP = 10
+N_STARTUP_TRIALS = 10
 """Trials that tpe and gp draw at random before they model anything."""
 
-HELP = {
+SAMPLERS = {
     "tpe": "tree-structured Parzen estimators, conditional dimensions modelled in groups",
     "random": "independent draws",
     "gp": "Gaussian process; conditional dimensions are drawn at random",
@@ -35,37 +34,70 @@ HELP = {
 class _GridSampler(BruteForceSampler):
     """Each combination once, conditional dimensions included (Optuna's GridSampler repeats those).
 
-    Asked and told, there is no loop of Optuna's to stop after the last one: the searcher knows how
-    many combinations there are.
+    With ask and tell there is no loop of Optuna's to stop after the last one: the searcher knows
+    how many combinations there are.
     """
 
     def after_trial(self, *_: Any) -> None:
         pass
 
 
-def make(name: str, space: Space, seed: int, told: int) -> BaseSampler:
-    """The sampler called `name`.
+def make_sampler(name: str, space: Space, seed: int, n_trials: int) -> BaseSampler:
+    """One of SAMPLERS.
 
-    `told` is the number of trials already in the study: a study that is continued does not draw
-    again what it drew before.
+    Args:
+        name: Its key there.
+        space: What is searched.
+        seed: The study's.
+        n_trials: Trials that the study has already: one that is continued does not draw again what
+            it drew before.
     """
-    if name not in HELP:
-        raise ConfigError(f"--sampler: {unknown('sampler', name, HELP)}")
-    state = int(np.random.SeedSequence([seed, told]).generate_state(1)[0])
+    if name not in SAMPLERS:
+        raise ConfigError(f"--sampler: {unknown('sampler', name, SAMPLERS)}")
     if name == "grid" and (dims := space.continuous()):
         raise ConfigError(
             f"--sampler grid: {', '.join(dims)} {'is' if len(dims) == 1 else 'are'} continuous: "
             "give each a step or choices (--space FILE), or pin it by its flag"
         )
+    state = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _MAKERS[name](state)
+        return _make(name, state)
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _make(name: str, seed: int) -> BaseSampler:
+    match name:
+        case "random":
+            return RandomSampler(seed=seed)
+        case "grid":
+            return _GridSampler(seed=seed, avoid_premature_stop=False)
+        case "gp":
+            return GPSampler(
+                seed=seed,
+                independent_sampler=RandomSampler(seed=seed),
+                n_startup_trials=N_STARTUP_TRIALS,
+                deterministic_objective=False,
+                constraints_func=None,
+                warn_independent_sampling=False,
+            )
+        case "cmaes":
+            return CmaEsSampler(
+                x0=None,
+                sigma0=None,
+                n_startup_trials=1,
+                independent_sampler=RandomSampler(seed=seed),
+                warn_independent_sampling=False,
+                seed=seed,
+                consider_pruned_trials=True,  # most are pruned: without them it hardly learns
+                popsize=None,
+                use_separable_cma=False,
+                with_margin=False,
+                lr_adapt=False,
+                source_trials=None,
+            )
     # All arguments that Optuna 5 does not warn about as deprecated.
     return TPESampler(
-        n_startup_trials=STARTUP,
+        n_startup_trials=N_STARTUP_TRIALS,
         n_ei_candidates=24,
         seed=seed,
         multivariate=True,
@@ -73,48 +105,3 @@ def _tpe(seed: int) -> BaseSampler:
         constant_liar=True,  # trials that still run keep new ones away from themselves
         constraints_func=None,
     )
-
-
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
-
-
-def _gp(seed: int) -> BaseSampler:
-    return GPSampler(
-        seed=seed,
-        independent_sampler=RandomSampler(seed=seed),
-        n_startup_trials=STARTUP,
-        deterministic_objective=False,
-        constraints_func=None,
-        warn_independent_sampling=False,
-    )
-
-
-def _cmaes(seed: int) -> BaseSampler:
-    return CmaEsSampler(
-        x0=None,
-        sigma0=None,
-        n_startup_trials=1,
-        independent_sampler=RandomSampler(seed=seed),
-        warn_independent_sampling=False,
-        seed=seed,
-        consider_pruned_trials=True,  # most trials are pruned: without them it hardly learns
-        popsize=None,
-        use_separable_cma=False,
-        with_margin=False,
-        lr_adapt=False,
-        source_trials=None,
-    )
-
-
-def _grid(seed: int) -> BaseSampler:
-    return _GridSampler(seed=seed, avoid_premature_stop=False)
-
-
-_MAKERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": _tpe,
-    "random": _random,
-    "gp": _gp,
-    "cmaes": _cmaes,
-    "grid": _grid,
-}

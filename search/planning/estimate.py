@@ -24,7 +24,7 @@ from fdan.run_config import RunConfig
 from search import config as planned
 from search.callbacks.progress import duration, shown
 from search.config import Plan
-from search.optimizer import pruners
+from search.optimizer.pruners import make_pruner
 from search.optimizer.space import Dimension, Space, Value
 from search.planning import step_timing as timing
 from search.planning.step_timing import Measured, measure
@@ -139,7 +139,7 @@ def share(pruner: str, epochs: int, trials: int, study: str) -> float:
             study_name=study,
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=seed),
-            pruner=pruners.make(pruner, epochs),
+            pruner=make_pruner(pruner, epochs),
         )
         for height in np.random.default_rng(seed).random(count):
             trial = played.ask()

@@ -20,8 +20,8 @@ from search.config import Plan
 from search.planning import estimate
 from search.planning.step_timing import Work, random_data
 from search.study.stopping import Stop
-from search.tune import ray_session as cluster
 from search.tune import tune_run as driver
+from search.tune.ray_session import connected
 from search.tune.resources import Resources
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def find(plan: Plan, task: Task, parts: Split, folder: Path, stop: Stop) -> floa
     dear = estimate.corners(plan)[-1]
     run = {**plan.fixed, **dear}
     work = replace(estimate.work(plan, task, parts, (run,)), device="cuda", gpus=1.0)
-    with cluster.up(plan.cluster, folder):
-        driver.room(Resources(plan.each.cpus, 1.0))  # raises where this machine cannot
+    with connected(plan.cluster, folder):
+        driver.find_capacity(Resources(plan.each.cpus, 1.0))  # raises where this machine cannot
         probe = ray.remote(num_gpus=1, num_cpus=plan.each.cpus, max_calls=1)(_needed)
         asked = probe.remote(work)
         while not ray.wait([asked], timeout=_EVERY_S)[0]:

@@ -26,8 +26,8 @@ from search.selection import winner as ending
 from search.selection.test_score import Tested
 from search.selection.test_score import as_dict as test_as_dict
 from search.study import open as study
-from search.worker import epoch_log
-from search.worker.trial_folder import folder_of
+from search.worker.epoch_log import read_epoch_log
+from search.worker.trial_folder import trial_folder
 from tracking.result import Result
 from tracking.tags import TIME_PREFIX
 from tracking.uri import mask_password
@@ -161,7 +161,7 @@ def _curves(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, dict[str, 
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for one in complete[:_CURVES]:
         curve = curves[str(one.number)] = {}
-        for epoch, report in sorted(epoch_log.read(folder_of(of.folder, one.number)).items()):
+        for epoch, report in sorted(read_epoch_log(trial_folder(of.folder, one.number)).items()):
             for name, value in report.metrics.items():
                 if not name.startswith(TIME_PREFIX):
                     curve.setdefault(name, []).append([epoch, value])
@@ -175,5 +175,5 @@ def _embedding(of: ending.Study, model: SpeechModel) -> dict[str, Any] | None:
 def _validation(of: ending.Study, model: SpeechModel) -> list[list[int]] | None:
     """As its trainer reported it."""
     checkpoint, folder = ending.checkpoint_of(of, model), ending.trial_of(of, model)
-    report = epoch_log.read(folder).get(checkpoint.epoch)
+    report = read_epoch_log(folder).get(checkpoint.epoch)
     return None if report is None else [list(row) for row in report.confusion]

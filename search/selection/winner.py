@@ -25,7 +25,7 @@ from search.selection import confirm
 from search.selection import test_score as scoring
 from search.selection.test_score import ScoredAlready, Tested
 from search.study import open as study
-from search.worker.trial_folder import CHECKPOINT, folder_of
+from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tracking.result import WINNER
 
 BEST = "best"
@@ -74,7 +74,7 @@ def _written(of: Study, settings: list[confirm.Setting]) -> Path | None:
     run, folder = chosen.typical, of.folder / WINNER
     facts = {"trial": chosen.trial, "confirm_run": run}
     if not _holds(folder, facts):
-        checkpoint = Checkpoint.load(folder_of(confirm.folder_of(of.folder), run) / CHECKPOINT)
+        checkpoint = Checkpoint.load(trial_folder(confirm.folder_of(of.folder), run) / CHECKPOINT)
         shutil.rmtree(folder, ignore_errors=True)  # with what the old one said of the test part
         write_model(folder, checkpoint, {**_origin(of), **facts})
     return folder
@@ -116,8 +116,8 @@ def trial_of(of: Study, model: SpeechModel) -> Path:
     """Folder of the trial, or confirming run, whose model this is."""
     run, number = model.facts.get("confirm_run"), int(model.facts["trial"])
     if run is None:
-        return folder_of(of.folder, number)
-    return folder_of(confirm.folder_of(of.folder), int(run))
+        return trial_folder(of.folder, number)
+    return trial_folder(confirm.folder_of(of.folder), int(run))
 
 
 def checkpoint_of(of: Study, model: SpeechModel) -> Checkpoint:
@@ -128,7 +128,7 @@ def checkpoint_of(of: Study, model: SpeechModel) -> Checkpoint:
 def _write_best(of: Study, best: FrozenTrial) -> None:
     folder = of.folder / BEST
     if not _holds(folder, {"trial": best.number}):
-        checkpoint = Checkpoint.load(folder_of(of.folder, best.number) / CHECKPOINT)
+        checkpoint = Checkpoint.load(trial_folder(of.folder, best.number) / CHECKPOINT)
         shutil.rmtree(folder, ignore_errors=True)  # with what the old one said of the test part
         write_model(folder, checkpoint, {**_origin(of), "trial": best.number})
 

@@ -26,8 +26,8 @@ from search.callbacks.progress import duration, shown
 from search.cli import resume_arguments as remembered
 from search.study import open as study
 from search.study import storage
-from search.worker import epoch_log
-from search.worker.trial_folder import folder_of
+from search.worker.epoch_log import EPOCH_LOG
+from search.worker.trial_folder import trial_folder
 from tracking.outbox.backlog import Backlog, read_backlog
 from tracking.uri import is_masked, mask_password
 
@@ -168,7 +168,7 @@ def _under_way(trial: FrozenTrial, folder: Path) -> UnderWay:
     values = trial.intermediate_values
     heard: float | None = None
     with contextlib.suppress(OSError):
-        heard = time.time() - (folder_of(folder, trial.number) / epoch_log.NAME).stat().st_mtime
+        heard = time.time() - (trial_folder(folder, trial.number) / EPOCH_LOG).stat().st_mtime
     epoch = max(values, default=0)
     return UnderWay(trial.number, epoch, values.get(epoch), heard)
 

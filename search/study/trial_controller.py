@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.optimizer import pruners
+from search.optimizer.pruners import decide, decision_epochs
 from search.optimizer.space import Value
 from search.study import open as study
 from search.study.events import StudyCallback, TrialOutcome
@@ -93,7 +93,7 @@ class Bridge:
         self._settings = suggest
         self._pruner = pruner
         self._epochs = epochs
-        self._decided = pruners.decided(pruner, epochs)
+        self._decided = decision_epochs(pruner, epochs)
         self._patience = patience
         self._callbacks = callbacks
         self._gpus = gpus
@@ -340,10 +340,10 @@ class Bridge:
         once: asked again, after the driver's death say, they let the trial go on."""
         why = live.trial.user_attrs.get(_PRUNED, "")
         if not why:
-            if not self._patience.call(live.trial.should_prune):
+            decision = decide(self._pruner, live.trial, self._patience.call)
+            if not decision.prune:
                 return False
-            trials = self._patience.call(lambda: self.study.get_trials(deepcopy=False))
-            why = pruners.reason(self._pruner, trials[live.trial.number], trials)
+            why = decision.reason
             self._patience.call(lambda: live.trial.set_user_attr(_PRUNED, why))
         live.verdict = (TrialState.PRUNED, why)
         return True

@@ -1,5 +1,5 @@
-"""How many trials the nodes have room for. Nodes come and go; Ray itself waits for one in silence,
-for ever."""
+"""How many trials the cluster's nodes can run at once. Nodes come and go; Ray itself waits for one
+in silence, for ever."""
 
 from __future__ import annotations
 
@@ -9,118 +9,144 @@ from typing import Any
 
 from search.tune.resources import Resources
 
-_EVERY_S = 2.0
+_UPDATE_INTERVAL_S = 2.0
 _PATIENCE_S = 15.0
-"""Nodes come and go; so long without room is worth a word."""
+"""Nodes come and go; only after this long without capacity is the user notified."""
 
-_BREAKDOWNS = 2
-"""Of a node's GPU in a row. Few: such a node is free at once, and would take trial after trial."""
+_MAX_GPU_FAULTS = 2
+"""In a row on one node. Few: such a node is free at once, and would take trial after trial."""
 
 
-class Room:
-    """The room for trials on the cluster that is up, as of the last `look`.
+class Capacity:
+    """How many trials may run at once on the cluster, as of the last `update`.
 
-    Says when it changes, when the last node with room is gone, and when there is one again. Trials
-    wait for it meanwhile; an autoscaler may bring it.
+    Notifies when that changes, when the last node that can hold a trial is gone, and when there is
+    one again. Trials wait for it meanwhile; an autoscaler may bring it.
     """
 
     def __init__(
         self,
-        each: Resources,
+        resources: Resources,
         nodes: Callable[[], Sequence[Mapping[str, Any]]],
-        say: Callable[[str], None] = lambda _: None,
-        wanted: int | None = None,
+        *,
+        requested: int | None = None,
         grows: bool = False,
-        changed: Callable[[int], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
+        on_change: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """nodes: ray.nodes or one like it; wanted: trials at once; grows: so many are under way
-        even where there is no room for them yet, since those that wait are what an autoscaler sees;
-        changed: is told how many may be under way."""
-        self.each = each
-        self.held = False
-        """Whether no trial may join those under way: one of them needs more than `each`, and has no
-        place yet."""
+        """
+        Args:
+            resources: What one trial occupies.
+            nodes: `ray.nodes`, or a function like it.
+            requested: Trials at once; None for as many as fit.
+            grows: Start `requested` trials even where not all of them fit yet: the ones that wait
+                are what an autoscaler sees.
+            notify: Shows the user a line.
+            on_change: Called with the new `max_concurrent`.
+        """
+        self.resources = resources
+        self.reserved = False
+        """Whether no trial may start: one of the running ones needs more than `resources`, and
+        waits for its place."""
         self._nodes = nodes
-        self._say = say
-        self._wanted = wanted
+        self._requested = requested
         self._grows = grows
-        self._changed = changed
-        self._refused: dict[str, str] = {}
-        self._broken: dict[str, int] = {}
-        self._looked = self._there = time.monotonic()
-        self._said = False
-        self._fit = self._fitting()
+        self._notify = notify
+        self._on_change = on_change
+        self._excluded: dict[str, str] = {}
+        self._gpu_faults: dict[str, int] = {}
+        self._updated_at = self._available_at = time.monotonic()
+        self._notified = False
+        self._available = self._count()
 
     @property
-    def at_once(self) -> int:
-        """Trials that may be under way at a time, at least one."""
-        if self._wanted is not None and self._grows:
-            return self._wanted
-        return max(1, min(self._fit, self._wanted or self._fit))
+    def max_concurrent(self) -> int:
+        """Trials that may run or wait for a worker at a time, at least one."""
+        if self._requested is not None and self._grows:
+            return self._requested
+        return max(1, min(self._available, self._requested or self._available))
 
     @property
-    def refused(self) -> tuple[str, ...]:
-        """Ids of the nodes that take no part."""
-        return tuple(sorted(self._refused))
+    def excluded_nodes(self) -> tuple[str, ...]:
+        """Ids of the nodes that run no trial of this study."""
+        return tuple(sorted(self._excluded))
 
-    def refuse(self, node: str, why: str) -> None:
-        """A node takes no part in the study any more."""
-        if node not in self._refused:
-            self._refused[node] = why
-            self._say(f"a node takes no part in the study: {why}")
+    def exclude(self, node: str, reason: str) -> None:
+        """Run no trial on the node any more.
 
-    def broke(self, node: str, why: str) -> None:
-        """The GPU of a trial on the node broke down. The second time in a row the node takes no
-        part any more, unless it is the last one."""
-        self._broken[node] = self._broken.get(node, 0) + 1
-        if self._broken[node] >= _BREAKDOWNS and self._fitting(without=node):
-            self.refuse(node, why)
+        Args:
+            node: Ray's id of it.
+            reason: Shown to the user.
+        """
+        if node not in self._excluded:
+            self._excluded[node] = reason
+            self._notify(f"a node takes no part in the study: {reason}")
 
-    def works(self, node: str) -> None:
-        """A trial has finished an epoch on the node."""
-        self._broken.pop(node, None)
+    def gpu_fault(self, node: str, reason: str) -> None:
+        """The GPU of a trial on the node broke down. The second time in a row the node is excluded,
+        unless it is the last one that can hold a trial.
 
-    def look(self) -> None:
-        """To be called several times a second."""
+        Args:
+            node: Ray's id of it.
+            reason: What the GPU broke down with.
+        """
+        self._gpu_faults[node] = self._gpu_faults.get(node, 0) + 1
+        if self._gpu_faults[node] >= _MAX_GPU_FAULTS and self._count(without=node):
+            self.exclude(node, reason)
+
+    def epoch_done(self, node: str) -> None:
+        """A trial has finished an epoch on the node, so its GPU works."""
+        self._gpu_faults.pop(node, None)
+
+    def update(self) -> None:
+        """Count again, at most every two seconds. The driver calls it several times a second."""
         now = time.monotonic()
-        if now - self._looked < _EVERY_S:
+        if now - self._updated_at < _UPDATE_INTERVAL_S:
             return
-        self._looked = now
-        before, self._fit = self._fit, self._fitting()
-        if before != self._fit:
-            self._changed(self.at_once)
-        if self._fit:
-            self._there = now
-            if self._said:
-                self._say(f"the cluster has room again: for {self._fit} trials at once")
-            elif before not in (0, self._fit):
-                self._say(f"the cluster has room for {self._fit} trials at once, not {before}")
-            self._said = False
-        elif not self._said and now - self._there >= _PATIENCE_S:
-            self._said = True
-            refused = "".join(f"; {why}" for why in self._refused.values())
-            self._say(
-                f"no node of the cluster can hold a trial ({self.each}): the study waits for one,"
-                f" nothing is lost (Ctrl-C lets it rest){refused}"
+        self._updated_at = now
+        before, self._available = self._available, self._count()
+        if before != self._available:
+            self._on_change(self.max_concurrent)
+        if self._available:
+            self._available_at = now
+            if self._notified:
+                self._notify(f"the cluster has room again: for {self._available} trials at once")
+            elif before not in (0, self._available):
+                self._notify(
+                    f"the cluster has room for {self._available} trials at once, not {before}"
+                )
+            self._notified = False
+        elif not self._notified and now - self._available_at >= _PATIENCE_S:
+            self._notified = True
+            excluded = "".join(f"; {reason}" for reason in self._excluded.values())
+            self._notify(
+                f"no node of the cluster can hold a trial ({self.resources}): the study waits for"
+                f" one, nothing is lost (Ctrl-C lets it rest){excluded}"
             )
 
-    def _fitting(self, without: str = "") -> int:
+    def _count(self, without: str = "") -> int:
         return sum(
-            fitting(self.each, node.get("Resources", {}))
+            trials_fitting(self.resources, node.get("Resources", {}))
             for node in self._nodes()
-            if node.get("Alive") and node.get("NodeID") not in (without, *self._refused)
+            if node.get("Alive") and node.get("NodeID") not in (without, *self._excluded)
         )
 
 
-def fitting(each: Resources, held: Mapping[str, float]) -> int:
-    """Trials that fit a node.
+def trials_fitting(resources: Resources, node: Mapping[str, float]) -> int:
+    """How many trials fit a node.
 
-    >>> fitting(Resources(2), {"CPU": 5.0}), fitting(Resources(1, 0.4), {"CPU": 9.0, "GPU": 2.0})
-    (2, 4)
+    >>> trials_fitting(Resources(2), {"CPU": 5.0})
+    2
+    >>> trials_fitting(Resources(1, 0.4), {"CPU": 9.0, "GPU": 2.0})
+    4
+
+    Args:
+        resources: What one trial occupies.
+        node: The node's resources by Ray's names.
     """
-    room = int(held.get("CPU", 0.0) // each.cpus)
-    if each.gpus:
+    count = int(node.get("CPU", 0.0) // resources.cpus)
+    if resources.gpus:
         # Fractions do not add up: two trials of 0.4 fit a GPU, five do not fit two.
-        per_gpu = int(1 / each.gpus + 1e-9) if each.gpus <= 1 else 1 / each.gpus
-        room = min(room, int(held.get("GPU", 0.0) * per_gpu))
-    return room
+        per_gpu = int(1 / resources.gpus + 1e-9) if resources.gpus <= 1 else 1 / resources.gpus
+        count = min(count, int(node.get("GPU", 0.0) * per_gpu))
+    return count

@@ -15,19 +15,23 @@ from rich.console import Console
 from fdan.errors import ConfigError, FdanError
 from search.callbacks.progress import Progress, State
 from search.config import Plan
-from search.optimizer import pruners, samplers
+from search.optimizer.pruners import next_rung
+from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
 from search.study import open as study
 from search.study.events import StudyCallback
+from search.study.resume import unreported_epochs
 from search.study.stopping import Stop
 from search.study.storage import Patience
 from search.study.trial_controller import Bridge
-from search.tune import ray_session as cluster
 from search.tune import tune_run as driver
 from search.tune.grouping import Groups
-from search.worker import epoch_log, training
+from search.tune.ray_session import ClusterError, RayLostError, RaySession, local_cpus
 from search.worker import trainable as trial
-from search.worker.trial_folder import folder_of
+from search.worker.data import WorkerData
+from search.worker.epoch_log import read_epoch_log
+from search.worker.training import make_group_trainer, make_trainer
+from search.worker.trial_folder import trial_folder
 
 _RAY_LOST = 3
 """So many Rays in a row that break down before any trial has finished an epoch end the study."""
@@ -54,18 +58,18 @@ class Round:
     """What the terminal calls one of them."""
 
 
-def ray_for(resolved: Plan, folder: Path) -> cluster.Standing:
+def ray_for(resolved: Plan, folder: Path) -> RaySession:
     """Ray for a study's rounds. folder: the study's."""
     wanted = resolved.arguments.concurrent
-    cpus = None if wanted is None else cluster.cpus(wanted * resolved.each.cpus)
-    return cluster.Standing(resolved.cluster, folder, cpus)
+    cpus = None if wanted is None else local_cpus(wanted * resolved.each.cpus)
+    return RaySession(resolved.cluster, folder, cpus)
 
 
 def run(
     resolved: Plan,
     of: Round,
-    work: training.Work,
-    standing: cluster.Standing,
+    work: WorkerData,
+    standing: RaySession,
     stop: Stop,
     patience: Patience,
     name: str,
@@ -87,7 +91,7 @@ def run(
             patience=patience,
             callbacks=(progress, *of.callbacks),
             gpus=resolved.each.gpus,
-            untold=partial(training.untold, work, of.folder),
+            untold=partial(unreported_epochs, work, of.folder),
         )
         with _settling(bridge, stop):
             _take_up(bridge, study.under_way(opened), of.folder, progress, of.noun)
@@ -96,13 +100,13 @@ def run(
                 try:
                     _on_ray(resolved, bridge, of, work, standing, stop, state, progress)
                     return
-                except cluster.RayLost as error:
+                except RayLostError as error:
                     lost = lost + 1 if bridge.epochs_heard == heard else 1
                     heard = bridge.epochs_heard
                     if stop.due():
                         return
                     if lost == _RAY_LOST:
-                        raise cluster.ClusterError(
+                        raise ClusterError(
                             f"{error}, {lost} times in a row (see {standing.log}): nothing"
                             " is lost, the same command continues the study"
                         ) from None
@@ -118,15 +122,15 @@ def _take_up(
         numbers = ", ".join(str(one.number) for one in resting)
         progress.say(f"going on with the {noun}s that were under way: {numbers}")
     for one in resting:
-        bridge.take_up(one, epoch_log.read(folder_of(folder, one.number)))
+        bridge.take_up(one, read_epoch_log(trial_folder(folder, one.number)))
 
 
 def _on_ray(
     resolved: Plan,
     bridge: Bridge,
     of: Round,
-    work: training.Work,
-    standing: cluster.Standing,
+    work: WorkerData,
+    standing: RaySession,
     stop: Stop,
     state: State,
     progress: Progress,
@@ -135,16 +139,16 @@ def _on_ray(
     it, and with Ray what is under way."""
     wanted, group = resolved.arguments.concurrent, resolved.arguments.group
     with contextlib.ExitStack() as broken_off:
-        broken_off.callback(standing.down)
-        standing.up()
+        broken_off.callback(standing.stop)
+        standing.start()
 
         def changed(at_once: int) -> None:
             state.at_once = at_once * group
 
-        room = driver.room(resolved.each, wanted, progress.say, changed)
-        state.at_once = min(room.at_once * group, bridge.left + bridge.waiting)
+        capacity = driver.find_capacity(resolved.each, wanted, progress.say, changed)
+        state.at_once = min(capacity.max_concurrent * group, bridge.left + bridge.waiting)
         progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
-        if state.at_once > samplers.STARTUP and of.sampler in ("tpe", "gp"):
+        if state.at_once > N_STARTUP_TRIALS and of.sampler in ("tpe", "gp"):
             progress.say(
                 f"{state.at_once} trials at once: as many are drawn at random before"
                 f" {of.sampler} has results to learn from"
@@ -152,13 +156,13 @@ def _on_ray(
         here = replace(work, home=trial.node())
         driver.run(
             bridge,
-            training.trainer(here),
-            room=room,
+            make_trainer(here),
+            capacity=capacity,
             epoch_timeout=resolved.arguments.epoch_timeout,
             folder=of.folder,
             stop=stop,
             say=progress.say,
-            together=training.group_trainer(here),
+            together=make_group_trainer(here),
             groups=_groups(resolved, of),
         )
         progress.note("")
@@ -181,7 +185,7 @@ def _groups(resolved: Plan, of: Round) -> Groups:
     return Groups(
         resolved.arguments.group,
         kind_of,
-        partial(pruners.next_rung, of.pruner, resolved.epochs),
+        partial(next_rung, of.pruner, resolved.epochs),
     )
 
 

@@ -16,11 +16,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fdan.errors import DiskFull
 from search.study.trial_controller import Bridge
-from search.tune.capacity import Room
+from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
-from search.tune.placement import GPUS, TURNS
+from search.tune.resources import GPUS, TURNS
 from search.tune.searcher import Shell, Stopped, leaving
-from search.tune.stall_watchdog import Silence
+from search.tune.stall_watchdog import StallWatchdog
 from search.worker.messages import (
     BROKEN,
     FAILED,
@@ -53,19 +53,19 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self,
         bridge: Bridge,
         due: Callable[[], bool],
-        silence: Silence,
-        room: Room,
+        watchdog: StallWatchdog,
+        capacity: Capacity,
         groups: Groups,
         say: Callable[[str], None],
     ) -> None:
         """`due()` is asked several times a second; once true, Tune's loop ends by Stopped. The
-        worker of a trial that is in `silence` for too long is killed. `room` hears of nodes that
-        take no part, `groups` of those that were too large, `say` what workers want known."""
+        worker of a trial that `watchdog` finds stalled is killed. `capacity` hears of nodes that
+        are excluded, `groups` of those that were too large, `say` what workers want known."""
         super().__init__()
         self._bridge = bridge
         self._due = due
-        self._silence = silence
-        self._room = room
+        self._watchdog = watchdog
+        self._capacity = capacity
         self._groups = groups
         self._say = say
         self._killed: dict[int, str] = {}
@@ -88,8 +88,8 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._end_silent(tune_controller)
         pending = [one for one in tune_controller.get_live_trials() if one.status == Trial.PENDING]
         pending.sort(key=self._since)
-        wide = [one for one in pending if one.config[GPUS] > self._room.each.gpus]
-        self._room.held = bool(wide)
+        wide = [one for one in pending if one.config[GPUS] > self._capacity.resources.gpus]
+        self._capacity.reserved = bool(wide)
         if wide or not pending:
             return wide[0] if wide else None
         overdue = time.monotonic() - self._since(pending[0]) > _START_S
@@ -99,11 +99,11 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         return self._added[_first(trial)]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        self._silence.heard(_first(trial))
+        self._watchdog.reported(_first(trial))
         with leaving():
             stop = self._told(_numbers(trial), result)
         if stop:
-            self._silence.forget(_first(trial))
+            self._watchdog.forget(_first(trial))
         decision: str = TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
         return decision
 
@@ -116,7 +116,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         if NOTE in result:
             self._say(result[NOTE])
         elif BROKEN in result:  # the worker's end comes as on_trial_error
-            self._room.broke(result[NODE], result[BROKEN])
+            self._capacity.gpu_fault(result[NODE], result[BROKEN])
         elif REPORT in result or FAILED in result:
             return self._heard(numbers, result)
         else:
@@ -127,7 +127,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     def _heard(self, numbers: Sequence[int], result: dict[str, Any]) -> bool:
         reports: Sequence[tuple[int, Report]] = result.get(REPORT, ())
         if reports:
-            self._room.works(result.get(NODE, ""))
+            self._capacity.epoch_done(result.get(NODE, ""))
         for number, report in reports:
             self._bridge.report(number, report)
         for number, reason in result.get(FAILED, ()):
@@ -143,7 +143,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
                 f" {self._groups.most} at most from here on"
             )
         if REFUSED in result:
-            self._room.refuse(result[NODE], result[REFUSED])
+            self._capacity.exclude(result[NODE], result[REFUSED])
         for number in numbers:
             if REFUSED in result:
                 self._bridge.died(number, result[REFUSED], blamed=False)
@@ -174,14 +174,14 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _gone(self, trial: Any) -> None:
         self._added.pop(_first(trial), None)
-        self._silence.forget(_first(trial))
+        self._watchdog.forget(_first(trial))
 
     def _end_silent(self, tune_controller: Any) -> None:
         live = tune_controller.get_live_trials()
         running = {_first(trial): trial for trial in live if trial.status == Trial.RUNNING}
-        for first in self._silence.over(running):
-            self._killed[first] = f"no epoch for {self._silence.limit:.0f} s"
-            self._silence.forget(first)
+        for first in self._watchdog.stalled(running):
+            self._killed[first] = f"no epoch for {self._watchdog.timeout_s:.0f} s"
+            self._watchdog.forget(first)
             # Its end comes back as on_trial_error.
             ray.kill(running[first].temporary_state.ray_actor, no_restart=True)
 

@@ -10,10 +10,10 @@ from ray.tune.search import Searcher
 
 from fdan.errors import FdanError
 from search.study.trial_controller import Bridge
-from search.tune import placement
-from search.tune import ray_session as cluster
-from search.tune.capacity import Room
+from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
+from search.tune.ray_session import check_ray_alive
+from search.tune.resources import AVOID, CPUS, GPUS, TURNS
 
 
 class Stopped(BaseException):
@@ -50,21 +50,21 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     storage is the truth. So this pickles to an empty shell, and open connections stay here.
     """
 
-    def __init__(self, bridge: Bridge, room: Room, groups: Groups) -> None:
+    def __init__(self, bridge: Bridge, capacity: Capacity, groups: Groups) -> None:
         super().__init__(metric=None, mode=None)
         self._bridge = bridge
-        self._room = room
+        self._capacity = capacity
         self._groups = groups
         self._numbers: dict[str, tuple[int, ...]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with leaving():
-            if self._room.held or len(self._numbers) >= self._room.at_once:
+            if self._capacity.reserved or len(self._numbers) >= self._capacity.max_concurrent:
                 return None
             turns = self._groups.turns(self._bridge)
             # Tune asks Ray's GCS about each new trial, and waits for one that ended meanwhile in
             # Ray's core, which gives up after a minute and the whole driver with it.
-            cluster.check_alive()
+            check_ray_alive()
         if not turns:
             if self._bridge.live:
                 return None  # one of them may have to go on with another worker
@@ -72,10 +72,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             return finished
         self._numbers[trial_id] = tuple(turn.number for turn in turns)
         return {
-            placement.TURNS: turns,
-            placement.CPUS: self._room.each.cpus,
-            placement.GPUS: max(turn.gpus for turn in turns),
-            placement.AVOID: self._room.refused,
+            TURNS: turns,
+            CPUS: self._capacity.resources.cpus,
+            GPUS: max(turn.gpus for turn in turns),
+            AVOID: self._capacity.excluded_nodes,
         }
 
     def on_trial_complete(

@@ -1,40 +1,41 @@
-"""How long trials have been silent, in time in which the driver itself was awake."""
+"""Which trials have stalled, in time in which the driver itself was awake."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _AWAKE_S = 5.0
-"""The driver looks several times a second. Where it did not for longer than this (it was stopped,
+"""The driver polls several times a second. Where it did not for longer than this (it was stopped,
 the laptop slept, a storage was away), the trials' reports may wait unread, so it does not count."""
 
 
-class Silence:
-    """Which trials have reported nothing for `limit` seconds."""
+class StallWatchdog:
+    """Finds the trials that have reported nothing for `timeout_s` seconds."""
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self._clock = 0.0
-        self._looked = time.monotonic()
-        self._heard: dict[int, float] = {}
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout_s = timeout_s
+        self._clock = clock
+        self._awake_s = 0.0
+        self._polled_at = clock()
+        self._last_report: dict[int, float] = {}
 
-    def heard(self, number: int) -> None:
-        """The trial has reported."""
-        self._heard[number] = self._clock
+    def reported(self, trial: int) -> None:
+        """The trial has reported an epoch."""
+        self._last_report[trial] = self._awake_s
 
-    def forget(self, number: int) -> None:
+    def forget(self, trial: int) -> None:
         """The trial has ended, or waits for another worker."""
-        self._heard.pop(number, None)
+        self._last_report.pop(trial, None)
 
-    def over(self, running: Iterable[int]) -> list[int]:
-        """Those of the `running` trials that are silent for too long. A trial's time begins when it
-        is first seen running."""
-        now = time.monotonic()
-        self._clock += min(now - self._looked, _AWAKE_S)
-        self._looked = now
+    def stalled(self, running: Iterable[int]) -> list[int]:
+        """Those of the `running` trials that have stalled. A trial's time begins when it is first
+        seen running."""
+        now = self._clock()
+        self._awake_s += min(now - self._polled_at, _AWAKE_S)
+        self._polled_at = now
         return [
-            number
-            for number in running
-            if self._clock - self._heard.setdefault(number, self._clock) >= self.limit
+            trial
+            for trial in running
+            if self._awake_s - self._last_report.setdefault(trial, self._awake_s) >= self.timeout_s
         ]

@@ -14,31 +14,29 @@ from fdan.errors import DeviceError, FdanError
 from search.study import folder as checkpoints
 from search.study.stopping import Stop
 from search.study.trial_controller import Bridge
-from search.tune import placement
-from search.tune import ray_session as cluster
-from search.tune.capacity import Room
+from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
-from search.tune.ray_session import ClusterError
-from search.tune.resources import Resources
+from search.tune.ray_session import ClusterError, check_ray_alive, owns_ray
+from search.tune.resources import TURNS, Resources, placement_group
 from search.tune.scheduler import OptunaScheduler
 from search.tune.searcher import OptunaSearcher, Stopped, leaving
-from search.tune.stall_watchdog import Silence
+from search.tune.stall_watchdog import StallWatchdog
 from search.worker import trainable as trial
 from search.worker.trial_folder import TRIALS
 
 
-def room(
+def find_capacity(
     each: Resources,
     wanted: int | None = None,
     say: Callable[[str], None] = lambda _: None,
     changed: Callable[[int], None] = lambda _: None,
-) -> Room:
-    """The room for trials on the cluster that is up.
+) -> Capacity:
+    """How many trials fit the cluster that is up.
 
     A Ray of our own stays as it is: raises ClusterError where not even one trial fits it,
     DeviceError where it is the GPU that is missing. Into a cluster, nodes may still come.
     """
-    alone = cluster.ours()
+    alone = owns_ray()
     if alone:
         there = ray.cluster_resources()
         cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
@@ -48,14 +46,16 @@ def room(
             )
         if each.cpus > cpus:
             raise ClusterError(f"--cpus-per-trial {each.cpus}: Ray sees {cpus:g} CPUs")
-    return Room(each, ray.nodes, say, wanted, grows=not alone, changed=changed)
+    return Capacity(
+        each, ray.nodes, requested=wanted, grows=not alone, notify=say, on_change=changed
+    )
 
 
 def run(
     bridge: Bridge,
     train: trial.Trainable,
     *,
-    room: Room,
+    capacity: Capacity,
     epoch_timeout: float,
     folder: Path,
     stop: Stop,
@@ -66,18 +66,18 @@ def run(
     """Run the bridge's trials, those that wait and new ones, on the cluster that is up.
 
     Returns when they are done or `stop` is due. Trials that are under way then stay in the bridge.
-    room: how many at once; epoch_timeout: seconds of silence after which a trial's worker is
+    capacity: how many at once; epoch_timeout: seconds of silence after which a trial's worker is
     killed; say: is told what workers say of their nodes; together: trains the trials that `groups`
     puts together. Raises RayLost.
     """
     tune_folder = folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
     (folder / TRIALS).mkdir(exist_ok=True)
-    ours = cluster.ours()
+    ours = owns_ray()
     worker = trial.function(
         train,
         checkpoints.of_workers(folder),
-        max(1, room.each.cpus),
+        max(1, capacity.resources.cpus),
         "" if ours else trial.node(),
         together,
     )
@@ -85,17 +85,19 @@ def run(
 
     def due() -> bool:
         with leaving():
-            cluster.check_alive()
+            check_ray_alive()
         if not stop.due() and not ours:
-            room.look()
+            capacity.update()
         return bool(stop.reason)
 
     try:
         tune.Tuner(
-            tune.with_resources(worker, placement.of),
+            tune.with_resources(worker, placement_group),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearcher(bridge, room, groups),
-                scheduler=OptunaScheduler(bridge, due, Silence(epoch_timeout), room, groups, say),
+                search_alg=OptunaSearcher(bridge, capacity, groups),
+                scheduler=OptunaScheduler(
+                    bridge, due, StallWatchdog(epoch_timeout), capacity, groups, say
+                ),
                 num_samples=-1,  # the searcher knows when there are no more
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
@@ -118,4 +120,4 @@ def run(
 
 def _folder_name(tune_trial: Any) -> str:
     """Tune would put the settings in it, and a process id that says nothing."""
-    return f"{tune_trial.config[placement.TURNS][0].number:04d}"
+    return f"{tune_trial.config[TURNS][0].number:04d}"

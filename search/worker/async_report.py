@@ -1,7 +1,7 @@
-"""Telling the driver: a worker trains its next epoch while the driver hears of the last one.
+"""Reporting to the driver while the next epoch is trained.
 
-Ray Tune holds a trial up from each report until the driver has dealt with it: some milliseconds in
-which Optuna, the spool and the terminal are told, a tenth of a short epoch.
+Ray Tune blocks a trial in each report until the driver has dealt with it: some milliseconds in
+which Optuna, the spool and the terminal are updated, a tenth of a short epoch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Self
 from ray import tune
 
 
-class Telling:
-    """One trial's results on their way to the driver, in order; to be entered.
+class AsyncReporter:
+    """Sends one trial's results to the driver, in order. A context manager.
 
     A trial that the driver stops ends by the SystemExit that Ray Tune raises, in whichever call
     comes next.
@@ -23,18 +23,18 @@ class Telling:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._raised: BaseException | None = None
+        self._error: BaseException | None = None
 
-    def soon(self, result: Mapping[str, Any]) -> None:
-        """Returns when the driver has dealt with what it was told before this."""
+    def report(self, result: Mapping[str, Any]) -> None:
+        """Returns when the driver has dealt with the result before this one."""
         self._wait()
         # A daemon, so that it keeps no process alive whose driver is gone.
-        self._thread = threading.Thread(target=self._tell, args=(dict(result),), daemon=True)
+        self._thread = threading.Thread(target=self._send, args=(dict(result),), daemon=True)
         self._thread.start()
 
-    def now(self, result: Mapping[str, Any]) -> None:
-        """Returns when the driver has dealt with it, and lets the trial go on."""
-        self.soon(result)
+    def report_and_wait(self, result: Mapping[str, Any]) -> None:
+        """Returns when the driver has dealt with this result, and lets the trial go on."""
+        self.report(result)
         self._wait()
 
     def __enter__(self) -> Self:
@@ -48,16 +48,16 @@ class Telling:
     ) -> None:
         self._wait()  # what comes next is Tune's: the function's return, or what it raised
 
-    def _tell(self, result: dict[str, Any]) -> None:
+    def _send(self, result: dict[str, Any]) -> None:
         try:
             tune.report(result)
-        except BaseException as error:  # for the trial's own thread
-            self._raised = error
+        except BaseException as error:  # raised in the trial's own thread
+            self._error = error
 
     def _wait(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        raised, self._raised = self._raised, None
-        if raised is not None:
-            raise raised
+        error, self._error = self._error, None
+        if error is not None:
+            raise error

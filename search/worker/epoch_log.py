@@ -1,9 +1,9 @@
 """The log of a trial's epochs, which its worker writes before it reports them to the driver.
 
-    trials/0007/reports.jsonl   a report a line
+    trials/0007/reports.jsonl   a Report a line
 
 The driver may be gone when an epoch ends. Whoever resumes the trial reads here what the epochs of
-its checkpoint reported, and the figures of a closed trial can be drawn from it at any time.
+its checkpoint reported, and the figures of an ended trial can be drawn from it at any time.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from pathlib import Path
 from fdan.files import JsonLines, read_json_lines
 from search.worker.messages import Report
 
-NAME = "reports.jsonl"
+EPOCH_LOG = "reports.jsonl"
+"""In a trial's folder."""
 
 
 class EpochLog(JsonLines):
     """Appends to the log in a trial's folder. One writer at a time: the holder of its lock.
 
-    It is synced before a checkpoint is written, which must not know of epochs that this does not.
+    It is synced before a checkpoint is written, which must not know of epochs that the log lacks.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / NAME)
+        super().__init__(folder / EPOCH_LOG)
 
     def append(self, report: Report) -> None:
         super().append(asdict(report))
 
 
-def read(folder: Path) -> dict[int, Report]:
+def read_epoch_log(folder: Path) -> dict[int, Report]:
     """The newest report of each epoch in a trial's log, by epoch. Empty if there is no log."""
     reports = {}
-    for entry in read_json_lines(folder / NAME):
+    for entry in read_json_lines(folder / EPOCH_LOG):
         with contextlib.suppress(TypeError):  # not a report
             report = Report(**entry)
             reports[report.epoch] = report

@@ -23,8 +23,8 @@ import ray
 from fdan.errors import DeviceError, FdanError, disk_full
 from fdan.files import write_atomic
 from fdan.lock import Lock, LockHeld, lock_is_held_by
-from search.tune.placement import GPUS, TURNS
-from search.worker.async_report import Telling
+from search.tune.resources import GPUS, TURNS
+from search.worker.async_report import AsyncReporter
 from search.worker.messages import (
     BROKEN,
     FAILED,
@@ -38,8 +38,8 @@ from search.worker.messages import (
     Report,
     Turn,
 )
-from search.worker.store_sync import Refused
-from search.worker.trial_folder import folder_of
+from search.worker.store_sync import NodeError
+from search.worker.trial_folder import trial_folder
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def function(
     search.tune.placement says. study: the folder in which `trials` is, as this node sees it; home:
     on a cluster, Ray's id of the driver's node."""
 
-    def run(turns: Sequence[Turn], gpus: float, telling: Telling) -> None:
+    def run(turns: Sequence[Turn], gpus: float, reporter: AsyncReporter) -> None:
         decided = {turn.number: (*turn.decided, turn.until) for turn in turns}
 
         def ends(number: int, report: Report) -> bool:
@@ -116,13 +116,13 @@ def function(
         def tell(reports: Mapping[int, Report], failed: Mapping[int, str]) -> None:
             result = {REPORT: [*reports.items()], FAILED: [*failed.items()], NODE: node()}
             if failed or any(ends(number, report) for number, report in reports.items()):
-                telling.now(result)
+                reporter.report_and_wait(result)
             else:
-                telling.soon(result)
+                reporter.report(result)
 
         assignments = []
         for turn in turns:
-            folder = folder_of(study, turn.number)
+            folder = trial_folder(study, turn.number)
             _made(folder)
             assignments.append(
                 Assignment(
@@ -133,7 +133,7 @@ def function(
                     folder,
                     threads,
                     gpus,
-                    lambda text: telling.now({NOTE: f"{_address()} {text}"}),
+                    lambda text: reporter.report_and_wait({NOTE: f"{_address()} {text}"}),
                 )
             )
         with contextlib.ExitStack() as alone:
@@ -150,42 +150,42 @@ def function(
     def fdan_trial(config: dict[str, Any]) -> None:
         turns: Sequence[Turn] = config[TURNS]
         os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
-        with Telling() as telling:
+        with AsyncReporter() as reporter:
             try:
-                run(turns, config[GPUS], telling)
+                run(turns, config[GPUS], reporter)
             except Exception as error:
-                _ended(error, turns, telling)
+                _ended(error, turns, reporter)
 
-    def _ended(error: Exception, turns: Sequence[Turn], telling: Telling) -> None:
+    def _ended(error: Exception, turns: Sequence[Turn], reporter: AsyncReporter) -> None:
         """Tell what a turn came to that did not end well; raises what ends the worker, too."""
-        folders = [folder_of(study, turn.number) for turn in turns]
+        folders = [trial_folder(study, turn.number) for turn in turns]
         elsewhere = home not in ("", node())
-        if isinstance(error, Refused):
-            telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
+        if isinstance(error, NodeError):
+            reporter.report_and_wait({REFUSED: f"{_address()}: {error}", NODE: node()})
         elif isinstance(error, DeviceError) and home:
             # The cluster's node: the trial may go on elsewhere.
-            telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
+            reporter.report_and_wait({REFUSED: f"{_address()}: {error}", NODE: node()})
         elif isinstance(error, FdanError):
-            telling.now(_failed(turns, error))
+            reporter.report_and_wait(_failed(turns, error))
         elif isinstance(error, LockHeld):
-            telling.now({LOST: str(error)})
+            reporter.report_and_wait({LOST: str(error)})
         elif disk_full(error):
-            telling.now({FULL: getattr(error, "filename", None) or str(folders[0])})
+            reporter.report_and_wait({FULL: getattr(error, "filename", None) or str(folders[0])})
         elif elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
             # Trial after trial would fail here, each at once.
-            telling.now({REFUSED: f"{_address()}: {error}", NODE: node()})
+            reporter.report_and_wait({REFUSED: f"{_address()}: {error}", NODE: node()})
         else:
             for folder in folders:
                 _keep(folder / "error.txt", "".join(traceback.format_exception(error)))
             if _out_of_gpu_memory(error):
                 with contextlib.suppress(Exception):
                     sys.modules["torch"].cuda.empty_cache()
-                telling.now({STARVED: "out of GPU memory"})
+                reporter.report_and_wait({STARVED: "out of GPU memory"})
             elif _out_of_memory(error):
-                telling.now({LOST: "out of memory"})
+                reporter.report_and_wait({LOST: "out of memory"})
             elif _of_the_gpu(error):
                 told = " ".join(str(error).split("\n", 1)[0].split())
-                telling.now({BROKEN: f"{_address()}: {told}", NODE: node()})
+                reporter.report_and_wait({BROKEN: f"{_address()}: {told}", NODE: node()})
                 raise Broken(told) from None
             else:
                 # Whatever state this process is in, no other trial should inherit it.
@@ -207,7 +207,7 @@ def _made(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except FileNotFoundError:
-        raise Refused(
+        raise NodeError(
             f"{folder.parent} is not there, and is on the driver's node: mount the shared storage"
         ) from None
 

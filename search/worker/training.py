@@ -1,155 +1,151 @@
-"""Training an FDAN as a trial, or several as a group, inside a worker: on the study's data, from
-the newest checkpoint on, with every epoch written down before it is told."""
+"""Training an FDAN as a trial, or several as a group, inside a worker: from the newest checkpoint
+on, with every epoch in the trial's log before it is reported."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fdan.errors import DataError, FdanError
-from search.worker import epoch_log
+from search.worker.data import WorkerData, load_data
+from search.worker.epoch_log import EpochLog, read_epoch_log
 from search.worker.messages import Report
-from search.worker.store_sync import Published, Refused
-from search.worker.trainable import Assignment, Tell, Together, Trainable, node
-from search.worker.trial_folder import CHECKPOINT, folder_of
+from search.worker.trainable import Assignment, Tell, Together, Trainable
+from search.worker.trial_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     from fdan.run_config import RunConfig
     from fdan.training.checkpoint import Checkpoint
+    from fdan.training.group import MemberEpoch
     from fdan.training.train import Diverged, EpochReport
 
-
-@dataclass(frozen=True)
-class Work:
-    """What all trials of a study share, as plain values: a worker opens the data by itself."""
-
-    acoustic: tuple[Path, ...]
-    """Stores: absolute paths, on the driver's node or on all."""
-    visual: tuple[Path, ...]
-    split: Mapping[str, Any]
-    """A SplitConfig."""
-    fixed: Mapping[str, Any]
-    """RunConfig's settings that are not searched."""
-    device: str
-    """cpu or cuda: to a worker Ray shows only the GPUs of its trial."""
-    cache: Path
-    """Where frozen backbones' features are kept; all nodes see it."""
-    data: str
-    """The task's fingerprint."""
-    published: Published | None = None
-    """The stores as other nodes can have them; None: they see the same paths."""
-    home: str = ""
-    """Ray's id of the driver's node."""
-
-
-_AT_STAKE_S = 2.0
+_CHECKPOINT_INTERVAL_S = 2.0
 """Training that may be lost beyond the epoch under way: an epoch this long is saved at its end."""
 
 
-class _Pace:
-    """When it is time to save checkpoints: after the first epoch, then every _AT_STAKE_S."""
+class _CheckpointTimer:
+    """When a checkpoint is due: after the first epoch, then every _CHECKPOINT_INTERVAL_S."""
 
     def __init__(self) -> None:
         self._saved_at = float("-inf")
 
     @property
     def due(self) -> bool:
-        return time.monotonic() - self._saved_at >= _AT_STAKE_S
+        return time.monotonic() - self._saved_at >= _CHECKPOINT_INTERVAL_S
 
     def saved(self) -> None:
         self._saved_at = time.monotonic()
 
 
-def trainer(work: Work) -> Trainable:
+def make_trainer(data: WorkerData) -> Trainable:
     """The Trainable that trains an FDAN."""
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        _train(work, assignment, report)
+    def train_trial(assignment: Assignment, report: Callable[[Report], None]) -> None:
+        from fdan.training.train import train
 
-    return train
+        _prepare_process(assignment)
+        run = _run_config(data, assignment)
+        folder = assignment.folder / CHECKPOINT
+        resume, unreported = load_resume_point(assignment.folder, assignment.after, run)
+        for earlier in unreported:
+            report(earlier)
+        timer = _CheckpointTimer()
 
+        def after_epoch(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
+            message = _report(epoch)
+            log.append(message)
+            if epoch.epoch == run.training.epochs or timer.due:
+                log.sync()
+                checkpoint().save(folder)
+                timer.saved()
+            report(message)
 
-def group_trainer(work: Work) -> Together:
-    """Trains several with frozen backbones as one."""
+        with EpochLog(assignment.folder) as log:
+            loaded = load_data(data, run, assignment.say)
+            train(run, loaded, after_epoch, device=data.device, resume=resume)
 
-    def together(assignments: Sequence[Assignment], tell: Tell) -> None:
-        _train_group(work, assignments, tell)
-
-    return together
-
-
-def _train(work: Work, assignment: Assignment, report: Callable[[Report], None]) -> None:
-    from fdan.training.train import train
-
-    _ready(assignment)
-    run = _run(work, assignment.number, assignment.params)
-    folder = assignment.folder / CHECKPOINT
-    resume, untold = _newest(assignment.folder, assignment.after, run)
-    for told in untold:
-        report(told)
-    pace = _Pace()
-
-    def after_epoch(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
-        told = _told(epoch)
-        log.append(told)
-        if epoch.epoch == run.training.epochs or pace.due:
-            log.sync()
-            checkpoint().save(folder)
-            pace.saved()
-        report(told)
-
-    with contextlib.closing(epoch_log.EpochLog(assignment.folder)) as log:
-        train(run, _data(work, run, assignment.say), after_epoch, device=work.device, resume=resume)
+    return train_trial
 
 
-def _train_group(work: Work, assignments: Sequence[Assignment], tell: Tell) -> None:
-    from fdan.training.group import MemberEpoch, train_group
+def make_group_trainer(data: WorkerData) -> Together:
+    """Trains several trials with frozen backbones as one."""
 
-    _ready(assignments[0])
-    runs = [_run(work, assignment.number, assignment.params) for assignment in assignments]
-    starts = []
-    for assignment, run in zip(assignments, runs, strict=True):
-        start, untold = _newest(assignment.folder, assignment.after, run)
-        starts.append(start)
-        for report in untold:
-            tell({assignment.number: report}, {})
-    pace = _Pace()
+    def train_trials(assignments: Sequence[Assignment], tell: Tell) -> None:
+        from fdan.training.group import train_group
 
-    def after_epoch(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
-        reports = {}
-        for member in members:
-            log = logs[member.place]
-            reports[assignments[member.place].number] = told = _told(member.epoch)
-            log.append(told)
-        due = pace.due
-        for member in members:
-            assignment = assignments[member.place]
-            if due or member.epoch.epoch == assignment.until:
-                logs[member.place].sync()
-                member.checkpoint().save(assignment.folder / CHECKPOINT)
-        if due:
-            pace.saved()
-        tell(reports, {assignments[place].number: str(why) for place, why in diverged.items()})
+        _prepare_process(assignments[0])
+        runs = [_run_config(data, assignment) for assignment in assignments]
+        resume = []
+        for assignment, run in zip(assignments, runs, strict=True):
+            checkpoint, unreported = load_resume_point(assignment.folder, assignment.after, run)
+            resume.append(checkpoint)
+            for earlier in unreported:
+                tell({assignment.number: earlier}, {})
+        timer = _CheckpointTimer()
 
-    with contextlib.ExitStack() as open_logs:
-        logs = [epoch_log.EpochLog(assignment.folder) for assignment in assignments]
-        for log in logs:
-            open_logs.callback(log.close)
-        train_group(
-            runs,
-            _data(work, runs[0], assignments[0].say),
-            after_epoch,
-            device=work.device,
-            resume=starts,
-            until=[assignment.until for assignment in assignments],
-        )
+        def after_epoch(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
+            reports = {}
+            for member in members:
+                message = _report(member.epoch)
+                logs[member.place].append(message)
+                reports[assignments[member.place].number] = message
+            due = timer.due
+            for member in members:
+                assignment = assignments[member.place]
+                if due or member.epoch.epoch == assignment.until:
+                    logs[member.place].sync()
+                    member.checkpoint().save(assignment.folder / CHECKPOINT)
+            if due:
+                timer.saved()
+            tell(reports, {assignments[place].number: str(why) for place, why in diverged.items()})
+
+        with contextlib.ExitStack() as stack:
+            logs = [stack.enter_context(EpochLog(one.folder)) for one in assignments]
+            train_group(
+                runs,
+                load_data(data, runs[0], assignments[0].say),
+                after_epoch,
+                device=data.device,
+                resume=resume,
+                until=[assignment.until for assignment in assignments],
+            )
+
+    return train_trials
 
 
-def _ready(assignment: Assignment) -> None:
+def load_resume_point(
+    folder: Path, last_reported: int, run: RunConfig
+) -> tuple[Checkpoint | None, list[Report]]:
+    """From where a trial goes on. Epochs that were reported and lie after the checkpoint are
+    trained again.
+
+    Args:
+        folder: The trial's.
+        last_reported: The last epoch that the driver knows; 0 for none.
+        run: The trial's configuration.
+
+    Returns:
+        The checkpoint, None to begin anew, and the epochs up to it that were never reported.
+    """
+    from fdan.errors import WeightsError
+    from fdan.training.checkpoint import Checkpoint
+
+    try:
+        checkpoint = Checkpoint.load(folder / CHECKPOINT)
+    except WeightsError:  # none yet, or a torn one
+        return None, []
+    if {**checkpoint.run.as_dict(), "epochs": 0} != {**run.as_dict(), "epochs": 0}:
+        return None, []  # whatever it is doing in this folder
+    logged = read_epoch_log(folder)
+    unreported = range(last_reported + 1, checkpoint.epoch + 1)
+    if any(epoch not in logged for epoch in unreported):
+        return None, []
+    return checkpoint, [logged[epoch] for epoch in unreported]
+
+
+def _prepare_process(assignment: Assignment) -> None:
     # Here, so that a process that only plans imports no torch.
     import torch
 
@@ -161,89 +157,10 @@ def _ready(assignment: Assignment) -> None:
         limit_gpu_memory(assignment.gpus)
 
 
-def _run(work: Work, number: int, params: Mapping[str, Any]) -> RunConfig:
-    from fdan.run_config import RunConfig
-
-    return RunConfig.from_mapping({**work.fixed, **params}, f"trial {number}")
+def _run_config(data: WorkerData, assignment: Assignment) -> RunConfig:
+    return data.run_config(assignment.params, f"trial {assignment.number}")
 
 
-def _told(epoch: EpochReport) -> Report:
+def _report(epoch: EpochReport) -> Report:
     metrics = {name: float(value) for name, value in epoch.metrics.items()}
     return Report(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())
-
-
-def untold(
-    work: Work, folder: Path, number: int, params: Mapping[str, Any], after: int
-) -> list[Report]:
-    """What a trial's workers have finished after that epoch, saved, and told nobody of: what the
-    next one tells first. folder: of the study, or of its confirming runs."""
-    try:
-        return _newest(folder_of(folder, number), after, _run(work, number, params))[1]
-    except (FdanError, OSError):  # that worker will say so
-        return []
-
-
-def _newest(folder: Path, after: int, run: RunConfig) -> tuple[Checkpoint | None, list[Report]]:
-    """The checkpoint to go on from, None to begin anew, and what was trained up to there without
-    being heard of. Epochs that were reported and lie after the checkpoint are trained again."""
-    from fdan.errors import WeightsError
-    from fdan.training.checkpoint import Checkpoint
-
-    try:
-        checkpoint = Checkpoint.load(folder / CHECKPOINT)
-    except WeightsError:  # none yet, or not whole
-        return None, []
-    if {**checkpoint.run.as_dict(), "epochs": 0} != {**run.as_dict(), "epochs": 0}:
-        return None, []  # whatever it is doing in this folder
-    logged = epoch_log.read(folder)
-    unheard = range(after + 1, checkpoint.epoch + 1)
-    if any(epoch not in logged for epoch in unheard):
-        return None, []
-    return checkpoint, [logged[epoch] for epoch in unheard]
-
-
-_loaded: dict[str, Any] = {}
-"""The data of this process's last trial: the next one, with reuse_actors, mostly needs the same."""
-
-
-def _data(work: Work, run: Any, say: Callable[[str], None]) -> Any:
-    import torch
-
-    from fdan.data.split import SplitConfig, split
-    from fdan.device import choose_device
-    from fdan.training.training_data import load_training_data
-
-    model = run.model
-    key = repr((work, model.backbone, model.weights, model.tuning))
-    if key not in _loaded:
-        _loaded.clear()
-        task = _task(work, say)
-        parts = split(task, SplitConfig.from_mapping(work.split))
-        device: torch.device = choose_device(work.device)
-        _loaded[key] = load_training_data(task, parts, run, device, work.cache)
-    return _loaded[key]
-
-
-def _task(work: Work, say: Callable[[str], None]) -> Any:
-    """The study's data, on whichever node this is. Raises Refused where they are not the same."""
-    from fdan.data.store import open_store
-    from fdan.data.task import Task
-
-    elsewhere = node() != work.home
-    published = work.published if elsewhere else None
-
-    def store(folder: Path) -> Any:
-        return open_store(published.here(folder.name, say) if published else folder)
-
-    try:
-        task = Task(*(tuple(map(store, part)) for part in (work.acoustic, work.visual)))
-        if task.fingerprint != work.data:
-            raise DataError(
-                f"its data have the fingerprint {task.fingerprint[:12]}, the study's"
-                f" {work.data[:12]}"
-            )
-    except DataError as error:
-        if elsewhere:
-            raise Refused(str(error)) from None
-        raise
-    return task

@@ -1,4 +1,4 @@
-"""The folder that a trial owns, as workers, the driver and whoever looks at a study find it."""
+"""The folder that a trial owns, as workers, the driver and the status command find it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Final
 
 TRIALS: Final = "trials"
-"""In the folder of a study, or of its confirming runs: its trials' own."""
+"""In the folder of a study, or of its confirming runs: the folders of its trials."""
 
 CHECKPOINT: Final = "checkpoint"
 """In a trial's folder: its newest checkpoint."""
 
 
-def folder_of(study: Path, number: int) -> Path:
-    """That of the trial `number`."""
+def trial_folder(study: Path, number: int) -> Path:
+    """The folder of one trial.
+
+    Args:
+        study: Folder of the study, or of its confirming runs.
+        number: The trial's, Optuna's.
+    """
     return study / TRIALS / f"{number:04d}"

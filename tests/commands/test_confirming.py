@@ -19,7 +19,7 @@ from fdan.inference.model_folder import read_model
 from fdan.training.checkpoint import Checkpoint
 from search.selection import confirm
 from search.study import storage
-from search.worker.trial_folder import CHECKPOINT, folder_of
+from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tests.commands.test_survival import FLAGS, Home
 from tracking.registry.pickle_scan import pickle_reason
 from tracking.result import Result, sha256
@@ -105,7 +105,7 @@ def test_the_winner_is_the_best_mean_and_its_model_a_typical_one(home: Home) -> 
     model = read_model(home.folder / "winner")
     assert model.facts["trial"] == best["trial"] == result.confirm["winner"]
     assert model.run.training.seed == result.confirm["seed"]
-    kept = folder_of(confirm.folder_of(home.folder), result.confirm["run"]) / CHECKPOINT
+    kept = trial_folder(confirm.folder_of(home.folder), result.confirm["run"]) / CHECKPOINT
     assert Checkpoint.load(kept).value == values[result.confirm["run"]]
     assert result.test["model_sha256"] == sha256(home.folder / "winner" / "model.safetensors")
     answers = Predictions.read(home.folder / "winner" / "test.csv")

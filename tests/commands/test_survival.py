@@ -29,8 +29,8 @@ from search.cli.parser import parser
 from search.study import storage
 from search.study.open import REASON
 from search.worker import trainable as trial
-from search.worker import training
 from search.worker.messages import Report
+from search.worker.training import make_trainer
 from tests.commands.conftest import ROOT
 
 pytestmark = pytest.mark.long
@@ -262,7 +262,7 @@ def test_its_trials_are_what_they_would_have_been(home: Home, tmp_path: Path) ->
     resolved = plan.resolve(parser().parse_args(words))
     task, _ = open_task(resolved.arguments, resolved.settings)
     reports: list[Report] = []
-    training.trainer(session._work(resolved, task))(
+    make_trainer(session._work(resolved, task))(
         trial.Assignment(0, trials[0].params, 0, 1, tmp_path, 1), reports.append
     )
     assert {r.epoch: r.value for r in reports} == trials[0].intermediate_values

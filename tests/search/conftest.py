@@ -24,16 +24,18 @@ from fdan.corpora import demo
 from search import config as plan
 from search import pipeline as session
 from search.cli.parser import parser
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space, Value
+from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study import storage
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.storage import Patience
 from search.study.trial_controller import Bridge
-from search.tune import ray_session as cluster
+from search.tune.ray_session import connected
+from search.worker.data import WorkerData
 from search.worker.messages import Report
-from search.worker.training import Work
 
 KNOWN: dict[str, Value] = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
 
@@ -68,7 +70,7 @@ def _quiet() -> None:
 @pytest.fixture(scope="module")
 def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray of our own with two CPUs, for one file: the next may want a cluster."""
-    with cluster.up(None, tmp_path_factory.mktemp("ray"), cpus=2):
+    with connected(None, tmp_path_factory.mktemp("ray"), cpus=2):
         yield
 
 
@@ -98,7 +100,7 @@ def nodes(
     )
     made.add_node(num_cpus=1, num_gpus=1, object_store_memory=10**8)
     try:
-        with cluster.up(made.address, folder):
+        with connected(made.address, folder):
             yield made
     finally:
         made.shutdown()
@@ -107,7 +109,7 @@ def nodes(
 
 @pytest.fixture
 def small_space() -> Space:
-    return space.parse(SPACE, KNOWN)
+    return parse_space(SPACE, KNOWN)
 
 
 MakeStudy = Callable[..., optuna.Study]
@@ -133,8 +135,8 @@ def make_study(tmp_path: Path) -> MakeStudy:
             "journal",
             tmp_path,
             identity,
-            samplers.make(sampler, searched, seed, study.stored_trials("small", store)),
-            pruners.make(pruner, epochs),
+            make_sampler(sampler, searched, seed, study.stored_trials("small", store)),
+            make_pruner(pruner, epochs),
             searched,
         )
 
@@ -148,7 +150,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Work:
+def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerData:
     """What a search of that corpus would give its workers: 6 epochs a trial."""
     runs = str(tmp_path_factory.mktemp("prepared"))
     flags = ["--runs", runs, "--task", f"demo:{corpus}", "--workers", "1", "--epochs", "6", *SMALL]

@@ -13,7 +13,7 @@ from search.callbacks.checkpoint_retention import Kept, sweep
 from search.study import open as study
 from search.study.events import TrialOutcome
 from search.worker.messages import Report
-from search.worker.trial_folder import CHECKPOINT, folder_of
+from search.worker.trial_folder import CHECKPOINT, trial_folder
 
 
 @pytest.mark.parametrize("values", [(1.0, 1.0), (0.5, 1.0, 1.0), (0.2, 0.9, 0.3)])
@@ -26,7 +26,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
         opened = optuna.create_study(direction=study.DIRECTION)
         trials = [opened.ask() for _ in values]
         for number in range(len(values)):
-            (folder_of(root, number) / CHECKPOINT).mkdir(parents=True)
+            (trial_folder(root, number) / CHECKPOINT).mkdir(parents=True)
         kept = Kept(root, None)
         for number in order:
             opened.tell(trials[number], values[number])
@@ -42,7 +42,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
 def test_what_is_not_complete_needs_no_checkpoint_any_more(tmp_path: Path) -> None:
     kept = Kept(tmp_path, (0, 0.9))
     for number in range(5):
-        (folder_of(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
+        (trial_folder(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
     high = (Report(1, 0.99),)
     kept.on_worker_lost(1, "the worker died")
     kept.on_trial_pause(2, "stopped by the user")
@@ -63,8 +63,8 @@ def test_a_driver_that_died_swept_nothing(tmp_path: Path) -> None:
         ]
     ):
         trial = opened.ask()
-        (folder_of(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
-        (folder_of(tmp_path, number) / "reports.jsonl").touch()
+        (trial_folder(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
+        (trial_folder(tmp_path, number) / "reports.jsonl").touch()
         if state is not TrialState.RUNNING:
             opened.tell(trial, value, state)
     sweep(tmp_path, opened.get_trials(), study.best(opened))

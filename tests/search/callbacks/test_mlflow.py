@@ -15,18 +15,18 @@ from optuna.trial import TrialState
 from fdan.errors import DiskFull
 from search.callbacks.mlflow import Tracked
 from search.callbacks.trial_figures import Drawing
-from search.optimizer import space
+from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.trial_controller import Bridge
-from search.worker import epoch_log
+from search.worker.epoch_log import EpochLog
 from search.worker.messages import Report
-from search.worker.trial_folder import folder_of
+from search.worker.trial_folder import trial_folder
 from tests.search.conftest import KNOWN, SPACE, MakeStudy, bridge_of
 from tracking.tracker import Tracker
 
 EPOCHS = 3
-SEARCHED = space.parse(SPACE, KNOWN)
+SEARCHED = parse_space(SPACE, KNOWN)
 COMPLETE = TrialState.COMPLETE
 
 
@@ -86,8 +86,8 @@ def tracker(root: Path) -> Iterator[Tracker]:
 
 def ends(bridge: Bridge, number: int, root: Path) -> None:
     """A trial from its first epoch to its end; its worker writes each epoch down."""
-    folder_of(root, number).mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(epoch_log.EpochLog(folder_of(root, number))) as log:
+    trial_folder(root, number).mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(EpochLog(trial_folder(root, number))) as log:
         for epoch in range(1, EPOCHS + 1):
             log.append(of(epoch))
             bridge.report(number, of(epoch))

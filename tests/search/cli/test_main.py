@@ -25,7 +25,8 @@ from fdan.training.checkpoint import Checkpoint
 from search import config as plan
 from search.cli import main as command
 from search.cli.parser import parser, seconds
-from search.optimizer import pruners, samplers
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
 from search.study import open as study
 from search.study import storage
 from search.study.open import REASON
@@ -173,8 +174,8 @@ def test_dry_run_of_a_study_that_is_there(
         "journal",
         runs / "s",
         of.identity("of data that are not prepared"),
-        samplers.make("random", of.space, 0, 0),
-        pruners.make("none", 12),
+        make_sampler("random", of.space, 0, 0),
+        make_pruner("none", 12),
         of.space,
     )
     for _ in range(3):

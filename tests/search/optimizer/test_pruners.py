@@ -7,7 +7,7 @@ import random
 import optuna
 import pytest
 
-from search.optimizer import pruners
+from search.optimizer.pruners import decision_epochs, first_rung, make_pruner
 
 
 @pytest.mark.parametrize("name", ["hyperband", "halving", "median", "none"])
@@ -17,7 +17,7 @@ def test_nothing_is_pruned_but_where_a_worker_waits(name: str, epochs: int) -> N
     rng = random.Random(epochs)
     study = optuna.create_study(
         direction="maximize",
-        pruner=pruners.make(name, epochs),
+        pruner=make_pruner(name, epochs),
         sampler=optuna.samplers.RandomSampler(0),
     )
     pruned = set()
@@ -32,6 +32,6 @@ def test_nothing_is_pruned_but_where_a_worker_waits(name: str, epochs: int) -> N
                 break
         else:
             study.tell(trial, rng.random() + good)
-    assert pruned <= {*pruners.decided(name, epochs)}
+    assert pruned <= {*decision_epochs(name, epochs)}
     if name != "none":
-        assert pruners.first_rung(epochs) in pruned
+        assert first_rung(epochs) in pruned

@@ -8,31 +8,31 @@ from optuna.trial import FixedTrial
 
 from fdan.errors import ConfigError
 from fdan.run_config import RunConfig
-from search.optimizer import space
+from search.optimizer.space_file import load_space, parse_space, shipped_spaces
 from tests.search.conftest import DISCRETE, KNOWN, SPACE
 
 
-@pytest.mark.parametrize("name", space.names())
+@pytest.mark.parametrize("name", shipped_spaces())
 def test_shipped_spaces_draw_valid_configurations(name: str) -> None:
     settings = RunConfig().as_dict()
-    found = space.load(name, settings)
+    found = load_space(name, settings)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for point in found.enqueue:
         study.enqueue_trial(dict(point))
     for _ in range(50):
         params = found.suggest(study.ask())
         RunConfig.from_mapping({**settings, **params})
-    assert {"default", "paper", "wide"} <= set(space.names())
+    assert {"default", "paper", "wide"} <= set(shipped_spaces())
 
 
 def test_paper_settings_are_tried_first() -> None:
-    points = space.load("default", RunConfig().as_dict()).enqueue
+    points = load_space("default", RunConfig().as_dict()).enqueue
     assert [point["alpha"] for point in points] == [1e-3, 1e-3]
     assert [point["decay"] for point in points] == [1e-3, 1e-4]
 
 
 def test_conditional_dimension_is_asked_for_only_when_active() -> None:
-    found = space.parse(SPACE, KNOWN)
+    found = parse_space(SPACE, KNOWN)
     assert found.suggest(FixedTrial({"lr": 0.5, "layers": 0, "heads": 2})) == {
         "lr": 0.5,
         "layers": 0,
@@ -42,7 +42,7 @@ def test_conditional_dimension_is_asked_for_only_when_active() -> None:
 
 
 def test_pinned_settings_leave_the_space_and_decide_conditions() -> None:
-    found = space.parse(SPACE + "[[enqueue]]\nlr = 0.5\nlayers = 2\n", KNOWN)
+    found = parse_space(SPACE + "[[enqueue]]\nlr = 0.5\nlayers = 2\n", KNOWN)
     off = found.resolve({**KNOWN, "layers": 0}, frozenset({"layers"}))
     assert off.names == ("lr",)
     assert off.enqueue == ()  # it asked for two layers
@@ -53,11 +53,11 @@ def test_pinned_settings_leave_the_space_and_decide_conditions() -> None:
 
 
 def test_grid_lists_each_combination_once() -> None:
-    found = space.parse(DISCRETE, KNOWN)
+    found = parse_space(DISCRETE, KNOWN)
     grid = [tuple(sorted(point.items())) for point in found.grid()]
     # 3 rates x (no layers, or 2 numbers of layers x 3 of heads)
     assert len(grid) == len(set(grid)) == found.size() == 3 * (1 + 2 * 3)
-    assert space.parse(SPACE, KNOWN).size() is None
+    assert parse_space(SPACE, KNOWN).size() is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_grid_lists_each_combination_once() -> None:
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        space.parse(text, {**KNOWN, "alpha": 1.0, "epochs": 1}, "my.toml")
+        parse_space(text, {**KNOWN, "alpha": 1.0, "epochs": 1}, "my.toml")
     message = str(caught.value)
     assert message.startswith("my.toml: ")
     assert "\n" not in message
@@ -99,11 +99,11 @@ def test_what_is_wrong_is_said_with_its_place(text: str, words: list[str]) -> No
 def test_condition_on_a_later_dimension_is_refused() -> None:
     tables = SPACE.strip().split("\n\n")
     with pytest.raises(ConfigError, match="has to stand above"):
-        space.parse("\n\n".join(tables[::-1]), KNOWN)
+        parse_space("\n\n".join(tables[::-1]), KNOWN)
 
 
 def test_unknown_space_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'default'"):
-        space.load("defalt", KNOWN)
+        load_space("defalt", KNOWN)
     with pytest.raises(ConfigError, match="no such file"):
-        space.load("missing.toml", KNOWN)
+        load_space("missing.toml", KNOWN)

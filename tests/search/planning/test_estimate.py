@@ -18,7 +18,7 @@ from fdan.training.training_data import load_training_data
 from search import config as plan
 from search.cli import main as command
 from search.cli.parser import parser
-from search.optimizer import space
+from search.optimizer.space_file import parse_space, shipped_spaces
 from search.planning import estimate
 from search.planning.step_timing import Measured, Timing, Work, measure
 from tests.search.conftest import KNOWN, SMALL, SPACE
@@ -39,7 +39,7 @@ def resolve(tmp_path: Path) -> Resolve:
 # The settings that are timed
 
 
-@pytest.mark.parametrize("name", space.names())
+@pytest.mark.parametrize("name", shipped_spaces())
 def test_corners_of_the_shipped_spaces(name: str, resolve: Resolve) -> None:
     resolved = resolve("--space", name)
     usual, *dear = estimate.corners(resolved)
@@ -55,7 +55,7 @@ def test_corners_of_the_shipped_spaces(name: str, resolve: Resolve) -> None:
 
 
 def test_what_makes_a_setting_dear() -> None:
-    searched = space.parse(
+    searched = parse_space(
         SPACE
         + """
 [dimensions.batch]

@@ -18,7 +18,7 @@ from search import config as plan
 from search.cli.parser import parser
 from search.planning import gpu_share
 from search.study.stopping import Stop
-from search.worker.training import Work, _task
+from search.worker.data import WorkerData, open_task
 
 pytestmark = pytest.mark.long
 
@@ -41,8 +41,8 @@ def test_the_share(needed: int, whole: int, most: int, expected: float) -> None:
     assert share == 1.0 or int(1 / share) * needed <= whole
 
 
-def test_what_a_trial_keeps_on_its_gpu(work: Work) -> None:
-    task = _task(work, print)
+def test_what_a_trial_keeps_on_its_gpu(work: WorkerData) -> None:
+    task = open_task(work, print)
     stores = (*task.acoustic, *task.visual)
     images = sum(len(store) for store in stores)
     small = {"backbone": "resnet18", "weights": "none"}
@@ -74,13 +74,13 @@ def test_what_a_cluster_has_is_remembered(nodes: Cluster, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the node's GPU must be a stand-in")
-def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: Work) -> None:
+def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: WorkerData) -> None:
     """The node says that it has a GPU, and has none."""
     with pytest.raises(DeviceError, match=r"^--gpus-per-trial auto: the dearest .*no usable GPU"):
         probe(tmp_path, work, Stop(), nodes.address)
 
 
-def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: Work) -> None:
+def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: WorkerData) -> None:
     """Ctrl-C while the study waits for a GPU."""
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     stop = Stop()
@@ -100,14 +100,14 @@ def test_a_bound_holds() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
-def test_the_probe(tmp_path: Path, work: Work) -> None:
+def test_the_probe(tmp_path: Path, work: WorkerData) -> None:
     found = probe(tmp_path, work, Stop())
     assert found is not None and 0 < found <= 1
 
 
-def probe(folder: Path, work: Work, stop: Stop, address: str = "local") -> float | None:
+def probe(folder: Path, work: WorkerData, stop: Stop, address: str = "local") -> float | None:
     small = ["--backbone", "resnet18", "--weights", "none", "--tuning", "full", "--device", "cuda"]
     words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
-    task = _task(work, print)
+    task = open_task(work, print)
     parts = split(task, SplitConfig.from_mapping(work.split))
     return gpu_share.find(plan.resolve(parser().parse_args(words)), task, parts, folder, stop)

@@ -20,8 +20,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from fdan.errors import FdanError
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
+from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study import storage
 from search.study.open import Identity, StudyError
@@ -32,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_enqueued_settings_come_first_and_once(make_study: MakeStudy) -> None:
     text = SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n"
-    searched = space.parse(text, KNOWN)
+    searched = parse_space(text, KNOWN)
     make_study(searched)
     opened = make_study(searched)
     assert [t.state for t in opened.trials] == [TrialState.WAITING] * 2
@@ -43,7 +45,7 @@ def test_enqueued_settings_come_first_and_once(make_study: MakeStudy) -> None:
 
 
 BASE = Identity({"lr": "0 .. 1"}, "a" * 64, {"protocol": "speaker"}, {"epochs": 9}, 0)
-PLAIN = space.parse(SPACE, KNOWN)
+PLAIN = parse_space(SPACE, KNOWN)
 
 
 def open_one(
@@ -53,7 +55,7 @@ def open_one(
     shown: str = "journal",
     searched: Space = PLAIN,
 ) -> optuna.Study:
-    tools = samplers.make("random", searched, 0, 0), pruners.make("none", 9), searched
+    tools = make_sampler("random", searched, 0, 0), make_pruner("none", 9), searched
     return study.open_study("one", store, shown, folder, identity, *tools)
 
 
@@ -128,7 +130,7 @@ def test_a_driver_that_dies_while_making_a_study_leaves_one_that_can_be_made_who
                 if not self.left:
                     raise SystemExit
 
-    searched = space.parse(
+    searched = parse_space(
         SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n", KNOWN
     )
     journal = JournalFileBackend(str(tmp_path / storage.JOURNAL))
@@ -258,7 +260,7 @@ def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
 
 
 def test_best_is_the_highest_complete_trial(make_study: MakeStudy) -> None:
-    opened = make_study(space.parse(SPACE, KNOWN))
+    opened = make_study(parse_space(SPACE, KNOWN))
     assert study.best(opened) is None
     for value, state in (
         (0.5, TrialState.COMPLETE),

@@ -7,8 +7,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.optimizer import samplers, space
-from search.optimizer.space import Space
+from search.optimizer.samplers import SAMPLERS
+from search.optimizer.space import Space, Value
+from search.optimizer.space_file import parse_space
 from search.study.open import REASON, under_way
 from search.study.trial_controller import DEATHS, Bridge, Untold
 from search.worker.messages import Report, Turn
@@ -22,7 +23,7 @@ def of(epoch: int) -> Report:
 
 
 def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     dead = bridge_of(make_study(searched), searched, EPOCHS)
     dead.ask()
     turn = dead.ask()
@@ -60,7 +61,7 @@ def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
 
 
 def test_without_what_the_worker_wrote_the_values_are_there(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     dead = bridge_of(make_study(searched), searched, EPOCHS)
     number = dead.ask().number
     dead.report(number, of(1))
@@ -72,11 +73,11 @@ def test_without_what_the_worker_wrote_the_values_are_there(make_study: MakeStud
     assert bridge.again().after == 1
 
 
-@pytest.mark.parametrize("sampler", samplers.HELP)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_settings_that_were_half_drawn_are_drawn_to_the_end(
     sampler: str, make_study: MakeStudy
 ) -> None:
-    searched = space.parse(DISCRETE if sampler == "grid" else SPACE, KNOWN)
+    searched = parse_space(DISCRETE if sampler == "grid" else SPACE, KNOWN)
     study = make_study(searched, sampler)
     for number in range(11):  # enough for tpe and gp to leave their random start
         trial = study.ask()
@@ -98,7 +99,7 @@ def test_settings_that_were_half_drawn_are_drawn_to_the_end(
 
 def test_enqueued_settings_are_not_lost_with_their_driver(make_study: MakeStudy) -> None:
     text = SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n"
-    searched = space.parse(text, KNOWN)
+    searched = parse_space(text, KNOWN)
     make_study(searched).ask()  # dies before anything is drawn
 
     study = make_study(searched)
@@ -112,7 +113,7 @@ def test_enqueued_settings_are_not_lost_with_their_driver(make_study: MakeStudy)
 
 
 def test_a_trial_whose_last_epoch_was_reported_needs_no_worker(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     dead = bridge_of(make_study(searched), searched, EPOCHS)
     number = dead.ask().number
     for epoch in range(1, EPOCHS + 1):
@@ -132,7 +133,7 @@ def test_a_trial_whose_last_epoch_was_reported_needs_no_worker(make_study: MakeS
 @pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
 def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: MakeStudy) -> None:
     """Its driver died between its report and the pruner's word."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", pruner, EPOCHS)
     first = bridge_of(study, searched, EPOCHS, pruner=pruner)
     for _ in range(9):  # hyperband: some of them are rivals in its bracket
@@ -164,7 +165,7 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
 @pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
 def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: MakeStudy) -> None:
     """Optuna's pruners decide about an epoch once: asked again, they let the trial go on."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     first = bridge_of(
         make_study(searched, "random", pruner, EPOCHS), searched, EPOCHS, pruner=pruner
     )
@@ -191,7 +192,7 @@ def die(bridge: Bridge, number: int) -> None:
 
 
 def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard)
@@ -218,7 +219,7 @@ def saved(*epochs: int) -> Untold:
 
 
 def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
@@ -234,7 +235,7 @@ def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy
 
 
 def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     bridge_of(make_study(searched), searched, EPOCHS).ask()  # both die
     study = make_study(searched)
     heard = Heard()
@@ -251,7 +252,7 @@ def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) ->
 
 
 def test_an_epoch_in_between_gives_a_trial_its_lives_back(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     bridge = bridge_of(study, searched, EPOCHS)
     number = bridge.ask().number
@@ -265,7 +266,7 @@ def test_an_epoch_in_between_gives_a_trial_its_lives_back(make_study: MakeStudy)
 
 
 def test_trials_go_on_in_the_order_in_which_they_waited(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     bridge = bridge_of(make_study(searched), searched, EPOCHS)
     numbers = [bridge.ask().number for _ in range(3)]
     for number in (2, 0, 1):
@@ -274,7 +275,7 @@ def test_trials_go_on_in_the_order_in_which_they_waited(make_study: MakeStudy) -
 
 
 def test_a_lost_ray_is_no_trials_fault(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard)
@@ -295,7 +296,7 @@ def test_a_lost_ray_is_no_trials_fault(make_study: MakeStudy) -> None:
 
 
 def test_resting_trials_stay_running_in_the_storage(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard)
@@ -315,14 +316,14 @@ def test_resting_trials_stay_running_in_the_storage(make_study: MakeStudy) -> No
 class Broken(Space):
     """Draws one setting, then it is over."""
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, space.Value]:
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Value]:
         trial.suggest_float("lr", 0.0, 1.0)
         raise RuntimeError("no")
 
 
 def test_a_sampler_that_raises_loses_no_trial(make_study: MakeStudy) -> None:
     """And whoever never heard of the trial does not hear that it rests."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     heard = Heard()
     bridge = bridge_of(make_study(searched), Broken(searched.dimensions), EPOCHS, heard)
     with pytest.raises(RuntimeError):

@@ -13,13 +13,15 @@ from optuna.trial import TrialState
 from fdan.lock import Lock
 from search import __main__ as command
 from search.cli import resume_arguments as remembered
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
+from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study import storage
 from tests.search.conftest import KNOWN, SPACE
 from tracking.tracker import Tracker
 
-SEARCHED = space.parse(SPACE, KNOWN)
+SEARCHED = parse_space(SPACE, KNOWN)
 WORDS = ["--study", "s", "--task", f"savee:/data/{'long/' * 20}SAVEE", "--trials", "3"]
 
 
@@ -33,8 +35,8 @@ def made(runs: Path, name: str, trials: int = 1, url: str | None = None) -> Path
         url or "journal",
         folder,
         study.Identity(SEARCHED.as_dict(), "data", {}, {"epochs": 3}, 0),
-        samplers.make("random", SEARCHED, 0, 0),
-        pruners.make("none", 3),
+        make_sampler("random", SEARCHED, 0, 0),
+        make_pruner("none", 3),
         SEARCHED,
     )
     for _ in range(trials):

@@ -53,8 +53,8 @@ def main():
     stop = Stop()
     bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
                     patience=storage.Patience(None, say, stop.due))
-    with signals(stop, say), cluster.up(None, folder, 2):
-        driver.run(bridge, train, room=driver.room(Resources()), epoch_timeout=600,
+    with signals(stop, say), cluster.connected(None, folder, 2):
+        driver.run(bridge, train, capacity=driver.find_capacity(Resources()), epoch_timeout=600,
                    folder=folder, stop=stop)
     bridge.pause_all(stop.reason)
     sys.exit(stop.code)

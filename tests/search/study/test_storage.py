@@ -21,7 +21,9 @@ from sqlalchemy.exc import OperationalError
 
 from fdan.errors import ConfigError
 from search.callbacks.progress import Progress, State
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
+from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study import storage
 from search.study.storage import JOURNAL, Patience, StorageError
@@ -34,12 +36,12 @@ pytestmark = pytest.mark.long
 EPOCHS = 4
 OPENERS = 6
 SERVER = "postgresql://me:secret@nowhere/db"
-SEARCHED = space.parse(SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n", KNOWN)
+SEARCHED = parse_space(SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n", KNOWN)
 
 
 def opened(store: optuna.storages.BaseStorage, folder: Path) -> optuna.Study:
     identity = study.Identity(SEARCHED.as_dict(), "data", {}, {}, 0)
-    tools = samplers.make("random", SEARCHED, 0, 0), pruners.make("none", EPOCHS), SEARCHED
+    tools = make_sampler("random", SEARCHED, 0, 0), make_pruner("none", EPOCHS), SEARCHED
     return study.open_study("s", store, "here", folder, identity, *tools)
 
 

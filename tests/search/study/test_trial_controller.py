@@ -9,8 +9,10 @@ import pytest
 from optuna.trial import TrialState
 
 from fdan.errors import ConfigError
-from search.optimizer import pruners, samplers, space
+from search.optimizer.pruners import PRUNERS, make_pruner
+from search.optimizer.samplers import SAMPLERS, make_sampler
 from search.optimizer.space import Space
+from search.optimizer.space_file import parse_space
 from search.study.events import TrialOutcome
 from search.study.open import REASON
 from search.study.trial_controller import DEATHS
@@ -41,9 +43,9 @@ def run(
     return heard.ended
 
 
-@pytest.mark.parametrize("sampler", samplers.HELP)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_runs_a_study(sampler: str, make_study: MakeStudy) -> None:
-    searched = space.parse(DISCRETE if sampler == "grid" else SPACE, KNOWN)
+    searched = parse_space(DISCRETE if sampler == "grid" else SPACE, KNOWN)
     # Enough for tpe and gp to leave their random start.
     study = make_study(searched, sampler)
     run(study, searched, 14)
@@ -54,9 +56,9 @@ def test_every_sampler_runs_a_study(sampler: str, make_study: MakeStudy) -> None
         assert len({tuple(sorted(t.params.items())) for t in trials}) == 14
 
 
-@pytest.mark.parametrize("pruner", pruners.HELP)
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", pruner, EPOCHS)
     closed = run(study, searched, 30, pruner)
     pruned = [trial for trial in closed if trial.state is TrialState.PRUNED]
@@ -75,7 +77,7 @@ def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) 
 
 
 def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", "median", EPOCHS)
     bridge = bridge_of(study, searched, EPOCHS, pruner="median")
     for value in (0.1, 0.2, 0.3, 0.4, 0.5):
@@ -91,7 +93,7 @@ def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
 
 
 def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", "halving", EPOCHS)
     bridge = bridge_of(study, searched, EPOCHS, pruner="halving")
     for value in (0.9, 0.8, 0.7, 0.1):
@@ -103,7 +105,7 @@ def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     bridge = bridge_of(study, searched, EPOCHS)
     number = bridge.ask().number
@@ -118,7 +120,7 @@ def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: Mak
 
 def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
     """A spent time budget: what was learnt is kept, and every trial has its reason."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard)
@@ -144,7 +146,7 @@ def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
 @pytest.mark.parametrize("end", ["time", "death", "memory", "ray", "trouble"])
 def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: MakeStudy) -> None:
     """Whatever becomes of the group that it was trained in, whose turn goes on."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, gpus=0.5)
     done, under_way = (bridge.ask().number for _ in range(2))
@@ -171,7 +173,7 @@ def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: Make
 
 def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: MakeStudy) -> None:
     """It is nobody's failure. The next driver asks for it, with the settings it was drawn with."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, trials=5)
     for _ in range(3):
@@ -191,7 +193,7 @@ def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: M
 
 
 def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     bridge = bridge_of(study, searched, EPOCHS)
     number = bridge.ask().number
@@ -204,7 +206,7 @@ def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
 
 
 def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     bridge = bridge_of(study, searched, EPOCHS)
     bridge.let_go(bridge.ask().number)
@@ -215,7 +217,7 @@ def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
 @pytest.mark.parametrize("reached", [3, 4])
 def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> None:
     """Also where its checkpoint was further than the driver that died had heard."""
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
     bridge.draw()
@@ -236,7 +238,7 @@ def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> No
 def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy) -> None:
     """Then it is the trial's own fault, and does not go on for ever."""
     heard = Heard()
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     bridge = bridge_of(make_study(searched), searched, EPOCHS, heard, gpus=gpus, trials=1)
     turn, shares = bridge.ask(), []
     for _ in range(6):
@@ -254,18 +256,18 @@ def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy
 
 def test_grid_refuses_continuous_dimensions() -> None:
     with pytest.raises(ConfigError, match="lr is continuous"):
-        samplers.make("grid", space.parse(SPACE, KNOWN), 0, 0)
+        make_sampler("grid", parse_space(SPACE, KNOWN), 0, 0)
 
 
 def test_unknown_names(small_space: Space) -> None:
     with pytest.raises(ConfigError, match=r"unknown sampler 'rando'.*did you mean 'random'"):
-        samplers.make("rando", small_space, 0, 0)
+        make_sampler("rando", small_space, 0, 0)
     with pytest.raises(ConfigError, match=r"unknown pruner 'medain'.*did you mean 'median'"):
-        pruners.make("medain", 9)
+        make_pruner("medain", 9)
 
 
 def test_a_continued_study_draws_new_settings(make_study: MakeStudy) -> None:
-    searched = space.parse(SPACE, KNOWN)
+    searched = parse_space(SPACE, KNOWN)
     run(make_study(searched), searched, 4)
     again = make_study(searched)
     run(again, searched, 4)

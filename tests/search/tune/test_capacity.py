@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from search.tune import capacity as room
-from search.tune.capacity import Room
+from search.tune import capacity
+from search.tune.capacity import Capacity
 from search.tune.resources import Resources
 
 SMALL = {"Alive": True, "Resources": {"CPU": 1.0}}
@@ -28,13 +28,13 @@ def test_it_says_once_when_the_last_node_is_gone_and_once_when_one_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, nodes, said = [0.0], [there], list[str]()
-    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
-    looked = Room(each, lambda: nodes[0], said.append)
+    monkeypatch.setattr(capacity.time, "monotonic", lambda: now[0])
+    watched = Capacity(each, lambda: nodes[0], notify=said.append)
 
     def pass_by(seconds: float) -> None:
         for _ in range(round(seconds * 2)):
             now[0] += 0.5
-            looked.look()
+            watched.update()
 
     pass_by(60)
     assert said == []
@@ -46,26 +46,26 @@ def test_it_says_once_when_the_last_node_is_gone_and_once_when_one_is_back(
     assert f"no node of the cluster can hold a trial ({each})" in line and "nothing is lost" in line
     nodes[0] = there
     pass_by(60)
-    assert said[1:] == [f"the cluster has room again: for {looked.at_once} trials at once"]
+    assert said[1:] == [f"the cluster has room again: for {watched.max_concurrent} trials at once"]
 
 
 def test_the_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     now, said, heard = [0.0], list[str](), list[int]()
-    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(capacity.time, "monotonic", lambda: now[0])
     nodes = [SMALL | {"NodeID": "a"}]
-    looked = Room(Resources(1), lambda: nodes, said.append, changed=heard.append)
-    assert looked.at_once == 1
+    watched = Capacity(Resources(1), lambda: nodes, notify=said.append, on_change=heard.append)
+    assert watched.max_concurrent == 1
     nodes.append(LARGE | {"NodeID": "b"})
-    assert looked.at_once == 1, "not yet looked at"
+    assert watched.max_concurrent == 1, "not yet looked at"
     now[0] += 3
-    looked.look()
-    assert (looked.at_once, heard) == (9, [9])
+    watched.update()
+    assert (watched.max_concurrent, heard) == (9, [9])
     assert said == ["the cluster has room for 9 trials at once, not 1"]
-    looked.refuse("b", "10.0.0.2: other data")
-    looked.refuse("b", "10.0.0.2: other data")
+    watched.exclude("b", "10.0.0.2: other data")
+    watched.exclude("b", "10.0.0.2: other data")
     now[0] += 3
-    looked.look()
-    assert (looked.at_once, looked.refused, heard) == (1, ("b",), [9, 1])
+    watched.update()
+    assert (watched.max_concurrent, watched.excluded_nodes, heard) == (1, ("b",), [9, 1])
     assert said[1] == "a node takes no part in the study: 10.0.0.2: other data"
     assert len(said) == 3
 
@@ -76,4 +76,7 @@ def test_the_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_wanted_is_had_where_there_is_room_or_may_be(
     wanted: int, grows: bool, at_once: int
 ) -> None:
-    assert Room(Resources(1), lambda: [LARGE], wanted=wanted, grows=grows).at_once == at_once
+    assert (
+        Capacity(Resources(1), lambda: [LARGE], requested=wanted, grows=grows).max_concurrent
+        == at_once
+    )

@@ -23,7 +23,7 @@ from fdan.training.checkpoint import Checkpoint
 from fdan.training.group import group_key
 from search import config as plan
 from search.cli.parser import parser
-from search.optimizer import pruners
+from search.optimizer.pruners import next_rung
 from search.optimizer.space import Space, Value
 from search.study.open import REASON
 from search.study.stopping import Stop
@@ -32,10 +32,10 @@ from search.tune import recovery as running
 from search.tune import tune_run as driver
 from search.tune.grouping import Groups
 from search.tune.resources import Resources
-from search.worker import training
+from search.worker.data import WorkerData
 from search.worker.messages import Report, Turn
 from search.worker.trainable import Assignment, Tell
-from search.worker.training import Work
+from search.worker.training import make_group_trainer, make_trainer
 from search.worker.trial_folder import CHECKPOINT
 from tests.search.conftest import Heard, MakeStudy, bridge_of
 
@@ -46,7 +46,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 EPOCHS = 18
 """Rungs at 3 and 9."""
 
-RUNG = partial(pruners.next_rung, "halving", EPOCHS)
+RUNG = partial(next_rung, "halving", EPOCHS)
 
 
 def layers(params: Any) -> int:
@@ -188,7 +188,7 @@ def test_a_study_of_groups(make_study: MakeStudy, small_space: Space, tmp_path: 
     driver.run(
         bridge,
         alone,
-        room=driver.room(Resources(cpus=1), 1),
+        capacity=driver.find_capacity(Resources(cpus=1), 1),
         epoch_timeout=600.0,
         folder=tmp_path,
         stop=Stop(),
@@ -221,7 +221,7 @@ OWN = [{"alpha": 0.01}, {"alpha": 0.1, "lr": 0.003}, {"kernels": 2, "decay": 0.0
 SHARED = {"layers": 1, "decay": 1e-4, "kernels": 5, "ratio": 2.0, "scale": 1.0, "lr": 0.01}
 
 
-def test_trained_as_one_they_are_what_they_are_alone(work: Work, tmp_path: Path) -> None:
+def test_trained_as_one_they_are_what_they_are_alone(work: WorkerData, tmp_path: Path) -> None:
     """Metrics and checkpoints, in two turns, the second one begun anew from the disk."""
     heard: dict[int, dict[int, Report]] = {n: {} for n in range(len(OWN))}
 
@@ -239,13 +239,13 @@ def test_trained_as_one_they_are_what_they_are_alone(work: Work, tmp_path: Path)
             made.append(Assignment(number, {**SHARED, **own}, after, until, its, 1))
         return made
 
-    together = training.group_trainer(work)
+    together = make_group_trainer(work)
     together(assignments("group", 0, 2), tell)
     assert all(list(reports) == [1, 2] for reports in heard.values())
     together(assignments("group", 2, 6), tell)
     for one in assignments("alone", 0, 6):
         expected: list[Report] = []
-        training.trainer(work)(one, expected.append)
+        make_trainer(work)(one, expected.append)
         found = list(heard[one.number].values())
         assert [report.epoch for report in found] == [1, 2, 3, 4, 5, 6]
         for ours, its in zip(found, expected, strict=True):
@@ -260,7 +260,7 @@ def test_trained_as_one_they_are_what_they_are_alone(work: Work, tmp_path: Path)
             np.testing.assert_allclose(tensor, b.tensors[name], 1e-4, 1e-5, name)
 
 
-def test_kinds_are_the_settings_of_a_network(work: Work) -> None:
+def test_kinds_are_the_settings_of_a_network(work: WorkerData) -> None:
     def of(**params: Any) -> Any:
         return group_key(RunConfig.from_mapping({**work.fixed, **SHARED, "alpha": 0.1, **params}))
 

@@ -29,7 +29,7 @@ from search.tune import tune_run as driver
 from search.tune.resources import Resources
 from search.worker import trainable as trial
 from search.worker.messages import Report
-from search.worker.store_sync import Refused
+from search.worker.store_sync import NodeError
 from search.worker.trainable import Assignment
 from tests.search.conftest import MakeStudy, bridge_of
 
@@ -60,8 +60,10 @@ def run(
 ) -> Seen:
     seen, stop = Seen(), Stop(200)
     bridge = bridge_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
-    room = driver.room(Resources(1, gpus), say=say)
-    driver.run(bridge, train, room=room, epoch_timeout=600, folder=folder, stop=stop, say=say)
+    capacity = driver.find_capacity(Resources(1, gpus), say=say)
+    driver.run(
+        bridge, train, capacity=capacity, epoch_timeout=600, folder=folder, stop=stop, say=say
+    )
     assert not stop.reason, "it should have ended by itself"
     return seen
 
@@ -111,8 +113,10 @@ def test_nodes_come_and_go(
 
     seen, said, stop = Seen(), list[str](), Events(240)
     bridge = bridge_of(study, small_space, EPOCHS, seen, trials=4)
-    room = driver.room(Resources(1), say=said.append)
-    driver.run(bridge, waiting(go), room=room, epoch_timeout=600, folder=tmp_path, stop=stop)
+    capacity = driver.find_capacity(Resources(1), say=said.append)
+    driver.run(
+        bridge, waiting(go), capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop
+    )
     assert go.exists() and not stop.reason
     assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 4
     ((interrupted, reason),) = seen.interruptions
@@ -135,7 +139,7 @@ def test_a_node_that_refuses_gets_no_more_trials(
 
     def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
         if trial.node() == other:
-            raise Refused("its data differ")
+            raise NodeError("its data differ")
         otherwise(assignment, report)
 
     seen = run(study, small_space, train, tmp_path, 6, say=say)
@@ -169,10 +173,16 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
             away.rename(shared)
 
     bridge = bridge_of(study, small_space, EPOCHS, Unmounted(), trials=1)
-    room = driver.room(Resources(1), 1, say=say)
+    capacity = driver.find_capacity(Resources(1), 1, say=say)
     train = waiting(tmp_path)
     driver.run(
-        bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=Stop(120), say=say
+        bridge,
+        train,
+        capacity=capacity,
+        epoch_timeout=600,
+        folder=tmp_path,
+        stop=Stop(120),
+        say=say,
     )
     (line,) = [line for line in said if "takes no part" in line]
     assert line.endswith("mount the shared storage")
@@ -329,8 +339,8 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
 
     stop = Events(120)
     bridge = bridge_of(study, small_space, EPOCHS, trials=1000)
-    room = driver.room(Resources(1))
-    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=stop)
+    capacity = driver.find_capacity(Resources(1))
+    driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
     assert stop.reason == "the new node is used"
     assert time.monotonic() - since[0] < 60
 
@@ -360,6 +370,6 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
 
     stop = Events(60)
     bridge = bridge_of(study, small_space, EPOCHS, trials=1000, gpus=0.25)
-    room = driver.room(Resources(1, 0.25))
-    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=stop)
+    capacity = driver.find_capacity(Resources(1, 0.25))
+    driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
     assert stop.reason == "it has its turn"

@@ -18,7 +18,7 @@ import os, signal, sys
 from pathlib import Path
 
 import ray
-from search.tune import ray_session as cluster
+from search.tune import ray_session
 
 join = ray._private.worker.connect
 
@@ -30,7 +30,7 @@ def killed_before(*args, **kwargs):
 
 if sys.argv[2] == "killed":
     ray._private.worker.connect = killed_before
-with cluster.up(None, Path(sys.argv[1]), cpus=1):
+with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
     print("joined", file=sys.stderr)
 """
 
@@ -49,27 +49,27 @@ def test_its_end_has_a_clear_line(tmp_path: Path, raylet: str, code: int) -> Non
         assert last.endswith("the same command goes on")
 
 
-STANDING = """
+ROUNDS = """
 import sys
 from pathlib import Path
 
 import ray
-from search.tune import ray_session as cluster
+from search.tune import ray_session
 
-with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
+with ray_session.RaySession(None, Path(sys.argv[1]), cpus=1) as session:
     assert not ray.is_initialized()
     for down in (False, False, True, False):
         if down:
-            standing.down()
+            session.stop()
             assert not ray.is_initialized()
-        standing.up()
+        session.start()
         print(ray.get_runtime_context().get_node_id(), file=sys.stderr)
 assert not ray.is_initialized()
 """
 
 
 def test_one_stands_until_it_is_put_down(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STANDING, str(tmp_path)]
+    command = [sys.executable, "-c", ROUNDS, str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     first, second, third, fourth = ended.stderr.splitlines()
@@ -81,16 +81,16 @@ import os, signal, sys, time
 from pathlib import Path
 
 import ray
-from search.tune import ray_session as cluster
+from search.tune import ray_session
 
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
-with cluster.up(None, Path(sys.argv[1]), cpus=1):
+with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
     where = ray.remote(lambda: os.getpid())
     worker = ray.get(where.remote())
     os.killpg(0, signal.SIGTERM)
     time.sleep(2)
-    cluster.check_alive()
+    ray_session.check_ray_alive()
     assert heard == [1]
     assert ray.get(where.remote()) == worker
 os.kill(os.getpid(), signal.SIGTERM)
@@ -112,10 +112,10 @@ import signal, sys, time
 from pathlib import Path
 
 import ray
-from search.tune import ray_session as cluster
+from search.tune import ray_session
 
-with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
-    standing.up()
+with ray_session.RaySession(None, Path(sys.argv[1]), cpus=1) as session:
+    session.start()
     # A round: Ray's threads have asked the GCS what they ask at first.
     assert ray.get(ray.remote(lambda: "done").remote()) == "done"
     time.sleep(3)
@@ -123,11 +123,11 @@ with cluster.Standing(None, Path(sys.argv[1]), cpus=1) as standing:
     gcs.process.send_signal(signal.SIGKILL)
     gcs.process.wait()
     try:
-        standing.up()
-    except cluster.RayLost as lost:
+        session.start()
+    except ray_session.RayLostError as lost:
         print(repr(lost), file=sys.stderr)
-    standing.down()
-    standing.up()
+    session.stop()
+    session.start()
     print(ray.cluster_resources()["CPU"], file=sys.stderr)
 """
 
@@ -137,7 +137,7 @@ def test_one_that_breaks_down_between_two_rounds_is_found_out(tmp_path: Path) ->
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     lost, cpus = ended.stderr.splitlines()
-    assert (lost, cpus) == ('RayLost("Ray\'s gcs_server ended (exit code -9)")', "1.0")
+    assert (lost, cpus) == ('RayLostError("Ray\'s gcs_server ended (exit code -9)")', "1.0")
 
 
 WITHOUT_GCS = """
@@ -146,11 +146,11 @@ from pathlib import Path
 
 import optuna
 import ray
-from search.tune import ray_session as cluster
+from search.tune import ray_session
 from search.study.trial_controller import Bridge
 from search.tune.grouping import Groups
 from search.tune.resources import Resources
-from search.tune.capacity import Room
+from search.tune.capacity import Capacity
 from search.tune.searcher import OptunaSearcher, Stopped
 from search.study.storage import Patience
 
@@ -163,10 +163,10 @@ def ends_meanwhile(trial):
 patience = Patience(None, print, lambda: False)
 study = optuna.create_study()
 bridge = Bridge(study, ends_meanwhile, pruner="none", epochs=3, trials=5, patience=patience)
-with cluster.up(None, Path(sys.argv[1]), cpus=1):
-    room = Room(Resources(cpus=1), ray.nodes)
+with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
+    capacity = Capacity(Resources(cpus=1), ray.nodes)
     try:
-        OptunaSearcher(bridge, room, Groups()).suggest("a")
+        OptunaSearcher(bridge, capacity, Groups()).suggest("a")
     except Stopped as stopped:
         print(repr(stopped.__cause__), file=sys.stderr)
 """
@@ -177,4 +177,4 @@ def test_no_trial_is_handed_to_a_ray_without_its_gcs(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_GCS, str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.splitlines()[-1] == 'RayLost("Ray\'s gcs_server ended (exit code -9)")'
+    assert ended.stderr.splitlines()[-1] == 'RayLostError("Ray\'s gcs_server ended (exit code -9)")'

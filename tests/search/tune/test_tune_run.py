@@ -23,12 +23,11 @@ from search.optimizer.space import Space, Value
 from search.study.events import TrialOutcome
 from search.study.open import REASON
 from search.study.stopping import Stop
-from search.tune import ray_session as cluster
 from search.tune import tune_run as driver
-from search.tune.capacity import Room
+from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
-from search.tune.placement import TURNS
-from search.tune.resources import Resources
+from search.tune.ray_session import ClusterError
+from search.tune.resources import TURNS, Resources
 from search.tune.searcher import OptunaSearcher
 from search.worker.messages import Report
 from search.worker.trainable import Assignment
@@ -42,7 +41,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 EPOCHS = 6
 ROOT = Path(__file__).parents[3]
 ONE = Resources(cpus=1)
-MUCH = Room(ONE, lambda: [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 9.0}}])
+MUCH = Capacity(ONE, lambda: [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 9.0}}])
 
 
 class Seen(Heard):
@@ -91,7 +90,7 @@ def run(
     driver.run(
         bridge,
         train,
-        room=driver.room(ONE, at_once),
+        capacity=driver.find_capacity(ONE, at_once),
         epoch_timeout=epoch_timeout,
         folder=folder,
         stop=stop,
@@ -320,7 +319,7 @@ def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
     driver.run(
         bridge,
         train,
-        room=driver.room(ONE, 1),
+        capacity=driver.find_capacity(ONE, 1),
         epoch_timeout=600,
         folder=tmp_path,
         stop=Stop(),
@@ -358,8 +357,8 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
 
     seen = Strict()
     bridge = bridge_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
-    room = driver.room(ONE, 1)
-    driver.run(bridge, train, room=room, epoch_timeout=600, folder=tmp_path, stop=Stop())
+    capacity = driver.find_capacity(ONE, 1)
+    driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=Stop())
     assert [one.state for one in seen.ended] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
     assert len(set.union(*seen.pids.values())) == 1, "the worker is the same"
 
@@ -397,7 +396,7 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         driver.run(
             bridge,
             train,
-            room=driver.room(ONE),
+            capacity=driver.find_capacity(ONE),
             epoch_timeout=600,
             folder=tmp_path,
             stop=Stop(),
@@ -438,14 +437,14 @@ def test_budget_is_counted_from_the_start() -> None:
 
 @pytest.mark.usefixtures("ray_here")
 def test_what_does_not_fit_is_said() -> None:
-    assert driver.room(ONE).at_once == 2
-    assert driver.room(ONE, 1).at_once == 1
-    assert driver.room(ONE, 20).at_once == 2
-    assert driver.room(Resources(cpus=2)).at_once == 1
+    assert driver.find_capacity(ONE).max_concurrent == 2
+    assert driver.find_capacity(ONE, 1).max_concurrent == 1
+    assert driver.find_capacity(ONE, 20).max_concurrent == 2
+    assert driver.find_capacity(Resources(cpus=2)).max_concurrent == 1
     with pytest.raises(DeviceError, match="Ray sees 0 GPUs"):
-        driver.room(Resources(cpus=1, gpus=1))
-    with pytest.raises(cluster.ClusterError, match="Ray sees 2 CPUs"):
-        driver.room(Resources(cpus=3))
+        driver.find_capacity(Resources(cpus=1, gpus=1))
+    with pytest.raises(ClusterError, match="Ray sees 2 CPUs"):
+        driver.find_capacity(Resources(cpus=3))
 
 
 def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:

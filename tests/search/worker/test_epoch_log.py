@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from search.worker import epoch_log
-from search.worker.epoch_log import NAME, EpochLog
+from search.worker.epoch_log import EPOCH_LOG, EpochLog, read_epoch_log
 from search.worker.messages import Report
 
 ROOT = Path(__file__).parents[3]
@@ -30,17 +29,17 @@ def write(folder: Path, *reports: Report) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    assert epoch_log.read(tmp_path) == {}
+    assert read_epoch_log(tmp_path) == {}
     write(tmp_path, of(1), of(2, 1 / 3))
     write(tmp_path, of(3))
-    assert epoch_log.read(tmp_path) == {1: of(1), 2: of(2, 1 / 3), 3: of(3)}
+    assert read_epoch_log(tmp_path) == {1: of(1), 2: of(2, 1 / 3), 3: of(3)}
 
 
 def test_the_newest_account_of_an_epoch_counts(tmp_path: Path) -> None:
     """A trial that began anew trains its epochs again."""
     write(tmp_path, of(1, 0.1), of(2, 0.2))
     write(tmp_path, of(1, 0.7))
-    assert epoch_log.read(tmp_path) == {1: of(1, 0.7), 2: of(2, 0.2)}
+    assert read_epoch_log(tmp_path) == {1: of(1, 0.7), 2: of(2, 0.2)}
 
 
 @pytest.mark.parametrize(
@@ -48,22 +47,22 @@ def test_the_newest_account_of_an_epoch_counts(tmp_path: Path) -> None:
 )
 def test_a_torn_line_never_counted(lost: int | None, tmp_path: Path) -> None:
     write(tmp_path, of(1), of(2))
-    log = tmp_path / NAME
+    log = tmp_path / EPOCH_LOG
     first, second = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(first + (second[:-lost] if lost else second[:1]))
     torn = log.read_bytes()
     if lost != 1:  # whole but for its newline, it may be read
-        assert epoch_log.read(tmp_path) == {1: of(1)}
+        assert read_epoch_log(tmp_path) == {1: of(1)}
     assert log.read_bytes() == torn, "whoever only reads touches nothing"
     write(tmp_path, of(2, 0.7), of(3))
-    assert epoch_log.read(tmp_path) == {1: of(1), 2: of(2, 0.7), 3: of(3)}
+    assert read_epoch_log(tmp_path) == {1: of(1), 2: of(2, 0.7), 3: of(3)}
     assert log.read_bytes().startswith(first)
     assert log.read_bytes().count(b"\n") == 3
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     write(tmp_path, of(1))
-    before = (tmp_path / NAME).read_bytes()
+    before = (tmp_path / EPOCH_LOG).read_bytes()
     log = EpochLog(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
@@ -72,10 +71,10 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
             log.append(of(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (tmp_path / NAME).read_bytes() == before
+    assert (tmp_path / EPOCH_LOG).read_bytes() == before
     log.append(of(2))
     log.close()
-    assert epoch_log.read(tmp_path) == {1: of(1), 2: of(2)}
+    assert read_epoch_log(tmp_path) == {1: of(1), 2: of(2)}
 
 
 WRITER = """
@@ -97,9 +96,9 @@ def test_a_writer_that_is_killed_leaves_every_epoch_before(tmp_path: Path) -> No
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
         writer.send_signal(signal.SIGKILL)
-    found = epoch_log.read(tmp_path)
+    found = read_epoch_log(tmp_path)
     assert len(found) >= 50
     assert list(found) == list(range(1, len(found) + 1))
     assert all(report.value == epoch / 7 for epoch, report in found.items())
     write(tmp_path, of(len(found) + 1))
-    assert list(epoch_log.read(tmp_path)) == list(range(1, len(found) + 2))
+    assert list(read_epoch_log(tmp_path)) == list(range(1, len(found) + 2))

@@ -22,14 +22,16 @@ import torch
 from fdan import device as runtime
 from fdan.lock import Lock, lock_owner
 from fdan.training.checkpoint import Checkpoint
-from search.tune import placement
-from search.worker import async_report as telling
-from search.worker import epoch_log, training
+from search.study.resume import unreported_epochs
+from search.tune.resources import GPUS, TURNS
+from search.worker import async_report, training
 from search.worker import trainable as trial
+from search.worker.data import WorkerData
+from search.worker.epoch_log import EPOCH_LOG, read_epoch_log
 from search.worker.messages import LOST, Report, Turn
 from search.worker.trainable import Assignment
-from search.worker.training import Work
-from search.worker.trial_folder import CHECKPOINT, folder_of
+from search.worker.training import make_trainer
+from search.worker.trial_folder import CHECKPOINT, trial_folder
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 6
@@ -49,7 +51,7 @@ class Died(BaseException):
 
 
 def run(
-    work: Work, folder: Path, after: int = 0, until: int = EPOCHS, **params: float
+    work: WorkerData, folder: Path, after: int = 0, until: int = EPOCHS, **params: float
 ) -> dict[int, Report]:
     """Train in `folder` and die while reporting epoch `until`, or come to the end; what the
     driver heard."""
@@ -64,7 +66,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     assignment = Assignment(3, {**PARAMS, **params}, after, EPOCHS, folder, 1)
     try:
-        training.trainer(work)(assignment, report)
+        make_trainer(work)(assignment, report)
     except Died:
         assert until < EPOCHS
     return heard
@@ -100,13 +102,15 @@ def equal(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(work: Work, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, Report]]:
+def whole(
+    work: WorkerData, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[int, Report]]:
     """A training that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     heard = run(work, folder)
     assert list(heard) == list(range(1, EPOCHS + 1))
     assert len({report.metrics["train/loss"] for report in heard.values()}) == EPOCHS
-    assert epoch_log.read(folder) == heard
+    assert read_epoch_log(folder) == heard
     return folder, same(heard)
 
 
@@ -116,13 +120,13 @@ Whole = tuple[Path, dict[int, Report]]
 @pytest.fixture
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after each epoch, however short."""
-    monkeypatch.setattr(training, "_AT_STAKE_S", 0.0)
+    monkeypatch.setattr(training, "_CHECKPOINT_INTERVAL_S", 0.0)
 
 
 @pytest.mark.usefixtures("every_epoch")
 @pytest.mark.parametrize("stops", [(1,), (4,), (2, 2, 3, 5)], ids=str)
 def test_it_goes_on_as_if_it_had_not_stopped(
-    stops: tuple[int, ...], work: Work, whole: Whole, tmp_path: Path
+    stops: tuple[int, ...], work: WorkerData, whole: Whole, tmp_path: Path
 ) -> None:
     """Deaths while an epoch is on its way to the driver: trained, written down, not heard."""
     after, heard = 0, dict[int, Report]()
@@ -133,17 +137,17 @@ def test_it_goes_on_as_if_it_had_not_stopped(
         after = max(heard, default=0)
     assert same(heard) == whole[1]
     equal(tmp_path, whole[0])
-    assert same(epoch_log.read(tmp_path)) == whole[1]
+    assert same(read_epoch_log(tmp_path)) == whole[1]
 
 
 @pytest.mark.usefixtures("every_epoch")
 def test_epochs_that_were_trained_unheard_are_reported_without_training(
-    work: Work, whole: Whole, tmp_path: Path
+    work: WorkerData, whole: Whole, tmp_path: Path
 ) -> None:
     """The driver was gone for three epochs. What it hears then is what was written, seconds and
     all; the checkpoint's epoch is not trained again."""
     run(work, tmp_path, until=5)
-    written = epoch_log.read(tmp_path)
+    written = read_epoch_log(tmp_path)
     assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 5
     heard = run(work, tmp_path, after=2)
     assert list(heard) == [3, 4, 5, 6]
@@ -152,10 +156,10 @@ def test_epochs_that_were_trained_unheard_are_reported_without_training(
 
 
 def test_epochs_after_the_newest_checkpoint_are_trained_again(
-    work: Work, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: WorkerData, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        training, "_AT_STAKE_S", float("inf")
+        training, "_CHECKPOINT_INTERVAL_S", float("inf")
     )  # after the first epoch and the last one
     heard = run(work, tmp_path, until=5)
     assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 1
@@ -169,11 +173,13 @@ def test_epochs_after_the_newest_checkpoint_are_trained_again(
 
 
 @pytest.mark.usefixtures("every_epoch")
-def test_a_trial_that_had_only_to_be_closed_trains_nothing(work: Work, tmp_path: Path) -> None:
+def test_a_trial_that_had_only_to_be_closed_trains_nothing(
+    work: WorkerData, tmp_path: Path
+) -> None:
     run(work, tmp_path)
-    written = (tmp_path / epoch_log.NAME).read_bytes()
+    written = (tmp_path / EPOCH_LOG).read_bytes()
     assert run(work, tmp_path, after=EPOCHS) == {}
-    assert (tmp_path / epoch_log.NAME).read_bytes() == written
+    assert (tmp_path / EPOCH_LOG).read_bytes() == written
 
 
 def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
@@ -190,11 +196,11 @@ def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(work: WorkerData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trial that died in its fourth epoch, all checkpoints kept."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_AT_STAKE_S", 0.0)
+        patch.setattr(training, "_CHECKPOINT_INTERVAL_S", 0.0)
         run(work, folder, until=4)
     return folder
 
@@ -228,12 +234,12 @@ def only_partial(folder: Path) -> None:
 
 
 def without_log(folder: Path) -> None:
-    (folder.parent / epoch_log.NAME).unlink()
+    (folder.parent / EPOCH_LOG).unlink()
 
 
 def log_of_less(folder: Path) -> None:
     """A disk that kept the checkpoint and lost the log's end."""
-    log = folder.parent / epoch_log.NAME
+    log = folder.parent / EPOCH_LOG
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
 
 
@@ -242,20 +248,20 @@ DAMAGES = [flip, cut, without_tensors, half_of_json, only_partial, without_log, 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_what_is_not_whole_is_begun_anew(
-    damage: Callable[[Path], None], work: Work, whole: Whole, stopped: Path, tmp_path: Path
+    damage: Callable[[Path], None], work: WorkerData, whole: Whole, stopped: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stopped, tmp_path / "trial")
     damage(tmp_path / "trial" / CHECKPOINT)
     heard = run(work, tmp_path / "trial", after=0)
     assert same(heard) == whole[1]
     equal(tmp_path / "trial", whole[0])
-    assert same(epoch_log.read(tmp_path / "trial")) == whole[1]
+    assert same(read_epoch_log(tmp_path / "trial")) == whole[1]
     left = sorted(path.suffix for path in (tmp_path / "trial" / CHECKPOINT).iterdir())
     assert left in ([".json", ".safetensors"], [".json", ".partial", ".safetensors"])
 
 
 def test_what_was_half_written_beside_a_whole_checkpoint_is_passed_over(
-    work: Work, whole: Whole, stopped: Path, tmp_path: Path
+    work: WorkerData, whole: Whole, stopped: Path, tmp_path: Path
 ) -> None:
     """A worker killed while it saved the next one."""
     shutil.copytree(stopped, tmp_path / "trial")
@@ -263,7 +269,7 @@ def test_what_was_half_written_beside_a_whole_checkpoint_is_passed_over(
     (tensors,) = folder.glob("tensors-*.safetensors")
     (folder / "tensors.77.partial").write_bytes(tensors.read_bytes()[:1000])
     (folder / "tensors-000005-00000000.safetensors").write_bytes(tensors.read_bytes()[:1000])
-    with (tmp_path / "trial" / epoch_log.NAME).open("ab") as log:
+    with (tmp_path / "trial" / EPOCH_LOG).open("ab") as log:
         log.write(b'{"epoch": 5, "val')
     heard = run(work, tmp_path / "trial", after=3)
     assert list(heard) == [4, 5, 6]
@@ -272,7 +278,7 @@ def test_what_was_half_written_beside_a_whole_checkpoint_is_passed_over(
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken(
-    work: Work, whole: Whole, tmp_path: Path
+    work: WorkerData, whole: Whole, tmp_path: Path
 ) -> None:
     """A storage that was set back to a backup gives a number out again, with new settings."""
     run(work, tmp_path, until=4, lr=0.002)
@@ -282,20 +288,20 @@ def test_a_checkpoint_of_other_settings_is_not_taken(
 
 
 def test_what_a_dead_worker_saved_is_known_without_another_one(
-    work: Work, whole: Whole, stopped: Path, tmp_path: Path
+    work: WorkerData, whole: Whole, stopped: Path, tmp_path: Path
 ) -> None:
-    folder = folder_of(tmp_path, 3)
-    assert training.untold(work, tmp_path, 3, PARAMS, 0) == []
+    folder = trial_folder(tmp_path, 3)
+    assert unreported_epochs(work, tmp_path, 3, PARAMS, 0) == []
     shutil.copytree(stopped, folder)
-    found = {report.epoch: report for report in training.untold(work, tmp_path, 3, PARAMS, 1)}
+    found = {report.epoch: report for report in unreported_epochs(work, tmp_path, 3, PARAMS, 1)}
     assert same(found) == {epoch: whole[1][epoch] for epoch in (2, 3, 4)}
-    assert training.untold(work, tmp_path, 3, PARAMS, 4) == []
-    assert training.untold(work, tmp_path, 3, {**PARAMS, "lr": 0.002}, 0) == [], "another trial's"
+    assert unreported_epochs(work, tmp_path, 3, PARAMS, 4) == []
+    assert unreported_epochs(work, tmp_path, 3, {**PARAMS, "lr": 0.002}, 0) == [], "another trial's"
     flip(folder / CHECKPOINT)
-    assert training.untold(work, tmp_path, 3, PARAMS, 0) == [], "they are trained again"
+    assert unreported_epochs(work, tmp_path, 3, PARAMS, 0) == [], "they are trained again"
     shutil.rmtree(folder)
     folder.write_text("no folder")
-    assert training.untold(work, tmp_path, 3, PARAMS, 0) == []
+    assert unreported_epochs(work, tmp_path, 3, PARAMS, 0) == []
 
 
 # Who has the trial
@@ -314,7 +320,7 @@ time.sleep(300)
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process, which has trial 3."""
-    folder = folder_of(tmp_path, 3)
+    folder = trial_folder(tmp_path, 3)
     folder.mkdir(parents=True)
     command = [sys.executable, "-c", HOLDER, str(folder / "lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -335,7 +341,7 @@ def work_on(study: Path) -> list[int]:
         assert found is not None
         seen.append(found.pid)
 
-    config = {placement.TURNS: (Turn(3, {}, 0, EPOCHS, 0.0),), placement.GPUS: 0.0}
+    config = {TURNS: (Turn(3, {}, 0, EPOCHS, 0.0),), GPUS: 0.0}
     trial.function(train, study, 1)(config)
     return seen
 
@@ -350,7 +356,7 @@ def test_an_orphan_that_has_the_trial_is_ended(
     assert work_on(tmp_path) == [os.getpid()]
     assert time.monotonic() - began < 5
     assert held.wait(5) == -signal.SIGKILL
-    assert lock_owner(folder_of(tmp_path, 3) / "lock") is None, "and let go of afterwards"
+    assert lock_owner(trial_folder(tmp_path, 3) / "lock") is None, "and let go of afterwards"
 
 
 def test_a_dead_worker_has_nothing(held: subprocess.Popen[str], tmp_path: Path) -> None:
@@ -367,8 +373,8 @@ def test_only_who_has_the_trial_is_ended(
     """The name in the file may be another process's by now."""
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
     told: list[dict[str, str]] = []
-    monkeypatch.setattr(telling.tune, "report", told.append)
-    lock = folder_of(tmp_path, 3) / "lock"
+    monkeypatch.setattr(async_report.tune, "report", told.append)
+    lock = trial_folder(tmp_path, 3) / "lock"
     written = lock.read_text()
     with subprocess.Popen(["sleep", "300"]) as bystander:
         try:
@@ -386,7 +392,7 @@ def test_a_lock_that_outlives_its_machine(
 ) -> None:
     """As NFS 3 keeps it for a node that is gone for good; its name may not have arrived."""
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
-    lock = folder_of(tmp_path, 3) / "lock"
+    lock = trial_folder(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} a-lost-node\n" if written else "")
     began = time.monotonic()
@@ -402,8 +408,8 @@ def test_a_node_of_the_cluster_keeps_its_lock(
     monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
     monkeypatch.setattr(trial, "_hosts", lambda: {"another-node"})
     told: list[dict[str, str]] = []
-    monkeypatch.setattr(telling.tune, "report", told.append)
-    lock = folder_of(tmp_path, 3) / "lock"
+    monkeypatch.setattr(async_report.tune, "report", told.append)
+    lock = trial_folder(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} another-node\n")
     assert work_on(tmp_path) == []
@@ -411,22 +417,22 @@ def test_a_node_of_the_cluster_keeps_its_lock(
 
 
 def test_a_trial_s_share_of_a_gpu_is_a_bound(
-    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: WorkerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it holds: test_gpu_share.py, where there is a GPU."""
     bounds: list[float] = []
     monkeypatch.setattr(runtime, "limit_gpu_memory", bounds.append)
     for number, gpus in enumerate((0.0, 0.25, 1.0)):
-        folder = folder_of(tmp_path, number)
+        folder = trial_folder(tmp_path, number)
         folder.mkdir(parents=True)
-        training.trainer(work)(Assignment(number, PARAMS, 0, 1, folder, 1, gpus), lambda _: None)
+        make_trainer(work)(Assignment(number, PARAMS, 0, 1, folder, 1, gpus), lambda _: None)
     assert bounds == [0.25]
 
 
 def test_another_trials_lock_is_nobodys_business(
     held: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    folder = folder_of(tmp_path, 4)
+    folder = trial_folder(tmp_path, 4)
     folder.mkdir(parents=True)
     with Lock(folder / "lock"):
         assert work_on(tmp_path) == [os.getpid()]

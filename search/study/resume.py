@@ -1,0 +1,46 @@
+"""How a study resumes after its driver ended: with the trials that Optuna still has RUNNING.
+
+Three records of a trial may differ, since each may be written before the other when a driver or a
+worker dies. They are reconciled so, epoch by epoch:
+
+- Optuna's storage is the truth about which epochs count, and has each of them once.
+- The trial's epoch log (search/worker/epoch_log.py) has the whole report of each epoch, and those
+  that a worker finished but never reported to a driver.
+- The checkpoint says from where training goes on. Logged epochs up to it that were not reported
+  are reported now (`unreported_epochs`); later ones are trained again, to the same values.
+
+The trial controller then asks the pruner about the last epoch, ends the trial or queues it for a
+worker, which finds its resume point by the same rule (search/worker/training.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fdan.errors import FdanError
+from search.worker.data import WorkerData
+from search.worker.messages import Report
+from search.worker.training import load_resume_point
+from search.worker.trial_folder import trial_folder
+
+
+def unreported_epochs(
+    data: WorkerData, folder: Path, number: int, params: Mapping[str, Any], last_reported: int
+) -> list[Report]:
+    """Epochs that a trial's workers finished and saved, but never reported to the driver. The
+    trial's next worker would report them first.
+
+    Args:
+        data: The study's.
+        folder: Of the study, or of its confirming runs.
+        number: The trial's.
+        params: Its settings that are searched.
+        last_reported: The last epoch that the driver knows; 0 for none.
+    """
+    try:
+        run = data.run_config(params, f"trial {number}")
+        return load_resume_point(trial_folder(folder, number), last_reported, run)[1]
+    except (FdanError, OSError):  # the next worker will raise it again
+        return []

@@ -1,0 +1,111 @@
+"""The study's data inside a worker: opened from plain values, cached from trial to trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fdan.errors import DataError
+from search.worker.store_sync import NodeError, PublishedStores
+from search.worker.trainable import node
+
+if TYPE_CHECKING:
+    from fdan.data.store import Store
+    from fdan.data.task import Task
+    from fdan.run_config import RunConfig
+    from fdan.training.training_data import TrainingData
+
+
+@dataclass(frozen=True)
+class WorkerData:
+    """What all trials of a study share, as plain values: a worker opens the data by itself."""
+
+    acoustic: tuple[Path, ...]
+    """Stores: absolute paths, on the driver's node or on all."""
+    visual: tuple[Path, ...]
+    split: Mapping[str, Any]
+    """A SplitConfig."""
+    fixed: Mapping[str, Any]
+    """RunConfig's settings that are not searched."""
+    device: str
+    """cpu or cuda: to a worker Ray shows only the GPUs of its trial."""
+    cache: Path
+    """Where features of frozen backbones are cached; all nodes see it."""
+    fingerprint: str
+    """The task's."""
+    published: PublishedStores | None = None
+    """The stores as other nodes can have them; None: they see the same paths."""
+    home: str = ""
+    """Ray's id of the driver's node."""
+
+    def run_config(self, params: Mapping[str, Any], name: str) -> RunConfig:
+        """A trial's whole configuration.
+
+        Args:
+            params: Its settings that are searched.
+            name: What an error message calls the trial.
+        """
+        from fdan.run_config import RunConfig
+
+        return RunConfig.from_mapping({**self.fixed, **params}, name)
+
+
+_cached: dict[str, TrainingData] = {}
+"""The data of this process's last trial: with reuse_actors, the next one mostly needs the same."""
+
+
+def load_data(data: WorkerData, run: RunConfig, notify: Callable[[str], None]) -> TrainingData:
+    """What a trial trains on, on this worker's device.
+
+    Args:
+        data: The study's.
+        run: The trial's configuration, whose backbone decides what is loaded.
+        notify: Shows the user a line about this node.
+    """
+    from fdan.data.split import SplitConfig, split
+    from fdan.device import choose_device
+    from fdan.training.training_data import load_training_data
+
+    model = run.model
+    key = repr((data, model.backbone, model.weights, model.tuning))
+    if key not in _cached:
+        _cached.clear()
+        task = open_task(data, notify)
+        parts = split(task, SplitConfig.from_mapping(data.split))
+        _cached[key] = load_training_data(task, parts, run, choose_device(data.device), data.cache)
+    return _cached[key]
+
+
+def open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
+    """The study's task, on whichever node this is.
+
+    Args:
+        data: The study's.
+        notify: Shows the user a line about this node.
+
+    Raises:
+        NodeError: This is not the driver's node, and its data are not the study's.
+    """
+    from fdan.data.store import open_store
+    from fdan.data.task import Task
+
+    elsewhere = node() != data.home
+    published = data.published if elsewhere else None
+
+    def store(folder: Path) -> Store:
+        return open_store(published.local_copy(folder.name, notify) if published else folder)
+
+    try:
+        task = Task(*(tuple(map(store, part)) for part in (data.acoustic, data.visual)))
+        if task.fingerprint != data.fingerprint:
+            raise DataError(
+                f"its data have the fingerprint {task.fingerprint[:12]}, the study's"
+                f" {data.fingerprint[:12]}"
+            )
+    except DataError as error:
+        if elsewhere:
+            raise NodeError(str(error)) from None
+        raise
+    return task
