@@ -23,7 +23,7 @@ from fdan.run_config import RunConfig
 from fdan.training.training_data import TrainingData
 from search import config as plan
 from search import stages as rounds
-from search.callbacks.trial_figures import Drawing
+from search.callbacks.trial_figures import TrialFigures
 from search.cli import resume_arguments as remembered
 from search.config import Plan
 from search.optimizer.pruners import make_pruner
@@ -249,7 +249,7 @@ def _search(
         of = ending.Study(
             resolved, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
-        with running.ray_for(resolved, folder) as ray, Drawing() as drawing:
+        with running.ray_for(resolved, folder) as ray, TrialFigures() as drawing:
             way = rounds.Way(
                 work,
                 ray,

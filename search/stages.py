@@ -13,7 +13,7 @@ from search.callbacks import checkpoint_retention as kept
 from search.callbacks import early_stopping as enough
 from search.callbacks.fail_fast import Hopeless
 from search.callbacks.mlflow import Tracked
-from search.callbacks.trial_figures import Drawing
+from search.callbacks.trial_figures import TrialFigures
 from search.selection import confirm
 from search.selection.winner import Study
 from search.study import folder as checkpoints
@@ -35,7 +35,7 @@ class Way:
     work: WorkerData
     ray: RaySession
     tracker: Tracker
-    drawing: Drawing
+    drawing: TrialFigures
     tags: Mapping[str, Any]
     """Of every run in MLflow."""
     made_from: Mapping[str, Any]

@@ -22,7 +22,7 @@ from fdan.run_config import RunConfig
 from search.callbacks.checkpoint_retention import Kept
 from search.callbacks.mlflow import Tracked
 from search.callbacks.progress import Progress, State
-from search.callbacks.trial_figures import Drawing
+from search.callbacks.trial_figures import TrialFigures
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import load_space
@@ -190,7 +190,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         file=(folder / "terminal").open("w"), force_terminal=True, width=120, height=40
     )
     state = State(folder.name, terms.trials, terms.epochs, terms.nodes)
-    with Tracker(folder / "spool", uri, "nodes") as tracker, Drawing() as drawing:
+    with Tracker(folder / "spool", uri, "nodes") as tracker, TrialFigures() as drawing:
         tracker.open_study(folder.name, {}, {})
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
         tracked = Tracked(tracker, drawing, folder, fixed, {})

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, Drawing, Job
+from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, FigureJob, TrialFigures
 from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.open import REASON
@@ -46,7 +46,7 @@ class Tracked(StudyCallback):
     def __init__(
         self,
         tracker: Tracker,
-        drawing: Drawing,
+        drawing: TrialFigures,
         folder: Path,
         fixed: Mapping[str, Any],
         tags: Mapping[str, Any],
@@ -155,8 +155,8 @@ class Tracked(StudyCallback):
         self._hand_over(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _job(self, trial: TrialOutcome) -> Job:
-        return Job(
+    def _job(self, trial: TrialOutcome) -> FigureJob:
+        return FigureJob(
             self._folder / str(trial.number),
             trial.number,
             trial.reason,

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from fdan.errors import DiskFull
 from search.callbacks.mlflow import Tracked
-from search.callbacks.trial_figures import Drawing
+from search.callbacks.trial_figures import TrialFigures
 from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study.events import StudyCallback, TrialOutcome
@@ -31,8 +31,8 @@ COMPLETE = TrialState.COMPLETE
 
 
 @pytest.fixture
-def drawing() -> Iterator[Drawing]:
-    with Drawing() as made:
+def drawing() -> Iterator[TrialFigures]:
+    with TrialFigures() as made:
         yield made
 
 
@@ -99,7 +99,7 @@ def recorded(root: Path) -> int:
 
 
 def test_what_a_dead_driver_did_not_record_is_caught_up_once(
-    make_study: MakeStudy, drawing: Drawing, tmp_path: Path
+    make_study: MakeStudy, drawing: TrialFigures, tmp_path: Path
 ) -> None:
     with tracker(tmp_path) as first:
         tracked = Tracked(first, drawing, tmp_path, {"batch": 8}, {"data": "d"})
@@ -168,7 +168,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
 def test_figures_for_which_there_was_no_room_are_drawn_again(
     room: int,
     make_study: MakeStudy,
-    drawing: Drawing,
+    drawing: TrialFigures,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -199,7 +199,7 @@ def test_figures_for_which_there_was_no_room_are_drawn_again(
 
 
 def test_a_trial_that_changes_hands_is_one_run_that_says_so(
-    make_study: MakeStudy, drawing: Drawing, tmp_path: Path
+    make_study: MakeStudy, drawing: TrialFigures, tmp_path: Path
 ) -> None:
     one = make_study(SEARCHED)
     with tracker(tmp_path) as first:
@@ -244,7 +244,9 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
     assert sorted(steps) == [(epoch, epoch / 10) for epoch in (1, 2, 3)], "each epoch once"
 
 
-def test_a_resting_trial_says_so(make_study: MakeStudy, drawing: Drawing, tmp_path: Path) -> None:
+def test_a_resting_trial_says_so(
+    make_study: MakeStudy, drawing: TrialFigures, tmp_path: Path
+) -> None:
     with tracker(tmp_path) as made:
         tracked = Tracked(made, drawing, tmp_path, {}, {})
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
@@ -264,7 +266,9 @@ def test_a_resting_trial_says_so(make_study: MakeStudy, drawing: Drawing, tmp_pa
     ]
 
 
-def test_figures_of_a_driver_that_was_killed_are_swept(drawing: Drawing, tmp_path: Path) -> None:
+def test_figures_of_a_driver_that_was_killed_are_swept(
+    drawing: TrialFigures, tmp_path: Path
+) -> None:
     with tracker(tmp_path) as made:
         tracked = Tracked(made, drawing, tmp_path, {}, {})
         tracked.on_trial_start(0, {"lr": 0.1})

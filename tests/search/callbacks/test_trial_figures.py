@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fdan.errors import DiskFull, FdanError
-from search.callbacks import trial_figures as drawing_module
-from search.callbacks.trial_figures import CONFIGURATION, Drawing, Job
+from search.callbacks import trial_figures
+from search.callbacks.trial_figures import CONFIGURATION, FigureJob, TrialFigures
 from tests.disk import fill
 
 ROOT = Path(__file__).parents[3]
@@ -25,100 +25,100 @@ PNG = b"\x89PNG"
 
 
 @pytest.fixture
-def drawing() -> Iterator[Drawing]:
-    made = Drawing()
+def figures() -> Iterator[TrialFigures]:
+    made = TrialFigures()
     yield made
     made.close()
 
 
-def drawn(by: Drawing, folder: Path, number: int = 0) -> list[Path]:
-    job = Job(folder / str(number), number, "epoch 2: value 0.300", EPOCHS, COUNTS)
+def drawn(by: TrialFigures, folder: Path, number: int = 0) -> list[Path]:
+    job = FigureJob(folder / str(number), number, "epoch 2: value 0.300", EPOCHS, COUNTS)
     return by.submit(job, {"lr": 0.1}).result(60)
 
 
-def test_a_trial_s_files(drawing: Drawing, tmp_path: Path) -> None:
-    configuration, *figures = drawn(drawing, tmp_path)
+def test_a_trial_s_files(figures: TrialFigures, tmp_path: Path) -> None:
+    configuration, *images = drawn(figures, tmp_path)
     assert json.loads(configuration.read_text()) == {"lr": 0.1}
-    assert [file.name for file in figures] == ["learning_curve.png", "confusion_matrix.png"]
-    assert all(file.read_bytes().startswith(PNG) for file in figures)
+    assert [file.name for file in images] == ["learning_curve.png", "confusion_matrix.png"]
+    assert all(file.read_bytes().startswith(PNG) for file in images)
 
 
-def test_a_trial_that_has_reported_nothing(drawing: Drawing, tmp_path: Path) -> None:
-    job = Job(tmp_path / "0", 0, "out of memory", [], ())
-    assert [file.name for file in drawing.submit(job, {}).result(60)] == ["config.json"]
+def test_a_trial_that_has_reported_nothing(figures: TrialFigures, tmp_path: Path) -> None:
+    job = FigureJob(tmp_path / "0", 0, "out of memory", [], ())
+    assert [file.name for file in figures.submit(job, {}).result(60)] == ["config.json"]
 
 
-def test_a_process_that_is_killed_is_replaced(drawing: Drawing, tmp_path: Path) -> None:
-    drawn(drawing, tmp_path)
-    assert drawing._process is not None
-    before = drawing._process.pid
-    drawing._process.kill()
-    assert len(drawn(drawing, tmp_path, 1)) == 3
-    assert drawing._process.pid != before
+def test_a_process_that_is_killed_is_replaced(figures: TrialFigures, tmp_path: Path) -> None:
+    drawn(figures, tmp_path)
+    assert figures.pid is not None
+    before = figures.pid
+    os.kill(figures.pid, signal.SIGKILL)
+    assert len(drawn(figures, tmp_path, 1)) == 3
+    assert figures.pid != before
 
 
 def test_an_error_does_not_wait_for_figures(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Drawing() as drawing:
-        drawn(drawing, tmp_path)
-        job = Job(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
-        waiting = [drawing.submit(job, {"lr": 0.1}) for _ in range(20)]
+    with pytest.raises(KeyboardInterrupt), TrialFigures() as figures:
+        drawn(figures, tmp_path)
+        job = FigureJob(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
+        waiting = [figures.submit(job, {"lr": 0.1}) for _ in range(20)]
         raise KeyboardInterrupt
     assert waiting[-1].cancelled()
-    assert drawing._process is None
+    assert figures.pid is None
 
 
 def test_a_process_that_is_stuck_is_replaced(
-    drawing: Drawing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    figures: TrialFigures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn(drawing, tmp_path)
-    assert drawing._process is not None
-    before = drawing._process.pid
-    monkeypatch.setattr(drawing_module, "_STUCK_S", 5.0)  # the next one has to start in it
+    drawn(figures, tmp_path)
+    assert figures.pid is not None
+    before = figures.pid
+    monkeypatch.setattr(trial_figures, "_TIMEOUT_S", 5.0)  # the next one has to start in it
     os.kill(before, signal.SIGSTOP)
-    assert len(drawn(drawing, tmp_path, 1)) == 3
-    assert drawing._process.pid != before
+    assert len(drawn(figures, tmp_path, 1)) == 3
+    assert figures.pid != before
 
 
 def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -> None:
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Drawing() as drawing:
-        drawn(drawing, tmp_path)
-        assert drawing._process is not None
-        os.kill(drawing._process.pid, signal.SIGSTOP)
-        job = Job(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
-        drawing.submit(job, {"lr": 0.1})
+    with pytest.raises(KeyboardInterrupt), TrialFigures() as figures:
+        drawn(figures, tmp_path)
+        assert figures.pid is not None
+        os.kill(figures.pid, signal.SIGSTOP)
+        job = FigureJob(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
+        figures.submit(job, {"lr": 0.1})
         time.sleep(0.2)
         raise KeyboardInterrupt
-    assert drawing._process is None and time.monotonic() - began < 20
+    assert figures.pid is None and time.monotonic() - began < 20
 
 
-def test_what_goes_wrong_there_is_said_here(drawing: Drawing, tmp_path: Path) -> None:
+def test_what_goes_wrong_there_is_said_here(figures: TrialFigures, tmp_path: Path) -> None:
     (tmp_path / "0" / "learning_curve.png").mkdir(parents=True)
     with pytest.raises(FdanError, match=f"{tmp_path}/0: figures cannot be written: Is a directory"):
-        drawn(drawing, tmp_path)
-    assert len(drawn(drawing, tmp_path, 1)) == 3
+        drawn(figures, tmp_path)
+    assert len(drawn(figures, tmp_path, 1)) == 3
 
 
-def test_a_full_disk_is_one_line(drawing: Drawing, disk: Path) -> None:
+def test_a_full_disk_is_one_line(figures: TrialFigures, disk: Path) -> None:
     (disk / "0").mkdir()
     ballast = fill(disk)
     with ballast.open("rb+") as file:
         file.truncate(ballast.stat().st_size - 8192)  # room for the configuration
     with pytest.raises(DiskFull) as caught:
-        drawn(drawing, disk)
+        drawn(figures, disk)
     assert f"no room left on the disk ({disk}/0)" in str(caught.value)
     assert (disk / "0" / CONFIGURATION).stat().st_size
     ballast.unlink()
-    assert len(drawn(drawing, disk)) == 3
+    assert len(drawn(figures, disk)) == 3
 
 
 DRIVER = """
 import sys, time
 from pathlib import Path
-from search.callbacks.trial_figures import Drawing, Job
-made = Drawing()
-made.submit(Job(Path(sys.argv[1]), 0, "", [(1, {"value": 0.1})], ()), {}).result()
-print(made._process.pid, flush=True)
+from search.callbacks.trial_figures import TrialFigures, FigureJob
+made = TrialFigures()
+made.submit(FigureJob(Path(sys.argv[1]), 0, "", [(1, {"value": 0.1})], ()), {}).result()
+print(made.pid, flush=True)
 time.sleep(300)
 """
 
