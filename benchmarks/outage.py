@@ -17,8 +17,8 @@ from typing import Final
 from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
 from tracking.outbox.backlog import read_backlog
-from tracking.outbox.record import Record
 from tracking.outbox.spool import Spool
+from tracking.record import Record
 from tracking.tags import TRIAL
 
 ABOUT = """\

@@ -8,7 +8,7 @@ opened with and which epochs they have, and it records none of that twice.
 Trials come in stages: those of the search, and runs that confirm what it found. Each stage counts
 its own from 0.
 
-Records (outbox/record.py gives the envelope; the run is "study", a trial's number in the search,
+Records (record.py gives the envelope; the run is "study", a trial's number in the search,
 or "confirm-" and a number):
 
     begin     study_id
@@ -34,10 +34,10 @@ from typing import Any, Final, Self
 from tracking.backend import limits
 from tracking.backend.server import Server
 from tracking.outbox.delivery_state import DeliveryState
-from tracking.outbox.record import Record
 from tracking.outbox.sender import Sender
 from tracking.outbox.spool import Spool, write_error
 from tracking.outbox.target import Target
+from tracking.record import Record
 from tracking.tags import (
     CHANGED_PREFIX,
     NOTE,

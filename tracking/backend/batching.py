@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from tracking.backend import limits
-from tracking.outbox.record import Record
+from tracking.record import Record
 
 _OVERHEAD = 60  # bytes of JSON around a value
 

@@ -1,8 +1,7 @@
-"""MLflow through its own client: databases, https, proxies, whatever way to log in it knows, and
-artifacts that the server does not pass on but leaves to its clients.
+"""MLflow's own client, for databases and servers alike: the one way to MLflow.
 
-mlflow is imported here, when the first one is made: it takes seconds. Only MlflowClient is used,
-no fluent API and no active run.
+mlflow is imported when the first client is made, in the sender's thread: it takes seconds. Only
+MlflowClient is used, no fluent API and no active run.
 """
 
 from __future__ import annotations
@@ -11,19 +10,25 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tracking.backend.batching import Item
 from tracking.tags import tag_filter
 from tracking.uri import with_driver
 
-# One immediate second try, for a connection that went stale while it was idle; patience is the
-# sender's business. MLflow's own is seven tries and four minutes a call. A user's choice stands.
-_SETTINGS: Final = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_HTTP_DEFAULTS: Final = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": 0,
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": 15,
+}
+"""Set as MLflow's defaults and not in the environment: children of this process do not inherit
+them, and a user's own setting wins. MLflow's are seven retries in four minutes; here, the sender
+retries. A retry within a call could also create a run twice, if the server dies of the first
+request after it has carried it out."""
+
+_ENVIRONMENT: Final = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -39,87 +44,134 @@ _LEVELS: Final = {
 }
 
 
-def connect(uri: str) -> Any:
-    """An MlflowClient that gives up soon and keeps quiet. Raises whatever goes wrong."""
-    keep_quiet()
+def connect(uri: str) -> MlflowClient:
+    """An MlflowClient that gives up soon and logs little. Raises whatever goes wrong."""
+    configure_mlflow()
     from mlflow.tracking import MlflowClient
 
     uri = with_driver(uri)
     if not uri.startswith(("http", "sqlite")):
-        _knock(uri)
+        _check_database_answers(uri)
     return MlflowClient(uri)
 
 
-def keep_quiet() -> None:
-    """Before mlflow is used: its settings, and its loggers silent."""
-    for key, value in _SETTINGS.items():
-        os.environ.setdefault(key, value)
-    import mlflow  # noqa: F401  it sets its loggers' levels
+def configure_mlflow() -> None:
+    """Set MLflow's defaults and silence its loggers; called before MLflow is used."""
+    for key, text in _ENVIRONMENT.items():
+        os.environ.setdefault(key, text)
+    from mlflow import environment_variables
 
-    # They would talk over the user's progress display: of tables made, of connections tried
-    # again. What matters of it the sender says itself.
+    for key, value in _HTTP_DEFAULTS.items():
+        getattr(environment_variables, key).default = value
+    # They would write over the user's progress display: of tables made, of connections tried
+    # again. What matters of it, the sender logs itself. The import of mlflow has set the levels.
     for name, level in _LEVELS.items():
         logging.getLogger(name).setLevel(level)
 
 
-class Client:
-    """An Api."""
+class TrackingClient:
+    """The calls of MlflowClient that sending a study needs.
+
+    Every method raises whatever goes wrong; an error that MLflow itself answered with has its code
+    in `error_code`.
+    """
 
     def __init__(self, uri: str) -> None:
         self._client = connect(uri)
-        from mlflow import entities
-
-        self._entities = entities
 
     def experiment(self, name: str) -> tuple[str, str] | None:
-        found: Any = self._client.get_experiment_by_name(name)
+        """Its id and its stage, "active" or "deleted"; None if there is none of that name."""
+        found = self._client.get_experiment_by_name(name)
         return None if found is None else (str(found.experiment_id), str(found.lifecycle_stage))
 
     def create_experiment(self, name: str, artifacts: str | None) -> str:
+        """Create an experiment and return its id.
+
+        Args:
+            name: of the experiment.
+            artifacts: URI of the folder for its files; None leaves that to the server.
+        """
         return str(self._client.create_experiment(name, artifact_location=artifacts))
 
     def find_run(self, experiment: str, tags: Mapping[str, str]) -> str | None:
+        """Id of the oldest run with these tags, deleted ones included.
+
+        Args:
+            experiment: id of its experiment.
+            tags: that it has, with their values.
+        """
+        from mlflow.entities import ViewType
+
         runs = self._client.search_runs(
             [experiment],
             tag_filter(tags),
-            run_view_type=self._entities.ViewType.ALL,
+            run_view_type=ViewType.ALL,
             order_by=["attributes.start_time ASC"],
             max_results=1,
         )
         return str(runs[0].info.run_id) if runs else None
 
     def create_run(self, experiment: str, name: str, start: int, tags: Mapping[str, str]) -> str:
+        """Create a run and return its id.
+
+        Args:
+            experiment: id of its experiment.
+            name: as MLflow's pages show it.
+            start: ms since 1970.
+            tags: set with the run.
+        """
         run = self._client.create_run(experiment, start_time=start, tags=dict(tags), run_name=name)
         return str(run.info.run_id)
 
     def log(self, run_id: str, items: Sequence[Item]) -> None:
-        made: dict[str, list[Any]] = {"metric": [], "param": [], "tag": []}
+        """Log one batch.
+
+        Args:
+            run_id: of the run that gets it.
+            items: within MLflow's limits.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics, params, tags = [], [], []
         for item in items:
             if item.kind == "metric":
-                time = item.record.time
-                entity = self._entities.Metric(item.key, float(item.value), time, item.step)
-                made["metric"].append(entity)
+                metrics.append(Metric(item.key, float(item.value), item.record.time, item.step))
             elif item.kind == "param":
-                made["param"].append(self._entities.Param(item.key, str(item.value)))
+                params.append(Param(item.key, str(item.value)))
             else:
-                made["tag"].append(self._entities.RunTag(item.key, str(item.value)))
-        self._client.log_batch(run_id, made["metric"], made["param"], made["tag"])
+                tags.append(RunTag(item.key, str(item.value)))
+        self._client.log_batch(run_id, metrics, params, tags)
 
     def update(self, run_id: str, status: str, end: int | None) -> None:
+        """Set a run's status.
+
+        Args:
+            run_id: of the run.
+            status: RUNNING, FINISHED, FAILED or KILLED.
+            end: ms since 1970; None for a run that continues.
+        """
         if end is None:
             self._client.update_run(run_id, status=status)
         else:
             self._client.set_terminated(run_id, status=status, end_time=end)
 
     def send_file(self, run_id: str, file: Path, folder: str) -> None:
+        """Log an artifact.
+
+        Args:
+            run_id: of the run that gets it.
+            file: to be sent.
+            folder: among the run's artifacts; "" for the top.
+        """
         self._client.log_artifact(run_id, str(file), folder or None)
 
     def stage(self, run_id: str) -> str:
+        """A run's stage, "active" or "deleted"."""
         return str(self._client.get_run(run_id).info.lifecycle_stage)
 
 
-def _knock(uri: str) -> None:
-    """Raises if nobody answers at a database's door. MLflow knocks ten times, for 100 s in all."""
+def _check_database_answers(uri: str) -> None:
+    """Raises if a database does not answer. MLflow would try ten times, for 100 s in all."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)

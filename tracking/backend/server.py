@@ -1,6 +1,7 @@
-"""The MLflow server (or its database) as the sender sees it: six calls, three ways to fail.
+"""The MLflow server (or its database) as the sender sees it: a few calls, and three ways to fail.
 
-Connecting may import mlflow (tracking/backend/client.py), in the sender's thread: it takes seconds.
+ServerUnavailable: try again later. Rejected: the server will never take this. RunNotFound: the run
+is not on this server (any more). Connecting imports mlflow, in the sender's thread.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from tracking.backend import sqlite_setup as database
-from tracking.backend.api import Api
+from tracking.backend import sqlite_setup
 from tracking.backend.batching import Item
-from tracking.backend.client import Client
-from tracking.backend.rest import Rest, speaks
-from tracking.outbox.record import Record
+from tracking.backend.client import TrackingClient
+from tracking.record import Record
 from tracking.tags import PROBE
-from tracking.uri import check_uri, mask_password, sqlite_file
+from tracking.uri import check_uri, sqlite_file
 
 # 413: a proxy's limit on the size of what is sent; it will be as large next time.
-_REFUSALS: Final = frozenset(
+_REJECTIONS: Final = frozenset(
     ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "413")
 )
 
@@ -30,7 +29,13 @@ _REFUSALS: Final = frozenset(
 # SQLAlchemy names the kind by a link; these two are about the data.
 _DATABASE: Final = re.compile(r"https://sqlalche\.me/e/\w+/(?!9h9h|gkpj)")
 
-# What matters in the long stories of requests, libpq and SQLAlchemy.
+# An answer that is not MLflow's, but a proxy's before it or another server's altogether; and one
+# that requests would ask again for, whose text it keeps to itself.
+_HTTP: Final = re.compile(
+    r"failed with error code (\d+) != 200\. Response body: '(.*)'$|too many (\d+) error responses"
+)
+
+# What matters in the long messages of requests, libpq and SQLAlchemy.
 _CAUSE: Final = re.compile(
     r"\[Errno -?\d+\] ([\w ]+)|(Read timed out|timed out|Connection refused|the database system is "
     r"[\w ]+|server closed the connection unexpectedly|terminating connection due to [\w ]+)"
@@ -38,11 +43,11 @@ _CAUSE: Final = re.compile(
 
 
 class ServerUnavailable(Exception):  # noqa: N818
-    """The server cannot be reached, or answers that it cannot just now. Try again later."""
+    """The server cannot be reached, or answers that it cannot work just now. Try again later."""
 
 
 class ServerUnusable(ServerUnavailable):
-    """It is of no use as it is, and waiting alone will not mend it."""
+    """The server is of no use as it is, and waiting alone does not mend it."""
 
 
 class Rejected(Exception):  # noqa: N818
@@ -56,73 +61,100 @@ class RunNotFound(Exception):  # noqa: N818
 class Server:
     """One MLflow tracking server or database, and one experiment on it.
 
-    artifacts: folder for artifacts where `uri` is a database; a server chooses its own.
     Every method may raise ServerUnavailable; those that say so, Rejected and RunNotFound.
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+        """Connects at the first call.
+
+        Args:
+            uri: of the server or database.
+            experiment: its name; made if there is none.
+            artifacts: folder for artifacts if `uri` is a database; a server chooses its own.
+        """
         check_uri(uri)
         self.uri = uri
         self._experiment = experiment
         self._artifacts = artifacts
-        self._connected: tuple[Api, str] | None = None
+        self._connected: tuple[TrackingClient, str] | None = None
 
     @property
     def page(self) -> str | None:
-        """The experiment's page, to be put behind the UI's address; None before the first contact.
-        Without the workflow a browser that is new to MLflow shows its pages for language models."""
+        """Path of the experiment's page in the UI; None before the first contact. Without the
+        workflow, a browser that is new to MLflow shows its pages for language models."""
         if self._connected is None:
             return None
         return f"/#/experiments/{self._connected[1]}/runs?workflowType=machine_learning"
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
-        """Id of the first run of the experiment with these tags, deleted ones included."""
-        with self._experiment_there(), self._asking() as (api, experiment):
-            return api.find_run(experiment, tags)
+        """Id of the oldest run of the experiment with these tags, deleted ones included."""
+        with self._experiment_exists(), self._calling() as (client, experiment):
+            return client.find_run(experiment, tags)
 
     def create_run(self, name: str, start: int, tags: Mapping[str, str]) -> str:
-        """start: ms since 1970. Raises Rejected."""
-        with self._experiment_there(), self._asking() as (api, experiment):
-            return api.create_run(experiment, name, start, tags)
+        """Create a run and return its id. Raises Rejected.
+
+        Args:
+            name: as MLflow's pages show it.
+            start: ms since 1970.
+            tags: set with the run.
+        """
+        with self._experiment_exists(), self._calling() as (client, experiment):
+            return client.create_run(experiment, name, start, tags)
 
     def log(self, run_id: str, items: Sequence[Item]) -> None:
-        """One batch within MLflow's limits. Raises Rejected and RunNotFound."""
-        with self._asking() as (api, _):
-            api.log(run_id, items)
+        """Log one batch. Raises Rejected and RunNotFound.
+
+        Args:
+            run_id: of the run that gets it.
+            items: within MLflow's limits.
+        """
+        with self._calling() as (client, _):
+            client.log(run_id, items)
 
     def reopen(self, run_id: str) -> None:
-        """Set RUNNING again. Raises Rejected and RunNotFound."""
-        with self._asking() as (api, _):
-            api.update(run_id, "RUNNING", None)
+        """Set a run RUNNING again. Raises Rejected and RunNotFound."""
+        with self._calling() as (client, _):
+            client.update(run_id, "RUNNING", None)
 
     def finish(self, run_id: str, status: str, end: int) -> None:
-        """status: FINISHED, FAILED or KILLED; end: ms since 1970. Raises Rejected and
-        RunNotFound."""
-        with self._asking() as (api, _):
-            api.update(run_id, status, end)
+        """End a run. Raises Rejected and RunNotFound.
+
+        Args:
+            run_id: of the run.
+            status: FINISHED, FAILED or KILLED.
+            end: ms since 1970.
+        """
+        with self._calling() as (client, _):
+            client.update(run_id, status, end)
 
     def send_file(self, run_id: str, file: Path, folder: str) -> None:
-        """Raises Rejected and RunNotFound."""
-        with self._asking() as (api, _):
-            api.send_file(run_id, file, folder)
+        """Log an artifact. Raises Rejected and RunNotFound.
+
+        Args:
+            run_id: of the run that gets it.
+            file: to be sent.
+            folder: among the run's artifacts; "" for the top.
+        """
+        with self._calling() as (client, _):
+            client.send_file(run_id, file, folder)
 
     def deleted(self, run_id: str) -> bool:
-        """Whether somebody deleted the run: it then takes nothing more. Raises RunNotFound."""
-        with self._asking() as (api, _):
-            return api.stage(run_id) == "deleted"
+        """Whether somebody deleted the run: then it takes nothing more. Raises RunNotFound."""
+        with self._calling() as (client, _):
+            return client.stage(run_id) == "deleted"
 
     def writable(self, run_id: str) -> bool:
-        """Whether the run takes a harmless tag just now: tells a server in trouble from a record
-        that troubles it."""
-        harmless = Item(Record(0, 0, "tags", "", {}), "tag", PROBE, "1")
+        """Whether the run takes a harmless tag just now: distinguishes a server in trouble from a
+        record that troubles it."""
         try:
-            self.log(run_id, [harmless])
+            self.log(run_id, [Item(Record(0, 0, "tags", "", {}), "tag", PROBE, "1")])
         except (ServerUnavailable, Rejected, RunNotFound):
             return False
         return True
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[tuple[Api, str]]:
+    def _calling(self) -> Iterator[tuple[TrackingClient, str]]:
         try:
             if self._connected is None:
                 self._connected = self._connect()
@@ -130,71 +162,71 @@ class Server:
         except (ServerUnavailable, Rejected, RunNotFound):
             raise
         except Exception as error:
-            raise self._meaning(error) from error
+            raise self._classify(error) from error
 
     @contextlib.contextmanager
-    def _experiment_there(self) -> Iterator[None]:
-        """What is gone when a run is looked for or made is the experiment, with the database that
-        held it; the next connection makes it again."""
+    def _experiment_exists(self) -> Iterator[None]:
+        """What is not found when a run is looked for or made is the experiment, with the database
+        that held it; the next connection makes it again."""
         try:
             yield
-        except RunNotFound as gone:
+        except RunNotFound as error:
             self._connected = None
-            raise ServerUnavailable(f"experiment '{self._experiment}' is gone: {gone}") from gone
+            raise ServerUnavailable(f"experiment '{self._experiment}' is gone: {error}") from error
 
-    def _meaning(self, error: Exception) -> Exception:
-        answer = getattr(error, "response", None)  # of requests' errors, for artifacts
-        code = getattr(error, "error_code", "") or str(getattr(answer, "status_code", ""))
+    def _classify(self, error: Exception) -> Exception:
+        response = getattr(error, "response", None)  # of requests' errors, for artifacts
+        code = getattr(error, "error_code", "") or str(getattr(response, "status_code", ""))
         text = " ".join(str(error).split())
-        if self.uri != mask_password(self.uri):
-            secret = urlsplit(self.uri).password
-            text = text.replace(secret, "***") if secret else text
+        if secret := urlsplit(self.uri).password:
+            text = text.replace(secret, "***")
+        if answer := _HTTP.search(text):
+            code = answer[1] or answer[3]
+            text = f"HTTP {code}: {answer[2]}" if answer[2] else f"HTTP {code}"
         if code == "RESOURCE_DOES_NOT_EXIST":
             return RunNotFound(text)
-        if code in _REFUSALS and not _DATABASE.search(text):
+        if code in _REJECTIONS and not _DATABASE.search(text):
             return Rejected(text)
         cause = _CAUSE.search(text)
         short = next((part for part in cause.groups() if part), text) if cause else text
         return ServerUnavailable(short if len(short) < 200 else short[:200] + " ...")
 
-    def _connect(self) -> tuple[Api, str]:
-        if speaks(self.uri):
-            return self._open(Rest(self.uri))
+    def _connect(self) -> tuple[TrackingClient, str]:
         path = sqlite_file(self.uri)
         if path is None:
-            return self._open(Client(self.uri))
+            return self._open_experiment()
         from filelock import FileLock
 
         # Two processes that open a new SQLite file at once break each other's migration.
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.opening", timeout=120):
-            database.make(path, self._artifacts)
+            sqlite_setup.make(path, self._artifacts)
             try:
-                return self._open(Client(self.uri))
+                return self._open_experiment()
             except Exception:
-                if not database.half_made(path):
+                if not sqlite_setup.half_made(path):
                     raise
                 raise ServerUnusable(
                     f"{path} is half made, its maker was killed, and no run is in it: move it away"
                 ) from None
 
-    def _open(self, api: Api) -> tuple[Api, str]:
-        found = api.experiment(self._experiment)
-        if found is None:
-            place = None
-            if not self.uri.startswith("http"):
-                place = self._artifacts.resolve().as_uri()
+    def _open_experiment(self) -> tuple[TrackingClient, str]:
+        client = TrackingClient(self.uri)
+        experiment = client.experiment(self._experiment)
+        if experiment is None:
+            is_server = self.uri.startswith("http")
+            artifacts = None if is_server else self._artifacts.resolve().as_uri()
             try:
-                return api, api.create_experiment(self._experiment, place)
+                return client, client.create_experiment(self._experiment, artifacts)
             except Exception:
                 # Another study may just have made it.
-                found = api.experiment(self._experiment)
-                if found is None:
+                experiment = client.experiment(self._experiment)
+                if experiment is None:
                     raise
-        experiment, stage = found
+        experiment_id, stage = experiment
         if stage == "deleted":
             raise ServerUnavailable(
                 f"experiment '{self._experiment}' was deleted there; bring it back with: "
-                f"mlflow experiments restore --experiment-id {experiment}"
+                f"mlflow experiments restore --experiment-id {experiment_id}"
             )
-        return api, experiment
+        return client, experiment_id

@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tracking.backend.client import keep_quiet
+from tracking.backend.client import configure_mlflow
 
 _OF_EXPERIMENTS = ("experiments", "_alembic_tmp_experiments")
 """Tables; a migration that rewrites the first has its rows in the second meanwhile."""
@@ -26,7 +26,7 @@ def make(database: Path, artifacts: Path) -> None:
     MLflow's experiment `Default` would keep them. Raises whatever goes wrong."""
     if database.exists() and database.stat().st_size:
         return
-    keep_quiet()
+    configure_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     folder = database.with_name(f"{database.name}.making")

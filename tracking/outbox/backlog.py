@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracking.outbox.record import parse
 from tracking.outbox.target import Target
+from tracking.record import parse
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from tracking.backend.batching import Item, batches
 from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
 from tracking.outbox.delivery_state import DeliveryState
-from tracking.outbox.record import Record
 from tracking.outbox.spool import Spool
+from tracking.record import Record
 from tracking.tags import PARENT_RUN, STUDY_RUN
 
 log = logging.getLogger(__name__)

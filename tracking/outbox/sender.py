@@ -12,8 +12,8 @@ from typing import Final
 from tracking.backend.server import Server, ServerUnavailable, ServerUnusable
 from tracking.outbox.delivery import Delivery, RunLost
 from tracking.outbox.delivery_state import DeliveryState
-from tracking.outbox.record import Record
 from tracking.outbox.spool import Reader, Spool
+from tracking.record import Record
 from tracking.uri import mask_password
 
 log = logging.getLogger(__name__)

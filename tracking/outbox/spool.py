@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.errors import FdanError
-from tracking.outbox.record import Record, parse
+from tracking.record import Record, parse
 
 log = logging.getLogger(__name__)
 

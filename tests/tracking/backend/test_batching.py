@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tracking.backend import limits
 from tracking.backend.batching import Item, Kind, batches
-from tracking.outbox.record import Record
+from tracking.record import Record
 
 
 def item(number: int, kind: Kind, key: str, value: str = "") -> Item:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tracking.outbox import spool as spool_module
-from tracking.outbox.record import Record
 from tracking.outbox.spool import Reader, Spool, SpoolError, SpoolFull
+from tracking.record import Record
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -30,9 +30,9 @@ MOMENTS = (1, 60_000, 500_000)
 _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from tracking.backend.client import keep_quiet
+from tracking.backend.client import configure_mlflow
 from tracking.backend.server import Server
-keep_quiet()
+configure_mlflow()
 import mlflow.store.tracking.sqlalchemy_store
 root = Path(sys.argv[1])
 

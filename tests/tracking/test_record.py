@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracking.outbox.record import Record, parse
+from tracking.record import Record, parse
 
 texts = st.text(max_size=20)
 data = st.dictionaries(
