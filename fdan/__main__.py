@@ -8,7 +8,13 @@ from pathlib import Path
 
 from fdan.cli import commands
 from fdan.cli import predict_command as use
-from fdan.cli.arguments import Parser, add_data_arguments, add_run_arguments, exit_code
+from fdan.cli.arguments import (
+    Parser,
+    add_data_arguments,
+    add_device,
+    add_run_arguments,
+    exit_code,
+)
 from fdan.process_exit import leave
 
 EXAMPLES = """\
@@ -43,6 +49,7 @@ def parser() -> Parser:
     )
     add_data_arguments(train)
     add_run_arguments(train)
+    add_device(train)
 
     evaluate = _verb(verbs, "evaluate", commands.evaluate, "score a model on a part of its data")
     evaluate.add_argument("model", type=Path, metavar="MODEL", help="a folder that train wrote")

@@ -7,12 +7,12 @@ ConfigError that names the field, the value and what would do.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fdan.errors import ConfigError, unknown
@@ -42,16 +42,39 @@ def option(
     return dataclasses.field(default=default, metadata=meta)
 
 
+def flag_option(
+    default: Any,
+    help: str,
+    metavar: str,
+    *,
+    default_text: str = "",
+    parse: Callable[[str], Any] | None = None,
+    low: float | None = None,
+) -> Any:
+    """A field of a Config whose flag needs more than `option` says.
+
+    Args:
+        default: its value where none is given.
+        help: one line or several.
+        metavar: the word that stands for a value in the help.
+        default_text: what the help says of the default; empty: the default itself.
+        parse: reads text; raises ValueError with what it expected.
+        low: inclusive bound of a number.
+    """
+    meta = {"help": help, "metavar": metavar, "default": default_text, "parse": parse, "low": low}
+    return dataclasses.field(default=default, metadata=meta)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Base of all configurations. Subclasses are frozen dataclasses whose fields are options."""
 
     def __post_init__(self) -> None:
-        for field, kind, optional in _fields(type(self)):
+        for field, kinds, optional in fields(type(self)):
             value = getattr(self, field.name)
             if value is None and optional:
                 continue
-            object.__setattr__(self, field.name, _checked(field, kind, value))
+            object.__setattr__(self, field.name, _checked(field, kinds, value))
 
     @classmethod
     def from_mapping(cls: type[C], values: Mapping[str, Any], where: str = "configuration") -> C:
@@ -63,76 +86,51 @@ class Config:
         return cls(**values)
 
     @classmethod
-    def check(cls, name: str, value: Any) -> None:
-        """ConfigError for a value that the field `name` refuses, whatever the others are."""
-        for field, kind, optional in _fields(cls):
+    def check(cls, name: str, value: Any) -> Any:
+        """The value as the field `name` holds it; ConfigError for one that the field refuses,
+        whatever the others are."""
+        for field, kinds, optional in fields(cls):
             if field.name == name and not (value is None and optional):
-                _checked(field, kind, value)
+                return _checked(field, kinds, value)
+        return value
 
     def as_dict(self) -> dict[str, Any]:
         """Plain names and values, ready for JSON."""
         return dataclasses.asdict(self)
 
 
-def add_options(
-    parser: argparse.ArgumentParser, config: type[Config], title: str, description: str = ""
-) -> None:
-    """One flag a field, grouped under `title`; a flag that is not given stays absent (SUPPRESS),
-    so that the caller can tell a default from a choice."""
-    group = parser.add_argument_group(title, description or None)
-    for field, kind, _ in _fields(config):
-        meta = field.metadata
-        unit = f" [{meta['unit']}]" if meta["unit"] else ""
-        default = "none" if field.default is None else _shown(field.default)
-        text = f"{meta['help']}{unit} (default: {default})".replace("%", "%%")
-        flag = "--" + field.name.replace("_", "-")
-        if kind is bool:
-            group.add_argument(
-                flag,
-                dest=field.name,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=text,
-            )
-            continue
-        group.add_argument(
-            flag,
-            dest=field.name,
-            type=kind,
-            default=argparse.SUPPRESS,
-            choices=meta["choices"] or None,
-            metavar=None if meta["choices"] else kind.__name__.upper(),
-            help=text,
-        )
-
-
-def given(config: type[Config], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `config` that the command line named."""
-    names = [field.name for field in dataclasses.fields(config)]
-    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-
-
-def _fields(config: type[Config]) -> list[tuple[dataclasses.Field[Any], type, bool]]:
-    """Each field with its plain type and whether it may be None."""
+def fields(
+    config: type[Config],
+) -> Iterator[tuple[dataclasses.Field[Any], tuple[type, ...], bool]]:
+    """Each field with the plain types that it may have, and whether it may be None."""
     hints = typing.get_type_hints(config)
-    found = []
     for field in dataclasses.fields(config):
         hint = hints[field.name]
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        plain = [kind for kind in kinds if kind is not types.NoneType]
-        assert len(plain) == 1, f"{config.__name__}.{field.name}: one plain type, or it and None"
-        found.append((field, plain[0], len(plain) < len(kinds)))
-    return found
+        union = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = tuple(typing.get_origin(kind) or kind for kind in union)
+        plain = tuple(kind for kind in kinds if kind is not types.NoneType)
+        yield field, plain, len(plain) < len(kinds)
 
 
-def _checked(field: dataclasses.Field[Any], kind: type, value: Any) -> Any:
+def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any) -> Any:
     meta, name = field.metadata, field.name
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if meta.get("parse") and (isinstance(value, str) or str in kinds):
+        try:
+            value = meta["parse"](str(value))
+        except ValueError as error:
+            raise ConfigError(f"{name} = {value!r}: {error}") from None
+    if kinds == (tuple,) and isinstance(value, list):
+        value = tuple(value)
+    if kinds == (Path,) and isinstance(value, str):
+        value = Path(value)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} = {value!r}: expected {_article(kind.__name__)}")
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ConfigError(f"{name} = {value!r}: expected {_article(kinds[0].__name__)}")
     if meta.get("choices") and value not in meta["choices"]:
         raise ConfigError(unknown(name, str(value), meta["choices"]))
+    if not isinstance(value, int | float):
+        return value
     low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} = {value}: expected a finite number")
@@ -148,7 +146,3 @@ def _checked(field: dataclasses.Field[Any], kind: type, value: Any) -> Any:
 def _article(kind: str) -> str:
     words = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
     return words.get(kind, kind)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -29,8 +29,8 @@ from tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a study's rounds are run and followed."""
+class RunContext:
+    """How a study's stages are run and followed."""
 
     work: WorkerData
     ray: RaySession
@@ -45,55 +45,57 @@ class Way:
     console: Console
 
 
-def search(of: Study, way: Way) -> Callable[[int], int]:
+def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
     """Run what is left of the search; returns how often each trial was interrupted."""
-    resolved, opened, folder = of.resolved, of.opened, of.folder
+    spec, opened, folder = of.spec, of.opened, of.folder
     best, name = study.best(opened), opened.study_name
     _share(of, folder, "search")
     tracked = Tracked(
-        way.tracker,
-        way.drawing,
+        context.tracker,
+        context.drawing,
         folder,
-        resolved.fixed,
-        way.tags,
+        spec.fixed,
+        context.tags,
         sum(study.counts(opened).values()),
         None if best is None else best.value,
-        made_from=way.made_from,
+        made_from=context.made_from,
     )
     trials = opened.get_trials(deepcopy=False)
     tracked.catch_up(trials)
     kept.sweep(folder, trials, best)
     held = study.stored_trials(name, opened._storage)
-    left = max(0, resolved.trials - held)
-    rules: list[StudyCallback] = [Hopeless(way.stop, study.counts(opened))]
-    if left and (noise := resolved.arguments.stop_early) is not None:
-        rules.append(enough.listener(way.stop, noise, opened, folder))
-    if way.stop.final and not study.under_way(opened):
-        way.console.print(f"study {name}: {way.stop.reason}", highlight=False, soft_wrap=True)
+    left = max(0, spec.trials - held)
+    rules: list[StudyCallback] = [Hopeless(context.stop, study.counts(opened))]
+    if left and (noise := spec.study.stop_early) is not None:
+        rules.append(enough.listener(context.stop, noise, opened, folder))
+    if context.stop.final and not study.under_way(opened):
+        context.console.print(
+            f"study {name}: {context.stop.reason}", highlight=False, soft_wrap=True
+        )
     elif left or study.under_way(opened):
         known = None if best is None or best.value is None else (best.number, best.value)
         running.run(
-            resolved,
+            spec,
             running.Round(
                 opened=opened,
-                suggest=resolved.space.suggest,
-                sampler=resolved.arguments.sampler,
-                pruner=resolved.arguments.pruner,
-                trials=resolved.trials,
+                suggest=spec.space.suggest,
+                sampler=spec.search.sampler,
+                pruner=spec.search.pruner,
+                trials=spec.trials,
                 left=left,
                 folder=folder,
                 callbacks=(tracked, kept.Kept(folder, known), *rules),
             ),
-            way.work,
-            way.ray,
-            way.stop,
-            way.patience,
+            context.work,
+            context.ray,
+            context.stop,
+            context.patience,
             name,
-            way.console,
+            context.console,
         )
     else:
-        way.console.print(
-            f"study {name} has {held} trials already: nothing to run ({resolved.extending(held)})",
+        context.console.print(
+            f"study {name} has {held} trials already: nothing to run ({spec.how_to_extend(held)})",
             highlight=False,
             soft_wrap=True,
         )
@@ -101,37 +103,37 @@ def search(of: Study, way: Way) -> Callable[[int], int]:
     return tracked.interruptions
 
 
-def confirming(of: Study, way: Way) -> list[confirm.Setting]:
+def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
     """Run the best settings again, as far as that was asked for and is not done; returns what was
     confirmed so far."""
-    resolved = of.resolved
-    nominated = confirm.best(of.opened, resolved.confirm)
-    if not way.stop.due() and nominated:
+    spec = of.spec
+    nominated = confirm.best(of.opened, spec.confirm.count)
+    if not context.stop.due() and nominated:
         opened = confirm.open_confirming(of.opened)
-        seeds = confirm.seeds(resolved.seed, resolved.arguments.seeds)
+        seeds = confirm.seeds(spec.seed, spec.confirm.seeds)
         queue = confirm.Queue(opened, nominated, seeds)
         folder = confirm.folder_of(of.folder)
-        fixed = {name: value for name, value in resolved.fixed.items() if name != "seed"}
+        fixed = {name: value for name, value in spec.fixed.items() if name != "seed"}
         tracked = Tracked(
-            way.tracker,
-            way.drawing,
+            context.tracker,
+            context.drawing,
             folder,
             fixed,
-            way.tags,
+            context.tags,
             stage=CONFIRM,
             about=queue.tags,
-            made_from=way.made_from,
+            made_from=context.made_from,
         )
         tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
         if queue.left or study.under_way(opened):
             folder.mkdir(exist_ok=True)
             _share(of, folder, CONFIRM)
-            way.console.print(
+            context.console.print(
                 f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
                 highlight=False,
             )
             running.run(
-                resolved,
+                spec,
                 running.Round(
                     opened=opened,
                     suggest=queue.suggest,
@@ -143,12 +145,12 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
                     callbacks=(tracked,),
                     noun="run",
                 ),
-                way.work,
-                way.ray,
-                way.stop,
-                way.patience,
+                context.work,
+                context.ray,
+                context.stop,
+                context.patience,
                 f"{of.opened.study_name}, confirming",
-                way.console,
+                context.console,
             )
         tracked.finish()
     return confirm.settings(of.opened)
@@ -156,6 +158,6 @@ def confirming(of: Study, way: Way) -> list[confirm.Setting]:
 
 def _share(of: Study, folder: Path, stage: str) -> None:
     """On a cluster, put the checkpoints where all nodes see them."""
-    shared, home = of.resolved.shared, of.opened.user_attrs[study.HOME]
+    shared, home = of.spec.shared, of.opened.user_attrs[study.HOME]
     if shared is not None:
         checkpoints.share(folder, f"{of.opened.study_name}-{home['id'][:8]}/{stage}", shared)

@@ -33,20 +33,18 @@ def make(folder: Path) -> Material:
     """As our command line prepares the demo corpus."""
     import torch
 
-    from fdan.cli import arguments as shared
     from fdan.corpora.demo import generate
+    from fdan.data.open_task import DataConfig, open_task
+    from fdan.data.settings import make_settings
     from fdan.data.split import SplitConfig
     from fdan.run_config import RunConfig
     from fdan.training.training_data import load_training_data
 
     corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES)
     runs = folder / "runs"
-    parser = shared.Parser()
-    shared.add_data_arguments(parser)
-    shared.add_run_arguments(parser)
-    arguments = parser.parse_args(["--task", f"demo:{corpus}", "--runs", str(runs)])
-    settings = shared.settings_of(arguments, gpu=False)
-    task, parts = shared.open_task(arguments, settings)
+    data = DataConfig(task=f"demo:{corpus}", runs=runs)
+    settings = make_settings({}, data.preset(gpu=False))
+    task, parts = open_task(data, settings)
     run = RunConfig.from_mapping(settings.run)
     load_training_data(task, parts, run, torch.device("cpu"), runs / "features")
     return Material(

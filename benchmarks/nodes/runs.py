@@ -23,6 +23,7 @@ from search.callbacks.checkpoint_retention import Kept
 from search.callbacks.mlflow import Tracked
 from search.callbacks.progress import Progress, State
 from search.callbacks.trial_figures import TrialFigures
+from search.config.spec import TrialResources
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import load_space
@@ -32,7 +33,6 @@ from search.study.events import StudyCallback
 from search.study.stopping import Stop
 from search.study.trial_controller import Bridge
 from search.tune import tune_run as driver
-from search.tune.resources import Resources
 from search.worker.messages import Report
 from search.worker.trainable import Assignment
 from tracking.tracker import Tracker
@@ -205,7 +205,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
                 patience=storage.Patience(None, progress.say, stop.due),
                 callbacks=listeners,
             )
-            capacity = driver.find_capacity(Resources(1))
+            capacity = driver.find_capacity(TrialResources(1))
             _must(
                 capacity.max_concurrent == terms.nodes,
                 f"room for {capacity.max_concurrent} trials at once",

@@ -1,7 +1,8 @@
-"""The command-line arguments that training and searching share: data, model, training.
+"""The command line that training and searching share: the parser, flags from configurations, exit
+codes.
 
 A flag that is not given stays absent, so that its default can depend on the task and the machine
-(`settings_of`) and a search can tell a choice from a default.
+(fdan/data/settings.py) and a search can tell a choice from a default.
 """
 
 from __future__ import annotations
@@ -9,53 +10,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import Field
 from typing import Any, Final, NoReturn
 
-from fdan.config import Config, add_options, given
-from fdan.corpora import STORE, Source, parse_source
-from fdan.corpora.demo.ahead import Ahead
-from fdan.data.prepare import prepare
-from fdan.data.split import Split, SplitConfig, split
-from fdan.data.store import Progress, Store, Tell
-from fdan.data.task import Task
-from fdan.errors import ConfigError, DiskFull, FdanError, disk_full, unknown
-from fdan.media.faces import FaceSettings
-from fdan.media.spectrogram import SpectrogramSettings
-from fdan.run_config import KernelConfig, ModelConfig, TrainConfig
+from fdan.config import Config, fields
+from fdan.data.open_task import DataConfig
+from fdan.data.settings import DATA_CONFIGS, PRESETS, RUN_CONFIGS
+from fdan.errors import DiskFull, FdanError, disk_full, unknown
 
-DEMO: Final = "demo"
-
-_DATA: Final[tuple[tuple[type[Config], str], ...]] = (
-    (SpectrogramSettings, "speech images (prepared once)"),
-    (FaceSettings, "face images (prepared once)"),
-    (SplitConfig, "split"),
+_TITLES: Final = (
+    "speech images (prepared once)",
+    "face images (prepared once)",
+    "split",
+    "model",
+    "LMMD kernels",
+    "training",
 )
-_RUN: Final[tuple[tuple[type[Config], str], ...]] = (
-    (ModelConfig, "model"),
-    (KernelConfig, "LMMD kernels"),
-    (TrainConfig, "training"),
-)
-
-# What replaces the configurations' own defaults, and when. The demo corpus is small enough for two
-# CPU cores; a whole ResNet-34 on a CPU takes days, its features minutes.
-PRESETS: Final[dict[str, dict[str, Any]]] = {
-    "demo": {
-        "spectrogram_size": 64,
-        "face_size": 64,
-        "margin": 0.0,
-        "detect_side": 128,
-        "backbone": "resnet18",
-        "weights": "none",
-        "tuning": "frozen",
-        "epochs": 30,
-    },
-    # A head on frozen features is at its best after 10 to 20 epochs.
-    "cpu": {"tuning": "frozen", "epochs": 30},
-    "gpu": {},
-}
 _WHEN: Final = {
     "demo": "the demo corpus",
     "cpu": "a corpus of your own, on a CPU",
@@ -128,6 +99,49 @@ def _mistake(error: FdanError) -> int:
     return 2
 
 
+def add_flags(parser: argparse._ActionsContainer, config: type[Config]) -> None:
+    """Add one flag for each field of a configuration.
+
+    Args:
+        parser: a parser or a group of one.
+        config: its fields become the flags. A flag that is not given stays absent (SUPPRESS).
+    """
+    for field, kinds, _ in fields(config):
+        meta, text = field.metadata, _help(field)
+        flag = "--" + field.name.replace("_", "-")
+        common: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+        if kinds == (bool,) and field.default:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        elif kinds == (bool,):
+            parser.add_argument(flag, action="store_true", **common)
+            hidden = {**common, "help": argparse.SUPPRESS}
+            parser.add_argument(flag.replace("--", "--no-", 1), action="store_false", **hidden)
+        else:
+            choices = meta.get("choices") or None
+            parser.add_argument(
+                flag,
+                action="append" if kinds == (tuple,) else "store",
+                type=str if kinds == (tuple,) or meta.get("parse") else kinds[0],
+                choices=choices,
+                metavar=None if choices else meta.get("metavar") or kinds[0].__name__.upper(),
+                **common,
+            )
+
+
+def _help(field: Field[Any]) -> str:
+    meta = field.metadata
+    unit = f" [{meta['unit']}]" if meta.get("unit") else ""
+    default = meta.get("default") or (
+        "none"
+        if field.default is None
+        else f"{field.default:g}"
+        if isinstance(field.default, float)
+        else str(field.default)
+    )
+    shown = "" if field.default is False or field.default == () else f" (default: {default})"
+    return f"{meta['help']}{unit}{shown}".replace("%", "%%")
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """The data: its sources, how they are prepared, how they are split."""
     group = parser.add_argument_group(
@@ -136,37 +150,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "audio or video, such as FER2013), demo; store:FOLDER opens a prepared store as it is.\n"
         "Without any of these, the demo corpus is generated and used.",
     )
-    text = "both modalities of one corpus"
-    group.add_argument("--task", metavar="CORPUS:PATH", help=f"{text} (default: the demo corpus)")
-    for modality, what in (("acoustic", "speech"), ("visual", "faces")):
-        group.add_argument(
-            f"--{modality}",
-            metavar="CORPUS:PATH",
-            action="append",
-            default=[],
-            help=f"a corpus that gives the {what}; may be repeated",
-        )
-    group.add_argument(
-        "--runs",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("runs"),
-        help="where stores, features, studies and models go (default: ./runs)",
-    )
-    group.add_argument(
-        "--workers",
-        metavar="INT",
-        type=_positive,
-        help="processes that prepare data (default: one a core)",
-    )
-    for config, title in _DATA:
-        add_options(parser, config, title, _presets_for(config))
+    add_flags(group, DataConfig)
+    _add_settings(parser, DATA_CONFIGS, _TITLES[:3])
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, its kernels, its training and its device."""
-    for config, title in _RUN:
-        add_options(parser, config, title, _presets_for(config))
+    """The model, its kernels and its training."""
+    _add_settings(parser, RUN_CONFIGS, _TITLES[3:])
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Where one model is trained."""
     parser.add_argument_group("device").add_argument(
         "--device",
         default="auto",
@@ -175,154 +169,34 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sources(arguments: argparse.Namespace) -> list[Source]:
-    """What --task, --acoustic and --visual name, or the demo corpus under --runs."""
-    if arguments.task is not None:
-        if arguments.acoustic or arguments.visual:
-            raise ConfigError("--task names both modalities: leave out --acoustic and --visual")
-        if arguments.task.partition(":")[0].strip().lower() == STORE:
-            raise ConfigError("--task: a store holds one modality; use --acoustic and --visual")
-        return [parse_source(arguments.task, modality) for modality in ("acoustic", "visual")]
-    found = [parse_source(text, "acoustic") for text in arguments.acoustic]
-    found += [parse_source(text, "visual") for text in arguments.visual]
-    if not found:
-        folder = demo_folder(arguments.runs)
-        return [Source(DEMO, folder, modality) for modality in ("acoustic", "visual")]
-    for modality in ("acoustic", "visual"):
-        if not any(source.modality == modality for source in found):
-            raise ConfigError(f"a task needs both modalities: give --{modality} CORPUS:PATH too")
-    return found
+def given_options(arguments: argparse.Namespace, config: type[Config]) -> dict[str, Any]:
+    """The fields of a configuration that a command line named.
 
-
-def demo_folder(runs: Path) -> Path:
-    """Where the demo corpus is generated."""
-    return (runs / "data" / DEMO).absolute()
-
-
-def preset(arguments: argparse.Namespace, *, gpu: bool) -> str:
-    """Which of PRESETS applies."""
-    if all(source.corpus == DEMO for source in sources(arguments)):
-        return "demo"
-    return "gpu" if gpu else "cpu"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All settings of data and run, and which of them the user chose."""
-
-    preset: str
-    values: Mapping[str, Any]
-    """Every field of every configuration: the user's, else the preset's, else the default."""
-    chosen: frozenset[str]
-
-    def of(self, config: type[Config]) -> dict[str, Any]:
-        """The fields of one configuration, to build it from."""
-        return {name: self.values[name] for name in _names(config)}
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """The flat values of a RunConfig."""
-        return {name: self.values[name] for config, _ in _RUN for name in _names(config)}
-
-    def source(self, name: str) -> str:
-        """Where a value comes from, in a word."""
-        if name in self.chosen:
-            return "chosen"
-        return self.preset if name in PRESETS[self.preset] else "default"
-
-
-def settings_of(arguments: argparse.Namespace, *, gpu: bool) -> Settings:
-    """Resolve the command line. Raises ConfigError for a value out of its range."""
-    name = preset(arguments, gpu=gpu)
-    values: dict[str, Any] = {}
-    chosen: dict[str, Any] = {}
-    for config, _ in (*_DATA, *_RUN):
-        own = given(config, arguments)
-        replaced = {k: v for k, v in PRESETS[name].items() if k in _names(config)}
-        values |= config.from_mapping({**replaced, **own}, "command line").as_dict()
-        chosen |= own
-    if values["weights"] not in ("imagenet", "none"):  # a worker runs in another folder
-        values["weights"] = str(_weights_file(values["weights"]))
-    return Settings(name, values, frozenset(chosen))
-
-
-def ahead(arguments: argparse.Namespace) -> Ahead | None:
-    """The demo corpus in the making, for `open_task`; None where none is asked for."""
-    folder = demo_folder(arguments.runs)
-    if all(source.path != folder for source in sources(arguments)):
-        return None
-    return Ahead(folder, arguments.workers)
-
-
-def open_task(
-    arguments: argparse.Namespace,
-    settings: Settings,
-    progress: Tell | None = None,
-    demo: Ahead | None = None,
-) -> tuple[Task, Split]:
-    """The task and its split; what is not prepared yet is prepared, the demo corpus generated.
-
-    demo: where that was begun before. Raises DataError and ConfigError for what the user has to
-    mend.
+    Args:
+        arguments: the parsed command line.
+        config: its flags were added with `add_flags`.
     """
-    if demo is None:
-        demo = ahead(arguments)
-    if demo is not None:
-        with demo:
-            _wait(demo, progress)
-    stores: dict[str, list[Store]] = {"acoustic": [], "visual": []}
-    for source in sources(arguments):
-        kind = SpectrogramSettings if source.modality == "acoustic" else FaceSettings
-        stores[source.modality].append(
-            prepare(
-                source,
-                kind.from_mapping(settings.of(kind)),
-                arguments.runs / "stores",
-                workers=arguments.workers,
-                progress=progress,
-            )
-        )
-    task = Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
-    return task, split(task, SplitConfig.from_mapping(settings.of(SplitConfig)))
+    return {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in config.__dataclass_fields__
+    }
 
 
-def _wait(demo: Ahead, progress: Tell | None) -> None:
-    def tell(done: int, total: int) -> None:
-        if progress is not None:
-            progress(Progress(f"demo corpus {demo.folder}", "generating", done, total))
-
-    demo.wait(tell)
-
-
-def _weights_file(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
-    if "://" in text:
-        raise ConfigError(f"--weights {text}: is an address; download it, then name the file")
-    if path.is_dir():
-        raise ConfigError(f"--weights {text}: is a folder; name a state dict's file in it")
-    if not path.exists():
-        raise ConfigError(
-            f"--weights {text}: no such file; give a state dict's file, 'imagenet' or 'none'"
-        )
-    return path
-
-
-def _names(config: type[Config]) -> list[str]:
-    return list(config.__dataclass_fields__)
+def _add_settings(
+    parser: argparse.ArgumentParser, configs: tuple[type[Config], ...], titles: tuple[str, ...]
+) -> None:
+    for config, title in zip(configs, titles, strict=True):
+        add_flags(parser.add_argument_group(title, _presets_for(config) or None), config)
 
 
 def _presets_for(config: type[Config]) -> str:
     """The group's lines about defaults that depend on the task."""
     lines = []
     for name, values in PRESETS.items():
-        own = [f"{key} {value}" for key, value in values.items() if key in _names(config)]
+        own = [
+            f"{key} {value}" for key, value in values.items() if key in config.__dataclass_fields__
+        ]
         if own:
             lines.append(f"for {_WHEN[name]}: {', '.join(own)}")
     return "\n".join(lines)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: must be at least 1")
-    return value

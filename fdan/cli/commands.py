@@ -13,12 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fdan.cli import arguments as shared
+from fdan.cli.arguments import add_flags, given_options
 from fdan.cli.terminal import Preparing, unreadable
-from fdan.config import add_options, given
 from fdan.corpora.demo import DemoSettings, generate
+from fdan.data.open_task import DataConfig, open_task
 from fdan.data.provenance import origin, reopen
-from fdan.data.split import SplitConfig, describe
+from fdan.data.settings import Settings, make_settings
+from fdan.data.split import describe
 from fdan.data.store import MANIFEST, Progress, Store
 from fdan.emotions import EMOTIONS, SHORT
 from fdan.errors import ConfigError
@@ -35,12 +36,12 @@ LISTED = 20
 
 def add_demo_options(parser: argparse.ArgumentParser) -> None:
     """One flag for each setting of the demo corpus."""
-    add_options(parser, DemoSettings, "corpus")
+    add_flags(parser.add_argument_group("corpus"), DemoSettings)
 
 
 def demo(arguments: argparse.Namespace) -> int:
     """Write the demo corpus."""
-    settings = DemoSettings.from_mapping(given(DemoSettings, arguments))
+    settings = DemoSettings.from_mapping(given_options(arguments, DemoSettings))
     with Preparing(_progress()) as tell:
 
         def told(done: int, total: int) -> None:
@@ -55,9 +56,9 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Prepare every store of a task."""
-    settings = shared.settings_of(arguments, gpu=False)
+    data, settings = _data_and_settings(arguments, gpu=False)
     with Preparing(_progress()) as tell:
-        task, parts = shared.open_task(arguments, settings, tell)
+        task, parts = open_task(data, settings, tell)
     table = _table(f"{task.name}, data {task.fingerprint[:12]}")
     for title in ("store", "samples", "unreadable", "counted"):
         table.add_column(title, justify="left" if title in ("store", "counted") else "right")
@@ -86,7 +87,7 @@ def train(arguments: argparse.Namespace) -> int:
     from fdan.training.training_data import load_training_data
 
     device = choose_device(arguments.device)
-    settings = shared.settings_of(arguments, gpu=device.type == "cuda")
+    data_config, settings = _data_and_settings(arguments, gpu=device.type == "cuda")
     run = RunConfig.from_mapping(settings.run)
     out: Path = arguments.out
     kept = out / CHECKPOINT
@@ -97,9 +98,9 @@ def train(arguments: argparse.Namespace) -> int:
     resume = Checkpoint.load(kept) if kept.exists() else None
     console = _progress()
     with Preparing(console) as tell:
-        task, parts = shared.open_task(arguments, settings, tell)
+        task, parts = open_task(data_config, settings, tell)
         data = load_training_data(
-            task, parts, run, device, arguments.runs / "features", tell.features
+            task, parts, run, device, data_config.runs / "features", tell.features
         )
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
@@ -123,9 +124,7 @@ def train(arguments: argparse.Namespace) -> int:
         checkpoint().save(kept)
 
     last = run_training(run, data, report, device=device, resume=resume)
-    write_model(
-        out / "model", last, origin(task, SplitConfig.from_mapping(settings.of(SplitConfig)))
-    )
+    write_model(out / "model", last, origin(task, settings.split))
     print(f"validation UAR {last.value:.3f} over the last epochs; model in {out / 'model'}")
     print(f"next: python -m fdan evaluate {shlex.quote(str(out))}")
     return 0
@@ -180,6 +179,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     out.print(table)
     out.print(f"WAR {found.war:.4f}  UAR {found.uar:.4f}  w-F1 {found.wf1:.4f}")
     return 0
+
+
+def _data_and_settings(arguments: argparse.Namespace, *, gpu: bool) -> tuple[DataConfig, Settings]:
+    data = DataConfig(**given_options(arguments, DataConfig))
+    return data, make_settings(vars(arguments), data.preset(gpu=gpu))
 
 
 def _list_unreadable(store: Store, out: Console) -> None:

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.formatting import format_duration, format_settings
 from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome
 from search.worker.messages import Report
@@ -103,7 +104,7 @@ class State:
             if self.counts.get(name)
         )
         left = self.eta(now)
-        eta = "" if left is None else f", about {duration(left)} left"
+        eta = "" if left is None else f", about {format_duration(left)} left"
         return (
             f"{self.done}/{self.trials} {self.noun}s{f' ({counts})' if counts else ''}, "
             f"{len(self.running)} running, best {best}{eta}"
@@ -227,30 +228,9 @@ class Progress(StudyCallback):
                         "" if row.value is None else f"{row.value:.3f}",
                         style="bold" if best else "",
                     ),
-                    duration(took),
-                    settings(row.params) if row.state in ("RUNNING", "COMPLETE") else row.reason,
+                    format_duration(took),
+                    format_settings(row.params)
+                    if row.state in ("RUNNING", "COMPLETE")
+                    else row.reason,
                 )
         return Group(head, table, Text(note, style="dim")) if note else Group(head, table)
-
-
-def settings(params: Mapping[str, Value]) -> str:
-    """Hyperparameters in a line."""
-    return ", ".join(f"{name} {shown(value)}" for name, value in params.items())
-
-
-def shown(value: Value) -> str:
-    """A value with three significant digits, or as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(8.2), duration(95), duration(7300)
-    ('8s', '1m35s', '2h01m')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

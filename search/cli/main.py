@@ -1,4 +1,4 @@
-"""The search command. Its arguments are read before anything heavy is imported."""
+"""The search command. Its options are read before Ray and MLflow are imported."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from fdan.cli import arguments as shared
 from fdan.cli.arguments import exit_code
-from search.cli import resume_arguments as remembered
-from search.cli.parser import parser
+from search.cli.parser import parse
+from search.config.options import to_arguments
+from search.config.resume_options import new_study_note, remembered_options
+from search.config.spec import resolve
+from search.config.toml_file import to_toml
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,19 +20,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    typed = sys.argv[1:] if argv is None else argv
-    before = remembered.words(typed)
-    arguments = parser().parse_args([*before, *typed])
-    # Here: --help and a misspelt option need no Optuna, a setting that is refused no Ray or MLflow.
-    from search import config as plan
+    command = parse(argv)
+    remembered = remembered_options(command.options)
+    options = {**remembered, **command.options}
+    spec = resolve(options, to_arguments(remembered))
+    if command.print_config:
+        print(to_toml(options), end="")
+        return 0
+    if note := new_study_note(command.options):
+        print(note, file=sys.stderr)
+    if command.dry_run or command.estimate:
+        from search.planning.dry_run import dry_run
 
-    resolved = plan.resolve(arguments, typed, before, lambda line: print(line, file=sys.stderr))
-    if line := remembered.unknown(arguments):
-        print(line, file=sys.stderr)
-    plans_only = arguments.dry_run or arguments.estimate
+        dry_run(spec, estimate_time=command.estimate)
+        return 0
     # While one core imports torch and Ray, the others have something to do.
-    demo = None if plans_only else shared.ahead(arguments)
+    demo = spec.data.generate_demo()
     with demo or contextlib.nullcontext():
-        from search import pipeline as session
+        from search.pipeline import run_command
 
-        return session.run(resolved, demo)
+        return run_command(spec, demo)

@@ -21,9 +21,8 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError
 from fdan.media.pixels import image_shape
 from fdan.run_config import RunConfig
-from search import config as planned
-from search.callbacks.progress import duration, shown
-from search.config import Plan
+from search.config.spec import StudySpec
+from search.formatting import format_duration, format_value
 from search.optimizer.pruners import make_pruner
 from search.optimizer.space import Dimension, Space, Value
 from search.planning import step_timing as timing
@@ -76,17 +75,17 @@ class Estimate:
     features: float
 
 
-def at_once(plan: Plan, gpus: int) -> int | None:
+def at_once(spec: StudySpec, gpus: int) -> int | None:
     """Trials at once on this machine with so many GPUs; None on a cluster, unless it is said."""
-    wanted: int | None = plan.arguments.concurrent
-    if wanted is None and plan.cluster is not None:
+    wanted: int | None = spec.resources.concurrent
+    if wanted is None and spec.cluster is not None:
         return None
-    room = wanted or cpu_count() // plan.each.cpus
-    if plan.each.gpus:
-        share = plan.each.gpus
+    room = wanted or cpu_count() // spec.per_trial.cpus
+    if spec.per_trial.gpus:
+        share = spec.per_trial.gpus
         per_gpu = int(1 / share + 1e-9) if share <= 1 else 1 / share
         room = min(room, int(gpus * per_gpu))
-    return max(1, min(room, plan.trials))
+    return max(1, min(room, spec.trials))
 
 
 def first(space: Space, settings: Mapping[str, Value]) -> dict[str, Value]:
@@ -154,10 +153,10 @@ def share(pruner: str, epochs: int, trials: int, study: str) -> float:
     return done / (_PLAYED * count * epochs)
 
 
-def estimate(plan: Plan, task: Task, parts: Split) -> Estimate:
+def estimate(spec: StudySpec, task: Task, parts: Split) -> Estimate:
     """Time the steps and reckon. task: as listed, nothing of it is read."""
     gpus = 0
-    if plan.each.gpus:
+    if spec.per_trial.gpus:
         import torch
 
         gpus = torch.cuda.device_count()
@@ -166,37 +165,37 @@ def estimate(plan: Plan, task: Task, parts: Split) -> Estimate:
                 "--estimate: trials on GPUs are timed on one, and this machine has none; run it on"
                 " a node that has"
             )
-    known = at_once(plan, gpus)
+    known = at_once(spec, gpus)
     processes = min(known or 1, _MOST_PROCESSES)
-    settings = corners(plan)
-    runs = tuple({**plan.fixed, **params} for params in settings)
-    measured = measure(work(plan, task, parts, runs), processes)
+    settings = corners(spec)
+    runs = tuple({**spec.fixed, **params} for params in settings)
+    measured = measure(work(spec, task, parts, runs), processes)
     images = {m: len(task.samples(m)) for m in MODALITIES}
-    left = share(plan.arguments.pruner, plan.epochs, plan.trials, plan.name(task))
-    return reckon(plan, known, processes, settings, measured, left, images)
+    left = share(spec.search.pruner, spec.epochs, spec.trials, spec.name(task))
+    return reckon(spec, known, processes, settings, measured, left, images)
 
 
 def work(
-    plan: Plan, task: Task, parts: Split, runs: tuple[Mapping[str, Value], ...]
+    spec: StudySpec, task: Task, parts: Split, runs: tuple[Mapping[str, Value], ...]
 ) -> timing.Work:
     """What it takes to train these settings on random data of the task's sizes."""
     return timing.Work(
         runs=runs,
-        shapes={m: _shape(plan, task, m) for m in MODALITIES},
+        shapes={m: _shape(spec, task, m) for m in MODALITIES},
         sizes=(
             len(parts.visual_train),
             len(parts.acoustic_train),
             len(parts.acoustic_validation),
         ),
         classes=tuple(EMOTIONS.index(emotion) for emotion in task.emotions("acoustic")),
-        device=plan.device,
-        threads=plan.each.cpus,
-        gpus=plan.each.gpus,
+        device=spec.device,
+        threads=spec.per_trial.cpus,
+        gpus=spec.per_trial.gpus,
     )
 
 
 def reckon(
-    plan: Plan,
+    spec: StudySpec,
     known: int | None,
     processes: int,
     settings: tuple[Mapping[str, Value], ...],
@@ -215,7 +214,7 @@ def reckon(
     def whole(trials: int, of_epochs: float) -> float:
         return trials / min(trials, trials_at_once) * (of_epochs + _HAND_OVER_S)
 
-    again = plan.confirm * plan.arguments.seeds
+    again = spec.confirm.count * spec.confirm.seeds
     return Estimate(
         trials_at_once,
         known is not None,
@@ -223,40 +222,40 @@ def reckon(
         settings,
         measured,
         left,
-        at_most=around + whole(plan.trials, plan.epochs * max(epochs)),
-        pruned=around + whole(plan.trials, plan.epochs * usual * left),
-        confirming=start + whole(again, plan.epochs * usual) if again else 0.0,
+        at_most=around + whole(spec.trials, spec.epochs * max(epochs)),
+        pruned=around + whole(spec.trials, spec.epochs * usual * left),
+        confirming=start + whole(again, spec.epochs * usual) if again else 0.0,
         features=sum(images[m] * each for m, each in measured.features.items()),
     )
 
 
-def _shape(plan: Plan, task: Task, modality: str) -> tuple[int, int, int]:
+def _shape(spec: StudySpec, task: Task, modality: str) -> tuple[int, int, int]:
     """Of its images: a store that is named has them, those still to be made are known."""
     height, width, channels = task.stores(modality)[0].images.shape[1:]
     if height:
         return height, width, channels
-    return image_shape(planned.preparation(plan.settings)[modality])
+    return image_shape(spec.settings.preparation[modality])
 
 
-def corners(plan: Plan) -> tuple[Mapping[str, Value], ...]:
+def corners(spec: StudySpec) -> tuple[Mapping[str, Value], ...]:
     """The first setting, and the dearest one where it is another."""
-    usual = first(plan.space, plan.settings.run)
-    dear = dearest(plan.space, usual)
+    usual = first(spec.space, spec.settings.run)
+    dear = dearest(spec.space, usual)
     try:
-        RunConfig.from_mapping({**plan.fixed, **dear})
+        RunConfig.from_mapping({**spec.fixed, **dear})
     except ConfigError:  # each value is allowed, all together are not
         return (usual,)
     return (usual,) if dear == usual else (usual, dear)
 
 
-def show(found: Estimate, plan: Plan, console: Console) -> None:
-    """Below --dry-run's plan."""
+def show(found: Estimate, spec: StudySpec, console: Console) -> None:
+    """Below --dry-run's spec."""
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    threads = f"{plan.each.cpus} thread{'s' * (plan.each.cpus != 1)} each"
-    device = f" and {plan.each.gpus:g} GPU" if plan.each.gpus else ""
+    threads = f"{spec.per_trial.cpus} thread{'s' * (spec.per_trial.cpus != 1)} each"
+    device = f" and {spec.per_trial.gpus:g} GPU" if spec.per_trial.gpus else ""
     say(
         f"\nestimate: steps timed here, {found.processes} at once, {threads}{device}, on random"
         " data of the listed sizes"
@@ -266,7 +265,9 @@ def show(found: Estimate, plan: Plan, console: Console) -> None:
         table.add_column(title, justify="left" if title == "setting" else "right")
     names = ("first known good", "dearest corner")
     for name, params, timed in zip(names, found.settings, found.measured.timings, strict=False):
-        dear = {key: shown(params[key]) for key in (*_DEAR_HIGH, *_DEAR_LOW) if key in params}
+        dear = {
+            key: format_value(params[key]) for key in (*_DEAR_HIGH, *_DEAR_LOW) if key in params
+        }
         words = ", ".join(f"{key} {value}" for key, value in dear.items())
         table.add_row(
             f"{name}{f' ({words})' if words else ''}",
@@ -277,31 +278,32 @@ def show(found: Estimate, plan: Plan, console: Console) -> None:
         )
     console.print(table)
     cluster = "" if found.known else " (a cluster's --concurrent is not known: divide by it)"
-    count = f"{plan.trials} trials of {plan.epochs} epochs, {found.at_once} at once{cluster}"
+    count = f"{spec.trials} trials of {spec.epochs} epochs, {found.at_once} at once{cluster}"
     say(f"  {count}:")
-    say(f"  at most about {_time(found, plan, found.at_most)}: nothing pruned, all the dearest")
+    say(f"  at most about {_time(found, spec, found.at_most)}: nothing pruned, all the dearest")
     if found.share < 1:
         say(
-            f"  with {plan.arguments.pruner} about {_time(found, plan, found.pruned)}: it leaves"
+            f"  with {spec.search.pruner} about {_time(found, spec, found.pruned)}: it leaves"
             f" about {found.share:.0%} of the epochs (played through with level curves in random"
             " order; trials that get better as the search learns are pruned less)"
         )
     else:
-        say(f"  about {_time(found, plan, found.pruned)} in all likelihood: nothing is pruned")
+        say(f"  about {_time(found, spec, found.pruned)} in all likelihood: nothing is pruned")
     if found.confirming:
-        runs = plan.confirm * plan.arguments.seeds
-        say(f"  confirming: {runs} whole trials more, about {duration(found.confirming)}")
+        runs = spec.confirm.count * spec.confirm.seeds
+        say(f"  confirming: {runs} whole trials more, about {format_duration(found.confirming)}")
     if found.features:
-        say(f"  before the first trial, once: frozen features, about {duration(found.features)}")
+        time = format_duration(found.features)
+        say(f"  before the first trial, once: frozen features, about {time}")
     say("  not in it: preparing the data, and whatever else this machine will be doing then")
 
 
-def _time(found: Estimate, plan: Plan, seconds: float) -> str:
+def _time(found: Estimate, spec: StudySpec, seconds: float) -> str:
     """Of the clock, and of the processors where they are more than one."""
-    units = found.at_once * (plan.each.gpus or plan.each.cpus)
-    what = "GPU" if plan.each.gpus else "CPU"
-    return f"{duration(seconds)} ({units * seconds / 3600:.2g} {what}-hours)"
+    units = found.at_once * (spec.per_trial.gpus or spec.per_trial.cpus)
+    what = "GPU" if spec.per_trial.gpus else "CPU"
+    return f"{format_duration(seconds)} ({units * seconds / 3600:.2g} {what}-hours)"
 
 
 def _short(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds < 60 else duration(seconds)
+    return f"{seconds:.2f} s" if seconds < 60 else format_duration(seconds)

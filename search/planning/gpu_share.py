@@ -16,13 +16,12 @@ from fdan.data.task import Task
 from fdan.errors import DeviceError
 from fdan.files import first_line
 from fdan.run_config import FEATURES, RunConfig
-from search.config import Plan
+from search.config.spec import StudySpec, TrialResources
 from search.planning import estimate
 from search.planning.step_timing import Work, random_data
 from search.study.stopping import Stop
 from search.tune import tune_run as driver
 from search.tune.ray_session import connected
-from search.tune.resources import Resources
 
 if TYPE_CHECKING:
     from fdan.training.checkpoint import Checkpoint
@@ -34,16 +33,17 @@ _SPARE: Final = 0.95
 """Of a GPU's memory; what fragments, and what a longer training comes to need, has the rest."""
 
 
-def find(plan: Plan, task: Task, parts: Split, folder: Path, stop: Stop) -> float | None:
+def find(spec: StudySpec, task: Task, parts: Split, folder: Path, stop: Stop) -> float | None:
     """The share of a GPU that each trial gets. folder: for Ray's log. Waits for a GPU where the
     cluster has none yet; None if `stop` is due before one is known. Raises DeviceError where the
     dearest setting cannot be trained even alone on a GPU."""
-    dear = estimate.corners(plan)[-1]
-    run = {**plan.fixed, **dear}
-    work = replace(estimate.work(plan, task, parts, (run,)), device="cuda", gpus=1.0)
-    with connected(plan.cluster, folder):
-        driver.find_capacity(Resources(plan.each.cpus, 1.0))  # raises where this machine cannot
-        probe = ray.remote(num_gpus=1, num_cpus=plan.each.cpus, max_calls=1)(_needed)
+    dear = estimate.corners(spec)[-1]
+    run = {**spec.fixed, **dear}
+    work = replace(estimate.work(spec, task, parts, (run,)), device="cuda", gpus=1.0)
+    with connected(spec.cluster, folder):
+        # Raises where this machine cannot.
+        driver.find_capacity(TrialResources(spec.per_trial.cpus, 1.0))
+        probe = ray.remote(num_gpus=1, num_cpus=spec.per_trial.cpus, max_calls=1)(_needed)
         asked = probe.remote(work)
         while not ray.wait([asked], timeout=_EVERY_S)[0]:
             if stop.due():
@@ -51,7 +51,8 @@ def find(plan: Plan, task: Task, parts: Split, folder: Path, stop: Stop) -> floa
         needed, whole = _answer(asked)
         nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
     cpus = [int(held.get("CPU", 0) / held["GPU"]) for held in nodes if held.get("GPU")]
-    return share(needed + _resident(task, run), whole, min(cpus, default=1) // plan.each.cpus)
+    fed = min(cpus, default=1) // spec.per_trial.cpus
+    return share(needed + _resident(task, run), whole, fed)
 
 
 def _answer(asked: ray.ObjectRef[tuple[int, int]]) -> tuple[int, int]:

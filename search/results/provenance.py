@@ -14,52 +14,50 @@ from fdan.data.provenance import origin
 from fdan.data.split import SplitConfig
 from fdan.data.task import Task
 from fdan.files import PROJECT_ROOT
-from search.config import Plan
+from search.config.spec import StudySpec
 from tracking.tags import CPU, DATA, DEVICE, GIT, PROTOCOL, SEED, TASK, THREADS, VERSION_PREFIX
 
 
-def parameters(resolved: Plan, task: Task) -> dict[str, Any]:
+def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
     """Of the parent run: everything that its trials share, and the space."""
-    arguments = resolved.arguments
-    searched = {f"space.{d.name}": str(d) for d in resolved.space.dimensions}
+    searched = {f"space.{d.name}": str(d) for d in spec.space.dimensions}
     return {
         "task": task.name,
-        "sampler": arguments.sampler,
-        "pruner": arguments.pruner,
-        "trials": resolved.trials,
-        **resolved.settings.of(SplitConfig),
-        **resolved.fixed,
+        "sampler": spec.search.sampler,
+        "pruner": spec.search.pruner,
+        "trials": spec.trials,
+        **spec.settings.of(SplitConfig),
+        **spec.fixed,
         **searched,
     }
 
 
-def tags(resolved: Plan, task: Task) -> dict[str, Any]:
+def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
     """Of every run: data, protocol, seed, the versions of the code, and what it ran on."""
     return {
         TASK: task.name,
         DATA: task.fingerprint,
-        PROTOCOL: resolved.settings.values["protocol"],
-        SEED: resolved.seed,
+        PROTOCOL: spec.settings.values["protocol"],
+        SEED: spec.seed,
         GIT: revision(),
         CPU: cpu(),
-        THREADS: resolved.each.cpus,
-        DEVICE: resolved.device,
+        THREADS: spec.per_trial.cpus,
+        DEVICE: spec.device,
         **versions(),
     }
 
 
-def made_from(resolved: Plan, task: Task) -> dict[str, Any]:
+def made_from(spec: StudySpec, task: Task) -> dict[str, Any]:
     """Of every trial, beside its settings: the data with its split, and the machine. Enough for
     `python -m search rerun`."""
-    config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
     return {
-        "origin": origin(task, config),
+        "origin": origin(task, spec.settings.split),
         "machine": {
-            "device": resolved.device,
-            "threads": resolved.each.cpus,
-            "group": resolved.arguments.group,
-            "features": str(resolved.runs / "features"),
-            "weights": resolved.identity(task.fingerprint).fixed["weights"],
+            "device": spec.device,
+            "threads": spec.per_trial.cpus,
+            "group": spec.resources.group,
+            "features": str(spec.runs / "features"),
+            "weights": spec.identity(task.fingerprint).fixed["weights"],
         },
     }
 

@@ -15,9 +15,8 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from fdan.data.provenance import origin
-from fdan.data.split import SplitConfig, describe
+from fdan.data.split import describe
 from fdan.inference.model_folder import SpeechModel
-from search.cli import resume_arguments as remembered
 from search.results.embedding import embedding
 from search.results.importance import importances
 from search.results.provenance import tags
@@ -26,6 +25,7 @@ from search.selection import winner as ending
 from search.selection.test_score import Tested
 from search.selection.test_score import as_dict as test_as_dict
 from search.study import open as study
+from search.study.start_record import command_line
 from search.worker.epoch_log import read_epoch_log
 from search.worker.trial_folder import trial_folder
 from tracking.result import Result
@@ -51,10 +51,10 @@ def result(
     interruptions: Callable[[int], int],
 ) -> Result:
     """The study's result. model: the one it stands for, None where no trial is complete."""
-    resolved, opened = of.resolved, of.opened
+    spec, opened = of.spec, of.opened
     trials = [t for t in opened.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-    config = SplitConfig.from_mapping(resolved.settings.of(SplitConfig))
-    labels = tags(resolved, of.task)
+    config = spec.settings.split
+    labels = tags(spec, of.task)
     return Result(
         study=opened.study_name,
         study_id=study_id,
@@ -62,17 +62,17 @@ def result(
         task=of.task.name,
         state=state,
         reason=reason,
-        wanted=resolved.trials,
+        wanted=spec.trials,
         counts=study.counts(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=remembered.command(resolved.words),
-        tracking_uri=mask_password(resolved.tracking_uri),
+        command=command_line(spec.arguments),
+        tracking_uri=mask_password(spec.tracking_uri),
         page=page,
-        space={d.name: _dimension(d.distribution) for d in resolved.space.dimensions},
-        fixed=resolved.fixed,
-        sampler=resolved.arguments.sampler,
-        pruner=resolved.arguments.pruner,
-        epochs=resolved.epochs,
+        space={d.name: _dimension(d.distribution) for d in spec.space.dimensions},
+        fixed=spec.fixed,
+        sampler=spec.search.sampler,
+        pruner=spec.search.pruner,
+        epochs=spec.epochs,
         origin=origin(of.task, config),
         parts=[
             {
@@ -141,7 +141,7 @@ def _seconds(one: FrozenTrial) -> float:
 
 def _cost(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, Any]:
     device = "cpu"
-    if of.resolved.device == "cuda":
+    if of.spec.device == "cuda":
         import torch
 
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
@@ -151,7 +151,7 @@ def _cost(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, Any]:
         "trial_seconds": sum(map(_seconds, trials)),
         "confirm_seconds": sum(map(_seconds, confirm.runs_of(of.opened))),
         "epochs_trained": sum(one.last_step or 0 for one in trials),
-        "epochs_planned": len(ended) * of.resolved.epochs,
+        "epochs_planned": len(ended) * of.spec.epochs,
     }
 
 

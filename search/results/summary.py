@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from search.callbacks.progress import duration, shown
+from search.formatting import format_duration, format_value
 from search.selection import confirm
 from search.selection import test_score as scoring
 from search.selection.test_score import Tested
@@ -46,7 +46,7 @@ def summary(
     lines.append(
         f"\nstudy {opened.study_name}: {counts or 'no trials'}"
         + (f" ({stopped})" if stopped else "")
-        + f", in {duration(seconds)}"
+        + f", in {format_duration(seconds)}"
     )
     if resting:
         trials = "1 trial rests at its" if resting == 1 else f"{resting} trials rest at their"
@@ -64,7 +64,7 @@ def summary(
         params = best.params if winner is None else winner.params
         width = max(map(len, params))
         for key, value in params.items():
-            lines.append(f"  {key:<{width}}  {shown(value)}")
+            lines.append(f"  {key:<{width}}  {format_value(value)}")
         number = best.number if winner is None else winner.trial
         if (found := scoring.tested(opened)) is not None:
             lines.append(_tested(found, number, None if winner is None else winner.typical))

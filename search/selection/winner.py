@@ -13,13 +13,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fdan.data.provenance import origin
-from fdan.data.split import Split, SplitConfig
+from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.inference.model_folder import SpeechModel, read_model, write_model
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import score_checkpoint
-from search.config import Plan
+from search.config.spec import StudySpec
 from search.selection import baseline as yardstick
 from search.selection import confirm
 from search.selection import test_score as scoring
@@ -39,7 +39,7 @@ _CHECKED = 64
 class Study:
     """A study whose trials are done, and the data that it ran on."""
 
-    resolved: Plan
+    spec: StudySpec
     opened: optuna.Study
     task: Task
     parts: Split
@@ -143,8 +143,7 @@ def _holds(folder: Path, facts: dict[str, Any]) -> bool:
 
 
 def _origin(of: Study) -> dict[str, Any]:
-    config = SplitConfig.from_mapping(of.resolved.settings.of(SplitConfig))
-    return {**origin(of.task, config), "study": of.folder.name}
+    return {**origin(of.task, of.spec.settings.split), "study": of.folder.name}
 
 
 def _check(name: str, wrong: str, right: str) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def _check(name: str, wrong: str, right: str) -> dict[str, Any]:
 
 def _speakers_apart(of: Study) -> dict[str, Any]:
     name = "speakers of the parts are disjoint"
-    protocol = of.resolved.settings.values["protocol"]
+    protocol = of.spec.settings.values["protocol"]
     if protocol != "speaker":
         return _check(name, "", f"not asked for by protocol {protocol}")
     samples = of.task.samples("acoustic")
@@ -203,7 +202,7 @@ def _values_agree(of: Study, model: SpeechModel, settings: list[confirm.Setting]
 def _same_answers(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> dict[str, Any]:
     """The folder reads images, the trainer had them before it, possibly as cached features. Those
     of a GPU are rounded otherwise (convolutions in TF32)."""
-    bound = 1e-5 if of.resolved.device == "cpu" else 1e-2
+    bound = 1e-5 if of.spec.device == "cpu" else 1e-2
     samples = of.parts.acoustic_validation[:_CHECKED]
     trained = score_checkpoint(checkpoint_of(of, model), of.load(model.run), samples)
     answered = model.probabilities(of.task.images("acoustic", samples))

@@ -26,8 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fdan.errors import FdanError
 from fdan.files import write_atomic
 from fdan.lock import Lock, LockHeld
-from search.cli.resume_arguments import ARGUMENTS, BEGUN
 from search.optimizer.space import Space
+from search.study.start_record import ARGUMENTS, BEGUN
 
 DIRECTION: Final = "maximize"
 
@@ -245,10 +245,19 @@ def _held(folder: Path, name: str) -> dict[str, Any] | None:
     return held
 
 
-def remember(folder: Path, trials: int, arguments: Sequence[str]) -> None:
-    """Write down how the study was started last: trials in all, and the command line."""
+def remember(
+    folder: Path, trials: int, arguments: Sequence[str], spec: Mapping[str, Any] | None = None
+) -> None:
+    """Record how the study was started last.
+
+    Args:
+        folder: the study's.
+        trials: in all.
+        arguments: the command line, without passwords.
+        spec: the same options by section, as a TOML file has them.
+    """
     facts = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    _own(folder, {**facts, "trials": trials, ARGUMENTS: list(arguments)})
+    _own(folder, {**facts, "trials": trials, ARGUMENTS: list(arguments), "spec": spec})
     (folder / BEGUN).unlink(missing_ok=True)
 
 

@@ -22,10 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fdan.errors import FdanError
 from fdan.lock import lock_owner
-from search.callbacks.progress import duration, shown
-from search.cli import resume_arguments as remembered
+from search.formatting import format_duration, format_value
 from search.study import open as study
 from search.study import storage
+from search.study.start_record import BEGUN, command_line, read_arguments
 from search.worker.epoch_log import EPOCH_LOG
 from search.worker.trial_folder import trial_folder
 from tracking.outbox.backlog import Backlog, read_backlog
@@ -80,7 +80,7 @@ def read(runs: Path, name: str, url: str | None) -> Status:
         place: str = owner["storage"]
         epochs = int(owner["fixed"]["epochs"])
     except FileNotFoundError:
-        if (folder / remembered.BEGUN).exists():
+        if (folder / BEGUN).exists():
             return _begun(folder)
         raise FdanError(
             f"there is no study '{name}' in {runs}: python -m search list --runs {runs} shows those"
@@ -161,7 +161,7 @@ def _status(opened: optuna.Study, owner: dict[str, Any], folder: Path, epochs: i
 
 
 def _command(folder: Path) -> str:
-    return remembered.command(remembered.read(folder) or ())
+    return command_line(read_arguments(folder) or ())
 
 
 def _under_way(trial: FrozenTrial, folder: Path) -> UnderWay:
@@ -200,8 +200,8 @@ def show(found: Status, console: Console) -> None:
     if found.best is not None and found.value is not None:
         table.add_row("best", f"trial {found.best}: validation UAR {found.value:.4f}")
     for one in found.under_way:
-        value = "" if one.value is None else f", value {shown(one.value)}"
-        heard = "" if one.heard_s is None else f", heard of {duration(one.heard_s)} ago"
+        value = "" if one.value is None else f", value {format_value(one.value)}"
+        heard = "" if one.heard_s is None else f", heard of {format_duration(one.heard_s)} ago"
         what = "under way" if found.state == "running" else "resting"
         table.add_row(what, f"trial {one.trial}: epoch {one.epoch} of {found.epochs}{value}{heard}")
     if found.tracking_uri:
@@ -236,7 +236,7 @@ def show_all(runs: Path, console: Console) -> int:
     table = Table(box=None, pad_edge=False)
     for title in ("study", "state", "trials", "best", "last change"):
         table.add_column(title, justify="right" if title == "trials" else "left", no_wrap=True)
-    files = [*runs.glob(f"*/{study.OWNER}"), *runs.glob(f"*/{remembered.BEGUN}")]
+    files = [*runs.glob(f"*/{study.OWNER}"), *runs.glob(f"*/{BEGUN}")]
     names = sorted({file.parent.name for file in files})
     unread: list[str] = []
     for name in names:
@@ -259,7 +259,7 @@ def show_all(runs: Path, console: Console) -> int:
 
 def _changed(folder: Path) -> float:
     """When anything was last recorded [s since 1970]."""
-    names = ("spool/*.jsonl", study.OWNER, remembered.BEGUN)
+    names = ("spool/*.jsonl", study.OWNER, BEGUN)
     return max(file.stat().st_mtime for name in names for file in folder.glob(name))
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from search.tune.resources import Resources
+from search.config.spec import TrialResources
 
 _UPDATE_INTERVAL_S = 2.0
 _PATIENCE_S = 15.0
@@ -26,7 +26,7 @@ class Capacity:
 
     def __init__(
         self,
-        resources: Resources,
+        resources: TrialResources,
         nodes: Callable[[], Sequence[Mapping[str, Any]]],
         *,
         requested: int | None = None,
@@ -132,12 +132,12 @@ class Capacity:
         )
 
 
-def trials_fitting(resources: Resources, node: Mapping[str, float]) -> int:
+def trials_fitting(resources: TrialResources, node: Mapping[str, float]) -> int:
     """How many trials fit a node.
 
-    >>> trials_fitting(Resources(2), {"CPU": 5.0})
+    >>> trials_fitting(TrialResources(2), {"CPU": 5.0})
     2
-    >>> trials_fitting(Resources(1, 0.4), {"CPU": 9.0, "GPU": 2.0})
+    >>> trials_fitting(TrialResources(1, 0.4), {"CPU": 9.0, "GPU": 2.0})
     4
 
     Args:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fdan.errors import ConfigError, FdanError
 from search.callbacks.progress import Progress, State
-from search.config import Plan
+from search.config.spec import StudySpec
 from search.optimizer.pruners import next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
@@ -58,15 +58,15 @@ class Round:
     """What the terminal calls one of them."""
 
 
-def ray_for(resolved: Plan, folder: Path) -> RaySession:
+def ray_for(spec: StudySpec, folder: Path) -> RaySession:
     """Ray for a study's rounds. folder: the study's."""
-    wanted = resolved.arguments.concurrent
-    cpus = None if wanted is None else local_cpus(wanted * resolved.each.cpus)
-    return RaySession(resolved.cluster, folder, cpus)
+    wanted = spec.resources.concurrent
+    cpus = None if wanted is None else local_cpus(wanted * spec.per_trial.cpus)
+    return RaySession(spec.cluster, folder, cpus)
 
 
 def run(
-    resolved: Plan,
+    spec: StudySpec,
     of: Round,
     work: WorkerData,
     standing: RaySession,
@@ -80,17 +80,17 @@ def run(
     opened = of.opened
     best = study.best(opened)
     known = None if best is None or best.value is None else (best.number, best.value)
-    state = State(name, of.trials, resolved.epochs, 1, of.noun, study.counts(opened), known)
+    state = State(name, of.trials, spec.epochs, 1, of.noun, study.counts(opened), known)
     with Progress(state, console) as progress:
         bridge = Bridge(
             opened,
             of.suggest,
             pruner=of.pruner,
-            epochs=resolved.epochs,
+            epochs=spec.epochs,
             trials=of.left,
             patience=patience,
             callbacks=(progress, *of.callbacks),
-            gpus=resolved.each.gpus,
+            gpus=spec.per_trial.gpus,
             untold=partial(unreported_epochs, work, of.folder),
         )
         with _settling(bridge, stop):
@@ -98,7 +98,7 @@ def run(
             heard, lost = 0, 0
             while bridge.left or bridge.waiting:
                 try:
-                    _on_ray(resolved, bridge, of, work, standing, stop, state, progress)
+                    _on_ray(spec, bridge, of, work, standing, stop, state, progress)
                     return
                 except RayLostError as error:
                     lost = lost + 1 if bridge.epochs_heard == heard else 1
@@ -126,7 +126,7 @@ def _take_up(
 
 
 def _on_ray(
-    resolved: Plan,
+    spec: StudySpec,
     bridge: Bridge,
     of: Round,
     work: WorkerData,
@@ -137,7 +137,7 @@ def _on_ray(
 ) -> None:
     """On Ray, for as long as it lives or there are trials. A round that breaks off takes Ray with
     it, and with Ray what is under way."""
-    wanted, group = resolved.arguments.concurrent, resolved.arguments.group
+    wanted, group = spec.resources.concurrent, spec.resources.group
     with contextlib.ExitStack() as broken_off:
         broken_off.callback(standing.stop)
         standing.start()
@@ -145,7 +145,7 @@ def _on_ray(
         def changed(at_once: int) -> None:
             state.at_once = at_once * group
 
-        capacity = driver.find_capacity(resolved.each, wanted, progress.say, changed)
+        capacity = driver.find_capacity(spec.per_trial, wanted, progress.say, changed)
         state.at_once = min(capacity.max_concurrent * group, bridge.left + bridge.waiting)
         progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
         if state.at_once > N_STARTUP_TRIALS and of.sampler in ("tpe", "gp"):
@@ -158,34 +158,34 @@ def _on_ray(
             bridge,
             make_trainer(here),
             capacity=capacity,
-            epoch_timeout=resolved.arguments.epoch_timeout,
+            epoch_timeout=spec.resources.epoch_timeout,
             folder=of.folder,
             stop=stop,
             say=progress.say,
             together=make_group_trainer(here),
-            groups=_groups(resolved, of),
+            groups=_groups(spec, of),
         )
         progress.note("")
         if not stop.reason:
             broken_off.pop_all()
 
 
-def _groups(resolved: Plan, of: Round) -> Groups:
-    if resolved.arguments.group == 1:
+def _groups(spec: StudySpec, of: Round) -> Groups:
+    if spec.resources.group == 1:
         return Groups()
     from fdan.run_config import RunConfig
     from fdan.training.group import group_key
 
     def kind_of(params: Mapping[str, Value]) -> Hashable | None:
         try:
-            return group_key(RunConfig.from_mapping({**resolved.fixed, **params}))
+            return group_key(RunConfig.from_mapping({**spec.fixed, **params}))
         except ConfigError:  # its worker will say so, and the trial be closed with that
             return None
 
     return Groups(
-        resolved.arguments.group,
+        spec.resources.group,
         kind_of,
-        partial(next_rung, of.pruner, resolved.epochs),
+        partial(next_rung, of.pruner, spec.epochs),
     )
 
 

@@ -1,9 +1,8 @@
-"""What one trial occupies of a machine or a cluster, and how it is asked of Ray."""
+"""What one trial occupies, as it is asked of Ray."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,19 +16,6 @@ CPUS, GPUS, AVOID = "cpus", "gpus", "avoid"
 
 _NODE_ID = "ray.io/node-id"
 """Ray's own label of each node."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial occupies."""
-
-    cpus: int = 1
-    gpus: float = 0.0
-    """May be a fraction: trials then share a GPU."""
-
-    def __str__(self) -> str:
-        cpus = f"{self.cpus} CPU{'s' * (self.cpus != 1)}"
-        return f"{cpus}, {self.gpus:g} GPU" if self.gpus else cpus
 
 
 def placement_group(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:

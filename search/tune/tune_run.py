@@ -11,13 +11,14 @@ import ray
 from ray import tune
 
 from fdan.errors import DeviceError, FdanError
+from search.config.spec import TrialResources
 from search.study import folder as checkpoints
 from search.study.stopping import Stop
 from search.study.trial_controller import Bridge
 from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
 from search.tune.ray_session import ClusterError, check_ray_alive, owns_ray
-from search.tune.resources import TURNS, Resources, placement_group
+from search.tune.resources import TURNS, placement_group
 from search.tune.scheduler import OptunaScheduler
 from search.tune.searcher import OptunaSearcher, Stopped, leaving
 from search.tune.stall_watchdog import StallWatchdog
@@ -26,7 +27,7 @@ from search.worker.trial_folder import TRIALS
 
 
 def find_capacity(
-    each: Resources,
+    each: TrialResources,
     wanted: int | None = None,
     say: Callable[[str], None] = lambda _: None,
     changed: Callable[[int], None] = lambda _: None,

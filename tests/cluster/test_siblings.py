@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 import yaml
 
-from search.cli.parser import parser
+from search.cli.parser import parse
 from tests.cluster.siblings import BLANK, CLUSTER, FILLED, MARK, ROOT, filled, text
 
 CLOUDS = ["aws.yaml", "gcp.yaml"]
@@ -68,13 +68,13 @@ def search_command(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", FILLED)
 def test_the_search_of_each_is_one_that_the_search_takes(name: str) -> None:
-    arguments = parser().parse_args(search_command(name))
-    assert arguments.trials == 200
+    options = parse(search_command(name)).options
+    assert options["trials"] == 200
     if name in CLOUDS:
-        assert (arguments.gpus_per_trial, arguments.concurrent) == (1, read(name)["max_workers"])
+        assert (options["gpus_per_trial"], options["concurrent"]) == (1, read(name)["max_workers"])
     if name == "kuberay.yaml":
         (group,) = ray_job()["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-        assert (arguments.gpus_per_trial, arguments.concurrent) == (1, group["maxReplicas"])
+        assert (options["gpus_per_trial"], options["concurrent"]) == (1, group["maxReplicas"])
 
 
 # ---- what they share ----

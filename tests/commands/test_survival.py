@@ -21,11 +21,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.cli.arguments import open_task
+from fdan.data.open_task import open_task
 from fdan.inference.model_folder import read_model
-from search import config as plan
 from search import pipeline as session
-from search.cli.parser import parser
+from search.cli.parser import parse
+from search.config.spec import resolve
 from search.study import storage
 from search.study.open import REASON
 from search.worker import trainable as trial
@@ -259,10 +259,10 @@ def test_its_trials_are_what_they_would_have_been(home: Home, tmp_path: Path) ->
     bit, and the study's best model is of its best trial."""
     trials = home.trials()
     words = ["--runs", str(home.path / "runs"), *home.flags]
-    resolved = plan.resolve(parser().parse_args(words))
-    task, _ = open_task(resolved.arguments, resolved.settings)
+    spec = resolve(parse(words).options)
+    task, _ = open_task(spec.data, spec.settings)
     reports: list[Report] = []
-    make_trainer(session._work(resolved, task))(
+    make_trainer(session._work(spec, task))(
         trial.Assignment(0, trials[0].params, 0, 1, tmp_path, 1), reports.append
     )
     assert {r.epoch: r.value for r in reports} == trials[0].intermediate_values

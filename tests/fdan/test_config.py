@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from fdan.config import Config, add_options, given, option
+from fdan.cli.arguments import add_flags, given_options
+from fdan.config import Config, option
 from fdan.errors import ConfigError
 
 
@@ -49,8 +50,8 @@ def test_bad_values_name_the_field(values: dict[str, object], message: str) -> N
 
 def test_flags_tell_given_from_default() -> None:
     parser = argparse.ArgumentParser()
-    add_options(parser, Example, "example")
+    add_flags(parser, Example)
     arguments = parser.parse_args(["--rate", "0.5", "--no-augment", "--bandwidth", "2"])
-    assert given(Example, arguments) == {"rate": 0.5, "augment": False, "bandwidth": 2.0}
+    assert given_options(arguments, Example) == {"rate": 0.5, "augment": False, "bandwidth": 2.0}
     assert "(default: 0.1)" in parser.format_help()
     assert "[per step]" in parser.format_help()

@@ -19,11 +19,11 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from fdan.cli.arguments import open_task
 from fdan.corpora import demo
-from search import config as plan
+from fdan.data.open_task import open_task
 from search import pipeline as session
-from search.cli.parser import parser
+from search.cli.parser import parse
+from search.config.spec import resolve
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space, Value
@@ -154,9 +154,9 @@ def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerData:
     """What a search of that corpus would give its workers: 6 epochs a trial."""
     runs = str(tmp_path_factory.mktemp("prepared"))
     flags = ["--runs", runs, "--task", f"demo:{corpus}", "--workers", "1", "--epochs", "6", *SMALL]
-    resolved = plan.resolve(parser().parse_args(flags))
-    task, _ = open_task(resolved.arguments, resolved.settings)
-    return session._work(resolved, task)
+    spec = resolve(parse(flags).options)
+    task, _ = open_task(spec.data, spec.settings)
+    return session._work(spec, task)
 
 
 class Heard(StudyCallback):

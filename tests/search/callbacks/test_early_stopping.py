@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from fdan.errors import ConfigError
 from search.callbacks import early_stopping as enough
 from search.callbacks.early_stopping import (
     LEAST,
@@ -24,7 +25,7 @@ from search.callbacks.early_stopping import (
     seed_noise,
 )
 from search.cli import main as command
-from search.cli.parser import parser
+from search.cli.parser import parse
 from search.optimizer.space import Space
 from search.study import storage
 from search.study.events import TrialOutcome
@@ -238,16 +239,14 @@ def test_a_study_that_goes_on_knows_its_earlier_trials(
 
 @pytest.mark.parametrize("word", ["0.02", "auto", "0"])
 def test_the_option_s_words(word: str) -> None:
-    given = parser().parse_args(["--stop-early", word]).stop_early
+    given = parse(["--stop-early", word]).options["stop_early"]
     assert given == (word if word == "auto" else float(word))
 
 
 @pytest.mark.parametrize("word", ["soon", "-0.1", "1", "nan"])
-def test_the_option_refuses(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        parser().parse_args([f"--stop-early={word}"])
-    assert left.value.code == 2
-    assert "--stop-early: " in capsys.readouterr().err
+def test_the_option_refuses(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"stop_early = .*expected auto, or a part of 1"):
+        parse([f"--stop-early={word}"])
 
 
 @pytest.mark.usefixtures("free_ray")

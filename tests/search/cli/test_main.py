@@ -15,16 +15,18 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from fdan.cli.arguments import settings_of, sources
 from fdan.corpora import demo, read
+from fdan.data.open_task import DataConfig
 from fdan.data.planned_task import listed_task
+from fdan.data.settings import make_settings
 from fdan.inference.model_folder import read_model
 from fdan.lock import Lock
 from fdan.media.pixels import default_settings
 from fdan.training.checkpoint import Checkpoint
-from search import config as plan
 from search.cli import main as command
-from search.cli.parser import parser, seconds
+from search.cli.parser import parse
+from search.config.options import parse_time
+from search.config.spec import StudySpec, resolve
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.study import open as study
@@ -43,13 +45,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-Resolve = Callable[..., plan.Plan]
+MakeSpec = Callable[..., StudySpec]
 
 
 @pytest.fixture
-def resolve(tmp_path: Path) -> Resolve:
-    def run(*flags: str) -> plan.Plan:
-        return plan.resolve(parser().parse_args(["--runs", str(tmp_path / "runs"), *flags]))
+def make_spec(tmp_path: Path) -> MakeSpec:
+    def run(*flags: str) -> StudySpec:
+        return resolve(parse(["--runs", str(tmp_path / "runs"), *flags]).options)
 
     return run
 
@@ -71,7 +73,7 @@ def errors(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     ("flags", "words"),
     [
         (["--trails", "4"], "did you mean '--trials'"),
-        (["--trials=0"], "--trials: '0': expected a whole number from 1"),
+        (["--trials=0"], "trials = 0: must be at least 1"),
         (["--sampler", "tpo"], "did you mean 'tpe'"),
         (["--pruner", "medain"], "did you mean 'median'"),
         (["--space", "papr"], "did you mean 'paper'"),
@@ -166,7 +168,7 @@ def test_dry_run_of_a_study_that_is_there(
     """It plans what is left, and is refused where the search would be."""
     runs = tmp_path / "runs"
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", "--study", "s", "--epochs", "12"]
-    of = plan.resolve(parser().parse_args([*flags, "--trials", "7", "--lr", "0.02"]))
+    of = resolve(parse([*flags, "--trials", "7", "--lr", "0.02"]).options)
     (runs / "s").mkdir(parents=True)
     opened = study.open_study(
         "s",
@@ -189,9 +191,12 @@ def test_dry_run_of_a_study_that_is_there(
 
     dry = ("--dry-run", "--lr", "0.02")
     out = planned(*dry, "--trials", "7")
-    assert "there and has 3 of 7 trials: 4 more of at most 12 epochs (48 epochs at most)" in out
+    assert (
+        "the study exists and has 3 of 7 trials: 4 more of at most 12 epochs (48 epochs at most)"
+        in out
+    )
     out = planned(*dry, "--trials", "2", "--estimate")
-    assert "there and has 3 trials: no more (--trials 23 extends it)" in out
+    assert "the study exists and has 3 trials: no more (--trials 23 extends it)" in out
     assert "estimate:" not in out
     assert "other fixed settings (lr: 0.02, now 0.03)" in errors(
         capsys, *flags, "--dry-run", "--lr", "0.03"
@@ -203,16 +208,16 @@ def test_dry_run_of_a_study_that_is_there(
 
 
 def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:
-    arguments = parser().parse_args(["--runs", str(tmp_path)])
+    sources = DataConfig(runs=tmp_path).sources
     prepared = {modality: default_settings(modality) for modality in ("acoustic", "visual")}
-    task = listed_task(sources(arguments), prepared, absent_demo=sources(arguments)[0].path)
+    task = listed_task(sources, prepared, absent_demo=sources[0].path)
     settings = demo.DemoSettings()
     count = settings.speakers * settings.takes * 7
     assert len(task.samples("acoustic")) == count
     assert len(task.samples("visual")) == 3 * count
     # The listing that the generator's own files give, for a corpus of another size.
     small = demo.DemoSettings(speakers=4, takes=1)
-    for source in sources(parser().parse_args(["--task", f"demo:{corpus}"])):
+    for source in DataConfig(task=f"demo:{corpus}").sources:
         rows = read(source).rows
         assert len(rows) == small.speakers * small.takes * 7
         samples = task.samples(source.modality)
@@ -222,28 +227,29 @@ def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: 
         assert [pair for pair in dict.fromkeys(listed) if pair in mine] == mine
 
 
-def test_flags_pin_dimensions_and_presets_follow_the_task(resolve: Resolve, tmp_path: Path) -> None:
-    here = resolve("--lr", "0.02")
+def test_flags_pin_dimensions_and_presets_follow_the_task(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    here = make_spec("--lr", "0.02")
     assert "lr" not in here.space.names
     assert here.fixed["lr"] == 0.02
     assert {"alpha", "decay", "layers"} <= set(here.space.names)
     assert here.settings.preset == "demo"
     assert (here.fixed["tuning"], here.fixed["weights"]) == ("frozen", "none")
-    elsewhere = resolve("--task", f"savee:{tmp_path}", "--device", "cpu")
+    elsewhere = make_spec("--task", f"savee:{tmp_path}", "--device", "cpu")
     assert elsewhere.settings.preset == "cpu"
     assert (elsewhere.fixed["tuning"], elsewhere.fixed["backbone"]) == ("frozen", "resnet34")
-    arguments = parser().parse_args(["--task", "savee:/data"])
-    on_gpu = settings_of(arguments, gpu=True)
+    on_gpu = make_settings({}, DataConfig(task="savee:/data").preset(gpu=True))
     assert (on_gpu.preset, on_gpu.values["tuning"]) == ("gpu", "full")
     assert on_gpu.values["spectrogram_size"] == 224
 
 
 def test_a_database_for_mlflow_is_the_same_in_any_working_folder(
-    resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     there = [
-        resolve("--tracking-uri", uri)
+        make_spec("--tracking-uri", uri)
         for uri in ("sqlite:///x.db", "sqlite:////a/x.db", "http://host:5000")
     ]
     monkeypatch.chdir("/")
@@ -255,27 +261,28 @@ def test_a_database_for_mlflow_is_the_same_in_any_working_folder(
 
 
 def test_the_server_that_the_environment_names_is_remembered(
-    resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shell without it must not send the rest of the study somewhere else."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:secret@127.0.0.1:9")
-    found = resolve()
-    assert found.tracking_uri == "http://u:secret@127.0.0.1:9"
-    assert found.words == ["--tracking-uri", "http://u:***@127.0.0.1:9"]
-    assert resolve("--tracking-uri", "http://127.0.0.1:8").words == []
+    spec = make_spec()
+    assert spec.tracking_uri == "http://u:secret@127.0.0.1:9"
+    assert spec.arguments[-2:] == ["--tracking-uri", "http://u:***@127.0.0.1:9"]
+    given = make_spec("--tracking-uri", "http://127.0.0.1:8")
+    assert given.arguments[-2:] == ["--tracking-uri", "http://127.0.0.1:8"]
 
 
-def test_a_grid_ends_with_its_combinations(resolve: Resolve) -> None:
-    whole = resolve("--space", "paper", "--sampler", "grid")
+def test_a_grid_ends_with_its_combinations(make_spec: MakeSpec) -> None:
+    whole = make_spec("--space", "paper", "--sampler", "grid")
     assert whole.trials == 6
-    assert whole.extending(4) == "--trials 6 extends it"
-    assert whole.extending(6) == "they are the whole grid"
-    assert resolve().extending(6) == "--trials 26 extends it"
-    assert resolve("--space", "paper", "--sampler", "grid", "--trials", "4").trials == 4
+    assert whole.how_to_extend(4) == "--trials 6 extends it"
+    assert whole.how_to_extend(6) == "they are the whole grid"
+    assert make_spec().how_to_extend(6) == "--trials 26 extends it"
+    assert make_spec("--space", "paper", "--sampler", "grid", "--trials", "4").trials == 4
 
 
 def test_times() -> None:
-    assert (seconds("90s"), seconds("1h30m"), seconds("2d")) == (90, 5400, 172800)
+    assert (parse_time("90s"), parse_time("1h30m"), parse_time("2d")) == (90, 5400, 172800)
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fdan.cli.arguments import open_task
 from fdan.cpus import cpu_count
+from fdan.data.open_task import open_task
 from fdan.device import choose_device
 from fdan.run_config import RunConfig
 from fdan.training.batches import batch_sizes
 from fdan.training.train import train
 from fdan.training.training_data import load_training_data
-from search import config as plan
 from search.cli import main as command
-from search.cli.parser import parser
+from search.cli.parser import parse
+from search.config.spec import StudySpec, resolve
 from search.optimizer.space_file import parse_space, shipped_spaces
 from search.planning import estimate
 from search.planning.step_timing import Measured, Timing, Work, measure
@@ -25,13 +25,13 @@ from tests.search.conftest import KNOWN, SMALL, SPACE
 
 pytestmark = pytest.mark.long
 
-Resolve = Callable[..., plan.Plan]
+MakeSpec = Callable[..., StudySpec]
 
 
 @pytest.fixture
-def resolve(tmp_path: Path) -> Resolve:
-    def run(*flags: str) -> plan.Plan:
-        return plan.resolve(parser().parse_args(["--runs", str(tmp_path / "runs"), *flags]))
+def make_spec(tmp_path: Path) -> MakeSpec:
+    def run(*flags: str) -> StudySpec:
+        return resolve(parse(["--runs", str(tmp_path / "runs"), *flags]).options)
 
     return run
 
@@ -40,18 +40,18 @@ def resolve(tmp_path: Path) -> Resolve:
 
 
 @pytest.mark.parametrize("name", shipped_spaces())
-def test_corners_of_the_shipped_spaces(name: str, resolve: Resolve) -> None:
-    resolved = resolve("--space", name)
-    usual, *dear = estimate.corners(resolved)
+def test_corners_of_the_shipped_spaces(name: str, make_spec: MakeSpec) -> None:
+    spec = make_spec("--space", name)
+    usual, *dear = estimate.corners(spec)
     for params in (usual, *dear):
-        RunConfig.from_mapping({**resolved.fixed, **params})
-        for dimension in resolved.space.dimensions:
+        RunConfig.from_mapping({**spec.fixed, **params})
+        for dimension in spec.space.dimensions:
             assert (dimension.name in params) == dimension.active(params)
             assert dimension.name not in params or dimension.contains(params[dimension.name])
-    for point in resolved.space.enqueue[:1]:
+    for point in spec.space.enqueue[:1]:
         assert {**usual, **point} == usual
     for params in dear:
-        assert params["layers"] == 3 or "layers" not in resolved.space.names
+        assert params["layers"] == 3 or "layers" not in spec.space.names
 
 
 def test_what_makes_a_setting_dear() -> None:
@@ -75,12 +75,12 @@ choices = ["none", "bank"]
     assert dear == {"lr": 0.1, "layers": 2, "heads": 1, "batch": 8, "context": "bank"}
 
 
-def test_a_corner_that_cannot_be_is_left_out(resolve: Resolve, tmp_path: Path) -> None:
+def test_a_corner_that_cannot_be_is_left_out(make_spec: MakeSpec, tmp_path: Path) -> None:
     """Four heads divide the smallest width and not the largest."""
     file = tmp_path / "odd.toml"
     file.write_text('[dimensions.width]\ntype = "int"\nlow = 48\nhigh = 50\n')
-    resolved = resolve("--space", str(file), "--heads", "4")
-    assert estimate.corners(resolved) == ({"width": 48},)
+    spec = make_spec("--space", str(file), "--heads", "4")
+    assert estimate.corners(spec) == ({"width": 48},)
 
 
 # What the pruner leaves
@@ -114,26 +114,24 @@ def test_the_share_of_successive_halving_by_hand() -> None:
 # The resources
 
 
-def test_trials_at_once(resolve: Resolve) -> None:
-    assert estimate.at_once(resolve(), 0) == min(20, cpu_count())
-    assert estimate.at_once(resolve("--trials", "1"), 0) == 1
-    assert estimate.at_once(resolve("--concurrent", "7"), 0) == 7
-    assert estimate.at_once(resolve("--cpus-per-trial", str(2 * cpu_count())), 0) == 1
+def test_trials_at_once(make_spec: MakeSpec) -> None:
+    assert estimate.at_once(make_spec(), 0) == min(20, cpu_count())
+    assert estimate.at_once(make_spec("--trials", "1"), 0) == 1
+    assert estimate.at_once(make_spec("--concurrent", "7"), 0) == 7
+    assert estimate.at_once(make_spec("--cpus-per-trial", str(2 * cpu_count())), 0) == 1
     far = ("--address", "10.0.0.1:6379")
-    assert estimate.at_once(resolve(*far, "--device", "cpu"), 0) is None
-    assert estimate.at_once(resolve(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
-    shared = resolve(*far, "--gpus-per-trial", "0.4", "--concurrent", "9")
+    assert estimate.at_once(make_spec(*far, "--device", "cpu"), 0) is None
+    assert estimate.at_once(make_spec(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
+    shared = make_spec(*far, "--gpus-per-trial", "0.4", "--concurrent", "9")
     assert estimate.at_once(shared, 2) == 4, "two of 0.4 fit a GPU, five do not fit two"
 
 
-def test_reckoning(resolve: Resolve) -> None:
-    resolved = resolve("--trials", "40", "--epochs", "10", "--confirm", "2", "--seeds", "3")
+def test_reckoning(make_spec: MakeSpec) -> None:
+    spec = make_spec("--trials", "40", "--epochs", "10", "--confirm", "2", "--seeds", "3")
     measured = Measured(
         (Timing(0.1, 10, 0.0), Timing(0.2, 10, 1.0)), 5.0, {"acoustic": 0.1, "visual": 0.2}
     )
-    found = estimate.reckon(
-        resolved, 4, 4, ({}, {}), measured, 0.5, {"acoustic": 100, "visual": 200}
-    )
+    found = estimate.reckon(spec, 4, 4, ({}, {}), measured, 0.5, {"acoustic": 100, "visual": 200})
     start, end = 15.0, 10.0  # Ray's and a worker's; figures
     dear, usual = 10 * 3 * 1.05, 10 * 2 * 1.05  # a trial's epochs, checkpoints included
     assert found.at_most == pytest.approx(start + end + 40 / 4 * (dear + 1))
@@ -143,7 +141,7 @@ def test_reckoning(resolve: Resolve) -> None:
 
 
 def test_gpus_that_are_elsewhere(
-    resolve: Resolve, corpus: Path, capsys: pytest.CaptureFixture[str]
+    make_spec: MakeSpec, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
@@ -158,11 +156,11 @@ def test_gpus_that_are_elsewhere(
 def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> None:
     """Random features take the time that real ones do, whatever else this machine does."""
     flags = ["--runs", str(tmp_path / "runs"), "--task", f"demo:{corpus}", "--workers", "1", *SMALL]
-    resolved = plan.resolve(parser().parse_args(flags))
-    task, parts = open_task(resolved.arguments, resolved.settings)
-    usual, dear = estimate.corners(resolved)
+    spec = resolve(parse(flags).options)
+    task, parts = open_task(spec.data, spec.settings)
+    usual, dear = estimate.corners(spec)
     work = Work(
-        runs=({**resolved.fixed, **usual}, {**resolved.fixed, **dear}),
+        runs=({**spec.fixed, **usual}, {**spec.fixed, **dear}),
         shapes={"acoustic": (32, 32, 1), "visual": (32, 32, 3)},
         sizes=(len(parts.visual_train), len(parts.acoustic_train), len(parts.acoustic_validation)),
         classes=tuple(range(7)),
@@ -171,7 +169,7 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
         gpus=0.0,
     )
     measured = measure(work, 2)
-    run = RunConfig.from_mapping({**resolved.fixed, **usual, "epochs": 12})
+    run = RunConfig.from_mapping({**spec.fixed, **usual, "epochs": 12})
     data = load_training_data(task, parts, run, choose_device("cpu"), tmp_path / "features")
     epochs: list[float] = []
     threads = torch.get_num_threads()

@@ -14,8 +14,9 @@ from fdan import device as runtime
 from fdan.data.split import SplitConfig, split
 from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
-from search import config as plan
-from search.cli.parser import parser
+from search import pipeline as session
+from search.cli.parser import parse
+from search.config.spec import resolve
 from search.planning import gpu_share
 from search.study.stopping import Stop
 from search.worker.data import WorkerData, open_task
@@ -56,21 +57,25 @@ def test_without_a_gpu_there_is_nothing_to_share(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     words = ["--gpus-per-trial", "auto", "--runs", str(tmp_path)]
-    resolved = plan.resolve(parser().parse_args(words))
-    assert resolved.each.gpus == 0
-    assert not resolved.shares_gpus
+    spec = resolve(parse(words).options)
+    assert spec.per_trial.gpus == 0
+    assert not spec.gpu_share_is_open
 
 
 def test_what_a_cluster_has_is_remembered(nodes: Cluster, tmp_path: Path) -> None:
     """The next start may find other nodes, and goes on as the study was begun."""
     words = ["--address", nodes.address, "--runs", str(tmp_path)]
-    assert plan.resolve(parser().parse_args(words), words).words == [*words, "--device", "cuda"]
+    open_spec = resolve(parse(words).options)
+    assert open_spec.device_is_open and open_spec.per_trial.gpus == 0
+    with_gpu = session._decide_device(open_spec)
+    assert with_gpu.arguments == [*words, "--device", "cuda"] and with_gpu.per_trial.gpus == 1
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     while ray.cluster_resources().get("GPU"):
         time.sleep(0.1)
-    assert plan.resolve(parser().parse_args(words), words).words == [*words, "--device", "cpu"]
+    without = session._decide_device(open_spec)
+    assert without.arguments == [*words, "--device", "cpu"] and without.per_trial.gpus == 0
     words += ["--gpus-per-trial", "0.5"]
-    assert plan.resolve(parser().parse_args(words), words).words == words
+    assert not resolve(parse(words).options).device_is_open
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the node's GPU must be a stand-in")
@@ -110,4 +115,4 @@ def probe(folder: Path, work: WorkerData, stop: Stop, address: str = "local") ->
     words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
     task = open_task(work, print)
     parts = split(task, SplitConfig.from_mapping(work.split))
-    return gpu_share.find(plan.resolve(parser().parse_args(words)), task, parts, folder, stop)
+    return gpu_share.find(resolve(parse(words).options), task, parts, folder, stop)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fdan.cli.arguments import open_task
-from fdan.data.split import Split, SplitConfig, split
+from fdan.data.open_task import open_task
+from fdan.data.split import Split, split
 from fdan.data.task import Task
 from fdan.device import choose_device
 from fdan.emotions import EMOTIONS
@@ -21,8 +21,8 @@ from fdan.training import validate as evaluate
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
 from fdan.training.training_data import TrainingData, load_training_data
-from search import config as plan
-from search.cli.parser import parser
+from search.cli.parser import parse
+from search.config.spec import resolve
 from search.results.embedding import LEAST, MOST, embed, embedding, features
 from tests.search.conftest import SMALL
 
@@ -34,12 +34,12 @@ def trained(
     """A short training on the demo corpus, once with the bank and once without."""
     runs = str(tmp_path_factory.mktemp("embedding"))
     flags = ["--runs", runs, "--task", f"demo:{corpus}", "--workers", "1", "--epochs", "2", *SMALL]
-    resolved = plan.resolve(parser().parse_args(flags))
-    task, _ = open_task(resolved.arguments, resolved.settings)
-    parts = split(task, SplitConfig.from_mapping(resolved.settings.of(SplitConfig)))
+    spec = resolve(parse(flags).options)
+    task, _ = open_task(spec.data, spec.settings)
+    parts = split(task, spec.settings.split)
     found = {}
     for context in ("bank", "none"):
-        run = RunConfig.from_mapping({**resolved.fixed, "context": context, "layers": 2})
+        run = RunConfig.from_mapping({**spec.fixed, "context": context, "layers": 2})
         data = load_training_data(task, parts, run, choose_device("cpu"), Path(runs) / "features")
         kept: list[Checkpoint] = []
         train(run, data, lambda _, checkpoint: kept.append(checkpoint()))  # noqa: B023

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 
 from fdan.lock import Lock
 from search import __main__ as command
-from search.cli import resume_arguments as remembered
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
 from search.study import open as study
 from search.study import storage
+from search.study.start_record import write_begun
 from tests.search.conftest import KNOWN, SPACE
 from tracking.tracker import Tracker
 
@@ -122,7 +122,7 @@ def test_a_study_whose_data_are_being_prepared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "s").mkdir()
-    remembered.begin(tmp_path / "s", WORDS)
+    write_begun(tmp_path / "s", WORDS)
     where = ["--runs", str(tmp_path)]
     with Lock(tmp_path / "s" / study.LOCK):
         assert command.main(["status", "s", *where]) == 0

@@ -31,7 +31,7 @@ from search.study import storage
 from search.study import open as study
 from search.study.trial_controller import Bridge
 from search.worker.messages import Report
-from search.tune.resources import Resources
+from search.config.spec import TrialResources
 from search.study.stopping import Stop, signals
 
 def say(text):
@@ -54,7 +54,8 @@ def main():
     bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
                     patience=storage.Patience(None, say, stop.due))
     with signals(stop, say), cluster.connected(None, folder, 2):
-        driver.run(bridge, train, capacity=driver.find_capacity(Resources()), epoch_timeout=600,
+        room = driver.find_capacity(TrialResources())
+        driver.run(bridge, train, capacity=room, epoch_timeout=600,
                    folder=folder, stop=stop)
     bridge.pause_all(stop.reason)
     sys.exit(stop.code)

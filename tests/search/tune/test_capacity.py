@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from search.config.spec import TrialResources
 from search.tune import capacity
 from search.tune.capacity import Capacity
-from search.tune.resources import Resources
 
 SMALL = {"Alive": True, "Resources": {"CPU": 1.0}}
 LARGE = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
@@ -16,13 +16,13 @@ DEAD = {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 1.0}}
 @pytest.mark.parametrize(
     ("each", "there", "gone"),
     [
-        (Resources(1), [SMALL], [DEAD]),
-        (Resources(2, 1.0), [SMALL, LARGE], [SMALL, DEAD]),
-        (Resources(1, 0.5), [LARGE], []),
+        (TrialResources(1), [SMALL], [DEAD]),
+        (TrialResources(2, 1.0), [SMALL, LARGE], [SMALL, DEAD]),
+        (TrialResources(1, 0.5), [LARGE], []),
     ],
 )
 def test_it_says_once_when_the_last_node_is_gone_and_once_when_one_is_back(
-    each: Resources,
+    each: TrialResources,
     there: list[dict[str, object]],
     gone: list[dict[str, object]],
     monkeypatch: pytest.MonkeyPatch,
@@ -53,7 +53,7 @@ def test_the_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     now, said, heard = [0.0], list[str](), list[int]()
     monkeypatch.setattr(capacity.time, "monotonic", lambda: now[0])
     nodes = [SMALL | {"NodeID": "a"}]
-    watched = Capacity(Resources(1), lambda: nodes, notify=said.append, on_change=heard.append)
+    watched = Capacity(TrialResources(1), lambda: nodes, notify=said.append, on_change=heard.append)
     assert watched.max_concurrent == 1
     nodes.append(LARGE | {"NodeID": "b"})
     assert watched.max_concurrent == 1, "not yet looked at"
@@ -77,6 +77,6 @@ def test_what_is_wanted_is_had_where_there_is_room_or_may_be(
     wanted: int, grows: bool, at_once: int
 ) -> None:
     assert (
-        Capacity(Resources(1), lambda: [LARGE], requested=wanted, grows=grows).max_concurrent
+        Capacity(TrialResources(1), lambda: [LARGE], requested=wanted, grows=grows).max_concurrent
         == at_once
     )

@@ -21,8 +21,8 @@ from optuna.trial import TrialState
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.group import group_key
-from search import config as plan
-from search.cli.parser import parser
+from search.cli.parser import parse
+from search.config.spec import TrialResources, resolve
 from search.optimizer.pruners import next_rung
 from search.optimizer.space import Space, Value
 from search.study.open import REASON
@@ -31,7 +31,6 @@ from search.study.trial_controller import Bridge
 from search.tune import recovery as running
 from search.tune import tune_run as driver
 from search.tune.grouping import Groups
-from search.tune.resources import Resources
 from search.worker.data import WorkerData
 from search.worker.messages import Report, Turn
 from search.worker.trainable import Assignment, Tell
@@ -120,8 +119,8 @@ def test_one_that_a_worker_died_of_goes_alone_for_an_epoch(
 def test_settings_that_are_refused_are_left_to_their_worker(tmp_path: Path) -> None:
     """Whether heads divide the width, no dimension knows by itself."""
     words = ["--runs", str(tmp_path), "--group", "4", "--tuning", "frozen", "--device", "cpu"]
-    resolved = plan.resolve(parser().parse_args(words))
-    groups = running._groups(resolved, SimpleNamespace(pruner="none"))  # type: ignore[arg-type]
+    spec = resolve(parse(words).options)
+    groups = running._groups(spec, SimpleNamespace(pruner="none"))  # type: ignore[arg-type]
     point: dict[str, Value] = {"layers": 1, "heads": 2, "width": 64}
     assert groups._kind(point) == groups._kind({**point, "alpha": 0.5, "lr": 0.1}) is not None
     assert groups._kind({**point, "heads": 3}) is None
@@ -188,7 +187,7 @@ def test_a_study_of_groups(make_study: MakeStudy, small_space: Space, tmp_path: 
     driver.run(
         bridge,
         alone,
-        capacity=driver.find_capacity(Resources(cpus=1), 1),
+        capacity=driver.find_capacity(TrialResources(cpus=1), 1),
         epoch_timeout=600.0,
         folder=tmp_path,
         stop=Stop(),

@@ -20,13 +20,13 @@ from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
 from fdan.errors import DeviceError
+from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
 from search.study import folder as checkpoints
 from search.study.events import StudyCallback
 from search.study.open import REASON
 from search.study.stopping import Stop
 from search.tune import tune_run as driver
-from search.tune.resources import Resources
 from search.worker import trainable as trial
 from search.worker.messages import Report
 from search.worker.store_sync import NodeError
@@ -60,7 +60,7 @@ def run(
 ) -> Seen:
     seen, stop = Seen(), Stop(200)
     bridge = bridge_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
-    capacity = driver.find_capacity(Resources(1, gpus), say=say)
+    capacity = driver.find_capacity(TrialResources(1, gpus), say=say)
     driver.run(
         bridge, train, capacity=capacity, epoch_timeout=600, folder=folder, stop=stop, say=say
     )
@@ -113,7 +113,7 @@ def test_nodes_come_and_go(
 
     seen, said, stop = Seen(), list[str](), Events(240)
     bridge = bridge_of(study, small_space, EPOCHS, seen, trials=4)
-    capacity = driver.find_capacity(Resources(1), say=said.append)
+    capacity = driver.find_capacity(TrialResources(1), say=said.append)
     driver.run(
         bridge, waiting(go), capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop
     )
@@ -173,7 +173,7 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
             away.rename(shared)
 
     bridge = bridge_of(study, small_space, EPOCHS, Unmounted(), trials=1)
-    capacity = driver.find_capacity(Resources(1), 1, say=say)
+    capacity = driver.find_capacity(TrialResources(1), 1, say=say)
     train = waiting(tmp_path)
     driver.run(
         bridge,
@@ -339,7 +339,7 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
 
     stop = Events(120)
     bridge = bridge_of(study, small_space, EPOCHS, trials=1000)
-    capacity = driver.find_capacity(Resources(1))
+    capacity = driver.find_capacity(TrialResources(1))
     driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
     assert stop.reason == "the new node is used"
     assert time.monotonic() - since[0] < 60
@@ -370,6 +370,6 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
 
     stop = Events(60)
     bridge = bridge_of(study, small_space, EPOCHS, trials=1000, gpus=0.25)
-    capacity = driver.find_capacity(Resources(1, 0.25))
+    capacity = driver.find_capacity(TrialResources(1, 0.25))
     driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
     assert stop.reason == "it has its turn"

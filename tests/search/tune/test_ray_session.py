@@ -149,7 +149,7 @@ import ray
 from search.tune import ray_session
 from search.study.trial_controller import Bridge
 from search.tune.grouping import Groups
-from search.tune.resources import Resources
+from search.config.spec import TrialResources
 from search.tune.capacity import Capacity
 from search.tune.searcher import OptunaSearcher, Stopped
 from search.study.storage import Patience
@@ -164,7 +164,7 @@ patience = Patience(None, print, lambda: False)
 study = optuna.create_study()
 bridge = Bridge(study, ends_meanwhile, pruner="none", epochs=3, trials=5, patience=patience)
 with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
-    capacity = Capacity(Resources(cpus=1), ray.nodes)
+    capacity = Capacity(TrialResources(cpus=1), ray.nodes)
     try:
         OptunaSearcher(bridge, capacity, Groups()).suggest("a")
     except Stopped as stopped:

@@ -19,6 +19,7 @@ from ray.util.placement_group import placement_group_table
 
 from fdan.errors import DeviceError, DiskFull, FdanError
 from search.callbacks.fail_fast import FIRST, Hopeless
+from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
 from search.study.events import TrialOutcome
 from search.study.open import REASON
@@ -27,7 +28,7 @@ from search.tune import tune_run as driver
 from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
 from search.tune.ray_session import ClusterError
-from search.tune.resources import TURNS, Resources
+from search.tune.resources import TURNS
 from search.tune.searcher import OptunaSearcher
 from search.worker.messages import Report
 from search.worker.trainable import Assignment
@@ -40,7 +41,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 EPOCHS = 6
 ROOT = Path(__file__).parents[3]
-ONE = Resources(cpus=1)
+ONE = TrialResources(cpus=1)
 MUCH = Capacity(ONE, lambda: [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 9.0}}])
 
 
@@ -440,11 +441,11 @@ def test_what_does_not_fit_is_said() -> None:
     assert driver.find_capacity(ONE).max_concurrent == 2
     assert driver.find_capacity(ONE, 1).max_concurrent == 1
     assert driver.find_capacity(ONE, 20).max_concurrent == 2
-    assert driver.find_capacity(Resources(cpus=2)).max_concurrent == 1
+    assert driver.find_capacity(TrialResources(cpus=2)).max_concurrent == 1
     with pytest.raises(DeviceError, match="Ray sees 0 GPUs"):
-        driver.find_capacity(Resources(cpus=1, gpus=1))
+        driver.find_capacity(TrialResources(cpus=1, gpus=1))
     with pytest.raises(ClusterError, match="Ray sees 2 CPUs"):
-        driver.find_capacity(Resources(cpus=3))
+        driver.find_capacity(TrialResources(cpus=3))
 
 
 def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:

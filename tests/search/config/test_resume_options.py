@@ -13,14 +13,21 @@ import pytest
 
 from fdan.errors import FdanError
 from search.cli import main as command
-from search.cli import resume_arguments as remembered
-from search.cli.resume_arguments import BEGUN, words
+from search.cli.parser import parse
+from search.config.options import to_arguments
+from search.config.resume_options import remembered_options
 from search.study import open as study
+from search.study.start_record import BEGUN, read_arguments, write_begun
 from tests.search.cli.test_main import RUN, errors
 from tests.search.conftest import SMALL
 
 TRACKING = ["--tracking-uri", "http://u:***@127.0.0.1:9"]
 STORAGE = ["--storage=postgresql://u:***@127.0.0.1:9/optuna"]
+
+
+def words(argv: list[str]) -> list[str]:
+    """What a command line leaves out and its study remembers."""
+    return to_arguments(remembered_options(parse(argv).options))
 
 
 def started(runs: Path, *arguments: str) -> list[str]:
@@ -114,16 +121,16 @@ def test_data_that_cannot_be_prepared_leave_no_study(
     assert not (tmp_path / "new").exists()
     # One that was killed before is not forgotten, whatever is wrong with its data today.
     (tmp_path / "new").mkdir()
-    remembered.begin(tmp_path / "new", new)
+    write_begun(tmp_path / "new", new)
     assert "no such folder" in errors(capsys, *new[:2], "--runs", str(tmp_path))
     assert words(["--study", "new", "--runs", str(tmp_path)]) == new[2:4]
 
 
 def test_study_json_takes_over(tmp_path: Path) -> None:
-    remembered.begin(tmp_path, ["--trials", "7"])
+    write_begun(tmp_path, ["--trials", "7"])
     (tmp_path / "study.json").write_text('{"id": "1"}')
-    assert remembered.read(tmp_path) == ["--trials", "7"], "killed before it said more"
+    assert read_arguments(tmp_path) == ["--trials", "7"], "killed before it said more"
     study.remember(tmp_path, 8, ["--trials", "8"])
-    remembered.begin(tmp_path, ["--trials", "9"])
-    assert remembered.read(tmp_path) == ["--trials", "8"]
+    write_begun(tmp_path, ["--trials", "9"])
+    assert read_arguments(tmp_path) == ["--trials", "8"]
     assert not (tmp_path / BEGUN).exists()

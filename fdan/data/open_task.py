@@ -1,0 +1,135 @@
+"""The data that a command names, opened as a task: the demo corpus is generated, and what is not
+prepared yet is prepared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fdan.config import Config, flag_option
+from fdan.corpora import STORE, Source, parse_source
+from fdan.corpora.demo.ahead import Ahead
+from fdan.corpora.listing import MODALITIES
+from fdan.data.prepare import prepare
+from fdan.data.settings import Settings
+from fdan.data.split import Split, split
+from fdan.data.store import Progress, Store, Tell
+from fdan.data.task import Task
+from fdan.errors import ConfigError
+
+_DEMO: Final = "demo"
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Where the data come from and where they are kept prepared."""
+
+    task: str | None = flag_option(
+        None, "both modalities of one corpus", "CORPUS:PATH", default_text="the demo corpus"
+    )
+    acoustic: tuple[str, ...] = flag_option(
+        (), "a corpus that gives the speech; may be repeated", "CORPUS:PATH"
+    )
+    visual: tuple[str, ...] = flag_option(
+        (), "a corpus that gives the faces; may be repeated", "CORPUS:PATH"
+    )
+    runs: Path = flag_option(
+        Path("runs"),
+        "where stores, features, studies and models go",
+        "FOLDER",
+        default_text="./runs",
+    )
+    workers: int | None = flag_option(
+        None, "processes that prepare data", "INT", default_text="one per core", low=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "runs", self.runs.expanduser().absolute())
+
+    @property
+    def demo_folder(self) -> Path:
+        """Where the demo corpus is generated."""
+        return self.runs / "data" / _DEMO
+
+    @property
+    def sources(self) -> list[Source]:
+        """What `task`, `acoustic` and `visual` name, or the demo corpus under `runs`.
+
+        Raises:
+            ConfigError, DataError: they contradict each other or name no corpus.
+        """
+        if self.task is not None:
+            if self.acoustic or self.visual:
+                raise ConfigError("--task names both modalities: leave out --acoustic and --visual")
+            if self.task.partition(":")[0].strip().lower() == STORE:
+                raise ConfigError("--task: a store holds one modality; use --acoustic and --visual")
+            return [parse_source(self.task, modality) for modality in MODALITIES]
+        sources = [parse_source(text, "acoustic") for text in self.acoustic]
+        sources += [parse_source(text, "visual") for text in self.visual]
+        if not sources:
+            return [Source(_DEMO, self.demo_folder, modality) for modality in MODALITIES]
+        for modality in MODALITIES:
+            if not any(source.modality == modality for source in sources):
+                raise ConfigError(
+                    f"a task needs both modalities: give --{modality} CORPUS:PATH too"
+                )
+        return sources
+
+    def preset(self, *, gpu: bool) -> str:
+        """Which of the presets of settings applies."""
+        if all(source.corpus == _DEMO for source in self.sources):
+            return "demo"
+        return "gpu" if gpu else "cpu"
+
+    def generate_demo(self) -> Ahead | None:
+        """Start to write the demo corpus in the background; None where it is not among the
+        sources."""
+        if all(source.path != self.demo_folder for source in self.sources):
+            return None
+        return Ahead(self.demo_folder, self.workers)
+
+
+def open_task(
+    data: DataConfig,
+    settings: Settings,
+    progress: Tell | None = None,
+    demo: Ahead | None = None,
+) -> tuple[Task, Split]:
+    """Open the task and its split, after preparing what is not prepared yet.
+
+    Args:
+        data: the sources.
+        settings: how they are prepared and split.
+        progress: called with how far that is.
+        demo: the demo corpus, where it is being written already.
+
+    Raises:
+        DataError, ConfigError: what the user has to mend.
+    """
+    demo = demo or data.generate_demo()
+    if demo is not None:
+        with demo:
+            _wait(demo, progress)
+    stores: dict[str, list[Store]] = {modality: [] for modality in MODALITIES}
+    for source in data.sources:
+        stores[source.modality].append(
+            prepare(
+                source,
+                settings.preparation[source.modality],
+                data.runs / "stores",
+                workers=data.workers,
+                progress=progress,
+            )
+        )
+    task = Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
+    return task, split(task, settings.split)
+
+
+def _wait(demo: Ahead, progress: Tell | None) -> None:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(f"demo corpus {demo.folder}", "generating", done, total))
+
+    demo.wait(report)

@@ -1,0 +1,109 @@
+"""The settings of data, model and training, and where each value comes from: chosen, a preset for
+the task and the machine, or the default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fdan.config import Config
+from fdan.data.split import SplitConfig
+from fdan.errors import ConfigError
+from fdan.media.faces import FaceSettings
+from fdan.media.spectrogram import SpectrogramSettings
+from fdan.run_config import KernelConfig, ModelConfig, TrainConfig
+
+DATA_CONFIGS: Final[tuple[type[Config], ...]] = (SpectrogramSettings, FaceSettings, SplitConfig)
+RUN_CONFIGS: Final[tuple[type[Config], ...]] = (ModelConfig, KernelConfig, TrainConfig)
+
+# What replaces the configurations' own defaults, and when. The demo corpus is small enough for two
+# CPU cores; a whole ResNet-34 on a CPU takes days, its features minutes.
+PRESETS: Final[dict[str, dict[str, Any]]] = {
+    "demo": {
+        "spectrogram_size": 64,
+        "face_size": 64,
+        "margin": 0.0,
+        "detect_side": 128,
+        "backbone": "resnet18",
+        "weights": "none",
+        "tuning": "frozen",
+        "epochs": 30,
+    },
+    # A head on frozen features is at its best after 10 to 20 epochs.
+    "cpu": {"tuning": "frozen", "epochs": 30},
+    "gpu": {},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of data and run, and which of them the user chose."""
+
+    preset: str
+    values: Mapping[str, Any]
+    """Every field of every configuration: the user's, else the preset's, else the default."""
+    chosen: frozenset[str]
+
+    def of(self, config: type[Config]) -> dict[str, Any]:
+        """The fields of one configuration, to build it from."""
+        return {name: self.values[name] for name in config.__dataclass_fields__}
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The flat values of a RunConfig."""
+        return {name: value for config in RUN_CONFIGS for name, value in self.of(config).items()}
+
+    @property
+    def split(self) -> SplitConfig:
+        return SplitConfig.from_mapping(self.of(SplitConfig))
+
+    @property
+    def preparation(self) -> dict[str, SpectrogramSettings | FaceSettings]:
+        """Each modality's preparation settings."""
+        return {
+            "acoustic": SpectrogramSettings.from_mapping(self.of(SpectrogramSettings)),
+            "visual": FaceSettings.from_mapping(self.of(FaceSettings)),
+        }
+
+    def source(self, name: str) -> str:
+        """Where a value comes from, in one word."""
+        if name in self.chosen:
+            return "chosen"
+        return self.preset if name in PRESETS[self.preset] else "default"
+
+
+def make_settings(options: Mapping[str, Any], preset: str) -> Settings:
+    """Complete the chosen settings by a preset's values and the defaults.
+
+    Args:
+        options: settings by name; names that belong to no configuration of data or run are ignored.
+        preset: a key of PRESETS.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+    values: dict[str, Any] = {}
+    chosen: set[str] = set()
+    for config in (*DATA_CONFIGS, *RUN_CONFIGS):
+        own = {name: options[name] for name in config.__dataclass_fields__ if name in options}
+        replaced = {k: v for k, v in PRESETS[preset].items() if k in config.__dataclass_fields__}
+        values |= config.from_mapping({**replaced, **own}).as_dict()
+        chosen |= own.keys()
+    if values["weights"] not in ("imagenet", "none"):  # a worker runs in another folder
+        values["weights"] = str(_weights_file(values["weights"]))
+    return Settings(preset, values, frozenset(chosen))
+
+
+def _weights_file(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    if "://" in text:
+        raise ConfigError(f"--weights {text}: is an address; download it, then name the file")
+    if path.is_dir():
+        raise ConfigError(f"--weights {text}: is a folder; name a state dict's file in it")
+    if not path.exists():
+        raise ConfigError(
+            f"--weights {text}: no such file; give a state dict's file, 'imagenet' or 'none'"
+        )
+    return path

@@ -1,0 +1,1 @@
+"""The configuration of a study: its options, and what they come to on this machine."""

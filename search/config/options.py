@@ -1,0 +1,396 @@
+"""The options of a study by name: from flags, a TOML file (search/config/toml_file.py) or Python.
+
+An option has the same name, check and unit wherever it comes from. One that is not given stays
+absent, so that its default can depend on the data and the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from fdan.config import Config, fields, flag_option
+from fdan.data.open_task import DataConfig
+from fdan.data.settings import DATA_CONFIGS, RUN_CONFIGS
+from fdan.errors import ConfigError, unknown
+from search.optimizer.pruners import PRUNERS
+from search.optimizer.samplers import SAMPLERS
+from search.optimizer.space_file import shipped_spaces
+from search.study import storage
+from tracking.uri import mask_password
+
+AUTO: Final = "auto"
+
+_RESERVED: Final = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
+"""Names in --runs that no study can have."""
+
+_UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_time(text: str) -> float:
+    """
+    >>> parse_time("90s"), parse_time("1h30m"), parse_time("2h")
+    (90.0, 5400.0, 7200.0)
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or total <= 0:
+        raise ValueError("expected a time such as 90s, 30m or 2h")
+    return total
+
+
+def format_time(seconds: float) -> str:
+    """The text that `parse_time` reads back.
+
+    >>> format_time(5400.0), format_time(0.25)
+    ('1h30m', '0.25s')
+    """
+    if seconds != int(seconds):
+        return f"{Decimal(repr(seconds)):f}s"
+    text, left = "", int(seconds)
+    for unit, size in _UNITS.items():
+        text += f"{left // size}{unit}" if left >= size else ""
+        left %= size
+    return text
+
+
+def _parse_noise(text: str) -> float | str:
+    if text != AUTO and not 0 <= _number(text) < 1:
+        raise ValueError("expected auto, or a part of 1 such as 0.02")
+    return text if text == AUTO else float(text)
+
+
+def _parse_share(text: str) -> float | str:
+    share = 0.0 if text == AUTO else _number(text)
+    if not (0 <= share < 1 or share == int(share) >= 1):
+        raise ValueError("expected auto, 0, a part of a GPU such as 0.5, or 1")
+    return text if text == AUTO else share
+
+
+def _number(text: str) -> float:
+    """-1 for what is none, and for infinity."""
+    try:
+        return max(-1.0, number) if math.isfinite(number := float(text)) else -1.0
+    except ValueError:
+        return -1.0
+
+
+@dataclass(frozen=True)
+class StudyConfig(Config):
+    """A study's name, its length and where its records go."""
+
+    study: str | None = flag_option(
+        None,
+        "its name; the name of an earlier study alone continues that one",
+        "NAME",
+        default_text="from the data",
+    )
+    trials: int = flag_option(20, "trials in all, those of earlier starts included", "INT", low=1)
+    time_budget: float | None = flag_option(
+        None,
+        "stop searching after this long, as in 90s, 30m, 2h, 1h30m;\npreparing is not counted",
+        "TIME",
+        parse=parse_time,
+    )
+    stop_early: float | str | None = flag_option(
+        None,
+        "end the search once its next 10 trials are expected to raise the best value by less\n"
+        "than NOISE, by which the seed alone moves a value (0.02, say; 0: never); auto: as\n"
+        "measured by the study's confirming runs, else by how the values' last epochs fluctuate,\n"
+        "which is less than what the seed does, so that it stops late rather than early",
+        "NOISE|auto",
+        default_text="never",
+        parse=_parse_noise,
+    )
+    storage: str | None = flag_option(
+        None,
+        "Optuna's storage: sqlite:///FILE or postgresql://USER@HOST/DB",
+        "URL",
+        default_text="a journal file in the study's folder",
+    )
+    tracking_uri: str | None = flag_option(
+        None,
+        "MLflow: sqlite:///FILE or http://HOST:PORT",
+        "URI",
+        default_text="MLFLOW_TRACKING_URI if it is set, else sqlite, RUNS/mlflow.db",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.study is not None and not re.fullmatch(r"[\w.-]+", self.study):
+            raise ConfigError(
+                f"--study '{self.study}': it names a folder, so letters, digits, '.', '_' and '-'"
+            )
+        if self.study in _RESERVED:
+            raise ConfigError(f"--study {self.study}: that name in --runs has another use")
+        if self.storage is not None:
+            storage.check(self.storage)
+
+
+@dataclass(frozen=True)
+class ConfirmConfig(Config):
+    """What follows the search: fresh seeds, the test part, promotion."""
+
+    confirm: int | None = flag_option(
+        None,
+        "after the search, run the K best settings again with fresh seeds; the best mean is\n"
+        "the winner",
+        "K",
+        default_text="3 with --promote, else none",
+        low=1,
+    )
+    seeds: int = flag_option(3, "fresh seeds of each setting that is confirmed", "R", low=1)
+    score_test: bool = flag_option(
+        False,
+        "score the winner on the test part at the end; once per study: a second time shows\n"
+        "the first figure again",
+        "",
+    )
+    score_again: str | None = flag_option(
+        None,
+        "score another winner than the one that was scored, for a reason in words, which is\n"
+        "kept with the score",
+        "REASON",
+        default_text="never",
+    )
+    promote: bool = flag_option(
+        False,
+        "confirm, score on the test part, and make the winner the registry's champion if it\n"
+        "is better than the present one",
+        "",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.score_again is not None and not self.score_again.strip():
+            raise ConfigError(
+                "--score-again: it is empty: say in words why the test part is asked again"
+            )
+
+    @property
+    def count(self) -> int:
+        """Settings to run again after the search."""
+        return self.confirm if self.confirm is not None else 3 if self.promote else 0
+
+    @property
+    def scores_test(self) -> bool:
+        """Whether the winner is scored on the test part."""
+        return self.score_test or self.promote or self.score_again is not None
+
+
+@dataclass(frozen=True)
+class SearchConfig(Config):
+    """What proposes trials, what prunes them, and what they search."""
+
+    sampler: str = flag_option("tpe", "what proposes trials", "NAME")
+    pruner: str = flag_option("hyperband", "what ends trials early", "NAME")
+    space: str = flag_option(
+        "default", f"{', '.join(shipped_spaces())}, or a TOML file", "NAME|FILE"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if (name := getattr(self, kind)) not in known:
+                raise ConfigError(f"--{kind}: {unknown(kind, name, known)}")
+
+
+@dataclass(frozen=True)
+class ResourceConfig(Config):
+    """Where trials run, and what each has of a machine."""
+
+    concurrent: int | None = flag_option(
+        None,
+        "trials at once; for a cluster that grows with what waits,\nas many as it may grow to",
+        "INT",
+        default_text="as many as fit",
+        low=1,
+    )
+    cpus_per_trial: int = flag_option(1, "CPU cores, and threads, of a trial", "INT", low=1)
+    gpus_per_trial: float | str | None = flag_option(
+        None,
+        "GPUs of a trial; 0.5: two share one; auto: a share that fits as many as possible,\n"
+        "found out by a short training",
+        "NUMBER",
+        default_text="1 if there is a GPU, else 0",
+        parse=_parse_share,
+    )
+    group: int = flag_option(
+        1,
+        "with frozen backbones, a worker trains up to K trials of one shape as one, each to\n"
+        "the next epoch at which the pruner compares; on a GPU, K steps then take the time of\n"
+        "few",
+        "K",
+        low=1,
+    )
+    epoch_timeout: float = flag_option(
+        3600.0,
+        "an epoch that takes longer hangs: its worker is killed and the trial continues in\n"
+        "another one from its newest checkpoint",
+        "TIME",
+        default_text="1h",
+        parse=parse_time,
+    )
+    address: str | None = flag_option(
+        None,
+        "Ray cluster to run on, from one of its nodes: auto or HOST:PORT",
+        "ADDRESS",
+        default_text="RAY_ADDRESS if it is set, else a Ray of its own on this machine",
+    )
+    shared: Path | None = flag_option(
+        None,
+        "on a cluster, a folder that all nodes see: checkpoints lie in it, and each node\n"
+        "copies the data from it once",
+        "FOLDER",
+        default_text="FDAN_SHARED if it is set, else all see RUNS",
+    )
+    device: str = flag_option(
+        "auto",
+        "auto, cpu, cuda, cuda:0 ...",
+        "NAME",
+        default_text="auto, the GPU if there is one",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus_per_trial not in (None, AUTO, 0.0) and self.device == "cpu":
+            raise ConfigError(
+                f"--gpus-per-trial {self.gpus_per_trial:g} and --device cpu contradict each other"
+            )
+
+
+SECTIONS: Final[Mapping[str, tuple[type[Config], ...]]] = {
+    "study": (StudyConfig,),
+    "confirm": (ConfirmConfig,),
+    "search": (SearchConfig,),
+    "resources": (ResourceConfig,),
+    "data": (DataConfig,),
+    "preparation": DATA_CONFIGS[:2],
+    "split": DATA_CONFIGS[2:],
+    "model": RUN_CONFIGS[:1],
+    "kernel": RUN_CONFIGS[1:2],
+    "training": RUN_CONFIGS[2:],
+}
+"""A study's options, grouped as a TOML file has them."""
+
+
+def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
+    """Check each option by itself.
+
+    Args:
+        options: values by the options' names; None, as a name that is left out, is not given.
+        where: what an error message begins with.
+
+    Returns:
+        The same options with values of their types.
+
+    Raises:
+        ConfigError: a name is unknown (the nearest is named) or a value is refused.
+    """
+    checked = {}
+    for name, value in options.items():
+        if name not in _OWNERS:
+            raise ConfigError(f"{where}: {unknown('option', name, _OWNERS)}")
+        if value is not None:
+            checked[name] = _OWNERS[name].check(name, value)
+    return checked
+
+
+def pick(options: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
+    """Those options that are fields of a configuration, to build it from."""
+    return {name: value for name, value in options.items() if _OWNERS[name] is config}
+
+
+def plain(name: str, value: Any) -> Any:
+    """An option's value as JSON and TOML have it, without a password."""
+    if name in _TIMES and isinstance(value, float):
+        return format_time(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return mask_password(str(value)) if isinstance(value, str | Path) else value
+
+
+def to_arguments(options: Mapping[str, Any]) -> list[str]:
+    """The command line that gives these options, without passwords.
+
+    >>> to_arguments({"lr": 0.1, "augment": False, "time_budget": 90.0})
+    ['--lr', '0.1', '--no-augment', '--time-budget', '1m30s']
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            text = str(plain(name, item))
+            words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    return words
+
+
+def from_arguments(words: Sequence[str], where: str) -> dict[str, Any]:
+    """The options that a recorded command line gives, the inverse of `to_arguments`.
+
+    Args:
+        words: the command line.
+        where: the file that recorded it, for messages.
+
+    Raises:
+        ConfigError: an option is unknown, or a value is refused.
+
+    >>> from_arguments(["--trials", "4", "--study=a", "--no-augment"], "study.json")
+    {'trials': 4, 'study': 'a', 'augment': False}
+    """
+    options: dict[str, Any] = {}
+    for number, word in enumerate(words):
+        if not word.startswith("--"):
+            continue
+        flag, equals, text = word.removeprefix("--").partition("=")
+        name = flag.replace("-", "_")
+        if name.startswith("no_"):
+            options[name.removeprefix("no_")] = False
+        elif name in _OWNERS and _kinds(name) == (bool,):
+            options[name] = True
+        else:
+            value = _read(name, text if equals else "".join(words[number + 1 : number + 2]))
+            options[name] = options.get(name, ()) + value if isinstance(value, tuple) else value
+    return normalize(options, where)
+
+
+def _read(name: str, text: str) -> Any:
+    kinds = _kinds(name) if name in _OWNERS else (str,)
+    if kinds == (tuple,):
+        return (text,)
+    if kinds in ((int,), (float,)) and name not in _TIMES:
+        with contextlib.suppress(ValueError):  # which is refused with the others
+            return kinds[0](text)
+    return text
+
+
+def _kinds(name: str) -> tuple[type, ...]:
+    return next(kinds for field, kinds, _ in fields(_OWNERS[name]) if field.name == name)
+
+
+def sections(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Plain values by section, as a TOML file and study.json have them."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, configs in SECTIONS.items():
+        table = {n: plain(n, v) for n, v in options.items() if _OWNERS[n] in configs}
+        if table:
+            found[section] = table
+    return found
+
+
+_OWNERS: Final[Mapping[str, type[Config]]] = {
+    name: config
+    for configs in SECTIONS.values()
+    for config in configs
+    for name in config.__dataclass_fields__
+}
+_TIMES: Final = ("time_budget", "epoch_timeout")

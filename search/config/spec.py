@@ -1,0 +1,282 @@
+"""StudySpec: a study as it will be run, resolved before anything is started."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from fdan.corpora import check_folder
+from fdan.data.open_task import DataConfig
+from fdan.data.settings import Settings, make_settings
+from fdan.data.split import SplitConfig
+from fdan.data.task import Task
+from fdan.errors import ConfigError
+from fdan.files import sha256_file
+from fdan.run_config import RunConfig
+from search.config.options import (
+    AUTO,
+    ConfirmConfig,
+    ResourceConfig,
+    SearchConfig,
+    StudyConfig,
+    normalize,
+    pick,
+    to_arguments,
+)
+from search.config.resume_options import remembered_options
+from search.optimizer.samplers import make_sampler
+from search.optimizer.space import Space
+from search.optimizer.space_file import load_space
+from search.study.open import Identity
+from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, default_uri
+
+_EXTENSION: Final = 20
+"""Trials by which a message proposes to extend a study."""
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial occupies of a machine or a cluster."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+    """A fraction: several trials share a GPU."""
+
+    def __str__(self) -> str:
+        cpus = f"{self.cpus} CPU{'s' * (self.cpus != 1)}"
+        return f"{cpus}, {self.gpus:g} GPU" if self.gpus else cpus
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study as it will be run. Paths are absolute: workers have other working folders."""
+
+    study: StudyConfig
+    confirm: ConfirmConfig
+    search: SearchConfig
+    resources: ResourceConfig
+    data: DataConfig
+    settings: Settings
+    """Of preparation, split, model and training."""
+    space: Space
+    """What is searched: without the dimensions that an option pins."""
+    per_trial: TrialResources
+    cluster: str | None
+    """Address of the Ray cluster to run on; None: a Ray of its own."""
+    shared: Path | None
+    """Folder that all of the cluster's nodes see."""
+    options: Mapping[str, Any]
+    """Those that were given, now or when the study was started: enough to make this spec again."""
+    remembered: tuple[str, ...] = ()
+    """The options among them that an earlier start gave, as a command line."""
+
+    @classmethod
+    def make(cls, **options: Any) -> StudySpec:
+        """The study that these options describe.
+
+        The names are those of the flags of `search/run.py` with underscores: `trials=3`,
+        `epochs=4`, `study="mine"`, `task="savee:/data/SAVEE"`, `time_budget="2h"`. What is left out
+        is as the study `study` was started, if there is one, or has the flag's default.
+
+        Raises:
+            ConfigError, DataError: an option is unknown, or a value cannot be.
+        """
+        given = normalize(options, "StudySpec")
+        remembered = remembered_options(given)
+        return resolve({**remembered, **given}, to_arguments(remembered))
+
+    @property
+    def runs(self) -> Path:
+        """The folder of studies, stores and features."""
+        return self.data.runs
+
+    @property
+    def trials(self) -> int:
+        """Trials in all; a grid has no more than its combinations."""
+        size = self.space.size() if self.search.sampler == "grid" else None
+        return self.study.trials if size is None else min(self.study.trials, size)
+
+    def how_to_extend(self, trials: int) -> str:
+        """How a study that has so many trials can be given more, in words."""
+        size = self.space.size() if self.search.sampler == "grid" else None
+        if size is not None and trials >= size:
+            return "they are the whole grid"
+        more = trials + _EXTENSION if size is None else min(trials + _EXTENSION, size)
+        return f"--trials {more} extends it"
+
+    def with_trials(self, count: int) -> StudySpec:
+        """The same study with so many trials in all."""
+        return replace(self, study=replace(self.study, trials=count))
+
+    def with_gpu_share(self, share: float) -> StudySpec:
+        """The same study, each of whose trials has this part of a GPU."""
+        return replace(self, per_trial=replace(self.per_trial, gpus=share))
+
+    def on_device(self, device: str) -> StudySpec:
+        """The same study with a device that is decided, and remembered: tomorrow the cluster's GPU
+        nodes may be there a minute later, or not."""
+        return resolve({**self.options, "device": device}, self.remembered)
+
+    @property
+    def device_is_open(self) -> bool:
+        """Whether the cluster has to be asked if it has GPUs. Until then, the study is planned for
+        CPUs."""
+        given = self.resources
+        return (
+            self.cluster is not None
+            and given.device == "auto"
+            and given.gpus_per_trial in (None, AUTO)
+        )
+
+    @property
+    def gpu_share_is_open(self) -> bool:
+        """Whether it is to be found out how many trials fit on a GPU; until then, each has one."""
+        return self.per_trial.gpus > 0 and self.resources.gpus_per_trial == AUTO
+
+    @property
+    def epochs(self) -> int:
+        epochs: int = self.settings.values["epochs"]
+        return epochs
+
+    @property
+    def seed(self) -> int:
+        seed: int = self.settings.values["seed"]
+        return seed
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """RunConfig's settings that are not searched."""
+        return {k: v for k, v in self.settings.run.items() if k not in self.space.names}
+
+    @property
+    def device(self) -> str:
+        """In a worker, to which Ray shows only the GPUs of its trial."""
+        return "cuda" if self.per_trial.gpus else "cpu"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.study.tracking_uri or default_uri(self.runs)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line that asks for this study, without passwords."""
+        return to_arguments(self.options)
+
+    def name(self, task: Task) -> str:
+        """The study's name: given, or the task's in letters that suit a folder."""
+        if self.study.study:
+            return self.study.study
+        if self.settings.preset == "demo":
+            return "demo"
+        return re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-")
+
+    def identity(self, data: str | None) -> Identity:
+        """What all trials of the study share. data: the task's fingerprint; None where it is not
+        known yet."""
+        fixed = {k: v for k, v in self.fixed.items() if k != "seed"}
+        weights = Path(fixed["weights"])
+        if weights.is_file():  # what is in it counts, not where it lies
+            fixed["weights"] = f"sha256 {sha256_file(weights)}"
+        return Identity(self.space.as_dict(), data, self.settings.of(SplitConfig), fixed, self.seed)
+
+
+def resolve(
+    options: Mapping[str, Any],
+    remembered: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> StudySpec:
+    """Check everything that can be checked without reading data, and start nothing.
+
+    Args:
+        options: those that are given, with values of their types (`normalize`).
+        remembered: those among them that an earlier start gave, as a command line.
+        environment: where the cluster, the shared folder and MLflow's server are looked up that no
+            option names. The server is kept among the options: a shell may be without it tomorrow.
+
+    Raises:
+        ConfigError, DataError, DeviceError: a value cannot be, or this machine has no such device.
+    """
+    options = dict(options)
+    if server := options.get("tracking_uri") or environment.get(TRACKING_URI_VARIABLE):
+        # Absolute: the sender's thread sees the working folder change.
+        options["tracking_uri"] = absolute_uri(server)
+    study = StudyConfig(**pick(options, StudyConfig))
+    search = SearchConfig(**pick(options, SearchConfig))
+    resources = ResourceConfig(**pick(options, ResourceConfig))
+    data = DataConfig(**pick(options, DataConfig))
+    for source in data.sources:
+        if source.path != data.demo_folder:  # which is generated
+            check_folder(source)
+    whole = load_space(search.space, RunConfig().as_dict())
+    address = resources.address or environment.get("RAY_ADDRESS")
+    cluster = None if address in (None, "", "local") else address
+    gpus = _gpus(resources, cluster)
+    settings = make_settings(options, data.preset(gpu=gpus > 0))
+    if resources.group > 1 and settings.run["tuning"] != "frozen":
+        raise ConfigError(f"--group {resources.group}: only --tuning frozen trains trials as one")
+    searched = _searched(whole, search, settings)
+    make_sampler(search.sampler, searched, settings.values["seed"], 0)
+    return StudySpec(
+        study=study,
+        confirm=ConfirmConfig(**pick(options, ConfirmConfig)),
+        search=search,
+        resources=resources,
+        data=data,
+        settings=settings,
+        space=searched,
+        per_trial=TrialResources(resources.cpus_per_trial, gpus),
+        cluster=cluster,
+        shared=_shared(resources.shared or environment.get("FDAN_SHARED"), cluster),
+        options=options,
+        remembered=tuple(remembered),
+    )
+
+
+def _searched(whole: Space, search: SearchConfig, settings: Settings) -> Space:
+    """The space without what is pinned; each of its settings can be."""
+    known = RunConfig().as_dict()
+    searched = whole.resolve(settings.run, settings.chosen & set(known))
+    where = f"--space {search.space}"
+    if not searched.dimensions:
+        raise ConfigError(
+            f"{where}: each of its dimensions is pinned by an option, so nothing is left to"
+            " search; python -m fdan train runs one setting"
+        )
+    for dimension in searched.dimensions:
+        for value in dimension.extremes:
+            try:
+                RunConfig.check(dimension.name, value)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: dimensions.{dimension.name}: {error}") from None
+    for point in searched.enqueue:
+        RunConfig.from_mapping({**settings.run, **point}, f"{where}: enqueue")
+    return searched
+
+
+def _shared(named: str | Path | None, cluster: str | None) -> Path | None:
+    """The folder that all nodes see. Alone, a machine needs none."""
+    if cluster is None or not named:
+        return None
+    folder = Path(named).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"--shared {folder}: no such folder; all nodes have to see it")
+    return folder
+
+
+def _gpus(resources: ResourceConfig, cluster: str | None) -> float:
+    """GPUs of a trial. On a cluster, this machine's own say nothing."""
+    wanted = resources.gpus_per_trial
+    share = wanted if isinstance(wanted, float) else None
+    if resources.device == "cpu" or share == 0:
+        return 0.0
+    if cluster is not None:
+        return share or (0.0 if resources.device == "auto" else 1.0)
+    # Here: this imports torch, which takes seconds.
+    from fdan.device import choose_device
+
+    device = choose_device("cuda" if share else resources.device)
+    return (share or 1.0) if device.type == "cuda" else 0.0

@@ -1,0 +1,154 @@
+"""`--dry-run`: what a study would do, printed. Nothing is started and no cluster is asked."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fdan.data.planned_task import listed_task
+from fdan.data.split import PartCount, describe, split
+from fdan.data.task import Task
+from search.config.spec import StudySpec
+from search.formatting import format_duration, format_value
+from search.optimizer.pruners import describe_decisions
+from search.study import open as study
+from search.study import status
+from search.study.status import Status
+from tracking.uri import mask_password
+
+
+def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
+    """Print settings, space, split and planned trials.
+
+    Args:
+        spec: the study.
+        estimate_time: whether to time training steps here and print how long the study would take.
+
+    Raises:
+        StudyError: the study exists and would be refused.
+    """
+    demo = spec.data.demo_folder
+    task = listed_task(
+        spec.data.sources,
+        spec.settings.preparation,
+        absent_demo=None if demo.exists() else demo,
+    )
+    parts = split(task, spec.settings.split)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    stored = _stored_study(spec, task)
+    _show(spec, task, describe(task, parts), console, stored)
+    left = spec.trials - (0 if stored is None else stored.done)
+    if estimate_time and left > 0:
+        from search.planning import estimate
+
+        rest = spec.with_trials(left)
+        with console.status("timing training steps"):
+            estimated = estimate.estimate(rest, task, parts)
+        estimate.show(estimated, rest, console)
+
+
+def _stored_study(spec: StudySpec, task: Task) -> Status | None:
+    """The study that would be continued, if any. StudyError where it would be refused, except for
+    other data: those are known when they are prepared."""
+    name, url = spec.name(task), spec.study.storage
+    folder = spec.runs / name
+    if not (folder / study.OWNER).exists():
+        return None
+    place = "journal" if url is None else mask_password(url)
+    study.check_folder(folder, name, place, spec.identity(None))
+    return status.read(spec.runs, name, url)
+
+
+def _show(
+    spec: StudySpec, task: Task, parts: list[PartCount], console: Console, stored: Status | None
+) -> None:
+    def say(text: str) -> None:
+        console.print(text, highlight=False)
+
+    console.print(f"[bold]study {spec.name(task)}[/]: {task.name}, {spec.runs / spec.name(task)}")
+    console.print(_settings(spec))
+    console.print(_space(spec))
+    console.print(_split(parts))
+    for part in parts:
+        if part.speakers:
+            speakers = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
+            say(f"  {part.part}: {speakers}")
+    console.print(
+        "  (counted from the listing: unreadable files and copies are found when it is prepared)",
+        style="dim",
+    )
+    say(f"\n[bold]planned[/]: {_planned(spec, stored)}")
+    if stored is not None and stored.driver:
+        say(f"  it is being run by {stored.driver}: until that ends, another start is refused")
+    say(f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}")
+    if spec.resources.group > 1:
+        say(f"  a worker trains up to {spec.resources.group} trials of one shape as one")
+    if spec.device_is_open:
+        say(
+            "  planned for CPUs, since the cluster is not asked for GPUs here: --device cuda plans"
+            " for them"
+        )
+    if count := spec.confirm.count:
+        seeds = spec.confirm.seeds
+        say(
+            f"  then the best {count} again with {seeds} fresh seeds each:"
+            f" {count * seeds} runs of {spec.epochs} epochs"
+        )
+    console.print("nothing was started (--dry-run)")
+
+
+def _planned(spec: StudySpec, stored: Status | None) -> str:
+    left, before = spec.trials, ""
+    if stored is not None:
+        left = max(0, left - stored.done)
+        if not left:
+            extend = spec.how_to_extend(stored.done)
+            return f"the study exists and has {stored.done} trials: no more ({extend})"
+        before = f"the study exists and has {stored.done} of {spec.trials} trials: "
+    budget = spec.study.time_budget
+    return (
+        f"{before}{left} {'more' if before else 'trials'} of at most {spec.epochs} epochs"
+        f" ({left * spec.epochs} epochs at most), sampler {spec.search.sampler},"
+        f" pruner {spec.search.pruner}"
+        + (f", for at most {format_duration(budget)}" if budget else "")
+    )
+
+
+def _settings(spec: StudySpec) -> Table:
+    table = _table("settings that all trials share", "setting", "value", "from")
+    for name, value in spec.settings.values.items():
+        if name not in spec.space.names:
+            source = spec.settings.source(name)
+            text = "none" if value is None else format_value(value)
+            table.add_row(name, text, source, style="bold" if source == "chosen" else "")
+    return table
+
+
+def _space(spec: StudySpec) -> Table:
+    title = f"space {spec.search.space}: {spec.space.description}"
+    table = _table(title, "searched", "values")
+    for point in range(len(spec.space.enqueue)):
+        table.add_column(f"first {point + 1}", justify="right")
+    for dimension in spec.space.dimensions:
+        firsts = [point.get(dimension.name) for point in spec.space.enqueue]
+        cells = ["" if value is None else format_value(value) for value in firsts]
+        table.add_row(dimension.name, str(dimension), *cells)
+    return table
+
+
+def _split(parts: list[PartCount]) -> Table:
+    table = _table("split, samples", "part")
+    for title in (*parts[0].emotions, "all", "speakers"):
+        table.add_column(title, justify="right")
+    for part in parts:
+        counts = [str(count) for count in part.emotions.values()]
+        speakers = str(len(part.speakers)) if part.speakers else "unknown"
+        table.add_row(part.part, *counts, Text(str(part.total), style="bold"), speakers)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=None)
