@@ -108,7 +108,7 @@ def throughput(server: MlflowServer, folder: Path, metrics: int, opponent_s: flo
         _must(tracker.drain(120))  # MLflow is imported: that is `cost`'s to tell
         start = time.perf_counter()
         for epoch in range(epochs):
-            tracker.epoch(epoch % AT_ONCE, epoch, values)
+            tracker.log_epoch(epoch % AT_ONCE, epoch, values)
         recorded = time.perf_counter() - start
         _must(tracker.drain(600))
         seconds = time.perf_counter() - start
@@ -170,7 +170,7 @@ def cost(uri: str, folder: Path, seconds: float) -> Cost:
     return Cost(
         wall=wall,
         events=len(calls.costs),
-        metrics=sum(name == "epoch" for name, _ in calls.costs) * len(KEYS),
+        metrics=sum(name == "log_epoch" for name, _ in calls.costs) * len(KEYS),
         calls=sum(methods.values()),
         slowest_call=max(took for _, took in calls.costs),
         threads=threads,
@@ -198,13 +198,13 @@ def _pace(tracker: Tracker, calls: _Calls, file: Path, seconds: float) -> None:
             calls(tracker.open_trial, number, settings, {f"tag{n}": "text" for n in range(10)})
         number, epoch = running[place]
         values = {key: (number + 1) / (epoch + n + 1) for n, key in enumerate(KEYS)}
-        calls(tracker.epoch, number, epoch, values)
+        calls(tracker.log_epoch, number, epoch, values)
         running[place] = number, epoch + 1
         if epoch + 1 == EPOCHS:
             calls(tracker.close_trial, number, "COMPLETE", f"epoch {EPOCHS}: value 0.5")
-            calls(tracker.study_metrics, number, {"best_value": 0.5})
+            calls(tracker.log_study_metrics, number, {"best_value": 0.5})
             for _ in range(FILES):
-                calls(tracker.artifact, number, file)
+                calls(tracker.log_artifact, number, file)
             del running[place]
 
 

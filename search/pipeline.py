@@ -215,7 +215,7 @@ def _search(
         of_runs = tags(spec, task)
         tracker.open_study(name, parameters(spec, task), of_runs)
         if bar is not None:
-            tracker.study_metrics(0, {BASELINE_UAR: bar})
+            tracker.log_study_metrics(0, {BASELINE_UAR: bar})
             say(
                 "to beat: logistic regression on the same frozen speech features and split,"
                 f" validation UAR {bar:.4f}"
@@ -257,7 +257,8 @@ def _search(
             tracker.close_study(state, text)
             if not tracker.drain(_DRAIN_S):
                 say(
-                    f"{tracker.unsent} records wait for MLflow ({tracker.away_reason or 'slow'});"
+                    f"{tracker.unsent} records wait for MLflow"
+                    f" ({tracker.unavailable_reason or 'slow'});"
                     f" they are safe: python -m tracking flush {folder}"
                 )
         page = tracker.page
@@ -323,7 +324,7 @@ def _score_test(
         measured = {"war": found.war, "uar": found.uar, "wf1": found.wf1}
         if found.baseline_uar is not None:
             measured[BASELINE_UAR] = found.baseline_uar
-        tracker.study_metrics(
+        tracker.log_study_metrics(
             len(found.again), {TEST_PREFIX + name: score for name, score in measured.items()}
         )
 
@@ -357,7 +358,7 @@ def _records(
         *report.write(of.folder),
         *figures.write(of.opened, of.folder / "figures"),
     ]:
-        tracker.artifact(None, file, "study")
+        tracker.log_artifact(None, file, "study")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from rich.console import Console
 from search.callbacks import checkpoint_retention as kept
 from search.callbacks import early_stopping as enough
 from search.callbacks.fail_fast import Hopeless
-from search.callbacks.mlflow import Tracked
+from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.selection import confirm
 from search.selection.winner import Study
@@ -50,15 +50,11 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
     spec, opened, folder = of.spec, of.opened, of.folder
     best, name = study.best(opened), opened.study_name
     _share(of, folder, "search")
-    tracked = Tracked(
+    tracked = MlflowCallback(
         context.tracker,
         context.drawing,
         folder,
-        spec.fixed,
-        context.tags,
-        sum(study.counts(opened).values()),
-        None if best is None else best.value,
-        made_from=context.made_from,
+        TrialRuns(spec.fixed, context.tags, context.made_from),
     )
     trials = opened.get_trials(deepcopy=False)
     tracked.catch_up(trials)
@@ -114,16 +110,8 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
         queue = confirm.Queue(opened, nominated, seeds)
         folder = confirm.folder_of(of.folder)
         fixed = {name: value for name, value in spec.fixed.items() if name != "seed"}
-        tracked = Tracked(
-            context.tracker,
-            context.drawing,
-            folder,
-            fixed,
-            context.tags,
-            stage=CONFIRM,
-            about=queue.tags,
-            made_from=context.made_from,
-        )
+        runs = TrialRuns(fixed, context.tags, context.made_from, CONFIRM, queue.tags)
+        tracked = MlflowCallback(context.tracker, context.drawing, folder, runs)
         tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
         if queue.left or study.under_way(opened):
             folder.mkdir(exist_ok=True)

@@ -107,7 +107,7 @@ class Tracker:
         extra = {NOTE: note} if note else {}
         self._open(STUDY_RUN, name, params, {STAGE: STUDY_RUN, **tags, **extra})
 
-    def study_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log_study_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of the parent, e.g. the best value after `step` trials."""
         self._metrics(STUDY_RUN, step, metrics)
 
@@ -128,7 +128,7 @@ class Tracker:
         name = run_name(number, stage)
         self._open(run_key(number, stage), name, params, {STAGE: stage, **tags})
 
-    def epoch(
+    def log_epoch(
         self, number: int, epoch: int, metrics: Mapping[str, float], stage: str = SEARCH
     ) -> None:
         """An epoch's metrics. One that was recorded before is passed over: a trial that goes on
@@ -151,7 +151,7 @@ class Tracker:
         """Tags of a trial's run, or of the parent's (None), open or closed."""
         self._append("tags", run_key(number, stage), {"tags": _texts(tags, limits.TAG)})
 
-    def artifact(
+    def log_artifact(
         self, number: int | None, file: Path, folder: str = "", stage: str = SEARCH
     ) -> None:
         """Send a file with a trial's run, or with the parent's (None), into `folder` there. The
@@ -202,12 +202,12 @@ class Tracker:
         return self._ledger.refused
 
     @property
-    def away_since(self) -> float | None:
+    def unavailable_since(self) -> float | None:
         """Seconds since 1970 when the server was found away; None while it is there."""
-        return self._sender.away_since
+        return self._sender.unavailable_since
 
     @property
-    def away_reason(self) -> str:
+    def unavailable_reason(self) -> str:
         return self._sender.reason
 
     @property

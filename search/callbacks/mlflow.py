@@ -1,12 +1,12 @@
-"""A study's events as records for MLflow."""
+"""Records what happens in a study for MLflow. Which tags a run gets: tracking/tags.py."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,164 +31,181 @@ from tracking.tags import (
 from tracking.tracker import Tracker
 
 _DRAWING = "drawing"
-"""In the trials' folder: figures that are not with the tracker yet."""
+"""Folder, beside the trials', of figures that the tracker does not have yet."""
 
 _ALL = frozenset((CONFIGURATION, CURVE, MATRIX))
 
 
-class Tracked(StudyCallback):
-    """A callback that feeds a Tracker: a child run for each trial.
+@dataclass(frozen=True)
+class TrialRuns:
+    """What the runs of a stage's trials have in common."""
 
-    Figures are drawn elsewhere, so that no trial waits for them, and handed to the tracker on the
-    driver's thread with the next event, the last ones by `finish`.
+    fixed: Mapping[str, object]
+    """Settings that all trials share."""
+    tags: Mapping[str, object]
+    """Of every run."""
+    made_from: Mapping[str, object] = field(default_factory=dict)
+    """What each trial's config.json says beside its settings."""
+    stage: str = SEARCH
+    """What the trials are for: SEARCH or CONFIRM."""
+    trial_tags: Callable[[int], Mapping[str, object]] = lambda number: {}
+    """Further tags of one of them."""
+
+
+class MlflowCallback(StudyCallback):
+    """Records a study's trials with a Tracker: a child run for each.
+
+    Figures are drawn in another process, so that no trial waits for them, and given to the tracker
+    on the driver's thread with the next event, the last ones by `finish`.
     """
 
     def __init__(
-        self,
-        tracker: Tracker,
-        drawing: TrialFigures,
-        folder: Path,
-        fixed: Mapping[str, Any],
-        tags: Mapping[str, Any],
-        finished: int = 0,
-        best: float | None = None,
-        stage: str = SEARCH,
-        about: Callable[[int], Mapping[str, Any]] = lambda _: {},
-        made_from: Mapping[str, Any] | None = None,
+        self, tracker: Tracker, drawing: TrialFigures, folder: Path, runs: TrialRuns
     ) -> None:
-        """drawing: where figures are drawn, its owner's to close; folder: of the study, or of its
-        confirming runs; fixed: settings that all trials share;
-        tags: of every run; finished, best: trials that the study has had before, and the highest
-        value of them; stage: what the trials are for; about: tags of one of them; made_from: what
-        their config.json says beside the settings."""
+        """Before its first event it catches up with the trials of earlier drivers: `catch_up`.
+
+        Args:
+            tracker: of the study; its parent run is open.
+            drawing: draws the figures; its owner closes it.
+            folder: of the study, or of its confirming runs.
+            runs: what the trials' runs have in common.
+        """
         self._tracker = tracker
-        self._fixed = fixed
-        self._tags = tags
-        self._settings: dict[int, dict[str, Any]] = {}
-        self._best = best
-        self._closed = finished
-        self._stage = stage
-        self._about = about
-        self._made_from = made_from or {}
         self._drawing = drawing
-        self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._study = folder
+        self._runs = runs
+        self._settings: dict[int, dict[str, object]] = {}
+        self._best: float | None = None
+        self._finished = 0
+        self._drawn: list[tuple[int, Future[list[Path]]]] = []
         self._folder = folder / _DRAWING
         shutil.rmtree(self._folder, ignore_errors=True)  # of a driver that was killed
 
     def catch_up(
         self,
         trials: Sequence[FrozenTrial],
-        params: Callable[[FrozenTrial], Mapping[str, Any]] = lambda trial: trial.params,
+        params: Callable[[FrozenTrial], Mapping[str, object]] = lambda trial: trial.params,
     ) -> None:
-        """What a driver that died had no more time to record of trials that had ended.
+        """Record what a driver that died had no more time to record of trials that had ended.
 
-        trials: all of Optuna's; params: the settings of one. Everything that was recorded is passed
-        over.
+        Args:
+            trials: all of the stage's, as Optuna's storage has them. What was recorded of them is
+                passed over.
+            params: the settings of one of them.
         """
-        opened = self._tracker.open_trials(self._stage)
+        opened = self._tracker.open_trials(self._runs.stage)
         for number in sorted(opened):
             if number >= len(trials):
-                self._tracker.close_trial(
-                    number, "FAIL", "not in Optuna's storage", stage=self._stage
-                )
+                self._close(number, "FAIL", "not in Optuna's storage")
         for trial in trials:
-            unclosed = trial.number in opened
-            there = self._tracker.files(trial.number, self._stage)
-            if not trial.state.is_finished() or not (unclosed or _ALL - there):
+            if not trial.state.is_finished():
                 continue
-            closed = _ended(trial, self._study)
+            self._count(trial.state, trial.value)
+            unclosed = trial.number in opened
+            recorded = self._tracker.files(trial.number, self._runs.stage)
+            if not (unclosed or _ALL - recorded):
+                continue
+            outcome = _outcome(trial, self._study)
             if unclosed:
-                for report in closed.reports:
+                for report in outcome.reports:
                     self._record(trial.number, report)
-                self._close(closed)
-            if self._job(closed).files - there:
-                self.draw(closed, {**self._fixed, **params(trial)})
+                self._end(outcome)
+            if self._job(outcome).files - recorded:
+                self.draw(outcome, {**self._runs.fixed, **params(trial)})
         self._record_best()
 
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
-        settings = self._settings[number] = {**self._fixed, **params}
-        searched = ",".join(params)
-        tags = {**self._tags, NUMBER: number, SEARCHED: searched, **self._about(number)}
-        self._tracker.open_trial(number, settings, tags, self._stage)
+        settings = self._settings[number] = {**self._runs.fixed, **params}
+        own = {NUMBER: number, SEARCHED: ",".join(params)}
+        tags = {**self._runs.tags, **own, **self._runs.trial_tags(number)}
+        self._tracker.open_trial(number, settings, tags, self._runs.stage)
 
     def on_epoch(self, number: int, report: Report) -> None:
         self._record(number, report)
-        self._hand_over(wait=False)
+        self._record_drawn(wait=False)
 
     def on_worker_lost(self, number: int, reason: str) -> None:
-        times = self.interruptions(number) + 1
-        tags = {INTERRUPTIONS: times, LAST_INTERRUPTION: reason}
-        self._tracker.set_tags(number, tags, self._stage)
+        interruptions = self.interruptions(number) + 1
+        self._tag(number, {INTERRUPTIONS: interruptions, LAST_INTERRUPTION: reason})
 
     def on_trial_placed(self, number: int, node: str) -> None:
-        before = self._tracker.tag(number, NODE, self._stage)
+        before = self._tracker.tag(number, NODE, self._runs.stage)
         nodes = before.split(", ") if before else []
         if node not in nodes[-1:]:
-            self._tracker.set_tags(number, {NODE: ", ".join([*nodes, node])}, self._stage)
+            self._tag(number, {NODE: ", ".join([*nodes, node])})
 
     def on_trial_pause(self, number: int, reason: str) -> None:
-        self._tracker.close_trial(
-            number, "PAUSED", f"{reason}: the same command goes on with it", stage=self._stage
-        )
+        self._close(number, "PAUSED", f"{reason}: the same command goes on with it")
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
-        self._close(outcome)
-        self._closed += 1
-        if outcome.state is TrialState.COMPLETE and outcome.value is not None:
-            self._best = outcome.value if self._best is None else max(self._best, outcome.value)
+        self._end(outcome)
+        self._count(outcome.state, outcome.value)
         self._record_best()
         self.draw(outcome, self._settings.pop(outcome.number))
 
-    def draw(self, trial: TrialOutcome, settings: Mapping[str, Any]) -> None:
-        """Have a closed trial's figures drawn and its configuration written."""
-        drawn = self._drawing.submit(self._job(trial), {**settings, **self._made_from})
-        self._drawn.append((trial.number, drawn))
-        self._hand_over(wait=False)
+    def draw(self, outcome: TrialOutcome, settings: Mapping[str, object]) -> None:
+        """Have an ended trial's figures drawn and its configuration written."""
+        drawn = self._drawing.submit(self._job(outcome), {**settings, **self._runs.made_from})
+        self._drawn.append((outcome.number, drawn))
+        self._record_drawn(wait=False)
 
     def interruptions(self, number: int) -> int:
-        """How often a trial has gone on with another worker."""
-        return int(self._tracker.tag(number, INTERRUPTIONS, self._stage) or 0)
+        """How often a trial was resumed by another worker."""
+        return int(self._tracker.tag(number, INTERRUPTIONS, self._runs.stage) or 0)
 
     def finish(self) -> None:
-        """Hand over what is still being drawn."""
-        self._hand_over(wait=True)
+        """Wait for what is still being drawn and record it."""
+        self._record_drawn(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _job(self, trial: TrialOutcome) -> FigureJob:
+    def _job(self, outcome: TrialOutcome) -> FigureJob:
         return FigureJob(
-            self._folder / str(trial.number),
-            trial.number,
-            trial.reason,
-            [(report.epoch, dict(report.metrics)) for report in trial.reports],
-            trial.reports[-1].confusion if trial.reports else (),
+            self._folder / str(outcome.number),
+            outcome.number,
+            outcome.reason,
+            [(report.epoch, dict(report.metrics)) for report in outcome.reports],
+            outcome.reports[-1].confusion if outcome.reports else (),
         )
 
     def _record(self, number: int, report: Report) -> None:
         metrics = {**report.metrics, VALUE: report.value}
-        self._tracker.epoch(number, report.epoch, metrics, self._stage)
+        self._tracker.log_epoch(number, report.epoch, metrics, self._runs.stage)
 
-    def _close(self, trial: TrialOutcome) -> None:
-        tags = {} if trial.value is None else {VALUE: trial.value, EPOCHS: len(trial.reports)}
-        self._tracker.close_trial(trial.number, trial.state.name, trial.reason, tags, self._stage)
+    def _end(self, outcome: TrialOutcome) -> None:
+        value = outcome.value
+        tags = {} if value is None else {VALUE: value, EPOCHS: len(outcome.reports)}
+        self._close(outcome.number, outcome.state.name, outcome.reason, tags)
+
+    def _close(
+        self, number: int, state: str, reason: str, tags: Mapping[str, object] | None = None
+    ) -> None:
+        self._tracker.close_trial(number, state, reason, tags, stage=self._runs.stage)
+
+    def _tag(self, number: int, tags: Mapping[str, object]) -> None:
+        self._tracker.set_tags(number, tags, self._runs.stage)
+
+    def _count(self, state: TrialState, value: float | None) -> None:
+        self._finished += 1
+        if state is TrialState.COMPLETE and value is not None:
+            self._best = value if self._best is None else max(self._best, value)
 
     def _record_best(self) -> None:
-        if self._best is not None and self._stage == SEARCH:
-            self._tracker.study_metrics(self._closed, {BEST_VALUE: self._best})
+        if self._best is not None and self._runs.stage == SEARCH:
+            self._tracker.log_study_metrics(self._finished, {BEST_VALUE: self._best})
 
-    def _hand_over(self, *, wait: bool) -> None:
-        left = []
+    def _record_drawn(self, *, wait: bool) -> None:
+        unfinished = []
         for number, future in self._drawn:
             if not wait and not future.done():
-                left.append((number, future))
+                unfinished.append((number, future))
                 continue
             for file in future.result():
-                self._tracker.artifact(number, file, stage=self._stage)
+                self._tracker.log_artifact(number, file, stage=self._runs.stage)
             shutil.rmtree(self._folder / str(number), ignore_errors=True)
-        self._drawn = left
+        self._drawn = unfinished
 
 
-def _ended(trial: FrozenTrial, study: Path) -> TrialOutcome:
+def _outcome(trial: FrozenTrial, study: Path) -> TrialOutcome:
     """What the callbacks were told, or should have been, when the trial ended."""
     logged = read_epoch_log(trial_folder(study, trial.number))
     reports = [

@@ -39,10 +39,12 @@ def study(tracker: Tracker, trials: int = 3, epochs: int = 4) -> None:
     for number in range(trials):
         tracker.open_trial(number, {"alpha": 0.1 * number, "context": None}, {"seed": number})
         for epoch in range(1, epochs + 1):
-            tracker.epoch(number, epoch, {"value": number + epoch / 10, "train/loss": 1 / epoch})
+            tracker.log_epoch(
+                number, epoch, {"value": number + epoch / 10, "train/loss": 1 / epoch}
+            )
         state = ["COMPLETE", "PRUNED", "FAIL"][number % 3]
         tracker.close_trial(number, state, f"reason {number}", {"epochs": epochs})
-        tracker.study_metrics(number, {"best": 0.5 + number})
+        tracker.log_study_metrics(number, {"best": 0.5 + number})
     tracker.close_study("COMPLETE", "all trials are done")
 
 
@@ -61,7 +63,7 @@ def test_a_study(tmp_path: Path, database: Tables, uri: str) -> None:
         study(tracker)
         after = time.time_ns() // 1_000_000
         assert tracker.drain(60)
-        assert (tracker.unsent, tracker.refused, tracker.away_since) == (0, 0, None)
+        assert (tracker.unsent, tracker.refused, tracker.unavailable_since) == (0, 0, None)
         assert tracker.page == "/#/experiments/1/runs?workflowType=machine_learning"
     assert database.runs() == {
         "demo": "FINISHED",
@@ -88,7 +90,7 @@ def test_sending_everything_again_changes_nothing(
 ) -> None:
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         study(tracker)
-        tracker.epoch(0, 5, {"odd": math.nan, "value": math.inf})
+        tracker.log_epoch(0, 5, {"odd": math.nan, "value": math.inf})
         assert tracker.drain(60)
     rows = database.rows("select * from metrics order by 1, 2, 3, 4, 5, 6")
     assert len(rows) == 3 * 4 * 2 + 3 + 2
@@ -106,14 +108,14 @@ def test_a_study_goes_on_in_its_own_runs(tmp_path: Path, database: Tables, uri: 
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {"trials": 1}, {})
         tracker.open_trial(0, {"alpha": 0.5}, {})
-        tracker.epoch(0, 1, {"value": 0.1})
-        tracker.epoch(0, 2, {"value": 0.2})
+        tracker.log_epoch(0, 1, {"value": 0.1})
+        tracker.log_epoch(0, 2, {"value": 0.2})
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         assert tracker.open_trials() == {0}
         tracker.open_study("demo", {"trials": 5}, {})
         tracker.open_trial(0, {"alpha": 0.5}, {})
-        tracker.epoch(0, 2, {"value": 0.99})  # once more, from the checkpoint before
-        tracker.epoch(0, 3, {"value": 0.3})
+        tracker.log_epoch(0, 2, {"value": 0.99})  # once more, from the checkpoint before
+        tracker.log_epoch(0, 3, {"value": 0.3})
         assert tracker.history(0) == [(n, {"value": n / 10}) for n in (1, 2, 3)]
         tracker.close_trial(0, "COMPLETE", "ran all its epochs")
         tracker.close_trial(0, "COMPLETE", "told twice")
@@ -148,9 +150,9 @@ def test_artifacts_are_sent_and_their_copies_removed(
     figure.write_bytes(b"png")
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.artifact(None, figure)
+        tracker.log_artifact(None, figure)
         tracker.open_trial(3, {}, {})
-        tracker.artifact(3, figure, "figures/last")
+        tracker.log_artifact(3, figure, "figures/last")
         figure.unlink()
         assert tracker.drain(60)
     artifacts = database.path.parent / "mlartifacts"
@@ -167,7 +169,7 @@ def test_a_copy_that_a_power_cut_spoilt_is_not_sent_but_made_again(
         tracker.open_study("demo", {}, {})
         for name in ("whole.png", "short.png", "gone.png"):
             (tmp_path / name).write_bytes(b"png" * 100)
-            tracker.artifact(None, tmp_path / name)
+            tracker.log_artifact(None, tmp_path / name)
         assert tracker.files(None) == {"whole.png", "short.png", "gone.png"}
     (short,) = (spool / "files").rglob("short.png")
     short.write_bytes(b"png" * 50)
@@ -178,7 +180,7 @@ def test_a_copy_that_a_power_cut_spoilt_is_not_sent_but_made_again(
         assert tracker.drain(60) and tracker.refused == 0
         artifacts = database.path.parent / "mlartifacts"
         assert [path.name for path in artifacts.rglob("*.png")] == ["whole.png"]
-        tracker.artifact(None, tmp_path / "short.png")
+        tracker.log_artifact(None, tmp_path / "short.png")
         assert tracker.drain(60)
     (sent,) = artifacts.rglob("short.png")
     assert sent.read_bytes() == b"png" * 100
@@ -224,7 +226,7 @@ def test_a_record_that_is_refused_is_put_aside_alone(
         # Past the Tracker, which would have mended the name.
         values = {"good": 1.0, "not/../good": 2.0, "fine": 3.0}
         tracker._spool.append("metrics", "0", {"step": 1, "values": values})
-        tracker.epoch(0, 2, {"good": 4.0})
+        tracker.log_epoch(0, 2, {"good": 4.0})
         tracker.close_trial(0, "COMPLETE", "done")
         assert tracker.drain(60)
         assert tracker.refused == 1
@@ -254,7 +256,7 @@ def test_a_run_deleted_by_a_user_costs_only_itself(
         MlflowClient(uri).delete_run(run_id)
         for number in (0, 1):
             for epoch in range(1, 30):
-                tracker.epoch(number, epoch, {"value": 0.5})
+                tracker.log_epoch(number, epoch, {"value": 0.5})
             tracker.close_trial(number, "COMPLETE", "done")
         assert tracker.drain(60)
         assert tracker.refused > 29
@@ -270,7 +272,7 @@ def test_a_server_that_lost_its_runs_gets_everything_again(
         assert tracker.drain(60)
     shutil.copyfile(template, database.path)
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
-        tracker.study_metrics(3, {"best": 3.5})
+        tracker.log_study_metrics(3, {"best": 3.5})
         assert tracker.drain(60) and tracker.refused == 0
     assert database.metrics() == expected() | {("demo", "best", 3): [3.5]}
     assert database.runs()["trial-0002"] == "FAILED"
@@ -286,7 +288,7 @@ def test_a_database_that_is_replaced_meanwhile_gets_everything_again(
         with sqlite3.connect(template) as source, sqlite3.connect(database.path) as replaced:
             source.backup(replaced)
         assert database.metrics() == {}
-        tracker.study_metrics(3, {"best": 3.5})
+        tracker.log_study_metrics(3, {"best": 3.5})
         assert tracker.drain(60) and tracker.refused == 0
     assert database.metrics() == expected() | {("demo", "best", 3): [3.5]}
     assert database.runs()["trial-0002"] == "FAILED"
@@ -301,9 +303,9 @@ def test_a_batch_that_breaks_the_server_each_time_is_put_aside(
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
         tracker.open_trial(0, {}, {})
-        tracker.epoch(0, 1, {"value": 0.5, "other": 0.25})
-        tracker.epoch(0, 2**70, {"value": 0.5})
-        tracker.epoch(0, 2, {"after": 0.5})
+        tracker.log_epoch(0, 1, {"value": 0.5, "other": 0.25})
+        tracker.log_epoch(0, 2**70, {"value": 0.5})
+        tracker.log_epoch(0, 2, {"after": 0.5})
         assert tracker.drain(60)
         assert tracker.refused == 1
     assert set(database.metrics()) == {
@@ -323,7 +325,7 @@ for number in range(6):
     tracker.open_trial(number, {"alpha": number}, {})
     done = [epoch for epoch, _ in tracker.history(number)]
     for epoch in range(max(done, default=1), 201):  # the last one once more
-        tracker.epoch(number, epoch, {"value": number + epoch / 1000, "train/loss": epoch})
+        tracker.log_epoch(number, epoch, {"value": number + epoch / 1000, "train/loss": epoch})
     tracker.close_trial(number, "COMPLETE", "done")
     print(number, flush=True)
 tracker.close_study("COMPLETE", "done")
@@ -406,6 +408,6 @@ def test_an_epoch_costs_the_driver_next_to_nothing(
         costs = []
         for epoch in range(1, 1001):
             start = time.perf_counter()
-            tracker.epoch(0, epoch, metrics)
+            tracker.log_epoch(0, epoch, metrics)
             costs.append(time.perf_counter() - start)
     assert sorted(costs)[500] < 0.0005, "0.03 ms on a quiet machine"

@@ -97,7 +97,7 @@ def _send(spool: Spool, ledger: DeliveryState, server: Server, wait: float) -> i
         bar = progress.add_task(uri, total=total, completed=before)
         while not sender.drain(0.5):
             progress.update(bar, completed=ledger.sent)
-            patience = patience - 0.5 if sender.away_since is not None else wait
+            patience = patience - 0.5 if sender.unavailable_since is not None else wait
             if patience <= 0 or sender.broken:
                 break
         progress.update(bar, completed=ledger.sent)

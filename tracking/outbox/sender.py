@@ -46,7 +46,7 @@ class Sender(threading.Thread):
         self._window: list[Record] = []
         self._caught_up_at = 0
         self._failures = 0
-        self._away_since: float | None = None
+        self._unavailable_since: float | None = None
         self._reason = ""
         self._broken = False
         self._wake = threading.Event()
@@ -54,9 +54,9 @@ class Sender(threading.Thread):
         self._stopping = False
 
     @property
-    def away_since(self) -> float | None:
+    def unavailable_since(self) -> float | None:
         """Seconds since 1970 when the server was found away; None while it is there."""
-        return self._away_since
+        return self._unavailable_since
 
     @property
     def reason(self) -> str:
@@ -86,7 +86,7 @@ class Sender(threading.Thread):
                 if self._broken and self._failures > failures:
                     return False
                 self._progress.wait(min(left, 0.5))
-                if self._away_since is None:
+                if self._unavailable_since is None:
                     self._wake.set()
         return True
 
@@ -149,23 +149,23 @@ class Sender(threading.Thread):
             self._delivery.given_up = {
                 run for run in self._delivery.given_up if self._ledger.run_id(run) is None
             }
-        if self._away_since is not None:
+        if self._unavailable_since is not None:
             log.warning(
                 "tracking server %s is back after %s; %d records to send",
                 self._uri,
-                _duration(time.time() - self._away_since),
+                _duration(time.time() - self._unavailable_since),
                 self._spool.last - self._ledger.sent,
             )
-        self._failures, self._away_since, self._reason = 0, None, ""
+        self._failures, self._unavailable_since, self._reason = 0, None, ""
         self._broken = False
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         self._reason = str(error) if isinstance(error, ServerUnavailable) else repr(error)
         self._broken = isinstance(error, ServerUnusable)
-        if self._away_since is None:
-            self._away_since = time.time()
-            since = time.strftime("%H:%M:%S", time.localtime(self._away_since))
+        if self._unavailable_since is None:
+            self._unavailable_since = time.time()
+            since = time.strftime("%H:%M:%S", time.localtime(self._unavailable_since))
             what = f"tracking server {self._uri} {'of no use' if self._broken else 'away'}"
             if isinstance(error, OSError):  # the server's own come as ServerUnavailable
                 self._reason = f"{self._spool.folder}: {error.strerror or error}"

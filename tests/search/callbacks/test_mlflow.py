@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fdan.errors import DiskFull
-from search.callbacks.mlflow import Tracked
+from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.optimizer.space_file import parse_space
 from search.study import open as study
@@ -50,7 +50,7 @@ class Dies(StudyCallback):
             raise SystemExit
 
 
-class Fleeting(Tracked):
+class Fleeting(MlflowCallback):
     """The machine ends while figures are being drawn, and before the spool is on its disk: what
     Optuna has of trial 1's last epoch, the spool has not."""
 
@@ -102,11 +102,14 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     make_study: MakeStudy, drawing: TrialFigures, tmp_path: Path
 ) -> None:
     with tracker(tmp_path) as first:
-        tracked = Tracked(first, drawing, tmp_path, {"batch": 8}, {"data": "d"})
+        tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({"batch": 8}, {"data": "d"}))
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         ends(bridge, bridge.ask().number, tmp_path)
         tracked.finish()
-        dies, fleeting = Dies(), Fleeting(first, drawing, tmp_path, {"batch": 8}, {"data": "d"})
+        dies, fleeting = (
+            Dies(),
+            Fleeting(first, drawing, tmp_path, TrialRuns({"batch": 8}, {"data": "d"})),
+        )
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
         for _ in range(4):
             bridge.ask()
@@ -125,7 +128,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
     again = make_study(SEARCHED)
     figures = {"config.json", "learning_curve.png", "confusion_matrix.png"}
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, drawing, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
+        tracked = MlflowCallback(second, drawing, tmp_path, TrialRuns({"batch": 8}, {"data": "d"}))
         tracked.catch_up(again.get_trials())
         assert second.open_trials() == {4}, "it goes on"
         tracked.finish()
@@ -137,7 +140,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         assert second.drain(60)
     with tracker(tmp_path) as third:
         before += 1  # the study's opening
-        tracked = Tracked(third, drawing, tmp_path, {"batch": 8}, {"data": "d"}, 4, 0.3)
+        tracked = MlflowCallback(third, drawing, tmp_path, TrialRuns({"batch": 8}, {"data": "d"}))
         tracked.catch_up(again.get_trials())
         tracked.finish()
         assert recorded(tmp_path) == before, "nothing is recorded twice"
@@ -176,7 +179,7 @@ def test_figures_for_which_there_was_no_room_are_drawn_again(
     one = make_study(SEARCHED)
     with tracker(tmp_path) as first, monkeypatch.context() as disk:
         taken: list[str] = []
-        artifact = first.artifact
+        artifact = first.log_artifact
 
         def full(number: int | None, file: Path, *into: str, stage: str) -> None:
             if len(taken) == room:
@@ -184,15 +187,15 @@ def test_figures_for_which_there_was_no_room_are_drawn_again(
             taken.append(file.name)
             artifact(number, file, *into, stage=stage)
 
-        disk.setattr(first, "artifact", full)
-        tracked = Tracked(first, drawing, tmp_path, {}, {})
+        disk.setattr(first, "log_artifact", full)
+        tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({}, {}))
         bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
         with pytest.raises(DiskFull):
             ends(bridge, bridge.ask().number, tmp_path)
             tracked.finish()
         assert first.files(0) == set(taken) and len(taken) == room
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, drawing, tmp_path, {}, {})
+        tracked = MlflowCallback(second, drawing, tmp_path, TrialRuns({}, {}))
         tracked.catch_up(one.get_trials())
         tracked.finish()
         assert second.files(0) == {"config.json", "learning_curve.png", "confusion_matrix.png"}
@@ -203,7 +206,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
 ) -> None:
     one = make_study(SEARCHED)
     with tracker(tmp_path) as first:
-        tracked = Tracked(first, drawing, tmp_path, {}, {})
+        tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({}, {}))
         bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
         number = bridge.ask().number
         bridge.report(number, of(1))
@@ -218,7 +221,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
         assert first.open_trials() == set()
     again = make_study(SEARCHED)
     with tracker(tmp_path) as second:
-        tracked = Tracked(second, drawing, tmp_path, {}, {})
+        tracked = MlflowCallback(second, drawing, tmp_path, TrialRuns({}, {}))
         tracked.catch_up(again.get_trials())
         bridge = bridge_of(again, SEARCHED, EPOCHS, tracked)
         bridge.take_up(study.under_way(again)[0], {1: of(1), 2: of(2)})
@@ -248,7 +251,7 @@ def test_a_resting_trial_says_so(
     make_study: MakeStudy, drawing: TrialFigures, tmp_path: Path
 ) -> None:
     with tracker(tmp_path) as made:
-        tracked = Tracked(made, drawing, tmp_path, {}, {})
+        tracked = MlflowCallback(made, drawing, tmp_path, TrialRuns({}, {}))
         bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
         bridge.ask()
         bridge.pause_all("stopped by a signal")
@@ -270,16 +273,16 @@ def test_figures_of_a_driver_that_was_killed_are_swept(
     drawing: TrialFigures, tmp_path: Path
 ) -> None:
     with tracker(tmp_path) as made:
-        tracked = Tracked(made, drawing, tmp_path, {}, {})
+        tracked = MlflowCallback(made, drawing, tmp_path, TrialRuns({}, {}))
         tracked.on_trial_start(0, {"lr": 0.1})
         tracked.on_trial_end(TrialOutcome(0, COMPLETE, "done", (of(1),)))
         for _, drawn in tracked._drawn:
             drawn.result(60)
         left = [file for file in tmp_path.glob("drawing/0/*") if file.suffix == ".png"]
         assert len(left) == 2, "drawn, and not with the tracker yet"
-        Tracked(made, drawing, tmp_path, {}, {})
+        MlflowCallback(made, drawing, tmp_path, TrialRuns({}, {}))
         assert not left[0].exists()
-        tracked = Tracked(made, drawing, tmp_path, {}, {})
+        tracked = MlflowCallback(made, drawing, tmp_path, TrialRuns({}, {}))
         tracked.on_trial_start(1, {"lr": 0.1})
         tracked.on_trial_end(TrialOutcome(1, COMPLETE, "done", (of(1),)))
         tracked.finish()

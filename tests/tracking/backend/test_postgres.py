@@ -62,7 +62,7 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 def record(tracker: Tracker, epochs: range) -> None:
     for epoch in epochs:
         for number in range(3):
-            tracker.epoch(number, epoch, {"value": epoch + number / 10, "x": -epoch})
+            tracker.log_epoch(number, epoch, {"value": epoch + number / 10, "x": -epoch})
         time.sleep(0.01)
 
 
@@ -73,7 +73,7 @@ def through_crashes(tracker: Tracker, server: Postgres, figure: Path) -> None:
     for number in range(3):
         tracker.open_trial(number, {"alpha": number}, {})
     record(tracker, range(1, 11))
-    assert tracker.drain(60), tracker.away_reason
+    assert tracker.drain(60), tracker.unavailable_reason
     record(tracker, range(11, 61))
     server.restart("immediate")
     record(tracker, range(61, 161))
@@ -81,13 +81,13 @@ def through_crashes(tracker: Tracker, server: Postgres, figure: Path) -> None:
     record(tracker, range(161, 201))
     server.stop("fast")
     record(tracker, range(201, 301))
-    tracker.artifact(1, figure)
+    tracker.log_artifact(1, figure)
     for number in range(3):
         tracker.close_trial(number, "COMPLETE", "done")
-    assert not tracker.drain(1.5) and tracker.away_since is not None
+    assert not tracker.drain(1.5) and tracker.unavailable_since is not None
     server.start()
     tracker.close_study("COMPLETE", "done")
-    assert tracker.drain(120), tracker.away_reason
+    assert tracker.drain(120), tracker.unavailable_reason
     assert tracker.refused == 0
 
 
@@ -148,10 +148,10 @@ def test_a_database_that_is_away_at_the_start_is_found_when_it_comes(
     with Tracker(tmp_path / "runs" / "demo" / "spool", url, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
         for _ in range(600):
-            if tracker.away_since is not None:
+            if tracker.unavailable_since is not None:
                 break
             time.sleep(0.1)
-        assert tracker.away_reason == "Connection refused"
+        assert tracker.unavailable_reason == "Connection refused"
         database_server.start()
-        assert tracker.drain(20), tracker.away_reason
+        assert tracker.drain(20), tracker.unavailable_reason
     assert PostgresTables(url).runs() == {"demo": "RUNNING"}

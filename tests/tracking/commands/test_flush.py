@@ -44,8 +44,8 @@ def left(tmp_path: Path) -> Path:
         tracker.open_study("demo", {}, {})
         tracker.open_trial(0, {"alpha": 1}, {})
         for epoch in range(1, 51):
-            tracker.epoch(0, epoch, {"value": epoch})
-        tracker.artifact(0, figure)
+            tracker.log_epoch(0, epoch, {"value": epoch})
+        tracker.log_artifact(0, figure)
         tracker.close_trial(0, "COMPLETE", "done")
     return study
 

@@ -36,7 +36,7 @@ def record_until_full(tracker: Tracker) -> int:
     epoch = 0
     try:
         while True:
-            tracker.epoch(0, epoch + 1, {"value": epoch + 1, "x": 0.5})
+            tracker.log_epoch(0, epoch + 1, {"value": epoch + 1, "x": 0.5})
             epoch += 1
     except SpoolFull as error:
         assert "\n" not in str(error)
@@ -57,19 +57,21 @@ def test_a_tracker_ends_clearly_sends_what_it_has_and_goes_on_once_there_is_room
         last = record_until_full(tracker)
         for call in (
             lambda: tracker.close_trial(0, "COMPLETE", "done"),
-            lambda: tracker.artifact(0, figure),
+            lambda: tracker.log_artifact(0, figure),
             lambda: tracker.set_tags(0, {"much": "x" * 5000}),
         ):
             with pytest.raises(SpoolFull, match="free some space and run the same command again"):
                 call()
         assert left(disk) == 0
-        assert tracker.drain(60), tracker.away_reason  # a full disk does not hold up the sending
-        assert tracker.away_since is None
+        assert tracker.drain(60), (
+            tracker.unavailable_reason
+        )  # a full disk does not hold up the sending
+        assert tracker.unavailable_since is None
         assert tracker.open_trials() == {0} and tracker.files(0) == set()
         assert [epoch for epoch, _ in tracker.history(0)] == list(range(1, last + 1))
         ballast.unlink()
-        tracker.artifact(0, figure)
-        tracker.epoch(0, last + 1, {"value": -1.0})
+        tracker.log_artifact(0, figure)
+        tracker.log_epoch(0, last + 1, {"value": -1.0})
         tracker.close_trial(0, "COMPLETE", "done")
         assert tracker.drain(60)
     assert database.runs() == {"demo": "RUNNING", "trial-0000": "FINISHED"}
@@ -131,7 +133,7 @@ def test_artifacts_that_are_sent_make_room(
         kept = 0
         try:
             while True:
-                tracker.artifact(None, figure, str(kept))
+                tracker.log_artifact(None, figure, str(kept))
                 kept += 1
         except SpoolFull:
             pass

@@ -45,7 +45,7 @@ class Driver:
         for epoch in range(self.epochs + 1, self.epochs + epochs + 1):
             for number in range(4):
                 start = time.perf_counter()
-                self.tracker.epoch(number, epoch, {"value": epoch + number / 10, "x": -epoch})
+                self.tracker.log_epoch(number, epoch, {"value": epoch + number / 10, "x": -epoch})
                 self.costs.append(time.perf_counter() - start)
             time.sleep(0.01)
         self.epochs += epochs
@@ -85,7 +85,7 @@ def test_killed_and_stopped_servers_lose_nothing_and_hold_nobody_up(
         driver = Driver(tracker, "outage")
         driver.run(30)
         assert tracker.drain(60)
-        tracker.epoch(0, 0, {"value": 1.0})  # not above the last epoch: passed over
+        tracker.log_epoch(0, 0, {"value": 1.0})  # not above the last epoch: passed over
 
         driver.run(20)
         server.signal(signal.SIGSTOP)  # hangs in the middle of whatever it did
@@ -97,15 +97,15 @@ def test_killed_and_stopped_servers_lose_nothing_and_hold_nobody_up(
         driver.run(30)
         server.kill()
         driver.run(40)
-        tracker.artifact(2, figure, "figures")
+        tracker.log_artifact(2, figure, "figures")
         assert not tracker.drain(1.0)
-        assert tracker.away_since is not None and tracker.unsent > 100
-        assert "refused" in tracker.away_reason
+        assert tracker.unavailable_since is not None and tracker.unsent > 100
+        assert "refused" in tracker.unavailable_reason
         server.start(wait=False)
         driver.run(40)
         driver.end()
-        assert tracker.drain(120), tracker.away_reason
-        assert (tracker.unsent, tracker.refused, tracker.away_since) == (0, 0, None)
+        assert tracker.drain(120), tracker.unavailable_reason
+        assert (tracker.unsent, tracker.refused, tracker.unavailable_since) == (0, 0, None)
     check(server, 185)
     (sent,) = (server.folder / "artifacts").rglob("curve.png")
     assert sent.read_bytes() == figure.read_bytes()

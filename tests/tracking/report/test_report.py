@@ -332,7 +332,7 @@ def study(folder: Path, uri: str, name: str = "demo") -> Result:
         tracker.open_study(name, {}, {})
         tracker.open_trial(0, {}, {})
         tracker.close_trial(0, "COMPLETE", "done")
-        assert tracker.drain(60), tracker.away_reason
+        assert tracker.drain(60), tracker.unavailable_reason
         of = replace(
             result(), study=name, study_id=tracker.study_id, experiment="fdan", tracking_uri=uri
         )
