@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import quote
 
 from benchmarks.mlflow_server import mlflow_server
-from tracking.result import Result
+from tracking.result import StudyResult
 from tracking.tags import SEARCH, STAGE, STUDY_ID
 from tracking.uri import sqlite_file
 
@@ -136,7 +136,7 @@ def report(window: Browser, study: Path, out: Path) -> None:
 
 
 def comparison(
-    window: Browser, uri: str, rows: Callable[..., list[Any]], of: Result, out: Path
+    window: Browser, uri: str, rows: Callable[..., list[Any]], of: StudyResult, out: Path
 ) -> None:
     """Trials side by side, the best ones, as parallel coordinates."""
     tagged = (
@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder (default: docs)")
     parser.add_argument("--name", default="fdan", help="registered model (default: fdan)")
     arguments = parser.parse_args(argv)
-    of, out = Result.load(arguments.study), arguments.out
+    of, out = StudyResult.load(arguments.study), arguments.out
     database = sqlite_file(of.tracking_uri)
     if database is None or not database.exists():
         raise SystemExit(f"{of.tracking_uri}: pictures are taken of a local SQLite database")

@@ -318,7 +318,8 @@ def _score_test(
     confirm = of.spec.confirm
     if chosen is not None and confirm.scores_test and not stop.reason:
         ending.score_test(of, chosen, confirm.score_again, say)
-    if (found := scoring.tested(of.opened)) is not None:
+    if (stored := scoring.stored_score(of.opened)) is not None:
+        found = stored.score
         # On each start, since a driver may have died between asking and recording; the tracker
         # passes over what it has.
         measured = {"war": found.war, "uar": found.uar, "wf1": found.wf1}
@@ -344,7 +345,7 @@ def _records(
     outcome.result(
         of,
         settings,
-        scoring.tested(of.opened),
+        scoring.stored_score(of.opened),
         model=None if chosen is None else chosen.model,
         study_id=tracker.study_id,
         experiment=EXPERIMENT,

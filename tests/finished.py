@@ -22,6 +22,7 @@ from fdan.data.split import Split, SplitConfig, describe, split
 from fdan.data.task import Task
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
+from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, read_model, write_model
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
@@ -29,7 +30,24 @@ from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
 from fdan.training.training_data import load_training_data
-from tracking.result import PREDICTIONS, WINNER, Result, sha256
+from tracking.result import (
+    PREDICTIONS,
+    WINNER,
+    Check,
+    ClassScore,
+    Confirmation,
+    ConfirmedSetting,
+    Confusions,
+    Cost,
+    Importances,
+    Part,
+    Range,
+    ScoreInterval,
+    SpeakerScore,
+    StudyResult,
+    TestScore,
+    decode,
+)
 from tracking.tracker import Tracker
 from tracking.uri import default_uri
 
@@ -102,7 +120,7 @@ def finish(
     *,
     answers: Callable[[Predictions], Predictions] = lambda found: found,
     track: bool = True,
-) -> Result:
+) -> StudyResult:
     """A study in the folder `study` whose confirmed winner, confirm run 1 of trial 3, is this
     checkpoint. `answers` may put other answers in the place of the model's."""
     folder = study / WINNER
@@ -146,12 +164,12 @@ def _result(
     uri: str,
     study_id: str,
     found: Predictions,
-) -> Result:
+) -> StudyResult:
     measured, interval = found.measures(), bootstrap(found)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     params = {"layers": checkpoint.run.model.layers, "lr": checkpoint.run.training.lr}
     value = checkpoint.value
-    return Result(
+    return StudyResult(
         study=study.name,
         study_id=study_id,
         experiment=EXPERIMENT,
@@ -164,61 +182,64 @@ def _result(
         command=f"python search/run.py --study {study.name}",
         tracking_uri=uri,
         page=None,
-        space={"lr": {"type": "float", "low": 0.001, "high": 0.1, "log": True}},
+        space={"lr": Range("float", 0.001, 0.1, log=True)},
         fixed={},
         sampler="tpe",
         pruner="hyperband",
         epochs=checkpoint.run.training.epochs,
         origin=origin(corpus.task, SPLIT),
-        parts=[
-            {
-                "part": part.part.partition(" ")[2],
-                "modality": part.part.partition(" ")[0],
-                "emotions": part.emotions,
-                "speakers": part.speakers,
-            }
+        parts=tuple(
+            Part(name, modality, part.emotions, part.speakers)
             for part in describe(corpus.task, corpus.parts)
-        ],
-        unreadable=[],
+            for modality, _, name in (part.part.partition(" "),)
+        ),
+        unreadable=(),
         baseline=None,
         versions={"python": platform.python_version(), "torch": torch.__version__},
         git="0" * 40,
-        cost={
-            **{"device": "cpu", "trial_seconds": 5.0, "confirm_seconds": 2.0},
-            **{"epochs_trained": 30, "epochs_planned": 50},
-        },
-        trials=[],
-        importances={"method": "", "trials": 3, "enough": False, "values": {}},
+        cost=Cost("cpu", 5.0, 2.0, epochs_trained=30, epochs_planned=50),
+        trials=(),
+        importances=Importances("", 3, False, {}),
         curves={},
         embedding=None,
-        confusion={"validation": None, "test": measured.confusion.tolist()},
-        confirm={
-            "seeds": [1000, 1001],
-            "settings": [
-                {
-                    **{"trial": 3, "params": params, "search_value": value + 0.02},
-                    **{"values": [value, value - 0.01], "mean": value - 0.005},
-                    **{"low": value - 0.07, "high": value + 0.06, "optimism": 0.025},
-                }
-            ],
-            **{"winner": 3, "run": 1, "seed": checkpoint.run.training.seed},
-        },
-        test={
-            **{"trial": 3, "run": 1, "seed": checkpoint.run.training.seed},
-            "scored": now,
-            "samples": len(found),
-            "war": measured.war,
-            "uar": measured.uar,
-            "wf1": measured.wf1,
-            "interval": {
-                **{"low": interval.low, "high": interval.high, "level": interval.level},
-                **{"groups": interval.groups, "by": interval.by},
+        confusion=Confusions(None, tuple(map(tuple, measured.confusion.tolist()))),
+        confirm=Confirmation(
+            seeds=(1000, 1001),
+            settings=(
+                ConfirmedSetting(
+                    trial=3,
+                    params=params,
+                    search_value=value + 0.02,
+                    values=(value, value - 0.01),
+                    mean=value - 0.005,
+                    low=value - 0.07,
+                    high=value + 0.06,
+                    optimism=0.025,
+                ),
+            ),
+            winner=3,
+            run=1,
+            seed=checkpoint.run.training.seed,
+        ),
+        test=TestScore(
+            trial=3,
+            run=1,
+            seed=checkpoint.run.training.seed,
+            scored=now,
+            samples=len(found),
+            war=measured.war,
+            uar=measured.uar,
+            wf1=measured.wf1,
+            interval=ScoreInterval(
+                interval.low, interval.high, interval.level, interval.groups, interval.by
+            ),
+            per_class={name: decode(ClassScore, one) for name, one in found.per_class().items()},
+            per_speaker={
+                name: decode(SpeakerScore, one) for name, one in found.per_speaker().items()
             },
-            "per_class": found.per_class(),
-            "per_speaker": found.per_speaker(),
-            "baseline_uar": None,
-            "model_sha256": sha256(study / WINNER / TENSORS),
-            "again": [],
-        },
-        checks=[{"name": "speakers of the parts are disjoint", "ok": True, "detail": "2, 2, 2"}],
+            baseline_uar=None,
+            model_sha256=sha256_file(study / WINNER / TENSORS),
+            again=(),
+        ),
+        checks=(Check("speakers of the parts are disjoint", True, "2, 2, 2"),),
     )

@@ -1,160 +1,434 @@
-"""What a study came to, in one file: <runs>/<study>/result.json. The search writes it, promotion
-and report read it, and nobody has to open Optuna's storage for that.
+"""The result of a study, as types and as one file: <runs>/<study>/result.json. A search writes it;
+promotion and the report read it instead of Optuna's storage.
 
-Plain JSON throughout; every path in it is absolute, or relative to the study's folder where it says
-so. Part of it are facts that only the search knows (importances, t-SNE) and figures draw later.
+The names of the fields are the keys of the file. Every path is absolute, or relative to the study's
+folder where a field says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Final,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from fdan.errors import FdanError
+from fdan.files import write_atomic
 
 RESULT: Final = "result.json"
 WINNER: Final = "winner"
-"""Folder of the confirmed winner's model, beside RESULT; `test.csv` in it is what it said of the
-test part, utterance by utterance."""
+"""Folder of the confirmed winner's model, beside RESULT. `test.csv` in it has the model's
+predictions, utterance by utterance, of the test part."""
 
 PREDICTIONS: Final = "test.csv"
 REPORT: Final = "report.html"
 """The study's report, beside RESULT."""
 _FORMAT: Final = 2
 
+ParameterValue: TypeAlias = bool | int | float | str | None
+"""Of a hyperparameter."""
+
+Curve: TypeAlias = tuple[tuple[int, float], ...]
+"""(epoch, value) pairs in the order of the epochs."""
+
+Matrix: TypeAlias = tuple[tuple[int, ...], ...]
+"""Counts, 7 x 7: a row for each true emotion, a column for each predicted one."""
+
 
 class ResultError(FdanError):
-    """A study's result that is not there, not whole, or of another version."""
+    """A study's result that is missing, damaged, or of another version."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """The fields of result.json, as plain values.
+class Range:
+    """A searched number."""
 
-    study, study_id (MLflow's tag fdan.study_id), experiment, task: names.
-    state: COMPLETE when all trials that were asked for have ended, or the time budget or the rule
-    that was given for the end ended the search; PAUSED else; reason in words.
-    wanted: trials asked for; counts: ended ones by Optuna's state.
-    written: ISO 8601 time, UTC.
-    command: the command line that continues the study.
-    tracking_uri: where its runs are, without a password; page: path of the study's page in the UI.
-    space: {name: {"type", "low", "high", "log", "choices", ...}}; fixed: settings not searched;
-    sampler, pruner: names; epochs: of a trial that is not stopped.
-    origin: fdan.data.provenance.origin (task, data = fingerprint, stores, preparation, split).
-    parts: [{"part", "modality", "emotions": {name: n}, "speakers": {name: n}}].
-    unreadable: [{"path", "reason"}] of all sources.
-    baseline: validation UAR of a logistic regression on frozen features; None for tuned ones.
-    versions: {"python", "torch", ...}; git: commit of the code, "+" where it was changed.
-    cost: {"device": "cpu" | name of the GPU, "trial_seconds", "confirm_seconds", "epochs_trained",
-           "epochs_planned" (of all trials that ended, had none been stopped)}.
-    trials: [{"number", "state", "reason", "params", "value" (None), "epochs", "seconds",
-              "interruptions", "values": [[epoch, value], ...]}], by number.
-    importances: {"method", "trials", "enough": bool, "values": {name: {"mean", "low", "high"}}}
-    curves: {trial number as text: {metric: [[epoch, value], ...]}} of the top trials.
-    embedding: None or {"method": "t-SNE", "part": "validation",
-               "points": [{"x", "y", "emotion", "speaker", "modality"}]}
-    confusion: {"validation": 7x7 counts or None, "test": 7x7 counts or None}, rows true.
-    confirm: None or {"seeds": [..], "settings": [{"trial", "params", "search_value",
-             "values": [one a seed], "mean", "low", "high" (95 %, Student; None of one seed),
-             "optimism"}] best first,
-             "winner": trial number, "run": number of the confirm run whose model is the winner's,
-             "seed": of that run}
-    test: None or {"trial", "run" (None: the trial itself), "seed" of the model that was scored,
-          "scored": ISO time, "samples", "war", "uar", "wf1",
-          "interval": {"low", "high", "level", "groups", "by": "speaker" | "utterance"},
-          "per_class": {emotion: {"recall", "precision", "samples"}},
-          "per_speaker": {name: {"uar", "war", "samples"}}, "baseline_uar" (None),
-          "model_sha256": of the model.safetensors that was scored,
-          "again": [{"when", "reason", "uar", "before"}] scorings after the first one, each of
-          another model and for a reason; the newest is the figure, `before` the one it replaced}
-    checks: [{"name", "ok": bool, "detail"}] invariants, looked at when this was written.
-    """
+    type: Literal["int", "float"]
+    low: float
+    high: float
+    log: bool
 
+
+@dataclass(frozen=True)
+class Choices:
+    """A searched choice."""
+
+    type: Literal["categorical"]
+    choices: tuple[ParameterValue, ...]
+
+
+Dimension: TypeAlias = Range | Choices
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the split, of one modality, with the number of samples of each emotion and of each
+    known speaker."""
+
+    part: str
+    """train, validation or test"""
+    modality: str
+    emotions: Mapping[str, int]
+    speakers: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    device: str
+    """cpu, or the name of the GPU"""
+    trial_seconds: float
+    confirm_seconds: float
+    epochs_trained: int
+    epochs_planned: int
+    """What all ended trials would have trained if none had been stopped."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    number: int
+    state: str
+    """the name of Optuna's TrialState"""
+    reason: str
+    params: Mapping[str, ParameterValue]
+    value: float | None
+    """None unless the trial is complete"""
+    epochs: int
+    seconds: float
+    interruptions: int
+    values: Curve
+    """the value after each epoch"""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A share of all the importance, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Importances:
+    method: str
+    trials: int
+    enough: bool
+    """false where the order of the settings is arbitrary"""
+    values: Mapping[str, Importance]
+    """the most important setting first"""
+
+
+@dataclass(frozen=True)
+class EmbeddedPoint:
+    x: float
+    y: float
+    emotion: str
+    speaker: str | None
+    modality: str
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Samples in the plane of a t-SNE of the model's features."""
+
+    method: str
+    part: str
+    points: tuple[EmbeddedPoint, ...]
+
+
+@dataclass(frozen=True)
+class Confusions:
+    validation: Matrix | None
+    test: Matrix | None
+
+
+@dataclass(frozen=True)
+class ConfirmedSetting:
+    trial: int
+    """the trial of the search that found the setting"""
+    params: Mapping[str, ParameterValue]
+    search_value: float
+    values: tuple[float, ...]
+    """one a fresh seed"""
+    mean: float
+    low: float | None
+    """low .. high: the 95 % interval (Student); None of one seed"""
+    high: float | None
+    optimism: float
+    """search_value less the mean"""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Settings that ran again with fresh seeds, the best mean first."""
+
+    seeds: tuple[int, ...]
+    settings: tuple[ConfirmedSetting, ...]
+    winner: int
+    """number of the trial whose setting won"""
+    run: int
+    """number of the confirming run whose model is the winner's"""
+    seed: int
+    """of that run"""
+
+
+@dataclass(frozen=True)
+class ScoreInterval:
+    """An interval of the test UAR, by a bootstrap over groups."""
+
+    low: float
+    high: float
+    level: float
+    groups: int
+    by: str
+    """speaker or utterance"""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    recall: float
+    precision: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class SpeakerScore:
+    uar: float
+    war: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """A scoring of the test part after the first one, of another model and for a reason."""
+
+    when: str
+    reason: str | None
+    uar: float
+    before: float
+    """the UAR that this one replaced"""
+
+
+@dataclass(frozen=True)
+class TestScore:
+    """What the test part says of one model. It is asked once."""
+
+    trial: int
+    run: int | None
+    """the confirming run; None: the trial itself"""
+    seed: int
+    """of the model that was scored"""
+    scored: str
+    """ISO 8601 time"""
+    samples: int
+    war: float
+    uar: float
+    wf1: float
+    interval: ScoreInterval
+    per_class: Mapping[str, ClassScore]
+    per_speaker: Mapping[str, SpeakerScore]
+    baseline_uar: float | None
+    model_sha256: str
+    """of the model.safetensors that was scored"""
+    again: tuple[Rescoring, ...]
+    """the newest one is the score above"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """An invariant, checked when the result was written."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class StudyResult:
     study: str
     study_id: str
+    """the value of MLflow's tag fdan.study_id"""
     experiment: str
     task: str
     state: str
+    """COMPLETE when all requested trials have ended, or the time budget or early stopping ended the
+    search; PAUSED otherwise"""
     reason: str
     wanted: int
-    counts: dict[str, int]
+    """trials that were requested"""
+    counts: Mapping[str, int]
+    """ended trials by Optuna's state"""
     written: str
+    """ISO 8601 time, UTC"""
     command: str
+    """the command line that continues the study"""
     tracking_uri: str
+    """where its runs are, without a password"""
     page: str | None
-    space: dict[str, dict[str, Any]]
-    fixed: dict[str, Any]
+    """path of the study's page in MLflow's UI"""
+    space: Mapping[str, Dimension]
+    fixed: Mapping[str, ParameterValue]
+    """settings that were not searched"""
     sampler: str
     pruner: str
     epochs: int
-    origin: dict[str, Any]
-    parts: list[dict[str, Any]]
-    unreadable: list[dict[str, str]]
+    """of a trial that is not stopped"""
+    origin: Mapping[str, Any]
+    """as fdan.data.provenance.origin makes it"""
+    parts: tuple[Part, ...]
+    unreadable: tuple[UnreadableFile, ...]
     baseline: float | None
-    versions: dict[str, str]
+    """validation UAR of a logistic regression on frozen features; None where they are tuned"""
+    versions: Mapping[str, str]
     git: str
-    cost: dict[str, Any]
-    trials: list[dict[str, Any]]
-    importances: dict[str, Any]
-    curves: dict[str, dict[str, list[list[float]]]]
-    embedding: dict[str, Any] | None
-    confusion: dict[str, Any]
-    confirm: dict[str, Any] | None
-    test: dict[str, Any] | None
-    checks: list[dict[str, Any]]
+    """commit of the code, followed by "+" where files differ from it"""
+    cost: Cost
+    trials: tuple[TrialRecord, ...]
+    """by number"""
+    importances: Importances
+    curves: Mapping[str, Mapping[str, Curve]]
+    """{number of a trial: {metric: curve}} of the best trials"""
+    embedding: Embedding | None
+    confusion: Confusions
+    confirm: Confirmation | None
+    test: TestScore | None
+    checks: tuple[Check, ...]
 
     @property
     def data(self) -> str:
         """The data's fingerprint."""
         return str(self.origin["data"])
 
-    def save(self, study: Path) -> Path:
-        """Write it into the study's folder, whole or not at all. Raises OSError."""
-        file = study / RESULT
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
+    def to_json(self) -> str:
+        """The content of result.json."""
+        return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> StudyResult:
+        """The inverse of `to_json`. Raises ResultError, in one line."""
         try:
-            with partial.open("w", encoding="utf-8") as text:
-                json.dump({"format": _FORMAT, **dataclasses.asdict(self)}, text, indent=1)
-                text.write("\n")
-                text.flush()
-                os.fsync(text.fileno())
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+            values = json.loads(text)
+        except ValueError as error:
+            raise ResultError(f"cannot be read ({error}); run the study again") from None
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict):
+            raise ResultError("cannot be read (not an object); run the study again")
+        if values.pop("format", None) != _FORMAT or values.keys() != names:
+            raise ResultError(
+                "written by another version of fdan-search; run the study's command again"
+            )
+        try:
+            return decode(cls, values)
+        except ValueError as error:
+            raise ResultError(f"damaged ({error}); run the study's command again") from None
+
+    def save(self, study: Path) -> Path:
+        """Write the result into the study's folder, whole or not at all. Raises OSError."""
+        file = study / RESULT
+        write_atomic(file, self.to_json(), sync=True)
         return file
 
     @classmethod
-    def load(cls, study: Path) -> Result:
-        """Raises ResultError, in one line."""
+    def load(cls, study: Path) -> StudyResult:
+        """Read the result in a study's folder. Raises ResultError, in one line."""
         file = study / RESULT
         if not study.is_dir():
             raise ResultError(f"{study}: no such folder; give a study's folder, such as runs/demo")
         try:
-            held: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(held, dict):
-                raise ValueError("not an object")
+            return cls.from_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ResultError(
                 f"{study}: no {RESULT} in it; a search writes it at its end, so run the study's"
                 " command again"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ResultError(f"{file} cannot be read ({error}); run the study again") from None
-        names = {field.name for field in dataclasses.fields(cls)}
-        if held.get("format") != _FORMAT or held.keys() != names | {"format"}:
-            raise ResultError(
-                f"{file}: written by another version of fdan-search; run the study's command again"
-            )
-        return cls(**{name: held[name] for name in names})
+        except ResultError as error:
+            raise ResultError(f"{file}: {error}") from None
 
 
-def sha256(file: Path) -> str:
-    """Of a file's contents, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+_T = TypeVar("_T")
+
+
+def decode(kind: type[_T], values: object) -> _T:
+    """Build one of the dataclasses of this module out of parsed JSON.
+
+    Args:
+        kind: The dataclass.
+        values: What `dataclasses.asdict` and `json.dumps` made of it.
+
+    Raises:
+        ValueError: A field is missing, unknown or of another type; the message names it.
+    """
+    return cast(_T, _decode(kind, values, ""))
+
+
+def _decode(kind: object, value: object, path: str) -> object:
+    """`value` as the type hint `kind` has it; lists become tuples. path: for messages."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, value, path)
+    arguments = get_args(kind)
+    match get_origin(kind):
+        case origin if origin in (Union, UnionType):
+            if value is None and NoneType in arguments:
+                return None
+            error = None
+            for argument in arguments:
+                try:
+                    return _decode(argument, value, path)
+                except ValueError as other:
+                    error = error or other
+            assert error is not None
+            raise error
+        case origin if origin is Literal and value in arguments:
+            return value
+        case origin if origin is tuple and isinstance(value, list):
+            kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+            if len(kinds) == len(value):
+                pairs = enumerate(zip(kinds, value, strict=True))
+                return tuple(_decode(item, entry, f"{path}[{i}]") for i, (item, entry) in pairs)
+        case origin if origin is Mapping and isinstance(value, dict):
+            return {
+                name: _decode(arguments[1], entry, f"{path}[{name!r}]")
+                for name, entry in value.items()
+            }
+        case None:
+            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+            if kind is Any or number or type(value) is kind:
+                return value
+    raise ValueError(f"{path.lstrip('.')} is {str(value)[:40]!r}")
+
+
+def _decode_fields(kind: type, value: object, path: str) -> object:
+    hints = _hints(kind)
+    if not isinstance(value, dict) or value.keys() != hints.keys():
+        keys = set(value) if isinstance(value, dict) else set()
+        wrong = sorted(map(str, keys ^ hints.keys()))
+        raise ValueError(f"{path.lstrip('.')}: {', '.join(wrong)} missing or unknown")
+    return kind(**{name: _decode(hints[name], value[name], f"{path}.{name}") for name in hints})
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    return get_type_hints(kind)

@@ -4,12 +4,13 @@ the features that enter the classifier (paper, figure 5)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fdan.emotions import EMOTIONS
+from tracking.result import EmbeddedPoint, Embedding
 
 # Torch and scikit-learn are imported inside: a driver that only starts or continues a study does
 # not wait for them.
@@ -33,7 +34,7 @@ Indices = NDArray[np.int64]
 
 def embedding(
     checkpoint: Checkpoint, data: TrainingData, task: Task, parts: Split, seed: int = 0
-) -> dict[str, Any] | None:
+) -> Embedding | None:
     """The acoustic validation part and as many faces of the training part, drawn by the seed, as
     `embed` gives them. `data` and `parts` are the task's."""
     random = np.random.default_rng(seed)
@@ -85,9 +86,8 @@ def embed(
     speakers: Sequence[str | None],
     modalities: Sequence[str],
     seed: int = 0,
-) -> dict[str, Any] | None:
-    """t-SNE of feature vectors (N, D), in the shape of Result.embedding. A point's place means
-    nothing, who is near whom does.
+) -> Embedding | None:
+    """t-SNE of feature vectors (N, D). Only neighbourhoods mean something, not the places.
 
     At most MOST points, drawn by the seed. None where there are fewer than LEAST, or where the
     features are not finite or all the same.
@@ -104,17 +104,17 @@ def embed(
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
     if not np.isfinite(places).all():
         return None
-    points = [
-        {
-            "x": round(float(x), 3),
-            "y": round(float(y), 3),
-            "emotion": EMOTIONS[emotions[index]],
-            "speaker": speakers[index],
-            "modality": modalities[index],
-        }
+    points = tuple(
+        EmbeddedPoint(
+            round(float(x), 3),
+            round(float(y), 3),
+            EMOTIONS[emotions[index]],
+            speakers[index],
+            modalities[index],
+        )
         for index, (x, y) in zip(chosen.tolist(), places, strict=True)
-    ]
-    return {"method": "t-SNE", "part": "validation", "points": points}
+    )
+    return Embedding("t-SNE", "validation", points)
 
 
 def _some(samples: Indices, most: int, random: np.random.Generator) -> Indices:

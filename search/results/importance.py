@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
+
+from tracking.result import Importance, Importances
 
 TOP: Final = 0.25
 """Share of the complete trials that counts as good. PED-ANOVA's own default is a tenth, of which a
@@ -23,10 +25,10 @@ _REPEATS: Final = 80
 _TAILS: Final = (2.5, 97.5)
 
 
-def importances(study: optuna.Study, seed: int = 0) -> dict[str, Any]:
+def importances(study: optuna.Study, seed: int = 0) -> Importances:
     """How much each searched setting says about whether a complete trial is among the best quarter,
-    in the shape of Result.importances: shares that sum to 1 ("mean": of all the trials), most
-    important first, each with its 95 % interval over bootstrap samples of the trials.
+    as shares that sum to 1 (`mean`: of all the trials), the most important one first, each with its
+    95 % interval over bootstrap samples of the trials.
 
     `enough` is false, and the order arbitrary, with fewer than ENOUGH complete trials, or where the
     interval of the first overlaps the interval of the last. `values` is empty where nothing can be
@@ -40,22 +42,22 @@ def importances(study: optuna.Study, seed: int = 0) -> dict[str, Any]:
         if trial.value is not None and math.isfinite(trial.value)
     ]
     shares = _shares(trials, study.direction)
-    intervals: dict[str, dict[str, float]] = {}
+    intervals: dict[str, Importance] = {}
     if shares is not None:
         drawn = _drawn(trials, shares, study.direction, seed)
         for name in sorted(shares, key=lambda name: (-shares[name], name)):
             mean = shares[name]
             low, high = (float(end) for end in np.percentile(drawn[name], _TAILS))
             # The percentiles of few trials need not hold the share itself.
-            intervals[name] = {"mean": mean, "low": min(low, mean), "high": max(high, mean)}
+            intervals[name] = Importance(mean, min(low, mean), max(high, mean))
     ordered = list(intervals.values())
-    apart = len(ordered) > 1 and ordered[0]["low"] > ordered[-1]["high"]
-    return {
-        "method": "PED-ANOVA, best quarter of the complete trials",
-        "trials": len(trials),
-        "enough": len(trials) >= ENOUGH and apart,
-        "values": intervals,
-    }
+    apart = len(ordered) > 1 and ordered[0].low > ordered[-1].high
+    return Importances(
+        method="PED-ANOVA, best quarter of the complete trials",
+        trials=len(trials),
+        enough=len(trials) >= ENOUGH and apart,
+        values=intervals,
+    )
 
 
 def evaluator() -> PedAnovaImportanceEvaluator:

@@ -14,12 +14,11 @@ from optuna.trial import TrialState
 from search.formatting import format_duration, format_value
 from search.selection import confirm
 from search.selection import test_score as scoring
-from search.selection.test_score import Tested
 from search.selection.winner import BEST
 from search.study import open as study
 from tracking.promotion.promote import NAME, Verdict
 from tracking.registry.registry import CHAMPION
-from tracking.result import REPORT, WINNER
+from tracking.result import REPORT, WINNER, TestScore
 from tracking.uri import default_uri, mask_password
 
 
@@ -66,8 +65,8 @@ def summary(
         for key, value in params.items():
             lines.append(f"  {key:<{width}}  {format_value(value)}")
         number = best.number if winner is None else winner.trial
-        if (found := scoring.tested(opened)) is not None:
-            lines.append(_tested(found, number, None if winner is None else winner.typical))
+        if (stored := scoring.stored_score(opened)) is not None:
+            lines.append(_tested(stored.score, number, None if winner is None else winner.typical))
         model = folder / (BEST if winner is None else WINNER)
         if verdict is not None:
             what = "champion:" if verdict.promoted else "not promoted:"
@@ -133,13 +132,13 @@ def _confirmed(settings: Sequence[confirm.Setting]) -> list[str]:
     return lines
 
 
-def _tested(found: Tested, best: int, run: int | None) -> str:
+def _tested(found: TestScore, best: int, run: int | None) -> str:
     """The test part's line, always with the model that it is about."""
     against = (
         "" if found.baseline_uar is None else f"; logistic regression: {found.baseline_uar:.4f}"
     )
-    low, high = found.interval["low"], found.interval["high"]
-    by = f"{found.interval['groups']} {found.interval['by']}s"
+    low, high = found.interval.low, found.interval.high
+    by = f"{found.interval.groups} {found.interval.by}s"
     line = (
         f"test part:     UAR {found.uar:.4f}, WAR {found.war:.4f}, w-F1 {found.wf1:.4f}"
         f" ({found.samples} utterances{against})\n"

@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fdan.evaluation.statistics import Interval, mean_interval
 from search.optimizer.space import Value
+from tracking.result import Confirmation, ConfirmedSetting
 from tracking.tags import CONFIRM, CONFIRMS
 
 FOLDER: Final = "confirm"
@@ -188,32 +189,32 @@ def folder_of(study: Path) -> Path:
     return study / FOLDER
 
 
-def as_dict(found: Sequence[Setting]) -> dict[str, Any] | None:
-    """For result.json (tracking/result.py); None where nothing was confirmed."""
+def confirmation(found: Sequence[Setting]) -> Confirmation | None:
+    """For the study's result; None where nothing was confirmed."""
     best = winner(found)
     if best is None:
         return None
     run = best.typical
-    return {
-        "seeds": list(best.seeds),
-        "settings": [
-            {
-                "trial": one.trial,
-                "params": one.params,
-                "search_value": one.search_value,
-                "values": list(one.values),
-                "mean": one.interval.value,
-                "low": _finite(one.interval.low),
-                "high": _finite(one.interval.high),
-                "optimism": one.optimism,
-            }
+    return Confirmation(
+        seeds=best.seeds,
+        settings=tuple(
+            ConfirmedSetting(
+                trial=one.trial,
+                params=one.params,
+                search_value=one.search_value,
+                values=one.values,
+                mean=one.interval.value,
+                low=_finite(one.interval.low),
+                high=_finite(one.interval.high),
+                optimism=one.optimism,
+            )
             for one in found
             if one.values
-        ],
-        "winner": best.trial,
-        "run": run,
-        "seed": best.seeds[best.runs.index(run)],
-    }
+        ),
+        winner=best.trial,
+        run=run,
+        seed=best.seeds[best.runs.index(run)],
+    )
 
 
 def _finite(value: float) -> float | None:

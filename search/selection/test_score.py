@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import optuna
 
@@ -15,8 +14,18 @@ from fdan.data.task import Samples, Task
 from fdan.errors import FdanError
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
+from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, SpeechModel
-from tracking.result import PREDICTIONS, sha256
+from tracking.result import (
+    PREDICTIONS,
+    ClassScore,
+    Matrix,
+    Rescoring,
+    ScoreInterval,
+    SpeakerScore,
+    TestScore,
+    decode,
+)
 
 TEST: Final = "test"
 """The study's user attribute that holds what the test part said, and of which model."""
@@ -27,32 +36,20 @@ class ScoredAlready(FdanError):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Tested:
-    """What the test part said of a model. `trial` is the search's whose settings it has, `run` and
-    `seed` say which confirming run it is (None: the trial itself). The other fields are those of
-    `test` in tracking/result.py."""
+class Scored:
+    """A model's score on the test part with its confusion matrix, as the study's storage has it."""
 
-    trial: int
-    run: int | None
-    seed: int
-    scored: str
-    samples: int
-    war: float
-    uar: float
-    wf1: float
-    interval: dict[str, Any]
-    confusion: list[list[int]]
-    per_class: dict[str, dict[str, Any]]
-    per_speaker: dict[str, dict[str, Any]]
-    baseline_uar: float | None
-    model_sha256: str
-    again: list[dict[str, Any]]
+    score: TestScore
+    confusion: Matrix
 
 
-def tested(study: optuna.Study) -> Tested | None:
-    """What the test part said of this study's winner, if it was asked."""
-    held: Mapping[str, Any] | None = study.user_attrs.get(TEST)
-    return None if held is None else Tested(**held)
+def stored_score(study: optuna.Study) -> Scored | None:
+    """What the test part said of this study's model; None where it was not scored."""
+    values = study.user_attrs.get(TEST)
+    if values is None:
+        return None
+    score = {name: value for name, value in values.items() if name != "confusion"}
+    return Scored(decode(TestScore, score), tuple(map(tuple, values["confusion"])))
 
 
 def answers(model: SpeechModel, task: Task, parts: Split) -> Predictions:
@@ -74,7 +71,7 @@ def _speaker(samples: Samples, index: int) -> str | None:
     return f"{samples.corpora[index]}/{speaker}" if several and speaker is not None else speaker
 
 
-def score(
+def score_model(
     study: optuna.Study,
     folder: Path,
     model: SpeechModel,
@@ -82,7 +79,7 @@ def score(
     parts: Split,
     baseline_uar: float | None,
     reason: str | None,
-) -> Tested:
+) -> TestScore:
     """Score the model in `folder` on the test part, and write it down: in the study, and utterance
     by utterance beside the model.
 
@@ -90,7 +87,8 @@ def score(
     same model again is no second question. Another one needs a `reason` in words, which is kept
     with its score. Raises ScoredAlready.
     """
-    digest, before = sha256(folder / TENSORS), tested(study)
+    digest, stored = sha256_file(folder / TENSORS), stored_score(study)
+    before = None if stored is None else stored.score
     trial, run = int(model.facts["trial"]), model.facts.get("confirm_run")
     if before is not None and before.model_sha256 == digest:
         if not (folder / PREDICTIONS).exists():  # a driver died between the two
@@ -105,10 +103,11 @@ def score(
         )
     found = answers(model, task, parts)
     measured, now = found.measures(), datetime.now(UTC).isoformat(timespec="seconds")
-    again = [] if before is None else list(before.again)
+    again = () if before is None else before.again
     if before is not None:
-        again.append({"when": now, "reason": reason, "uar": measured.uar, "before": before.uar})
-    result = Tested(
+        again = (*again, Rescoring(now, reason, measured.uar, before.uar))
+    interval = bootstrap(found)
+    score = TestScore(
         trial=trial,
         run=run,
         seed=model.run.training.seed,
@@ -117,37 +116,20 @@ def score(
         war=measured.war,
         uar=measured.uar,
         wf1=measured.wf1,
-        interval=_interval(found),
-        confusion=measured.confusion.tolist(),
-        per_class=found.per_class(),
-        per_speaker=found.per_speaker(),
+        interval=ScoreInterval(
+            interval.low, interval.high, interval.level, interval.groups, interval.by
+        ),
+        per_class={name: decode(ClassScore, one) for name, one in found.per_class().items()},
+        per_speaker={name: decode(SpeakerScore, one) for name, one in found.per_speaker().items()},
         baseline_uar=baseline_uar,
         model_sha256=digest,
         again=again,
     )
-    study.set_user_attr(TEST, asdict(result))
+    study.set_user_attr(TEST, {**asdict(score), "confusion": measured.confusion.tolist()})
     found.write(folder / PREDICTIONS)
-    return result
+    return score
 
 
 def named(trial: int, run: int | None) -> str:
     """A model, by the trial and the confirming run that trained it."""
     return f"trial {trial}" if run is None else f"trial {trial}, confirming run {run}"
-
-
-def as_dict(found: Tested) -> dict[str, Any]:
-    """For result.json."""
-    values = asdict(found)
-    del values["confusion"]
-    return values
-
-
-def _interval(found: Predictions) -> dict[str, Any]:
-    interval = bootstrap(found)
-    return {
-        "low": interval.low,
-        "high": interval.high,
-        "level": interval.level,
-        "groups": interval.groups,
-        "by": interval.by,
-    }

@@ -23,10 +23,10 @@ from search.config.spec import StudySpec
 from search.selection import baseline as yardstick
 from search.selection import confirm
 from search.selection import test_score as scoring
-from search.selection.test_score import ScoredAlready, Tested
+from search.selection.test_score import ScoredAlready
 from search.study import open as study
 from search.worker.trial_folder import CHECKPOINT, trial_folder
-from tracking.result import WINNER
+from tracking.result import WINNER, Check, TestScore
 
 BEST = "best"
 """Folder of the search's best trial's model; the confirmed winner's is WINNER."""
@@ -82,15 +82,16 @@ def _written(of: Study, settings: list[confirm.Setting]) -> Path | None:
 
 def score_test(
     of: Study, chosen: Chosen, reason: str | None, say: Callable[[str], None]
-) -> Tested | None:
+) -> TestScore | None:
     """Score the study's model on the test part, once."""
     folder, model = chosen.folder, chosen.model
     bar = None
     if model.run.model.tuning == "frozen":
         bar = yardstick.baseline(of.load(model.run), of.parts.acoustic_test)
-    before = scoring.tested(of.opened)
+    stored = scoring.stored_score(of.opened)
+    before = None if stored is None else stored.score
     try:
-        found = scoring.score(of.opened, folder, model, of.task, of.parts, bar, reason)
+        found = scoring.score_model(of.opened, folder, model, of.task, of.parts, bar, reason)
         if before is not None and reason is not None and len(found.again) == len(before.again):
             say(
                 f"the test part was scored for this very model on {found.scored[:10]}: nothing is"
@@ -99,17 +100,17 @@ def score_test(
         return found
     except ScoredAlready as refused:
         say(str(refused))
-        return scoring.tested(of.opened)
+        return before
 
 
-def checks(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> list[dict[str, Any]]:
-    """Invariants of the model that the study stands for, as result.json has them."""
-    return [
+def checks(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> tuple[Check, ...]:
+    """Invariants of the model that the study stands for."""
+    return (
         _speakers_apart(of),
         _recordings_apart(of),
         _values_agree(of, model, settings),
         _same_answers(of, model, settings),
-    ]
+    )
 
 
 def trial_of(of: Study, model: SpeechModel) -> Path:
@@ -146,11 +147,11 @@ def _origin(of: Study) -> dict[str, Any]:
     return {**origin(of.task, of.spec.settings.split), "study": of.folder.name}
 
 
-def _check(name: str, wrong: str, right: str) -> dict[str, Any]:
-    return {"name": name, "ok": not wrong, "detail": wrong or right}
+def _check(name: str, wrong: str, right: str) -> Check:
+    return Check(name, ok=not wrong, detail=wrong or right)
 
 
-def _speakers_apart(of: Study) -> dict[str, Any]:
+def _speakers_apart(of: Study) -> Check:
     name = "speakers of the parts are disjoint"
     protocol = of.spec.settings.values["protocol"]
     if protocol != "speaker":
@@ -169,7 +170,7 @@ def _speakers_apart(of: Study) -> dict[str, Any]:
     )
 
 
-def _recordings_apart(of: Study) -> dict[str, Any]:
+def _recordings_apart(of: Study) -> Check:
     contents, parts = of.task.samples("acoustic").contents, of.parts
     test = {contents[i] for i in parts.acoustic_test}
     seen = {contents[i] for i in (*parts.acoustic_train, *parts.acoustic_validation)}
@@ -180,7 +181,7 @@ def _recordings_apart(of: Study) -> dict[str, Any]:
     )
 
 
-def _values_agree(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> dict[str, Any]:
+def _values_agree(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> Check:
     checkpoint = checkpoint_of(of, model)
     run = model.facts.get("confirm_run")
     if run is None:
@@ -199,7 +200,7 @@ def _values_agree(of: Study, model: SpeechModel, settings: list[confirm.Setting]
     )
 
 
-def _same_answers(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> dict[str, Any]:
+def _same_answers(of: Study, model: SpeechModel, settings: list[confirm.Setting]) -> Check:
     """The folder reads images, the trainer had them before it, possibly as cached features. Those
     of a GPU are rounded otherwise (convolutions in TF32)."""
     bound = 1e-5 if of.spec.device == "cpu" else 1e-2

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -15,6 +16,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from fdan.evaluation.predictions import Predictions
+from fdan.files import sha256_file
 from fdan.inference.model_folder import read_model
 from fdan.training.checkpoint import Checkpoint
 from search.selection import confirm
@@ -22,7 +24,7 @@ from search.study import storage
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tests.commands.test_survival import FLAGS, Home
 from tracking.registry.pickle_scan import pickle_reason
-from tracking.result import Result, sha256
+from tracking.result import StudyResult
 
 pytestmark = pytest.mark.long
 
@@ -92,27 +94,27 @@ def test_mlflow_has_each_run_once_below_the_study(home: Home) -> None:
 
 
 def test_the_winner_is_the_best_mean_and_its_model_a_typical_one(home: Home) -> None:
-    result = Result.load(home.folder)
+    result = StudyResult.load(home.folder)
     assert result.confirm is not None and result.test is not None
-    best, other = result.confirm["settings"]
-    assert best["mean"] >= other["mean"]
+    best, other = result.confirm.settings
+    assert best.mean >= other.mean
     values = {run.number: run.value for run in runs(home)}
-    assert sorted(best["values"]) == sorted(
-        run.value for run in runs(home) if run.user_attrs["of"] == best["trial"]
+    assert sorted(best.values) == sorted(
+        run.value for run in runs(home) if run.user_attrs["of"] == best.trial
     )
-    assert best["optimism"] == best["search_value"] - best["mean"]
-    assert values[result.confirm["run"]] == min(best["values"]), "the lower one of two"
+    assert best.optimism == best.search_value - best.mean
+    assert values[result.confirm.run] == min(best.values), "the lower one of two"
     model = read_model(home.folder / "winner")
-    assert model.facts["trial"] == best["trial"] == result.confirm["winner"]
-    assert model.run.training.seed == result.confirm["seed"]
-    kept = trial_folder(confirm.folder_of(home.folder), result.confirm["run"]) / CHECKPOINT
-    assert Checkpoint.load(kept).value == values[result.confirm["run"]]
-    assert result.test["model_sha256"] == sha256(home.folder / "winner" / "model.safetensors")
+    assert model.facts["trial"] == best.trial == result.confirm.winner
+    assert model.run.training.seed == result.confirm.seed
+    kept = trial_folder(confirm.folder_of(home.folder), result.confirm.run) / CHECKPOINT
+    assert Checkpoint.load(kept).value == values[result.confirm.run]
+    assert result.test.model_sha256 == sha256_file(home.folder / "winner" / "model.safetensors")
     answers = Predictions.read(home.folder / "winner" / "test.csv")
-    assert answers.measures().uar == result.test["uar"]
-    assert all(check["ok"] for check in result.checks), result.checks
+    assert answers.measures().uar == result.test.uar
+    assert all(check.ok for check in result.checks), result.checks
     assert len(result.checks) == 4
-    json.dumps(result.confirm, allow_nan=False)
+    json.dumps(asdict(result.confirm), allow_nan=False)
 
 
 def test_the_commands_at_the_end_work_as_they_are_printed(home: Home) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from fdan.errors import FdanError, disk_full
 from tracking.commands import Commands
 from tracking.commands.arguments import STUDY, study_folder
-from tracking.result import Result
+from tracking.result import StudyResult
 
 _ABOUT = """\
 Write one self-contained HTML page (no network, no script) and the same as Markdown beside it: the
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     except NotLogged as error:
         print(f"not logged to MLflow: {' '.join(str(error).split())}", file=sys.stderr)
     else:
-        print(f"logged to MLflow, with the run of study '{Result.load(study).study}'")
+        print(f"logged to MLflow, with the run of study '{StudyResult.load(study).study}'")
     if arguments.open == "yes" or (arguments.open == "auto" and _has_screen()):
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(files[0].resolve().as_uri())

@@ -15,6 +15,7 @@ from fdan.data.provenance import reopen
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.evaluation.predictions import Predictions
+from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.registry.download import file_digests
@@ -22,7 +23,7 @@ from tracking.registry.inference_cost import multiply_adds
 from tracking.registry.model_card import model_card
 from tracking.registry.package import build_package
 from tracking.registry.registry import DESCRIPTION, ModelVersion
-from tracking.result import PREDICTIONS, WINNER, Result, sha256
+from tracking.result import PREDICTIONS, WINNER, StudyResult
 from tracking.uri import mask_password
 
 _REPRODUCED_UTTERANCES: Final = 64
@@ -34,7 +35,7 @@ class Challenger:
     """A study's winner. What is read of it stays as it was when it was first read."""
 
     study: Path
-    result: Result
+    result: StudyResult
     name: str
     """The model that it would be registered as."""
     uri: str
@@ -61,7 +62,7 @@ class Challenger:
     @cached_property
     def sha256(self) -> str:
         """Of the tensors' file. Raises OSError if there is none."""
-        return sha256(self.tensors)
+        return sha256_file(self.tensors)
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -111,8 +112,8 @@ class Challenger:
         """Tags that its version has whatever becomes of it."""
         result, facts, test = self.result, self.model.facts, self.result.test
         assert test is not None
-        interval = test["interval"]
-        over = f"{interval['level']:.0%}, {interval['groups']} {interval['by']}s"
+        interval = test.interval
+        over = f"{interval.level:.0%}, {interval.groups} {interval.by}s"
         return {
             "study": result.study,
             "study_id": result.study_id,
@@ -123,12 +124,12 @@ class Challenger:
             "data": facts["data"],
             "protocol": facts["split"]["protocol"],
             **file_digests(self.folder),
-            "test.uar": f"{test['uar']:.4f}",
-            "test.uar.interval": f"{interval['low']:.4f} to {interval['high']:.4f} ({over})",
-            "test.war": f"{test['war']:.4f}",
-            "test.wf1": f"{test['wf1']:.4f}",
-            "test.samples": test["samples"],
-            "test.scored": test["scored"],
+            "test.uar": f"{test.uar:.4f}",
+            "test.uar.interval": f"{interval.low:.4f} to {interval.high:.4f} ({over})",
+            "test.war": f"{test.war:.4f}",
+            "test.wf1": f"{test.wf1:.4f}",
+            "test.samples": test.samples,
+            "test.scored": test.scored,
             "multiply_adds": multiply_adds(self.model),
             "git": result.git,
             **{f"version.{name}": value for name, value in result.versions.items()},

@@ -21,14 +21,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from fdan.errors import FdanError
 from tracking.promotion.challenger import Challenger
 from tracking.registry.registry import Registry
-from tracking.result import PREDICTIONS
+from tracking.result import PREDICTIONS, TestScore
 
 _TOLERANCE: Final = 1e-5
 """How far the packaged model's probabilities may be from the stored ones."""
@@ -113,34 +113,34 @@ def _winner_confirmed(challenger: Challenger) -> str:
         )
     model = challenger.model
     stored = (model.facts.get("trial"), model.facts.get("confirm_run"), model.run.training.seed)
-    confirmed = (confirm["winner"], confirm["run"], confirm["seed"])
+    confirmed = (confirm.winner, confirm.run, confirm.seed)
     if stored != confirmed:
         raise GateFailed(
             f"{challenger.folder} holds trial {stored[0]}, run {stored[1]}, seed {stored[2]}; the"
             f" confirmed winner is trial {confirmed[0]}, run {confirmed[1]}, seed {confirmed[2]}"
         )
-    return f"trial {confirm['winner']}, of {len(confirm['settings'])} settings with fresh seeds"
+    return f"trial {confirm.winner}, of {len(confirm.settings)} settings with fresh seeds"
 
 
 def _test_scored(challenger: Challenger) -> str:
     test = challenger.result.test
     if test is None:
         raise GateFailed(f"the test part was not scored: {challenger.result.command} --score-test")
-    again = f", and {len(test['again'])} times again" if test["again"] else ""
-    return f"UAR {test['uar']:.4f} on {test['samples']} utterances, {test['scored'][:10]}{again}"
+    again = f", and {len(test.again)} times again" if test.again else ""
+    return f"UAR {test.uar:.4f} on {test.samples} utterances, {test.scored[:10]}{again}"
 
 
 def _invariants_hold(challenger: Challenger) -> str:
     checks = challenger.result.checks
-    if failed := [check for check in checks if check["ok"] is not True]:
-        raise GateFailed("; ".join(f"not so: {c['name']} ({c['detail']})" for c in failed))
+    if failed := [check for check in checks if check.ok is not True]:
+        raise GateFailed("; ".join(f"not so: {c.name} ({c.detail})" for c in failed))
     if not checks:
         raise GateFailed("the study checked nothing; run its command again")
-    return f"{len(checks)} hold: " + "; ".join(str(check["name"]) for check in checks)
+    return f"{len(checks)} hold: " + "; ".join(str(check.name) for check in checks)
 
 
 def _scored_model_unchanged(challenger: Challenger) -> str:
-    scored, stored = _test(challenger)["model_sha256"], challenger.sha256
+    scored, stored = _test(challenger).model_sha256, challenger.sha256
     if scored != stored:
         raise GateFailed(
             f"{challenger.tensors} is not what was scored: sha256 {stored[:12]}, not {scored[:12]}"
@@ -152,13 +152,13 @@ def _scores_reproduced(challenger: Challenger) -> str:
     test, predictions = _test(challenger), challenger.predictions
     measures = predictions.measures()
     for name in ("uar", "war", "wf1"):
-        if abs(getattr(measures, name) - test[name]) > 1e-12:
+        if abs(getattr(measures, name) - getattr(test, name)) > 1e-12:
             raise GateFailed(
                 f"{PREDICTIONS} gives {name} {getattr(measures, name):.6f}, recorded is"
-                f" {test[name]:.6f}"
+                f" {getattr(test, name):.6f}"
             )
-    if len(predictions) != test["samples"]:
-        raise GateFailed(f"{PREDICTIONS} has {len(predictions)} utterances, not {test['samples']}")
+    if len(predictions) != test.samples:
+        raise GateFailed(f"{PREDICTIONS} has {len(predictions)} utterances, not {test.samples}")
     return (
         f"{PREDICTIONS} gives WAR {measures.war:.4f}, UAR {measures.uar:.4f},"
         f" w-F1 {measures.wf1:.4f}"
@@ -251,6 +251,6 @@ def _package_reproduces_predictions(challenger: Challenger) -> str:
     return f"{len(again)} utterances asked again, probabilities differ by {difference:.0e} at most"
 
 
-def _test(challenger: Challenger) -> dict[str, Any]:
+def _test(challenger: Challenger) -> TestScore:
     assert challenger.result.test is not None
     return challenger.result.test

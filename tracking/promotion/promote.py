@@ -37,7 +37,7 @@ from tracking.registry.registry import (
     NewVersion,
     Registry,
 )
-from tracking.result import Result
+from tracking.result import StudyResult
 from tracking.tags import CONFIRM, PROMOTION, STUDY_RUN, identity, run_key
 
 NAME: Final = "fdan"
@@ -101,7 +101,7 @@ def promote(
         FdanError: there is no verdict: no result, or a registry that is unavailable or that
             another promotion keeps.
     """
-    result = Result.load(study)
+    result = StudyResult.load(study)
     registry = Registry(options.uri or result.tracking_uri, options.name)
     with (
         tempfile.TemporaryDirectory(prefix="fdan-promote-") as temporary,
@@ -234,7 +234,7 @@ class _Promotion:
         """The tags by which the tracker finds the winner's run."""
         result = self._challenger.result
         assert result.confirm is not None
-        return identity(result.study_id, run_key(result.confirm["run"], CONFIRM))
+        return identity(result.study_id, run_key(result.confirm.run, CONFIRM))
 
     def _tag_runs(self, text: str) -> None:
         for run in self._runs():

@@ -18,11 +18,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from fdan.errors import FdanError
+from fdan.files import sha256_file
 from fdan.inference.model_folder import FACTS, TENSORS
 from fdan.inference.model_source import SERVED
 from tracking.registry.pickle_scan import SUFFIXES, pickle_reason
 from tracking.registry.registry import ModelVersion, Registry, RegistryError, as_registry_error
-from tracking.result import PREDICTIONS, sha256
+from tracking.result import PREDICTIONS
 from tracking.uri import TRACKING_URI_VARIABLE, environment_uri, mask_password
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def download_version(registry: Registry, version: ModelVersion) -> Path:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """The tags DIGESTS of the model in a folder. Raises OSError."""
-    return {tag: sha256(folder / file) for tag, file in DIGESTS.items()}
+    return {tag: sha256_file(folder / file) for tag, file in DIGESTS.items()}
 
 
 def tracking_uri() -> str:
@@ -232,7 +233,7 @@ def _different_file(folder: Path, digests: Mapping[str, str]) -> str | None:
     """The first file that is missing, or has another sha256."""
     for name, digest in digests.items():
         file = folder / name
-        if not file.is_file() or sha256(file) != digest:
+        if not file.is_file() or sha256_file(file) != digest:
             return name
     return None
 

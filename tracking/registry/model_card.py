@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from tracking.result import Result
+from tracking.result import ScoreInterval, StudyResult, TestScore
 
 _SPEAKERS: Final = 12
 """Speakers that are listed in the description; the whole card has them all."""
@@ -34,7 +34,7 @@ _USE: Final = (
 
 
 def model_card(
-    result: Result, facts: Mapping[str, Any], name: str, uri: str, limit: int | None = None
+    result: StudyResult, facts: Mapping[str, Any], name: str, uri: str, limit: int | None = None
 ) -> str:
     """The card of the study's confirmed winner, which must have been scored.
 
@@ -62,15 +62,15 @@ def model_card(
     return "\n\n".join(kept)
 
 
-def _summary(result: Result, facts: Mapping[str, Any]) -> str:
+def _summary(result: StudyResult, facts: Mapping[str, Any]) -> str:
     test = result.test
     assert test is not None
     run = facts["run"]
     return _lines(
         f"FDAN on {_cell(result.task)}: test UAR {_with(test)}",
         "",
-        f"- **Test part**: {test['samples']} utterances; {_groups(test['interval'])}; WAR"
-        f" {test['war']:.3f}, weighted F1 {test['wf1']:.3f}",
+        f"- **Test part**: {test.samples} utterances; {_groups(test.interval)}; WAR"
+        f" {test.war:.3f}, weighted F1 {test.wf1:.3f}",
         *_baseline(test),
         f"- **Network**: {run['backbone']}, {run['layers']} cross-attention layer(s), backbone"
         f" {'frozen' if run['tuning'] == 'frozen' else 'trained'}",
@@ -81,11 +81,10 @@ def _summary(result: Result, facts: Mapping[str, Any]) -> str:
     )
 
 
-def _baseline(test: Mapping[str, Any]) -> Iterator[str]:
-    if test["baseline_uar"] is not None:
+def _baseline(test: TestScore) -> Iterator[str]:
+    if test.baseline_uar is not None:
         yield (
-            "- **Logistic regression** on the same features and split: UAR"
-            f" {test['baseline_uar']:.3f}"
+            f"- **Logistic regression** on the same features and split: UAR {test.baseline_uar:.3f}"
         )
 
 
@@ -109,75 +108,72 @@ def _intended(facts: Mapping[str, Any]) -> str:
     return _lines("### Intended use and limits", *_USE).format(seconds=seconds)
 
 
-def _per_class(test: Mapping[str, Any]) -> str:
+def _per_class(test: TestScore) -> str:
     return _lines(
         "### Test part, by emotion",
         *_table(
             ("emotion", "recall", "precision", "utterances"),
             (
-                (name, f"{one['recall']:.2f}", f"{one['precision']:.2f}", one["samples"])
-                for name, one in test["per_class"].items()
+                (name, f"{one.recall:.2f}", f"{one.precision:.2f}", one.samples)
+                for name, one in test.per_class.items()
             ),
         ),
     )
 
 
-def _per_speaker(test: Mapping[str, Any], most: int | None) -> str:
+def _per_speaker(test: TestScore, most: int | None) -> str:
     """The hardest speakers first: an average hides them."""
-    speakers = sorted(test["per_speaker"].items(), key=lambda pair: (pair[1]["uar"], pair[0]))
+    speakers = sorted(test.per_speaker.items(), key=lambda pair: (pair[1].uar, pair[0]))
     if not speakers:
         return "### Test part, by speaker\nThe corpus names no speakers."
     shown = speakers[:most]
     more = len(speakers) - len(shown)
-    rest = f"\n{more} more speakers in README.md, the best at {speakers[-1][1]['uar']:.2f}."
+    rest = f"\n{more} more speakers in README.md, the best at {speakers[-1][1].uar:.2f}."
     return _lines(
         "### Test part, by speaker, the hardest first",
         *_table(
             ("speaker", "UAR", "WAR", "utterances"),
-            (
-                (_cell(name), f"{one['uar']:.2f}", f"{one['war']:.2f}", one["samples"])
-                for name, one in shown
-            ),
+            ((_cell(name), f"{one.uar:.2f}", f"{one.war:.2f}", one.samples) for name, one in shown),
         ),
         *([rest] if more else []),
     )
 
 
-def _chosen(result: Result) -> str:
+def _chosen(result: StudyResult) -> str:
     confirm, test = result.confirm, result.test
     assert confirm is not None and test is not None
-    best = next(one for one in confirm["settings"] if one["trial"] == confirm["winner"])
-    values = ", ".join(f"{value:.3f}" for value in best["values"])
+    best = next(one for one in confirm.settings if one.trial == confirm.winner)
+    values = ", ".join(f"{value:.3f}" for value in best.values)
     counts = ", ".join(f"{n} {state}" for state, n in result.counts.items() if n)
-    mean = f"{best['mean']:.3f}"
-    if best["low"] is not None and best["low"] == best["low"]:
-        mean += f" (95 % {best['low']:.3f} to {best['high']:.3f})"
-    again = len(test["again"])
+    mean = f"{best.mean:.3f}"
+    if best.low is not None and best.low == best.low:
+        mean += f" (95 % {best.low:.3f} to {best.high:.3f})"
+    again = len(test.again)
     asked = (
         "once"
         if not again
         else f"{1 + again} times: "
-        + "; ".join(f"{one['when'][:10]} {_cell(str(one['reason']))}" for one in test["again"])
+        + "; ".join(f"{one.when[:10]} {_cell(str(one.reason))}" for one in test.again)
     )
     return _lines(
         "### How it was chosen",
         f"- Searched: {result.wanted} trials ({counts}) by {result.sampler} with pruner"
         f" {result.pruner}, {result.epochs} epochs, on the validation part alone.",
-        f"- Confirmed with fresh seeds ({len(confirm['settings'])} of the best settings): the best"
+        f"- Confirmed with fresh seeds ({len(confirm.settings)} of the best settings): the best"
         f" mean won, validation UAR {values}, mean {mean}. The search had seen"
-        f" {best['search_value']:.3f}: optimism {best['optimism']:+.3f}.",
-        f"- The test part was scored {asked}, on {test['scored'][:10]}.",
+        f" {best.search_value:.3f}: optimism {best.optimism:+.3f}.",
+        f"- The test part was scored {asked}, on {test.scored[:10]}.",
     )
 
 
-def _data(result: Result, facts: Mapping[str, Any]) -> str:
+def _data(result: StudyResult, facts: Mapping[str, Any]) -> str:
     rows = [
         (
-            part["part"],
-            part["modality"],
-            sum(part["emotions"].values()),
-            len(part["speakers"]) or "unknown",
-            ", ".join(part["emotions"]),
+            part.part,
+            part.modality,
+            sum(part.emotions.values()),
+            len(part.speakers) or "unknown",
+            ", ".join(part.emotions),
         )
         for part in result.parts
     ]
@@ -206,13 +202,13 @@ def _protocol(facts: Mapping[str, Any]) -> str:
     return f"{protocol}: {words.get(protocol, 'see model.json')}"
 
 
-def _with(test: Mapping[str, Any]) -> str:
-    interval = test["interval"]
-    return f"{test['uar']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+def _with(test: TestScore) -> str:
+    interval = test.interval
+    return f"{test.uar:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def _groups(interval: Mapping[str, Any]) -> str:
-    return f"{interval['level']:.0%} interval over {interval['groups']} {interval['by']}s"
+def _groups(interval: ScoreInterval) -> str:
+    return f"{interval.level:.0%} interval over {interval.groups} {interval.by}s"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

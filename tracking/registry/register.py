@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from fdan.files import sha256_file
 from tracking.registry.download import download_file, list_files
 from tracking.registry.registry import (
     CANDIDATE,
@@ -15,7 +16,6 @@ from tracking.registry.registry import (
     Registry,
     RegistryError,
 )
-from tracking.result import sha256
 from tracking.uri import mask_password
 
 _MLFLOWS_NOTE: Final = "registered_model_meta"
@@ -69,7 +69,7 @@ def _difference(registry: Registry, folder: Path, version: ModelVersion) -> str:
                 continue
             with tempfile.TemporaryDirectory(prefix="fdan-read-back-") as temporary:
                 copy = download_file(version.source, registry.uri, path, Path(temporary))
-                if sha256(copy) != sha256(file):
+                if sha256_file(copy) != sha256_file(file):
                     return f"{path} has another sha256"
     except Exception as error:
         return f"it cannot be read ({' '.join(str(error).split())[:200]})"

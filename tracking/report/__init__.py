@@ -11,7 +11,7 @@ from fdan.errors import FdanError
 from tracking.report.content import content
 from tracking.report.markdown import markdown
 from tracking.report.page import page
-from tracking.result import Result
+from tracking.result import StudyResult
 
 REPORT: Final = "report.html"
 
@@ -25,7 +25,7 @@ def write(study: Path, out: Path | None = None) -> list[Path]:
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise FdanError(f"{out}: a page's name ends in .html; the Markdown lies beside it")
-    made = content(Result.load(study))
+    made = content(StudyResult.load(study))
     file = out or study / REPORT
     beside = file.with_suffix(".md")
     _replace(file, page(made))

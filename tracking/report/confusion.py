@@ -13,7 +13,7 @@ from tracking.report.blocks import Block, Figure, Gallery, Section, Table, colum
 from tracking.report.drawing import Drawing
 from tracking.report.reading import winners_test
 from tracking.report.words import count, percent, score
-from tracking.result import Result
+from tracking.result import StudyResult
 
 _CELL: Final = 38.0
 _LEFT: Final = 80.0
@@ -21,14 +21,14 @@ _TOP: Final = 26.0
 _CLASSES: Final = len(EMOTIONS)
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("confusion", "Confusion", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     figures, missing = [], []
     for part in ("validation", "test"):
-        counts = result.confusion.get(part)
+        counts = result.confusion.test if part == "test" else result.confusion.validation
         if part == "test" and winners_test(result) is None:
             counts = None
         if counts is None or not np.sum(counts):
@@ -51,18 +51,18 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield Table(
         (*columns("emotion"), *numbers("recall", "precision", "utterances")),
         tuple(
-            (emotion, score(one["recall"]), score(one["precision"]), str(one["samples"]))
-            for emotion, one in test["per_class"].items()
+            (emotion, score(one.recall), score(one.precision), str(one.samples))
+            for emotion, one in test.per_class.items()
         ),
     )
-    if test["per_speaker"]:
+    if test.per_speaker:
         yield Table(
             (*columns("speaker"), *numbers("UAR", "WAR", "utterances")),
             tuple(
-                (name, score(one["uar"]), score(one["war"]), str(one["samples"]))
-                for name, one in test["per_speaker"].items()
+                (name, score(one.uar), score(one.war), str(one.samples))
+                for name, one in test.per_speaker.items()
             ),
-            folded="" if len(test["per_speaker"]) <= 12 else "By speaker",
+            folded="" if len(test.per_speaker) <= 12 else "By speaker",
         )
     else:
         yield note("Speakers of the test part are not known, so there are no figures by speaker.")

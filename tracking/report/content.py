@@ -21,7 +21,7 @@ from tracking.report import (
 )
 from tracking.report.blocks import Report
 from tracking.report.words import count, moment, sentence, short
-from tracking.result import Result
+from tracking.result import StudyResult
 
 _SECTIONS = (
     winner,
@@ -42,7 +42,7 @@ _SECTIONS = (
 _WORDS: Final = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-def content(result: Result) -> Report:
+def content(result: StudyResult) -> Report:
     counts = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in result.counts.items() if n)
     state = "complete" if result.state == "COMPLETE" else f"{result.state.lower()}"
     lines = (

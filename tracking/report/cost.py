@@ -16,26 +16,26 @@ from tracking.report.words import (
     short,
     thousands,
 )
-from tracking.result import Result
+from tracking.result import StudyResult
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("cost", "Cost", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     cost = result.cost
-    trained, planned = cost["epochs_trained"], cost["epochs_planned"]
-    spent = cost["trial_seconds"] + (cost["confirm_seconds"] or 0)
-    unit = "CPU hours" if cost["device"] == "cpu" else "GPU hours"
+    trained, planned = cost.epochs_trained, cost.epochs_planned
+    spent = cost.trial_seconds + (cost.confirm_seconds or 0)
+    unit = "CPU hours" if cost.device == "cpu" else "GPU hours"
     cards = [
         Card(
             unit,
             hours(spent),
-            f"{duration(cost['trial_seconds'])} of trials"
+            f"{duration(cost.trial_seconds)} of trials"
             + (
-                f", {duration(cost['confirm_seconds'])} of confirming."
-                if cost["confirm_seconds"]
+                f", {duration(cost.confirm_seconds)} of confirming."
+                if cost.confirm_seconds
                 else "."
             ),
             strong=True,
@@ -46,8 +46,8 @@ def _blocks(result: Result) -> Iterator[Block]:
     pruned = in_state(result, "PRUNED")
     if saved > 0 and planned:
         worth = ""
-        if trained and is_number(cost["trial_seconds"]):
-            time = duration(saved * cost["trial_seconds"] / trained)
+        if trained and is_number(cost.trial_seconds):
+            time = duration(saved * cost.trial_seconds / trained)
             worth = f", about {time} at the pace of the others"
         cards.append(
             Card(
@@ -67,18 +67,18 @@ def _blocks(result: Result) -> Iterator[Block]:
             )
         )
     yield Cards(tuple(cards))
-    where = "on CPU cores" if cost["device"] == "cpu" else f"on {short(str(cost['device']), 60)}"
+    where = "on CPU cores" if cost.device == "cpu" else f"on {short(str(cost.device), 60)}"
     yield Text(f"Hours are the trials' own time {where}, one after the other, without waiting.")
     if pruned:
-        epochs = sorted(trial["epochs"] for trial in pruned)
+        epochs = sorted(trial.epochs for trial in pruned)
         middle = epochs[len(epochs) // 2]
         yield Text(
             f"{len(pruned)} of {count(len(result.trials), 'trial')} were pruned by"
             f" {result.pruner}, half of them by epoch {middle} of {result.epochs}."
         )
-    interrupted = [trial for trial in result.trials if trial["interruptions"]]
+    interrupted = [trial for trial in result.trials if trial.interruptions]
     if interrupted:
-        times = sum(trial["interruptions"] for trial in interrupted)
+        times = sum(trial.interruptions for trial in interrupted)
         yield note(
             f"{count(times, 'interruption')} in {count(len(interrupted), 'trial')}: a worker was"
             " lost and another one went on from the newest checkpoint."

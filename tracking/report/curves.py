@@ -12,7 +12,7 @@ from tracking.report.intervals import NARROW, WIDE
 from tracking.report.reading import complete, winner
 from tracking.report.scales import around, counted
 from tracking.report.words import count, is_number, score
-from tracking.result import Result
+from tracking.result import StudyResult
 
 _PANELS: Final = (
     ("validation/uar", "Validation UAR", "of each epoch alone"),
@@ -24,15 +24,15 @@ _PANELS: Final = (
 Curve = list[tuple[int, float]]
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("curves", "Learning curves", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     courses = [
-        (trial["number"], trial["state"], curve)
+        (trial.number, trial.state, curve)
         for trial in result.trials
-        if (curve := _finite(trial["values"]))
+        if (curve := _finite(trial.values))
     ]
     if not courses:
         yield note("No trial reported an epoch, so there is no curve to draw.")
@@ -51,7 +51,7 @@ def _blocks(result: Result) -> Iterator[Block]:
         str(_all(result, courses, wide=False)),
         tuple(legend),
     )
-    numbers = [t["number"] for t in complete(result) if str(t["number"]) in result.curves]
+    numbers = [t.number for t in complete(result) if str(t.number) in result.curves]
     panels = [panel for key, *words in _PANELS if (panel := _panel(result, numbers, key, *words))]
     if panels:
         yield Gallery(tuple(panels))
@@ -59,13 +59,13 @@ def _blocks(result: Result) -> Iterator[Block]:
         yield note("No complete trial's epochs were kept, so losses are not drawn.")
 
 
-def _all(result: Result, courses: Sequence[tuple[int, str, Curve]], *, wide: bool) -> Drawing:
+def _all(result: StudyResult, courses: Sequence[tuple[int, str, Curve]], *, wide: bool) -> Drawing:
     width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
     d = Drawing(width, height, "The value of every trial after each epoch")
     frame = _frame(d, [curve for *_, curve in courses], (46, 26, width - 8, height - 40), result)
     frame.axes("epoch", "value", (10 if wide else 6, 5))
     best = winner(result)
-    chosen = None if best is None else best["number"]
+    chosen = None if best is None else best.number
     rank = {"COMPLETE": 1}
     for number, state, curve in sorted(
         courses, key=lambda one: (one[0] == chosen, rank.get(one[1], 0), one[0])
@@ -82,7 +82,9 @@ def _all(result: Result, courses: Sequence[tuple[int, str, Curve]], *, wide: boo
     return d
 
 
-def _panel(result: Result, numbers: list[int], key: str, title: str, words: str) -> Figure | None:
+def _panel(
+    result: StudyResult, numbers: list[int], key: str, title: str, words: str
+) -> Figure | None:
     curves = [
         (number, curve)
         for number in numbers
@@ -96,7 +98,7 @@ def _panel(result: Result, numbers: list[int], key: str, title: str, words: str)
     frame.axes(most=(5, 5))
     best = winner(result)
     for number, curve in reversed(curves):  # the best above the others
-        chosen = best is not None and best["number"] == number
+        chosen = best is not None and best.number == number
         kind = "curve chosen" if chosen else "curve whole"
         _course(frame, curve, kind, f"trial {number}: {curve[-1][1]:.3g} at epoch {curve[-1][0]}")
     of = "the complete trial" if len(curves) == 1 else f"the best {len(curves)} trials"
@@ -104,7 +106,7 @@ def _panel(result: Result, numbers: list[int], key: str, title: str, words: str)
 
 
 def _frame(
-    d: Drawing, curves: Sequence[Curve], box: tuple[float, float, float, float], result: Result
+    d: Drawing, curves: Sequence[Curve], box: tuple[float, float, float, float], result: StudyResult
 ) -> Frame:
     longest = max(epoch for curve in curves for epoch, _ in curve)
     values = [value for curve in curves for _, value in curve]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from fdan.emotions import EMOTIONS
 from tracking.report.blocks import Block, Facts, Section, Table, Text, columns, note, numbers
 from tracking.report.words import count, listed, sentence, setting, short, thousands
-from tracking.result import Result
+from tracking.result import Part, StudyResult
 
 _MOST: Final = 20
 _NAMES: Final = {"visual": "faces", "acoustic": "speech"}
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("data", "Data", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     origin, parts = result.origin, result.parts
     split = origin.get("split", {})
     yield Facts(
@@ -41,7 +41,7 @@ def _blocks(result: Result) -> Iterator[Block]:
         f" {'is' if len(result.unreadable) == 1 else 'are'} in no part."
     )
     rows = tuple(
-        (short(one["path"], 200), sentence(short(one["reason"], 200)))
+        (short(one.path, 200), sentence(short(one.reason, 200)))
         for one in result.unreadable[:_MOST]
     )
     if len(result.unreadable) > _MOST:
@@ -49,22 +49,22 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield Table(columns("file", "reason"), rows, folded="" if len(rows) <= 5 else "These files")
 
 
-def _title(part: dict[str, Any]) -> str:
-    return f"{_NAMES.get(part['modality'], part['modality'])}, {part['part']}"
+def _title(part: Part) -> str:
+    return f"{_NAMES.get(part.modality, part.modality)}, {part.part}"
 
 
-def _by_emotion(parts: list[dict[str, Any]]) -> Table:
-    names = list(dict.fromkeys([*EMOTIONS, *(name for part in parts for name in part["emotions"])]))
-    rows = [(name, *(thousands(part["emotions"].get(name, 0)) for part in parts)) for name in names]
-    rows.append(("all", *(thousands(sum(part["emotions"].values())) for part in parts)))
+def _by_emotion(parts: Sequence[Part]) -> Table:
+    names = list(dict.fromkeys([*EMOTIONS, *(name for part in parts for name in part.emotions)]))
+    rows = [(name, *(thousands(part.emotions.get(name, 0)) for part in parts)) for name in names]
+    rows.append(("all", *(thousands(sum(part.emotions.values())) for part in parts)))
     head = (*columns("emotion"), *numbers(*map(_title, parts)))
     return Table(head, tuple(rows), frozenset([len(rows) - 1]))
 
 
-def _by_speaker(parts: list[dict[str, Any]]) -> Table:
+def _by_speaker(parts: Sequence[Part]) -> Table:
     rows = []
     for part in parts:
-        speakers = part["speakers"]
+        speakers = part.speakers
         who = listed([f"{name} ({thousands(n)})" for name, n in speakers.items()], 16)
         rows.append((_title(part), str(len(speakers)) if speakers else "–", who or "not known"))
     head = (*columns("part"), *numbers("speakers"), *columns("who, and how many samples"))

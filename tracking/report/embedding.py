@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from fdan.emotions import EMOTIONS
 from tracking.report.blocks import Block, Figure, Section, note
@@ -12,31 +12,31 @@ from tracking.report.drawing import Drawing
 from tracking.report.intervals import NARROW
 from tracking.report.scales import around
 from tracking.report.words import count, is_number, short
-from tracking.result import Result
+from tracking.result import EmbeddedPoint, StudyResult
 
 _WIDE: Final = 620.0
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("features", "Feature space", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     found = result.embedding
-    points = [] if found is None else [p for p in found["points"] if _drawn(p)]
+    points = [] if found is None else [p for p in found.points if _drawn(p)]
     if found is None or not points:
         yield note(
             "No picture of the feature space: there is no complete trial's model, or too few"
             " samples for one."
         )
         return
-    modalities = Counter(point["modality"] for point in points)
+    modalities = Counter(point.modality for point in points)
     speech, faces = modalities["acoustic"], modalities["visual"]
-    present = {point["emotion"] for point in points}
+    present = {point.emotion for point in points}
     legend = [(f"emotion {emotion}", emotion) for emotion in EMOTIONS if emotion in present]
     words = (
-        f"{found['method']} of the features that enter the classifier: filled points are"
-        f" {count(speech, 'utterance')} of the {short(found['part'], 20)} part"
+        f"{found.method} of the features that enter the classifier: filled points are"
+        f" {count(speech, 'utterance')} of the {short(found.part, 20)} part"
     )
     if faces:
         words += f", hollow ones {count(faces, 'face')} of the training part"
@@ -50,25 +50,25 @@ def _blocks(result: Result) -> Iterator[Block]:
     )
 
 
-def _drawn(point: dict[str, Any]) -> bool:
-    return is_number(point["x"]) and is_number(point["y"])
+def _drawn(point: EmbeddedPoint) -> bool:
+    return is_number(point.x) and is_number(point.y)
 
 
-def _draw(points: list[dict[str, Any]], width: float, height: float) -> Drawing:
+def _draw(points: list[EmbeddedPoint], width: float, height: float) -> Drawing:
     d = Drawing(width, height, "t-SNE of speech and faces, coloured by emotion")
-    across = around([point["x"] for point in points], share=0.04)
-    up = around([point["y"] for point in points], share=0.04)
+    across = around([point.x for point in points], share=0.04)
+    up = around([point.y for point in points], share=0.04)
     d.rectangle((0.5, 0.5), width - 1, height - 1, "ground")
     for modality in ("visual", "acoustic"):
         for point in points:
-            if point["modality"] != modality:
+            if point.modality != modality:
                 continue
-            x, y = across.place(point["x"]), up.place(point["y"])
+            x, y = across.place(point.x), up.place(point.y)
             assert x is not None and y is not None
-            emotion = point["emotion"] if point["emotion"] in EMOTIONS else "neutral"
+            emotion = point.emotion if point.emotion in EMOTIONS else "neutral"
             kind = f"emotion {emotion}" + (" hollow" if modality == "visual" else "")
             what = "speech" if modality == "acoustic" else "face"
-            by = f" of {short(str(point['speaker']), 40)}" if point["speaker"] is not None else ""
+            by = f" of {short(str(point.speaker), 40)}" if point.speaker is not None else ""
             place = (10 + x * (width - 20), height - 10 - y * (height - 20))
             d.circle(place, 4, kind, f"{emotion}, {what}{by}")
     return d

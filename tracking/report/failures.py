@@ -8,16 +8,16 @@ from typing import Final
 from tracking.report.blocks import Block, Section, Table, Text, columns, note, numbers
 from tracking.report.reading import in_state, settings
 from tracking.report.words import count, sentence, short
-from tracking.result import Result
+from tracking.result import StudyResult
 
 _MOST: Final = 15
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("failures", "Failures", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     failed = in_state(result, "FAIL")
     if not failed:
         yield Text("No trial failed.")
@@ -25,7 +25,7 @@ def _blocks(result: Result) -> Iterator[Block]:
     yield Text(f"{len(failed)} of {count(len(result.trials), 'trial')} failed.")
     same: dict[str, int] = {}
     for trial in failed:
-        words = short(trial["reason"], 200) or "no reason was recorded"
+        words = short(trial.reason, 200) or "no reason was recorded"
         same[words] = same.get(words, 0) + 1
     if len(same) < len(failed):
         rows = sorted(same.items(), key=lambda pair: -pair[1])
@@ -37,10 +37,10 @@ def _blocks(result: Result) -> Iterator[Block]:
         (*columns("trial"), *numbers("after"), *columns("reason", "settings")),
         tuple(
             (
-                str(trial["number"]),
-                count(trial["epochs"], "epoch"),
-                sentence(short(trial["reason"], 200) or "no reason was recorded"),
-                settings(trial["params"], result.space),
+                str(trial.number),
+                count(trial.epochs, "epoch"),
+                sentence(short(trial.reason, 200) or "no reason was recorded"),
+                settings(trial.params, result.space),
             )
             for trial in failed
         ),

@@ -8,20 +8,20 @@ from tracking.report.blocks import Block, Figure, Section, Table, Text, columns,
 from tracking.report.drawing import Drawing, Point
 from tracking.report.frame import Frame
 from tracking.report.intervals import NARROW, WIDE
-from tracking.report.reading import Trial, complete, is_winner, reached, settings, winner
+from tracking.report.reading import complete, is_winner, reached, settings, winner
 from tracking.report.scales import around, counted
 from tracking.report.words import count, is_number, score, short
-from tracking.result import Result
+from tracking.result import StudyResult, TrialRecord
 
 _KINDS = {"COMPLETE": "complete", "PRUNED": "pruned"}
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("history", "History", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
-    ended = [t for t in result.trials if t["state"] != "FAIL" and reached(t) is not None]
+def _blocks(result: StudyResult) -> Iterator[Block]:
+    ended = [t for t in result.trials if t.state != "FAIL" and reached(t) is not None]
     if not ended:
         yield note("No trial came to a value, so there is no history to draw.")
         return
@@ -31,9 +31,9 @@ def _blocks(result: Result) -> Iterator[Block]:
     if last is not None:
         words += (
             f" The best value, {score(last[1])}, came with trial {last[0]},"
-            f" {count(sum(t['number'] > last[0] for t in result.trials), 'trial')} before the end."
+            f" {count(sum(t.number > last[0] for t in result.trials), 'trial')} before the end."
         )
-    if any(trial["state"] == "PRUNED" for trial in ended):
+    if any(trial.state == "PRUNED" for trial in ended):
         words += " Pruned trials stand at the last value that they reported."
     yield Figure(
         "Validation UAR of each trial",
@@ -50,8 +50,8 @@ def _blocks(result: Result) -> Iterator[Block]:
         yield Text("One complete trial is a point, not a course.", "note")
 
 
-def _legend(result: Result) -> Iterator[tuple[str, str]]:
-    states = {trial["state"] for trial in result.trials}
+def _legend(result: StudyResult) -> Iterator[tuple[str, str]]:
+    states = {trial.state for trial in result.trials}
     if "COMPLETE" in states:
         yield "complete", "complete"
         yield "record", "best so far"
@@ -65,24 +65,23 @@ def _legend(result: Result) -> Iterator[tuple[str, str]]:
         yield "baseline", "logistic regression"
 
 
-def _records(result: Result) -> list[tuple[int, float]]:
+def _records(result: StudyResult) -> list[tuple[int, float]]:
     """Complete trials that were better than all before them."""
     found: list[tuple[int, float]] = []
-    for trial in sorted(complete(result), key=lambda trial: trial["number"]):
-        if not found or trial["value"] > found[-1][1]:
-            found.append((trial["number"], trial["value"]))
+    for trial in sorted(complete(result), key=lambda trial: trial.number):
+        if (value := reached(trial)) is not None and (not found or value > found[-1][1]):
+            found.append((trial.number, value))
     return found
 
 
 def _draw(
-    result: Result, ended: list[Trial], records: list[tuple[int, float]], *, wide: bool
+    result: StudyResult, ended: list[TrialRecord], records: list[tuple[int, float]], *, wide: bool
 ) -> Drawing:
     width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
     values = [value for trial in ended if (value := reached(trial)) is not None]
     if is_number(result.baseline):
-        assert result.baseline is not None
         values.append(result.baseline)
-    last = max(trial["number"] for trial in result.trials)
+    last = max(trial.number for trial in result.trials)
     d = Drawing(width, height, "Validation UAR of each trial, in the order of their numbers")
     frame = Frame(
         d,
@@ -105,18 +104,16 @@ def _draw(
         course.append(_there(frame, last, records[-1][1]))
     d.path(course, "record")
     for trial in result.trials:
-        value, number = reached(trial), trial["number"]
-        title = (
-            f"trial {number}, {trial['state'].lower()}: {settings(trial['params'], result.space)}"
-        )
-        if trial["state"] == "FAIL" or value is None:
-            if trial["state"] == "FAIL":
+        value, number = reached(trial), trial.number
+        title = f"trial {number}, {trial.state.lower()}: {settings(trial.params, result.space)}"
+        if trial.state == "FAIL" or value is None:
+            if trial.state == "FAIL":
                 across = frame.x.place(number)
                 assert across is not None
                 place = (frame.across(across), frame.bottom - 7)
-                d.cross(place, 4, "failed", f"trial {number}: {short(trial['reason'])}")
+                d.cross(place, 4, "failed", f"trial {number}: {short(trial.reason)}")
             continue
-        kind = _KINDS.get(trial["state"], "pruned")
+        kind = _KINDS.get(trial.state, "pruned")
         if is_winner(result, trial):
             kind = "chosen"
         radius = 5.5 if kind == "chosen" else 3.8

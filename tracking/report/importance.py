@@ -10,21 +10,21 @@ from tracking.report.intervals import Row
 from tracking.report.reading import explained
 from tracking.report.scales import Linear
 from tracking.report.words import count, is_number, percent
-from tracking.result import Result
+from tracking.result import StudyResult
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("importance", "Importance of settings", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     found = result.importances
-    held = {name: value for name, value in found["values"].items() if is_number(value["mean"])}
-    trials = count(found["trials"], "complete trial")
+    held = {name: value for name, value in found.values.items() if is_number(value.mean)}
+    trials = count(found.trials, "complete trial")
     if not held:
         yield note(f"Too few trials: of {trials} nothing can be said about what mattered.")
         return
-    if not found["enough"]:
+    if not found.enough:
         yield note(
             f"Too few trials: of {trials} the intervals are so wide that the order below is"
             " arbitrary. Do not choose a setting by it."
@@ -32,12 +32,12 @@ def _blocks(result: Result) -> Iterator[Block]:
     rows = [
         Row(
             name,
-            100 * value["mean"],
-            percent(value["mean"]),
-            100 * value["low"],
-            100 * value["high"],
+            100 * value.mean,
+            percent(value.mean),
+            100 * value.low,
+            100 * value.high,
             title=f"{name}, {explained(name)}" if explained(name) else name,
-            strong=bool(found["enough"]) and index == 0,
+            strong=bool(found.enough) and index == 0,
         )
         for index, (name, value) in enumerate(held.items())
     ]
@@ -46,7 +46,7 @@ def _blocks(result: Result) -> Iterator[Block]:
     label = "Share of the difference between good trials and all trials"
     yield Figure(
         label,
-        f"{found['method']}, over {trials}; lines are {percent(0.95)} intervals of bootstrap"
+        f"{found.method}, over {trials}; lines are {percent(0.95)} intervals of bootstrap"
         " samples of the trials. A setting that the search kept in a narrow range seems less"
         " important than it is.",
         intervals.draw(rows, scale, label, "importance [%]", wide=True, bars=True),
@@ -56,8 +56,8 @@ def _blocks(result: Result) -> Iterator[Block]:
             tuple(
                 (
                     name,
-                    percent(value["mean"]),
-                    f"{percent(value['low'])} to {percent(value['high'])}",
+                    percent(value.mean),
+                    f"{percent(value.low)} to {percent(value.high)}",
                 )
                 for name, value in held.items()
             ),

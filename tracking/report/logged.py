@@ -9,7 +9,7 @@ from typing import Final
 from fdan.errors import FdanError
 from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
 from tracking.outbox.target import Target
-from tracking.result import Result
+from tracking.result import StudyResult
 from tracking.tags import STUDY_RUN, identity
 from tracking.uri import is_masked, mask_password, sqlite_file
 
@@ -26,7 +26,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
 
     uri: the server or database (default: the study's own). Raises NotLogged, in one line.
     """
-    result = Result.load(study)
+    result = StudyResult.load(study)
     uri = uri or result.tracking_uri
     if is_masked(uri):
         raise NotLogged(f"the password of {uri} was not kept; give the whole URI: --tracking-uri")

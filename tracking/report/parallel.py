@@ -8,10 +8,10 @@ from typing import Any, Final
 from tracking.report.blocks import Block, Figure, Section, note
 from tracking.report.drawing import Drawing, Point
 from tracking.report.intervals import NARROW, WIDE
-from tracking.report.reading import Trial, complete, is_winner, settings
+from tracking.report.reading import complete, is_winner, settings
 from tracking.report.scales import Scale, around, of_dimension
 from tracking.report.words import count, score, short
-from tracking.result import Result
+from tracking.result import StudyResult, TrialRecord
 
 _UNUSED: Final = 0.07
 """The part of an axis, at its low end, where trials pass that have no use for the setting."""
@@ -20,11 +20,11 @@ _GOOD: Final = 0.25
 _ONE_ROW: Final = 9
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("parallel", "Parallel coordinates", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     trials = complete(result)
     if not trials:
         yield note("No trial is complete, so there is no line to draw.")
@@ -57,17 +57,17 @@ def _blocks(result: Result) -> Iterator[Block]:
 class _Axis:
     """One setting's. partial: some trial has no use for it."""
 
-    def __init__(self, result: Result, name: str, trials: list[Trial]) -> None:
+    def __init__(self, result: StudyResult, name: str, trials: list[TrialRecord]) -> None:
         self.name = name
-        values = [trial["params"][name] for trial in trials if name in trial["params"]]
+        values = [trial.params[name] for trial in trials if name in trial.params]
         self.partial = len(values) < len(trials)
         self.scale: Scale = of_dimension(result.space[name], values)
 
-    def place(self, trial: Trial) -> float | None:
+    def place(self, trial: TrialRecord) -> float | None:
         """0 .. 1; None for a value that has no place."""
-        if self.name not in trial["params"]:
+        if self.name not in trial.params:
             return 0.0
-        place = self.scale.place(trial["params"][self.name])
+        place = self.scale.place(trial.params[self.name])
         return None if place is None else self.raised(place)
 
     def raised(self, place: float) -> float:
@@ -75,9 +75,11 @@ class _Axis:
         return _UNUSED + (1 - _UNUSED) * place if self.partial else place
 
 
-def _draw(result: Result, trials: list[Trial], axes: list[_Axis], *, wide: bool) -> Drawing:
+def _draw(
+    result: StudyResult, trials: list[TrialRecord], axes: list[_Axis], *, wide: bool
+) -> Drawing:
     """From left to right in a wide window, from top to bottom in a narrow one."""
-    value = around([trial["value"] for trial in trials], least=0.02)
+    value = around([t.value for t in trials if t.value is not None], least=0.02)
     lanes = len(axes) + 1
     if wide:
         d = Drawing(WIDE, 360, "Parallel coordinates of the complete trials")
@@ -99,11 +101,11 @@ def _draw(result: Result, trials: list[Trial], axes: list[_Axis], *, wide: bool)
             kind += " chosen"
         elif rank < good:
             kind += " good"
-        end = value.place(trial["value"])
+        end = value.place(trial.value)
         places: list[Any] = [*(axis.place(trial) for axis in axes), end]
         points = [at(lane, place) for lane, place in enumerate(places) if place is not None]
-        title = f"trial {trial['number']}, {score(trial['value'])}: "
-        d.path(points, kind, title + settings(trial["params"], result.space))
+        title = f"trial {trial.number}, {score(trial.value)}: "
+        d.path(points, kind, title + settings(trial.params, result.space))
     for lane in range(lanes):
         axis = axes[lane] if lane < len(axes) else None
         d.line(at(lane, 0), at(lane, 1), "pole")

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from tracking.report.blocks import Block, Code, Facts, Section, Table, Text, columns, note
 from tracking.report.words import count, moment, setting
-from tracking.result import Result
+from tracking.result import StudyResult
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("provenance", "Checks and provenance", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
-    broken = [check for check in result.checks if not check["ok"]]
+def _blocks(result: StudyResult) -> Iterator[Block]:
+    broken = [check for check in result.checks if not check.ok]
     if not result.checks:
         yield note("No checks were recorded.")
     else:
@@ -26,8 +26,7 @@ def _blocks(result: Result) -> Iterator[Block]:
         yield Table(
             columns("check", "holds", "detail"),
             tuple(
-                (check["name"], "yes" if check["ok"] else "NO", check["detail"])
-                for check in result.checks
+                (check.name, "yes" if check.ok else "NO", check.detail) for check in result.checks
             ),
         )
     yield Text("The same command continues the study, or extends it with a higher --trials:")
@@ -55,7 +54,7 @@ def _blocks(result: Result) -> Iterator[Block]:
         )
 
 
-def _address(result: Result) -> str:
+def _address(result: StudyResult) -> str:
     """Of the study's page, where a server has one; else of the database."""
     if not result.tracking_uri.startswith("http"):
         return result.tracking_uri

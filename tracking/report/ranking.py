@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from tracking.report import intervals
 from tracking.report.blocks import Block, Code, Figure, Section, Table, Text, columns, note, numbers
@@ -11,16 +11,16 @@ from tracking.report.intervals import Row
 from tracking.report.reading import asked, complete, is_winner, reached, settings
 from tracking.report.scales import around
 from tracking.report.words import count, duration, interval, is_number, score, short, signed
-from tracking.result import Result
+from tracking.result import ConfirmedSetting, StudyResult
 
 _BEST: Final = 10
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("ranking", "Ranking", (*_confirmed(result), *_searched(result)))
 
 
-def _confirmed(result: Result) -> Iterator[Block]:
+def _confirmed(result: StudyResult) -> Iterator[Block]:
     confirm = result.confirm
     if confirm is None:
         yield note(
@@ -29,21 +29,21 @@ def _confirmed(result: Result) -> Iterator[Block]:
         if complete(result):
             yield Code(f"{result.command} --confirm 3 --seeds 3")
         return
-    held = confirm["settings"]
+    held = confirm.settings
     rows = [
         Row(
-            f"trial {one['trial']}",
-            one["mean"],
-            score(one["mean"]),
-            one["low"],
-            one["high"],
-            tuple(one["values"]),
-            one["search_value"],
-            strong=one["trial"] == confirm["winner"],
-            title=f"trial {one['trial']}: {settings(one['params'], result.space)}",
+            f"trial {one.trial}",
+            one.mean,
+            score(one.mean),
+            one.low,
+            one.high,
+            tuple(one.values),
+            one.search_value,
+            strong=one.trial == confirm.winner,
+            title=f"trial {one.trial}: {settings(one.params, result.space)}",
         )
         for one in held
-        if is_number(one["mean"])
+        if is_number(one.mean)
     ]
     ends = [
         value
@@ -56,15 +56,15 @@ def _confirmed(result: Result) -> Iterator[Block]:
         (*columns("trial"), *numbers("mean", "95 % interval", "search", "optimism")),
         tuple(
             (
-                str(one["trial"]),
-                score(one["mean"]),
-                interval(one["low"], one["high"]),
-                score(one["search_value"]),
-                signed(one["optimism"]),
+                str(one.trial),
+                score(one.mean),
+                interval(one.low, one.high),
+                score(one.search_value),
+                signed(one.optimism),
             )
             for one in held
         ),
-        frozenset(i for i, one in enumerate(held) if one["trial"] == confirm["winner"]),
+        frozenset(i for i, one in enumerate(held) if one.trial == confirm.winner),
     )
     if rows:
         scale = around(ends)
@@ -85,14 +85,14 @@ def _confirmed(result: Result) -> Iterator[Block]:
         yield words
 
 
-def _settled(held: list[dict[str, Any]]) -> Text | None:
+def _settled(held: Sequence[ConfirmedSetting]) -> Text | None:
     """Whether first and second can be told apart."""
     if len(held) < 2:
         return None
     first, second = held[0], held[1]
-    if not (is_number(first["low"]) and is_number(second["high"])):
+    if not (is_number(first.low) and is_number(second.high)):
         return note("Without intervals the order may be chance: confirm with three seeds or more.")
-    if second["high"] < first["low"]:
+    if second.high < first.low:
         return Text("The intervals of the first and the second do not overlap.")
     return note(
         "The intervals of the first and the second overlap: which of the two is better is not"
@@ -100,7 +100,7 @@ def _settled(held: list[dict[str, Any]]) -> Text | None:
     )
 
 
-def _searched(result: Result) -> Iterator[Block]:
+def _searched(result: StudyResult) -> Iterator[Block]:
     best, names = complete(result), list(result.space)
     if not result.trials:
         yield note("The study has no trial yet.")
@@ -114,9 +114,9 @@ def _searched(result: Result) -> Iterator[Block]:
             (*columns("trial"), *numbers("value", *names)),
             tuple(
                 (
-                    str(trial["number"]),
-                    score(trial["value"]),
-                    *(asked(trial["params"], name) for name in names),
+                    str(trial.number),
+                    score(trial.value),
+                    *(asked(trial.params, name) for name in names),
                 )
                 for trial in best[:_BEST]
             ),
@@ -130,13 +130,13 @@ def _searched(result: Result) -> Iterator[Block]:
         ),
         tuple(
             (
-                str(trial["number"]),
-                trial["state"].lower(),
+                str(trial.number),
+                trial.state.lower(),
                 score(reached(trial)),
-                str(trial["epochs"]),
-                duration(trial["seconds"]),
-                *(asked(trial["params"], name) for name in names),
-                short(trial["reason"], 120),
+                str(trial.epochs),
+                duration(trial.seconds),
+                *(asked(trial.params, name) for name in names),
+                short(trial.reason, 120),
             )
             for trial in result.trials
         ),

@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from tracking.report.words import NOTHING, is_number, quantity, setting
-from tracking.result import Result
-
-Trial = dict[str, Any]
+from tracking.result import Choices, Dimension, ParameterValue, StudyResult, TestScore, TrialRecord
 
 
-def complete(result: Result) -> list[Trial]:
+def complete(result: StudyResult) -> list[TrialRecord]:
     """Complete trials with a value, the best first, of equals the earlier one."""
     found = [
-        trial
-        for trial in result.trials
-        if trial["state"] == "COMPLETE" and is_number(trial["value"])
+        trial for trial in result.trials if trial.state == "COMPLETE" and is_number(trial.value)
     ]
-    return sorted(found, key=lambda trial: (-trial["value"], trial["number"]))
+    return sorted(found, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
-def in_state(result: Result, state: str) -> list[Trial]:
-    return [trial for trial in result.trials if trial["state"] == state]
+def in_state(result: StudyResult, state: str) -> list[TrialRecord]:
+    return [trial for trial in result.trials if trial.state == state]
 
 
-def winner(result: Result) -> Trial | None:
+def winner(result: StudyResult) -> TrialRecord | None:
     """The confirmed winner's trial, else the best of the search; None where none is complete."""
     if result.confirm is not None:
-        number = result.confirm["winner"]
-        return next((trial for trial in result.trials if trial["number"] == number), None)
+        number = result.confirm.winner
+        return next((trial for trial in result.trials if trial.number == number), None)
     return next(iter(complete(result)), None)
 
 
-def winners_test(result: Result) -> dict[str, Any] | None:
+def winners_test(result: StudyResult) -> TestScore | None:
     """What the test part said, if it is about the winner: another setting may have won since it was
     asked, or another run of the same one."""
     test, best = result.test, winner(result)
     if test is None or best is None:
         return None
-    run = None if result.confirm is None else result.confirm["run"]
-    return test if (test["trial"], test["run"]) == (best["number"], run) else None
+    run = None if result.confirm is None else result.confirm.run
+    return test if (test.trial, test.run) == (best.number, run) else None
 
 
-def is_winner(result: Result, trial: Trial) -> bool:
+def is_winner(result: StudyResult, trial: TrialRecord) -> bool:
     best = winner(result)
-    return best is not None and best["number"] == trial["number"]
+    return best is not None and best.number == trial.number
 
 
-def reached(trial: Trial) -> float | None:
+def reached(trial: TrialRecord) -> float | None:
     """A trial's value, else the last that it reported before it was stopped."""
-    if is_number(trial["value"]):
-        return float(trial["value"])
-    return next((float(value) for _, value in reversed(trial["values"]) if is_number(value)), None)
+    if is_number(trial.value):
+        return float(trial.value)
+    return next((float(value) for _, value in reversed(trial.values) if is_number(value)), None)
 
 
-def settings(params: dict[str, Any], names: Iterable[str]) -> str:
+def settings(params: Mapping[str, ParameterValue], names: Iterable[str]) -> str:
     """In a line, in the order of the names.
 
     >>> settings({"lr": 0.01, "layers": 2}, ["layers", "ratio", "lr"])
@@ -64,22 +59,23 @@ def settings(params: dict[str, Any], names: Iterable[str]) -> str:
     return ", ".join(f"{name} {setting(params[name])}" for name in names if name in params)
 
 
-def asked(params: dict[str, Any], name: str) -> str:
+def asked(params: Mapping[str, ParameterValue], name: str) -> str:
     """A setting's value, or that the trial has no use for it."""
     return setting(params[name]) if name in params else NOTHING
 
 
-def searched_in(dimension: dict[str, Any]) -> str:
+def searched_in(dimension: Dimension) -> str:
     """A dimension's range, in words.
 
-    >>> searched_in({"type": "float", "low": 1e-5, "high": 1.0, "log": True})
+    >>> from tracking.result import Range
+    >>> searched_in(Range("float", 1e-5, 1.0, log=True))
     '10⁻⁵ to 1, logarithmic'
     """
-    if dimension["type"] == "categorical":
-        return " or ".join(setting(choice) for choice in dimension["choices"])
-    ends = (dimension["low"], dimension["high"])
+    if isinstance(dimension, Choices):
+        return " or ".join(setting(choice) for choice in dimension.choices)
+    ends = (dimension.low, dimension.high)
     words = " to ".join(quantity(end) if is_number(end) else str(end) for end in ends)
-    return f"{words}, logarithmic" if dimension.get("log") else words
+    return f"{words}, logarithmic" if dimension.log else words
 
 
 def explained(name: str) -> str:

@@ -4,17 +4,19 @@ place for each choice."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from tracking.report.words import is_number, quantity, setting
+from tracking.result import Choices as ChoicesDimension
+from tracking.result import Dimension, ParameterValue
 
 
 class Scale(Protocol):
     """An axis."""
 
-    def place(self, value: Any) -> float | None:
+    def place(self, value: object) -> float | None:
         """0 .. 1; None for a value that has no place: not finite, or no choice."""
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
@@ -29,7 +31,7 @@ class Linear:
     high: float
     whole: bool = False
 
-    def place(self, value: Any) -> float | None:
+    def place(self, value: object) -> float | None:
         return (value - self.low) / (self.high - self.low) if is_number(value) else None
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
@@ -54,7 +56,7 @@ class Log:
     low: float
     high: float
 
-    def place(self, value: Any) -> float | None:
+    def place(self, value: object) -> float | None:
         if not is_number(value) or value <= 0:
             return None
         return math.log(value / self.low) / math.log(self.high / self.low)
@@ -82,9 +84,9 @@ class Log:
 class Choices:
     """Equal steps, whatever the values are."""
 
-    values: tuple[Any, ...]
+    values: tuple[ParameterValue, ...]
 
-    def place(self, value: Any) -> float | None:
+    def place(self, value: object) -> float | None:
         for index, held in enumerate(self.values):
             # 1 is not True here.
             if held == value and isinstance(held, bool) == isinstance(value, bool):
@@ -100,26 +102,24 @@ class Choices:
         ]
 
 
-def of_dimension(dimension: Mapping[str, Any], values: Iterable[Any]) -> Scale:
+def of_dimension(dimension: Dimension, values: Iterable[ParameterValue]) -> Scale:
     """The scale of a searched setting: its range, widened where a trial lies outside it (an
     enqueued one may)."""
-    if dimension["type"] == "categorical":
-        choices = list(dimension["choices"])
+    if isinstance(dimension, ChoicesDimension):
+        choices = list(dimension.choices)
         for value in values:
             if Choices(tuple(choices)).place(value) is None:
                 choices.append(value)
         return Choices(tuple(choices))
-    numbers = [
-        value for value in (dimension["low"], dimension["high"], *values) if is_number(value)
-    ]
-    if dimension.get("log"):
+    numbers = [value for value in (dimension.low, dimension.high, *values) if is_number(value)]
+    if dimension.log:
         numbers = [value for value in numbers if value > 0]
     if not numbers:
         return Linear(0.0, 1.0)
     low, high = min(numbers), max(numbers)
-    if dimension["type"] == "int" and not dimension.get("log") and high - low <= 12:
+    if dimension.type == "int" and not dimension.log and high - low <= 12:
         return Choices(tuple(range(int(low), int(high) + 1)))
-    if dimension.get("log") and low < high:
+    if dimension.log and low < high:
         return Log(low, high)
     return around((low, high), share=0.0)
 

@@ -8,20 +8,20 @@ from typing import Final
 from tracking.report.blocks import Block, Figure, Gallery, Section, Text, note
 from tracking.report.drawing import Drawing
 from tracking.report.frame import Frame
-from tracking.report.reading import Trial, complete, explained, in_state, is_winner, reached
+from tracking.report.reading import complete, explained, in_state, is_winner, reached
 from tracking.report.scales import Choices, Linear, around, of_dimension
 from tracking.report.words import count, listed, score, setting
-from tracking.result import Result
+from tracking.result import StudyResult, TrialRecord
 
 _WIDTH: Final = 290.0
 _HEIGHT: Final = 190.0
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("slices", "Slices", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     trials = complete(result)
     if not trials or not result.space:
         yield note(
@@ -38,32 +38,32 @@ def _blocks(result: Result) -> Iterator[Block]:
         + (" Hollow points are pruned trials at their last value." if pruned else "")
         + " The ringed one is the winner."
     )
-    used = [n for n in result.space if any(n in trial["params"] for trial in (*trials, *pruned))]
+    used = [n for n in result.space if any(n in trial.params for trial in (*trials, *pruned))]
     yield Gallery(tuple(_figure(result, name, trials, pruned, up) for name in used))
     if unused := [name for name in result.space if name not in used]:
         yield note(f"No trial had a use for {listed(unused)}.")
 
 
 def _figure(
-    result: Result, name: str, trials: list[Trial], pruned: list[Trial], up: Linear
+    result: StudyResult, name: str, trials: list[TrialRecord], pruned: list[TrialRecord], up: Linear
 ) -> Figure:
-    having = [trial for trial in (*pruned, *trials) if name in trial["params"]]
+    having = [trial for trial in (*pruned, *trials) if name in trial.params]
     without = len(trials) + len(pruned) - len(having)
-    across = of_dimension(result.space[name], [trial["params"][name] for trial in having])
+    across = of_dimension(result.space[name], [trial.params[name] for trial in having])
     d = Drawing(_WIDTH, _HEIGHT, f"Validation UAR against {name}")
     frame = Frame(d, 42, 12, _WIDTH - 6, _HEIGHT - 26, across, up)
     frame.axes(most=(5, 5))
     for trial in having:
-        place = frame.at(trial["params"][name], reached(trial))
+        place = frame.at(trial.params[name], reached(trial))
         if place is None:
             continue
         x, y = place
         if isinstance(across, Choices):  # side by side, where many share a value
             room = (frame.right - frame.left) / max(len(across.values), 1)
-            x += (trial["number"] * 7 % 11 - 5) / 5 * min(14.0, room / 4)
-        kind = "complete" if trial["state"] == "COMPLETE" else "pruned"
-        value = setting(trial["params"][name])
-        title = f"trial {trial['number']}: {name} {value}, {score(reached(trial))}"
+            x += (trial.number * 7 % 11 - 5) / 5 * min(14.0, room / 4)
+        kind = "complete" if trial.state == "COMPLETE" else "pruned"
+        value = setting(trial.params[name])
+        title = f"trial {trial.number}: {name} {value}, {score(reached(trial))}"
         if is_winner(result, trial):
             d.circle((x, y), 7.5, "ring")
         d.circle((x, y), 3.6 if kind == "complete" else 3.2, kind, title)

@@ -4,7 +4,7 @@ said of it, once."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from tracking.report import intervals
 from tracking.report.blocks import (
@@ -36,13 +36,13 @@ from tracking.report.words import (
     setting,
     signed,
 )
-from tracking.result import Result
+from tracking.result import ScoreInterval, StudyResult, TrialRecord
 
 _FEW_SPEAKERS: Final = 10
 _LEVEL: Final = percent(0.95)
 
 
-def verdict(result: Result) -> str:
+def verdict(result: StudyResult) -> str:
     """The whole study in a few sentences."""
     best = winner(result)
     if best is None:
@@ -51,45 +51,45 @@ def verdict(result: Result) -> str:
             f"No trial is complete, so there is no winner. {ended} of"
             f" {count(result.wanted, 'trial')} ended."
         )
-    number, confirm = best["number"], result.confirm
+    number, confirm = best.number, result.confirm
     if confirm is None:
         said = (
             f"Trial {number} has the best value of the search, a validation UAR of"
-            f" {score(best['value'])}. No fresh seed confirms it: the best of"
+            f" {score(best.value)}. No fresh seed confirms it: the best of"
             f" {count(len(complete(result)), 'complete trial')} is partly luck."
         )
     else:
-        first, held = confirm["settings"][0], len(confirm["settings"])
+        first, held = confirm.settings[0], len(confirm.settings)
         among = f"the best of {held} confirmed settings" if held > 1 else "no other was confirmed"
         said = (
-            f"Trial {number} wins: with {count(len(first['values']), 'fresh seed')} its settings"
-            f" have a mean validation UAR of {score(first['mean'])}, {among}."
+            f"Trial {number} wins: with {count(len(first.values), 'fresh seed')} its settings"
+            f" have a mean validation UAR of {score(first.mean)}, {among}."
         )
     test = winners_test(result)
     if test is None:
         return f"{said} {_unscored(result)}"
     return (
-        f"{said} On the test part, {count(test['samples'], 'utterance')} that nothing had seen, its"
-        f" model has a UAR of {score(test['uar'])} ({_sure(test['interval'])})."
+        f"{said} On the test part, {count(test.samples, 'utterance')} that nothing had seen, its"
+        f" model has a UAR of {score(test.uar)} ({_sure(test.interval)})."
     )
 
 
-def _unscored(result: Result) -> str:
+def _unscored(result: StudyResult) -> str:
     """Why there is no figure of the test part."""
     if (test := result.test) is None:
         return "The test part has not been scored."
-    run = "" if test["run"] is None else f", run {test['run']} of its confirmation"
+    run = "" if test.run is None else f", run {test.run} of its confirmation"
     return (
-        f"The test part was scored for another model (trial {test['trial']}{run}: UAR"
-        f" {score(test['uar'])}), and once is all."
+        f"The test part was scored for another model (trial {test.trial}{run}: UAR"
+        f" {score(test.uar)}), and once is all."
     )
 
 
-def section(result: Result) -> Section:
+def section(result: StudyResult) -> Section:
     return Section("winner", "Winner", tuple(_blocks(result)))
 
 
-def _blocks(result: Result) -> Iterator[Block]:
+def _blocks(result: StudyResult) -> Iterator[Block]:
     best = winner(result)
     if best is None:
         yield note(
@@ -106,29 +106,29 @@ def _blocks(result: Result) -> Iterator[Block]:
     else:
         yield note("Nothing was searched: all trials had the same settings.")
     if (test := winners_test(result)) is not None:
-        which = f"trial {best['number']}"
+        which = f"trial {best.number}"
         if result.confirm is not None:
             which = (
-                f"run {result.confirm['run']} of the confirmation, seed {result.confirm['seed']},"
-                f" with the settings of trial {best['number']}"
+                f"run {result.confirm.run} of the confirmation, seed {result.confirm.seed},"
+                f" with the settings of trial {best.number}"
             )
         yield Facts(
             (
                 ("model", which),
                 ("folder", "winner/ in the study's folder"),
-                ("sha256 of its tensors", test["model_sha256"]),
-                ("test part scored", moment(test["scored"])),
+                ("sha256 of its tensors", test.model_sha256),
+                ("test part scored", moment(test.scored)),
             )
         )
 
 
-def _settings(result: Result, best: dict[str, Any]) -> Table:
+def _settings(result: StudyResult, best: TrialRecord) -> Table:
     return Table(
         (*columns("setting", "winner", "searched"), Column("what it is", roomy=True)),
         tuple(
             (
                 name,
-                setting(best["params"][name]) if name in best["params"] else "not in use",
+                setting(best.params[name]) if name in best.params else "not in use",
                 searched_in(dimension),
                 explained(name),
             )
@@ -137,40 +137,40 @@ def _settings(result: Result, best: dict[str, Any]) -> Table:
     )
 
 
-def _cards(result: Result, best: dict[str, Any]) -> Iterator[Card]:
+def _cards(result: StudyResult, best: TrialRecord) -> Iterator[Card]:
     test, confirm = winners_test(result), result.confirm
     if test is None:
         yield Card("Test UAR", NOTHING, _unscored(result), strong=True)
     else:
-        yield Card("Test UAR", score(test["uar"]), f"{_sure(test['interval'])}.", strong=True)
+        yield Card("Test UAR", score(test.uar), f"{_sure(test.interval)}.", strong=True)
     if confirm is None:
-        yield Card("Validation UAR", score(best["value"]), "One seed, not confirmed.")
+        yield Card("Validation UAR", score(best.value), "One seed, not confirmed.")
         yield Card("Optimism", NOTHING, "Unknown: only fresh seeds can tell how lucky it was.")
     else:
-        first = confirm["settings"][0]
-        words = f"Mean of {count(len(first['values']), 'fresh seed')}"
-        if is_number(first["low"]):
-            words += f"; {_LEVEL} interval {interval(first['low'], first['high'])}"
-        yield Card("Confirmed validation UAR", score(first["mean"]), f"{words}.")
+        first = confirm.settings[0]
+        words = f"Mean of {count(len(first.values), 'fresh seed')}"
+        if is_number(first.low):
+            words += f"; {_LEVEL} interval {interval(first.low, first.high)}"
+        yield Card("Confirmed validation UAR", score(first.mean), f"{words}.")
         yield Card(
             "Optimism",
-            signed(first["optimism"]),
-            f"The search had said {score(first['search_value'])}"
+            signed(first.optimism),
+            f"The search had said {score(first.search_value)}"
             + (
                 ": more than fresh seeds give."
-                if first["optimism"] > 0
+                if first.optimism > 0
                 else "; fresh seeds give no less."
             ),
         )
     if is_number(result.baseline):
-        on_test = None if test is None else test["baseline_uar"]
+        on_test = None if test is None else test.baseline_uar
         words = "Validation UAR on the same features and split"
         if is_number(on_test):
             words += f"; {score(on_test)} on the test part"
         yield Card("Logistic regression", score(result.baseline), f"{words}.")
 
 
-def _evidence(result: Result, best: dict[str, Any]) -> Iterator[Block]:
+def _evidence(result: StudyResult, best: TrialRecord) -> Iterator[Block]:
     rows = list(_rows(result, best))
     if len(rows) < 2:
         return
@@ -192,70 +192,70 @@ def _evidence(result: Result, best: dict[str, Any]) -> Iterator[Block]:
     )
 
 
-def _rows(result: Result, best: dict[str, Any]) -> Iterator[Row]:
+def _rows(result: StudyResult, best: TrialRecord) -> Iterator[Row]:
     test, confirm = winners_test(result), result.confirm
-    if is_number(best["value"]):
-        yield Row("validation, search", best["value"], score(best["value"]))
+    if is_number(best.value):
+        yield Row("validation, search", best.value, score(best.value))
     if confirm is not None:
-        first = confirm["settings"][0]
+        first = confirm.settings[0]
         yield Row(
-            f"validation, {count(len(first['values']), 'fresh seed')}",
-            first["mean"],
-            score(first["mean"]),
-            first["low"],
-            first["high"],
-            tuple(first["values"]),
+            f"validation, {count(len(first.values), 'fresh seed')}",
+            first.mean,
+            score(first.mean),
+            first.low,
+            first.high,
+            tuple(first.values),
             strong=test is None,
         )
     if result.baseline is not None and is_number(result.baseline):
         yield Row("validation, regression", result.baseline, score(result.baseline))
     if test is not None:
-        low, high = test["interval"]["low"], test["interval"]["high"]
-        yield Row("test, winner", test["uar"], score(test["uar"]), low, high, strong=True)
-        if is_number(test["baseline_uar"]):
-            yield Row("test, regression", test["baseline_uar"], score(test["baseline_uar"]))
+        low, high = test.interval.low, test.interval.high
+        yield Row("test, winner", test.uar, score(test.uar), low, high, strong=True)
+        if is_number(test.baseline_uar):
+            yield Row("test, regression", test.baseline_uar, score(test.baseline_uar))
 
 
-def _cautions(result: Result) -> Iterator[Block]:
+def _cautions(result: StudyResult) -> Iterator[Block]:
     test, confirm = winners_test(result), result.confirm
     best = winner(result)
     assert best is not None
-    value = best["value"] if confirm is None else confirm["settings"][0]["mean"]
+    value = best.value if confirm is None else confirm.settings[0].mean
     if is_number(result.baseline) and is_number(value) and result.baseline >= value:
         yield note(
             "A logistic regression on the same features has a validation UAR that is no lower than"
             f" the winner's, {score(result.baseline)} against {score(value)}: on this evidence the"
             " search has not beaten its yardstick."
         )
-    if confirm is not None and len(confirm["settings"][0]["values"]) == 1:
+    if confirm is not None and len(confirm.settings[0].values) == 1:
         yield note("With one fresh seed there is no interval: confirm with three or more.")
     if test is not None:
-        held = test["interval"]
-        if held["by"] == "speaker" and held["groups"] < _FEW_SPEAKERS:
+        held = test.interval
+        if held.by == "speaker" and held.groups < _FEW_SPEAKERS:
             yield note(
-                f"The test interval rests on {count(held['groups'], 'speaker')}, drawn whole. With"
+                f"The test interval rests on {count(held.groups, 'speaker')}, drawn whole. With"
                 " so few it is too narrow rather than too wide: take it as the least to allow for."
             )
-        if held["by"] != "speaker":
+        if held.by != "speaker":
             yield note(
                 "The interval is over utterances, since speakers are not known or there is only"
                 " one. It says nothing about how other speakers would fare."
             )
-        for again in test["again"]:
+        for again in test.again:
             yield note(
-                f"The test part was scored again, {moment(again['when'])}: UAR"
-                f" {score(again['uar'])}. The reason given: {sentence(again['reason'] or 'none')}"
+                f"The test part was scored again, {moment(again.when)}: UAR"
+                f" {score(again.uar)}. The reason given: {sentence(again.reason or 'none')}"
                 " A test part that was asked more than once has had a say in the choice."
             )
 
 
-def _sure(held: dict[str, Any]) -> str:
+def _sure(held: ScoreInterval) -> str:
     """An interval of the test part, and over what."""
-    if not is_number(held["low"]) or not is_number(held["high"]):
+    if not is_number(held.low) or not is_number(held.high):
         return "no interval"
-    level = percent(held["level"])
-    over = count(held["groups"], held["by"])
-    return f"{level} interval {interval(held['low'], held['high'])} over {over}"
+    level = percent(held.level)
+    over = count(held.groups, held.by)
+    return f"{level} interval {interval(held.low, held.high)} over {over}"
 
 
 def _within(scale: Linear) -> Linear:
@@ -263,10 +263,10 @@ def _within(scale: Linear) -> Linear:
     return Linear(max(scale.low, 0.0), min(scale.high, 1.0))
 
 
-def chance(result: Result) -> float:
+def chance(result: StudyResult) -> float:
     """UAR of guessing: one over the emotions that the validated speech has."""
     for part in result.parts:
-        if part["part"] == "validation" and part["modality"] == "acoustic":
-            present = sum(1 for samples in part["emotions"].values() if samples)
+        if part.part == "validation" and part.modality == "acoustic":
+            present = sum(1 for samples in part.emotions.values() if samples)
             return 1 / max(present, 1)
     return 1 / 7

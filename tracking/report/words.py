@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 NOTHING: Final = "–"
 _LONGEST: Final = 80
@@ -13,12 +13,12 @@ _TIED: Final = "\N{NO-BREAK SPACE}"  # no line ends between a number and its uni
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it can be drawn: finite, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def score(value: Any) -> str:
+def score(value: object) -> str:
     """UAR and its like, 0 .. 1.
 
     >>> score(0.67461), score(None), score(float("nan"))
@@ -27,7 +27,7 @@ def score(value: Any) -> str:
     return f"{value:.3f}" if is_number(value) else NOTHING
 
 
-def signed(value: Any) -> str:
+def signed(value: object) -> str:
     """A difference of scores.
 
     >>> signed(0.0142), signed(-0.2), signed(0.0)
@@ -40,7 +40,7 @@ def signed(value: Any) -> str:
     return sign + text
 
 
-def interval(low: Any, high: Any) -> str:
+def interval(low: object, high: object) -> str:
     """
     >>> interval(0.41, 0.5612), interval(float("nan"), float("nan"))
     ('0.410 to 0.561', 'none')
@@ -50,7 +50,7 @@ def interval(low: Any, high: Any) -> str:
     return f"{score(low)} to {score(high)}"
 
 
-def percent(share: Any) -> str:
+def percent(share: object) -> str:
     """
     >>> for share in (0.368, 0.004, 0.0001, 1):
     ...     print(*percent(share).split())
@@ -67,7 +67,7 @@ def percent(share: Any) -> str:
     return f"{points:.{int(0 < abs(points) < 1)}f}{_TIED}%"
 
 
-def setting(value: Any) -> str:
+def setting(value: object) -> str:
     """A hyperparameter's value with three significant digits, or as it is.
 
     >>> setting(0.00694), setting(4.48e-05), setting(True), setting(None), setting("bank")
@@ -103,7 +103,7 @@ def quantity(value: float) -> str:
     return f"{sign}10{raised}" if size == "1" else f"{sign}{size}·10{raised}"
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: object) -> str:
     """
     >>> for seconds in (0.4, 8.2, 95, 7300):
     ...     print(*duration(seconds).split())
@@ -124,7 +124,7 @@ def duration(seconds: Any) -> str:
     return f"{thousands(whole // 3600)}{_TIED}h {whole % 3600 // 60}{_TIED}min"
 
 
-def hours(seconds: Any) -> str:
+def hours(seconds: object) -> str:
     """
     >>> hours(40), hours(1134), hours(90_000)
     ('0.011', '0.32', '25')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from search.cli.parser import parse
 from search.config.spec import resolve
 from search.results.embedding import LEAST, MOST, embed, embedding, features
 from tests.search.conftest import SMALL
+from tracking.result import Embedding, decode
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +69,18 @@ def test_points_carry_their_samples(trained: dict[str, Any]) -> None:
     checkpoint, data, task, parts = trained["bank"]
     found = embedding(checkpoint, data, task, parts)
     assert found is not None
-    points = found["points"]
+    points = found.points
     speech = len(parts.acoustic_validation)
     faces = min(speech, len(parts.visual_train))
-    told = [(point["emotion"], point["speaker"]) for point in points]
+    told = [(point.emotion, point.speaker) for point in points]
     samples = task.samples("acoustic")
     assert told[:speech] == [
         (EMOTIONS[samples.labels[i]], samples.speakers[i]) for i in parts.acoustic_validation
     ]
-    assert [point["modality"] for point in points] == ["acoustic"] * speech + ["visual"] * faces
+    assert [point.modality for point in points] == ["acoustic"] * speech + ["visual"] * faces
     assert {name for _, name in told[speech:]} <= set(task.samples("visual").speakers)
     assert embedding(checkpoint, data, task, parts) == found
-    assert json.loads(json.dumps(found)) == found
+    assert decode(Embedding, json.loads(json.dumps(asdict(found)))) == found
 
 
 def clusters(count: int, width: int = 8) -> tuple[np.ndarray, list[int], list[None], list[str]]:
@@ -93,12 +95,12 @@ def clusters(count: int, width: int = 8) -> tuple[np.ndarray, list[int], list[No
 def test_neighbours_stay_neighbours(count: int) -> None:
     found = embed(*clusters(count))
     assert found is not None
-    points = found["points"]
+    points = found.points
     assert len(points) == min(count, MOST)
     if count < 100:  # too few of each group to be near anybody
         return
-    places = np.array([(point["x"], point["y"]) for point in points])
-    emotions = np.array([point["emotion"] for point in points])
+    places = np.array([(point.x, point.y) for point in points])
+    emotions = np.array([point.emotion for point in points])
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (emotions[apart.argmin(1)] == emotions).mean() > 0.95

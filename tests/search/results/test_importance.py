@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from search.results.importance import ENOUGH, importances
+from tracking.result import Importances, decode
 
 Objective = Callable[[optuna.Trial], float]
 
@@ -38,26 +40,26 @@ def test_the_setting_that_matters_leads() -> None:
     began = time.process_time()
     found = importances(study)
     assert time.process_time() - began < 2
-    names = list(found["values"])
+    names = list(found.values)
     assert names[0] == "alpha" and set(names) == {"alpha", "context", "layers", "heads"}
-    assert found["trials"] == 60 and found["enough"] is True
-    shares = [value["mean"] for value in found["values"].values()]
+    assert found.trials == 60 and found.enough is True
+    shares = [value.mean for value in found.values.values()]
     assert sum(shares) == pytest.approx(1) and shares == sorted(shares, reverse=True)
-    assert found["values"]["alpha"]["low"] > 0.5 > found["values"]["layers"]["high"]
-    for value in found["values"].values():
-        assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
+    assert found.values["alpha"].low > 0.5 > found.values["layers"].high
+    for value in found.values.values():
+        assert 0 <= value.low <= value.mean <= value.high <= 1
     assert importances(study) == found
     assert importances(study, seed=1) != found
-    assert json.loads(json.dumps(found)) == found
+    assert decode(Importances, json.loads(json.dumps(asdict(found)))) == found
 
 
 def test_few_trials_are_not_enough() -> None:
     found = importances(study_of(one_matters, ENOUGH - 1))
-    assert found["values"] and not found["enough"]
+    assert found.values and not found.enough
     # More of them make the interval of the first narrower.
     more = importances(study_of(one_matters, 120))
-    first, later = (one["values"]["alpha"] for one in (found, more))
-    assert later["high"] - later["low"] < first["high"] - first["low"]
+    first, later = (one.values["alpha"] for one in (found, more))
+    assert later.high - later.low < first.high - first.low
 
 
 def test_many_trials_of_noise_are_not_enough() -> None:
@@ -68,7 +70,7 @@ def test_many_trials_of_noise_are_not_enough() -> None:
 
     for seed in range(3):
         found = importances(study_of(nothing_matters, 60, seed))
-        assert found["values"].keys() == {"a", "b", "c"} and not found["enough"]
+        assert found.values.keys() == {"a", "b", "c"} and not found.enough
 
 
 def constant(trial: optuna.Trial) -> float:
@@ -91,4 +93,4 @@ def one_value_each(trial: optuna.Trial) -> float:
 )
 def test_nothing_to_tell(objective: Objective, trials: int) -> None:
     found = importances(study_of(objective, trials))
-    assert (found["trials"], found["enough"], found["values"]) == (trials, False, {})
+    assert (found.trials, found.enough, found.values) == (trials, False, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import optuna
 import pytest
@@ -72,10 +73,10 @@ def test_the_mean_over_fresh_seeds_decides_not_the_luck_of_the_search() -> None:
     assert (first.interval.low, first.interval.high) == pytest.approx((low, high))
     opened = confirm.open_confirming(search)
     assert opened.trials[first.typical].value == 0.75, "the median, not the luckiest"
-    told = confirm.as_dict(found)
+    told = confirm.confirmation(found)
     assert told is not None
-    assert (told["winner"], told["run"], told["seed"]) == (1, first.typical, 1006)
-    json.dumps(told, allow_nan=False)
+    assert (told.winner, told.run, told.seed) == (1, first.typical, 1006)
+    json.dumps(asdict(told), allow_nan=False)
 
 
 def test_a_setting_that_fails_with_a_seed_does_not_win() -> None:
@@ -171,4 +172,4 @@ def test_nothing_is_made_where_nothing_was_confirmed() -> None:
     search = searched(0.9)
     assert confirm.settings(search) == [] and confirm.runs_of(search) == []
     assert optuna.get_all_study_names(search._storage) == ["s"]
-    assert confirm.as_dict([]) is None
+    assert confirm.confirmation([]) is None

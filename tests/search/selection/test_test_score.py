@@ -23,7 +23,7 @@ from fdan.metrics import confusion_matrix, measures
 from search.cli import main as command
 from search.selection import test_score as scoring
 from search.study import storage
-from tracking.result import Result
+from tracking.result import StudyResult
 
 pytestmark = pytest.mark.long
 
@@ -46,7 +46,7 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert "test part" not in out, "nobody asked for it"
     held = storage.open_storage(None, runs / "s")
-    assert scoring.tested(optuna.load_study(study_name="s", storage=held)) is None
+    assert scoring.stored_score(optuna.load_study(study_name="s", storage=held)) is None
 
     # The bar, computed here from the features that the search left behind.
     facts = json.loads((runs / "s" / "best" / "model.json").read_text())
@@ -104,9 +104,9 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert command.main(again) == 0
     out = capsys.readouterr().out
     assert line(out, "test part:") != first and "of another model" not in out
-    found = scoring.tested(optuna.load_study(study_name="s", storage=held))
-    assert found is not None and found.again[0]["reason"] == "the first was a trial run"
-    assert found.again[0]["before"] == alone.uar
+    found = scoring.stored_score(optuna.load_study(study_name="s", storage=held))
+    assert found is not None and found.score.again[0].reason == "the first was a trial run"
+    assert found.score.again[0].before == alone.uar
     capsys.readouterr()
     assert command.main(again) == 0
     assert "scored for this very model" in capsys.readouterr().err
@@ -116,4 +116,4 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
     assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
     remembered = json.loads((runs / "s" / "study.json").read_text())["arguments"]
-    assert Result.load(runs / "s").test["again"] == found.again, remembered
+    assert StudyResult.load(runs / "s").test == found.score, remembered

@@ -18,7 +18,7 @@ from tracking.promotion.gates import Challenger
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.registry.inference_cost import multiply_adds
 from tracking.registry.registry import ModelVersion
-from tracking.result import Result
+from tracking.result import StudyResult
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
         study = link(finished / ours, tmp_path / ours)
         champion = link(finished / theirs / "winner", tmp_path / "champion")
         challenger = Challenger(
-            study, Result.load(study), "fdan", "http://x", tmp_path, IsolatedModel()
+            study, StudyResult.load(study), "fdan", "http://x", tmp_path, IsolatedModel()
         )
         return challenger, Champion(ModelVersion("fdan", "7", {}, "", None, None), champion)
 

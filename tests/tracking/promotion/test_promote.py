@@ -19,7 +19,7 @@ from tracking.commands.arguments import study_folder
 from tracking.promotion.promote import PromotionOptions, promote
 from tracking.promotion.rollback import rollback
 from tracking.registry.registry import CHAMPION, PREVIOUS, NewVersion, Registry
-from tracking.result import Result
+from tracking.result import Check, StudyResult
 
 if TYPE_CHECKING:
     from conftest import Tables
@@ -62,7 +62,7 @@ def aliases(database: Tables) -> dict[str, str]:
 
 def changed(study: Path, **fields: Any) -> None:
     """Rewrite fields of a study's result."""
-    dataclasses.replace(Result.load(study), **fields).save(study)
+    dataclasses.replace(StudyResult.load(study), **fields).save(study)
 
 
 def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study) -> None:
@@ -245,20 +245,20 @@ def _other_answers(study: Path) -> None:
 
 
 def _test(study: Path, **fields: Any) -> None:
-    test = Result.load(study).test
+    test = StudyResult.load(study).test
     assert test is not None
-    changed(study, test={**test, **fields})
+    changed(study, test=dataclasses.replace(test, **fields))
 
 
 def _confirm(study: Path, **fields: Any) -> None:
-    confirm = Result.load(study).confirm
+    confirm = StudyResult.load(study).confirm
     assert confirm is not None
-    changed(study, confirm={**confirm, **fields})
+    changed(study, confirm=dataclasses.replace(confirm, **fields))
 
 
 def _origin(study: Path, **fields: Any) -> None:
     """In the result and in the model, as if another study had been on other data."""
-    origin = {**Result.load(study).origin, **fields}
+    origin = {**StudyResult.load(study).origin, **fields}
     changed(study, origin=origin)
     file = study / "winner" / "model.json"
     facts = {**json.loads(file.read_text()), **fields}
@@ -273,8 +273,8 @@ def _origin(study: Path, **fields: Any) -> None:
         (lambda s: changed(s, confirm=None), "no winner was confirmed"),
         (lambda s: _confirm(s, winner=4), "the confirmed winner is trial 4"),
         (lambda s: changed(s, test=None), "the test part was not scored"),
-        (lambda s: changed(s, checks=[{"name": "a", "ok": False, "detail": "b"}]), "not so: a (b)"),
-        (lambda s: changed(s, checks=[]), "checked nothing"),
+        (lambda s: changed(s, checks=(Check("a", False, "b"),)), "not so: a (b)"),
+        (lambda s: changed(s, checks=()), "checked nothing"),
         (_without_winner, "no model.json in it"),
         (_other_model, "is not what was scored"),
         (_truncated, "damaged"),

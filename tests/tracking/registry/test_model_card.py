@@ -11,15 +11,15 @@ import pytest
 from fdan.inference.model_folder import FACTS
 from tracking.registry.model_card import model_card
 from tracking.registry.registry import DESCRIPTION
-from tracking.result import Result
+from tracking.result import Rescoring, SpeakerScore, StudyResult
 
 URI = "http://localhost:5000"
 HOSTILE = "</td><script>alert(1)</script>|`*[x](javascript:alert(1))\x00\udcff\n# boo"
 
 
 @pytest.fixture
-def result(finished: Path) -> Result:
-    return Result.load(finished / "good")
+def result(finished: Path) -> StudyResult:
+    return StudyResult.load(finished / "good")
 
 
 @pytest.fixture
@@ -30,17 +30,17 @@ def facts(finished: Path) -> dict[str, Any]:
     return held
 
 
-def changed(result: Result, **test: Any) -> Result:
+def changed(result: StudyResult, **test: Any) -> StudyResult:
     assert result.test is not None
-    return dataclasses.replace(result, test={**result.test, **test})
+    return dataclasses.replace(result, test=dataclasses.replace(result.test, **test))
 
 
-def test_it_says_what_one_has_to_know(result: Result, facts: dict[str, Any]) -> None:
+def test_it_says_what_one_has_to_know(result: StudyResult, facts: dict[str, Any]) -> None:
     text = model_card(result, facts, "fdan", URI)
     test = result.test
     assert test is not None
     for words in (
-        f"test UAR {test['uar']:.3f} ({test['interval']['low']:.3f} to",
+        f"test UAR {test.uar:.3f} ({test.interval.low:.3f} to",
         "95% interval over 2 speakers",
         result.data,
         "never heard in training or selection",
@@ -57,9 +57,8 @@ def test_it_says_what_one_has_to_know(result: Result, facts: dict[str, Any]) -> 
         assert words in text, words
 
 
-def test_many_speakers_fit_a_description(result: Result, facts: dict[str, Any]) -> None:
-    one = {"uar": 0.5, "war": 0.5, "samples": 1000}
-    many = {f"a speaker with a long name {i}": {**one, "uar": i / 300} for i in range(300)}
+def test_many_speakers_fit_a_description(result: StudyResult, facts: dict[str, Any]) -> None:
+    many = {f"a speaker with a long name {i}": SpeakerScore(i / 300, 0.5, 1000) for i in range(300)}
     spread = changed(result, per_speaker=many)
     text = model_card(spread, facts, "fdan", URI, DESCRIPTION)
     assert len(text) <= DESCRIPTION
@@ -67,19 +66,18 @@ def test_many_speakers_fit_a_description(result: Result, facts: dict[str, Any]) 
     assert "speaker with a long name 299" in model_card(spread, facts, "fdan", URI)
 
 
-def test_what_does_not_fit_is_left_out_whole(result: Result, facts: dict[str, Any]) -> None:
+def test_what_does_not_fit_is_left_out_whole(result: StudyResult, facts: dict[str, Any]) -> None:
     text = model_card(result, facts, "fdan", URI, 2000)
     assert len(text) <= 2000 and text.endswith("README.md among the version's files.*")
     assert text.count("```") % 2 == 0
 
 
-def test_names_from_outside_are_no_markup(result: Result, facts: dict[str, Any]) -> None:
-    one = {"uar": 0.5, "war": 0.5, "samples": 3}
+def test_names_from_outside_are_no_markup(result: StudyResult, facts: dict[str, Any]) -> None:
     hostile = dataclasses.replace(
         changed(
             result,
-            per_speaker={HOSTILE: one},
-            again=[{"when": "2026-01-01", "reason": HOSTILE, "uar": 0.5}],
+            per_speaker={HOSTILE: SpeakerScore(0.5, 0.5, 3)},
+            again=(Rescoring("2026-01-01", HOSTILE, 0.5, 0.4),),
         ),
         study=HOSTILE,
         task=HOSTILE,
@@ -91,16 +89,20 @@ def test_names_from_outside_are_no_markup(result: Result, facts: dict[str, Any])
 
 
 @pytest.mark.parametrize("protocol", ["speaker", "paper", "official"])
-def test_every_protocol_has_its_words(result: Result, facts: dict[str, Any], protocol: str) -> None:
+def test_every_protocol_has_its_words(
+    result: StudyResult, facts: dict[str, Any], protocol: str
+) -> None:
     other = {**facts, "split": {**facts["split"], "protocol": protocol}}
     assert f"- **Protocol**: {protocol}: " in model_card(result, other, "fdan", URI)
     assert "see model.json" not in model_card(result, other, "fdan", URI)
 
 
-def test_one_seed_and_no_speakers(result: Result, facts: dict[str, Any]) -> None:
+def test_one_seed_and_no_speakers(result: StudyResult, facts: dict[str, Any]) -> None:
     assert result.confirm is not None
-    (best,) = result.confirm["settings"]
-    confirm = {**result.confirm, "settings": [{**best, "low": None, "high": None}]}
+    (best,) = result.confirm.settings
+    confirm = dataclasses.replace(
+        result.confirm, settings=(dataclasses.replace(best, low=None, high=None),)
+    )
     bare = dataclasses.replace(changed(result, per_speaker={}), confirm=confirm)
     text = model_card(bare, facts, "fdan", URI)
     assert "names no speakers" in text and "(95 %" not in text

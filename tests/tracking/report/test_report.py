@@ -21,7 +21,7 @@ from fdan.errors import FdanError
 from tests.tracking.results import HOSTILE, result, shapes
 from tracking import report
 from tracking.report.logged import NotLogged, log
-from tracking.result import Result, ResultError
+from tracking.result import ResultError, StudyResult
 from tracking.tracker import Tracker
 
 pytestmark = pytest.mark.long
@@ -99,7 +99,7 @@ def read(page: str) -> Read:
     return reader
 
 
-def written(of: Result, folder: Path) -> tuple[str, str]:
+def written(of: StudyResult, folder: Path) -> tuple[str, str]:
     of.save(folder)
     page, beside = report.write(folder)
     assert (page.name, beside.name) == ("report.html", "report.md")
@@ -209,11 +209,11 @@ def test_a_score_of_another_model_is_not_the_winners(tmp_path: Path, other: dict
     """Another setting has won since, or another run of the same one."""
     held = result()
     assert held.test is not None and held.confirm is not None
-    figure = f"{held.test['uar']:.3f}"
+    figure = f"{held.test.uar:.3f}"
     page, text = written(held, tmp_path)
     assert "was scored for another model" not in page and f"has a UAR of {figure}" in text
-    page, text = written(replace(held, test={**held.test, **other}), tmp_path)
-    assert f"was scored for another model (trial {other.get('trial', held.test['trial'])}" in text
+    page, text = written(replace(held, test=replace(held.test, **other)), tmp_path)
+    assert f"was scored for another model (trial {other.get('trial', held.test.trial)}" in text
     assert f"has a UAR of {figure}" not in text
     assert "it was scored for another model" in section(page, "confusion")
     assert "test, winner" not in page and "By speaker" not in page
@@ -233,25 +233,25 @@ def test_the_figures_are_the_results(tmp_path: Path) -> None:
     of = SHAPES["whole"]
     page, beside = written(of, tmp_path)
     assert of.test is not None and of.confirm is not None
-    first = of.confirm["settings"][0]
+    first = of.confirm.settings[0]
     values = re.findall(r'<h3>([^<]*)</h3><p class="value">([^<]*)</p>', section(page, "winner"))
     assert dict(values) == {
-        "Test UAR": f"{of.test['uar']:.3f}",
-        "Confirmed validation UAR": f"{first['mean']:.3f}",
-        "Optimism": f"{first['optimism']:+.3f}",
+        "Test UAR": f"{of.test.uar:.3f}",
+        "Confirmed validation UAR": f"{first.mean:.3f}",
+        "Optimism": f"{first.optimism:+.3f}",
         "Logistic regression": "0.675",
     }
-    low, high = of.test["interval"]["low"], of.test["interval"]["high"]
+    low, high = of.test.interval.low, of.test.interval.high
     for text in (page, beside):
         assert f"{low:.3f} to {high:.3f}" in text
-        assert of.test["model_sha256"] in text
+        assert of.test.model_sha256 in text
         assert of.command in text
-    winner = f"Trial {of.confirm['winner']} wins"
+    winner = f"Trial {of.confirm.winner} wins"
     assert winner in page and winner in beside
-    saved = of.cost["epochs_planned"] - of.cost["epochs_trained"]
+    saved = of.cost.epochs_planned - of.cost.epochs_trained
     assert f'Epochs saved by pruning</h3><p class="value">{saved}<' in page
     for trial in of.trials:
-        assert trial["reason"] in page
+        assert trial.reason in page
 
 
 def test_the_pictures_are_of_the_results(tmp_path: Path) -> None:
@@ -273,14 +273,14 @@ def test_the_pictures_are_of_the_results(tmp_path: Path) -> None:
         assert len(drawn(picture, "circle", "hollow")) == 300
     slices = pictures(section(page, "slices"))
     assert len(slices) == len(of.space)
-    having = sum("ratio" in t["params"] for t in of.trials if t["state"] == "COMPLETE")
+    having = sum("ratio" in t.params for t in of.trials if t.state == "COMPLETE")
     ratio = slices[list(of.space).index("ratio")]
     assert len(drawn(ratio, "circle", "complete")) == having
     for picture, part in zip(
         pictures(section(page, "confusion")), ("validation", "test"), strict=True
     ):
         told = [int(t.text or "") for t in picture.iter("text") if (t.text or "").isdecimal()]
-        assert told == [count for row in of.confusion[part] for count in row]
+        assert told == [count for row in getattr(of.confusion, part) for count in row]
 
 
 def test_means_lie_where_their_scale_says(tmp_path: Path) -> None:
@@ -295,9 +295,9 @@ def test_means_lie_where_their_scale_says(tmp_path: Path) -> None:
         }
         (low, at_low), *_, (high, at_high) = sorted(ticks.items())
         means = [float(c.get("cx") or "") for c in drawn(picture, "circle", "point")]
-        for x, setting in zip(means, of.confirm["settings"], strict=True):
+        for x, setting in zip(means, of.confirm.settings, strict=True):
             value = low + (x - at_low) / (at_high - at_low) * (high - low)
-            assert value == pytest.approx(setting["mean"], abs=2e-4)
+            assert value == pytest.approx(setting.mean, abs=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_a_page_is_whole_or_as_it_was(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"result.json", "taken.html"}
 
 
-def study(folder: Path, uri: str, name: str = "demo") -> Result:
+def study(folder: Path, uri: str, name: str = "demo") -> StudyResult:
     """A study's folder whose run is with the server."""
     with Tracker(folder / "spool", uri, "fdan") as tracker:
         tracker.open_study(name, {}, {})

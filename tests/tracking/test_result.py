@@ -1,0 +1,77 @@
+"""result.json: what commit 6194286 wrote is read and written as it was, and damage is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tracking.results import shapes
+from tracking.result import RESULT, Choices, Range, ResultError, StudyResult
+
+RECORDED = Path(__file__).parent / "data" / RESULT
+"""Of a study of commit 6194286, shortened: lists have one to three entries."""
+
+
+def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was() -> None:
+    text = RECORDED.read_text()
+    result = StudyResult.from_json(text)
+    assert result.to_json() == text, "its keys, their order, and each number's digits"
+    assert result.space["layers"] == Range("int", 0, 3, log=False)
+    assert result.space["context"] == Choices("categorical", ("bank", None))
+    assert result.confirm is not None and result.test is not None
+    assert result.confirm.settings[0].trial == result.confirm.winner == 44
+    assert result.test.again[0].before == 0.7
+    assert result.trials[-1].values[0] == (1, result.trials[-1].values[0][1])
+
+
+@pytest.mark.parametrize("name", ["whole", "wide", "hostile", "bare", "no-trials", "one-seed"])
+def test_what_is_saved_is_loaded(name: str, tmp_path: Path) -> None:
+    result = shapes()[name]
+    assert result.save(tmp_path) == tmp_path / RESULT
+    loaded = StudyResult.load(tmp_path)
+    assert loaded.to_json() == result.to_json()
+    if name != "one-seed":  # NaN is not equal to itself
+        assert loaded == result
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    result = StudyResult.from_json(RECORDED.read_text())
+    result.save(tmp_path)
+    with pytest.raises(TypeError):
+        replace(result, fixed={"lr": object()}).save(tmp_path)  # type: ignore[dict-item]
+    assert StudyResult.load(tmp_path) == result
+    assert [file.name for file in tmp_path.iterdir()] == [RESULT]
+
+
+DAMAGE: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda r: r.update(format=1), "written by another version"),
+    (lambda r: r.pop("checks"), "written by another version"),
+    (lambda r: r.update(more=1), "written by another version"),
+    (lambda r: r.update(wanted="50"), "wanted is '50'"),
+    (lambda r: r["trials"][1].pop("value"), r"trials\[1\]: value missing"),
+    (lambda r: r["trials"][1].update(value="0.7"), r"trials\[1\].value is '0.7'"),
+    (lambda r: r["trials"][0]["values"][2].append(1), r"trials\[0\].values\[2\] is"),
+    (lambda r: r["test"]["interval"].update(low=True), "test.interval.low is 'True'"),
+    (lambda r: r["space"]["lr"].update(type="real"), r"space\['lr'\].type is 'real'"),
+    (lambda r: r["fixed"].update(lr=[1]), r"fixed\['lr'\] is '\[1\]'"),
+    (lambda r: r.update(confusion=None), "confusion: test, validation missing"),
+    (lambda r: r.update(counts=[]), "counts is"),
+    (lambda r: r["confirm"].update(settings={}), "confirm.settings is"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGE)
+def test_damage_is_named(
+    damage: Callable[[dict[str, Any]], Any], words: str, tmp_path: Path
+) -> None:
+    values = json.loads(RECORDED.read_text())
+    damage(values)
+    (tmp_path / RESULT).write_text(json.dumps(values))
+    with pytest.raises(ResultError, match=words) as raised:
+        StudyResult.load(tmp_path)
+    assert len(str(raised.value).splitlines()) == 1 and RESULT in str(raised.value)
