@@ -9,7 +9,6 @@ stdin does, and with the exit code OUT_OF_MEMORY when a file needs more memory t
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
 import os
 import pickle
@@ -30,8 +29,6 @@ OUT_OF_MEMORY: Final = 77
 # stereo sound two thirds (measured); a damaged header can ask for any number.
 MEMORY_MB: Final = 2000
 _GRACE_S: Final = 3
-# Of what speech files need, what most of them do not: imported by the first that does.
-_SELDOM: Final = ("av", "soxr")
 
 
 def main() -> None:
@@ -61,16 +58,13 @@ def _prepare(settings: Settings) -> str | None:
     """Import what decoding needs; the reason if it cannot be had."""
     needed = {"cv2": "opencv-python<5", "av": "av"}
     if isinstance(settings, SpectrogramSettings):
-        needed |= {"soundfile": "soundfile", "soxr": "soxr"}
+        # librosa loads its parts when they are first used: this one brings all that takes time.
+        needed |= {"soundfile": "soundfile", "librosa.core.spectrum": "librosa"}
     for module, package in needed.items():
         try:
-            if isinstance(settings, SpectrogramSettings) and module in _SELDOM:
-                if importlib.util.find_spec(module) is None:
-                    raise ModuleNotFoundError(f"No module named '{module}'")
-            else:
-                importlib.import_module(module)
+            importlib.import_module(module)
         except ImportError as error:
-            return f"decoding media needs {module} ({error}): pip install '{package}'"
+            return f"decoding media needs {package} ({error}): pip install '{package}'"
     sys.modules["cv2"].setNumThreads(1)  # files are decoded side by side
     return None
 

@@ -39,8 +39,8 @@ SERVED: Final = Path(__file__).with_name("pyfunc_model.py")
 
 # What the served model imports, MLflow and pandas with it. Training and search need more.
 _REQUIREMENTS: Final = (
-    *("torch", "torchvision", "numpy", "safetensors", "opencv-python", "soundfile", "soxr", "av"),
-    *("filelock", "mlflow", "pandas"),
+    *("torch", "torchvision", "numpy", "safetensors", "opencv-python", "soundfile", "av"),
+    *("librosa", "soxr", "filelock", "mlflow", "pandas"),
 )
 
 
