@@ -9,9 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from search.callbacks import checkpoint_retention as kept
-from search.callbacks import early_stopping as enough
-from search.callbacks.fail_fast import Hopeless
+from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
+from search.callbacks.fail_fast import FailFast
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.selection import confirm
@@ -58,18 +57,17 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
     )
     trials = opened.get_trials(deepcopy=False)
     tracked.catch_up(trials)
-    kept.sweep(folder, trials, best)
+    drop_ended(folder, trials, best)
     held = study.stored_trials(name, opened._storage)
     left = max(0, spec.trials - held)
-    rules: list[StudyCallback] = [Hopeless(context.stop, study.counts(opened))]
+    rules: list[StudyCallback] = [FailFast(context.stop, study.counts(opened))]
     if left and (noise := spec.study.stop_early) is not None:
-        rules.append(enough.listener(context.stop, noise, opened, folder))
+        rules.append(EarlyStopping.of_study(context.stop, noise, opened, folder))
     if context.stop.final and not study.under_way(opened):
         context.console.print(
             f"study {name}: {context.stop.reason}", highlight=False, soft_wrap=True
         )
     elif left or study.under_way(opened):
-        known = None if best is None or best.value is None else (best.number, best.value)
         running.run(
             spec,
             running.Round(
@@ -80,7 +78,7 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
                 trials=spec.trials,
                 left=left,
                 folder=folder,
-                callbacks=(tracked, kept.Kept(folder, known), *rules),
+                callbacks=(tracked, CheckpointRetention(folder, best), *rules),
             ),
             context.work,
             context.ray,

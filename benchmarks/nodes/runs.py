@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.nodes.parts import Parts
 from fdan.run_config import RunConfig
-from search.callbacks.checkpoint_retention import Kept
+from search.callbacks.checkpoint_retention import CheckpointRetention
 from search.callbacks.mlflow import Tracked
 from search.callbacks.progress import Progress, State
 from search.callbacks.trial_figures import TrialFigures
@@ -195,7 +195,11 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
         tracked = Tracked(tracker, drawing, folder, fixed, {})
         with Progress(state, console) as progress:
-            listeners: tuple[StudyCallback, ...] = (progress, tracked, Kept(folder, None))
+            listeners: tuple[StudyCallback, ...] = (
+                progress,
+                tracked,
+                CheckpointRetention(folder, None),
+            )
             bridge = Bridge(
                 opened,
                 searched.suggest,

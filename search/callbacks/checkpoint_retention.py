@@ -1,5 +1,5 @@
-"""What is kept on disk of each trial: what it reported, always; its checkpoint, while it may be
-needed. A hundred trials of two tuned ResNet-34 would otherwise fill 34 GB."""
+"""Which trials keep their checkpoint on disk: those under way and the best. A hundred trials of two
+fine-tuned ResNet-34 would otherwise fill 34 GB. What a trial reported always stays."""
 
 from __future__ import annotations
 
@@ -12,39 +12,45 @@ from search.study.events import StudyCallback, TrialOutcome
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 
 
-class Kept(StudyCallback):
-    """A callback that keeps the checkpoints of the best trial and of those under way."""
+class CheckpointRetention(StudyCallback):
+    """Drops the checkpoint of each ended trial that is not the best so far."""
 
-    def __init__(self, study: Path, best: tuple[int, float] | None) -> None:
-        """study: its folder; best: number and value of the best complete trial so far."""
-        self._study = study
-        self._best = best
+    def __init__(self, study_folder: Path, best: FrozenTrial | None) -> None:
+        """
+        Args:
+            study_folder: The study's folder.
+            best: The best complete trial so far.
+        """
+        self._folder = study_folder
+        self._best: tuple[float, int] | None = None
+        """Value and negative number, so that of equal values the earlier trial is the higher: the
+        one that the study calls its best."""
+        if best is not None and best.value is not None:
+            self._best = (best.value, -best.number)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
-        value = outcome.value
-        if (
-            outcome.state is not TrialState.COMPLETE
-            or value is None
-            or (self._best is not None and not _better((outcome.number, value), self._best))
-        ):
-            _drop(self._study, outcome.number)
-        else:
-            before, self._best = self._best, (outcome.number, value)
-            if before is not None:
-                _drop(self._study, before[0])
+        if outcome.state is TrialState.COMPLETE and outcome.value is not None:
+            candidate = (outcome.value, -outcome.number)
+            if self._best is None or candidate > self._best:
+                if self._best is not None:
+                    _drop(self._folder, -self._best[1])
+                self._best = candidate
+                return
+        _drop(self._folder, outcome.number)
 
 
-def sweep(study: Path, trials: list[FrozenTrial], best: FrozenTrial | None) -> None:
-    """Drop the checkpoints of ended trials that a driver had no more time to drop."""
+def drop_ended(study_folder: Path, trials: list[FrozenTrial], best: FrozenTrial | None) -> None:
+    """Drop the checkpoints of ended trials that an earlier driver had no time to drop.
+
+    Args:
+        study_folder: The study's folder.
+        trials: All trials of the study.
+        best: The best complete trial, which keeps its checkpoint.
+    """
     for trial in trials:
         if trial.state.is_finished() and (best is None or trial.number != best.number):
-            _drop(study, trial.number)
+            _drop(study_folder, trial.number)
 
 
-def _drop(study: Path, number: int) -> None:
-    shutil.rmtree(trial_folder(study, number) / CHECKPOINT, ignore_errors=True)
-
-
-def _better(one: tuple[int, float], other: tuple[int, float]) -> bool:
-    """Of two (number, value): as `study.best` chooses, the earlier one of equals."""
-    return (one[1], -one[0]) > (other[1], -other[0])
+def _drop(study_folder: Path, number: int) -> None:
+    shutil.rmtree(trial_folder(study_folder, number) / CHECKPOINT, ignore_errors=True)

@@ -9,9 +9,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.callbacks.checkpoint_retention import Kept, sweep
-from search.study import open as study
+from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
 from search.study.events import TrialOutcome
+from search.study.open import DIRECTION
+from search.study.open import best as best_trial
 from search.worker.messages import Report
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 
@@ -23,16 +24,16 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
     """In whatever order they end, equal values included."""
     for order in itertools.permutations(range(len(values))):
         root = tmp_path / "".join(map(str, order))
-        opened = optuna.create_study(direction=study.DIRECTION)
-        trials = [opened.ask() for _ in values]
+        study = optuna.create_study(direction=DIRECTION)
+        trials = [study.ask() for _ in values]
         for number in range(len(values)):
             (trial_folder(root, number) / CHECKPOINT).mkdir(parents=True)
-        kept = Kept(root, None)
+        retention = CheckpointRetention(root, None)
         for number in order:
-            opened.tell(trials[number], values[number])
+            study.tell(trials[number], values[number])
             reports = (Report(1, values[number], {}, ()),)
-            kept.on_trial_end(TrialOutcome(number, TrialState.COMPLETE, "", reports))
-        best = study.best(opened)
+            retention.on_trial_end(TrialOutcome(number, TrialState.COMPLETE, "", reports))
+        best = best_trial(study)
         assert best is not None
         assert [path.parent.name for path in root.glob(f"trials/*/{CHECKPOINT}")] == [
             f"{best.number:04d}"
@@ -40,19 +41,21 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
 
 
 def test_what_is_not_complete_needs_no_checkpoint_any_more(tmp_path: Path) -> None:
-    kept = Kept(tmp_path, (0, 0.9))
+    study = optuna.create_study(direction=DIRECTION)
+    study.add_trial(optuna.trial.create_trial(value=0.9))
+    retention = CheckpointRetention(tmp_path, study.best_trial)
     for number in range(5):
         (trial_folder(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
     high = (Report(1, 0.99),)
-    kept.on_worker_lost(1, "the worker died")
-    kept.on_trial_pause(2, "stopped by the user")
-    kept.on_trial_end(TrialOutcome(3, TrialState.PRUNED, "", high))
-    kept.on_trial_end(TrialOutcome(4, TrialState.FAIL, "", high))
+    retention.on_worker_lost(1, "the worker died")
+    retention.on_trial_pause(2, "stopped by the user")
+    retention.on_trial_end(TrialOutcome(3, TrialState.PRUNED, "", high))
+    retention.on_trial_end(TrialOutcome(4, TrialState.FAIL, "", high))
     assert left(tmp_path) == [0, 1, 2], "the best one's and those that go on"
 
 
 def test_a_driver_that_died_swept_nothing(tmp_path: Path) -> None:
-    opened = optuna.create_study(direction=study.DIRECTION)
+    study = optuna.create_study(direction=DIRECTION)
     for number, (value, state) in enumerate(
         [
             (0.5, TrialState.COMPLETE),
@@ -62,12 +65,12 @@ def test_a_driver_that_died_swept_nothing(tmp_path: Path) -> None:
             (None, TrialState.PRUNED),
         ]
     ):
-        trial = opened.ask()
+        trial = study.ask()
         (trial_folder(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
         (trial_folder(tmp_path, number) / "reports.jsonl").touch()
         if state is not TrialState.RUNNING:
-            opened.tell(trial, value, state)
-    sweep(tmp_path, opened.get_trials(), study.best(opened))
+            study.tell(trial, value, state)
+    drop_ended(tmp_path, study.get_trials(), best_trial(study))
     assert left(tmp_path) == [1, 3]
     assert len(list(tmp_path.glob("trials/*/reports.jsonl"))) == 5
 

@@ -15,10 +15,10 @@ import pytest
 from optuna.trial import TrialState
 
 from fdan.errors import ConfigError
-from search.callbacks import early_stopping as enough
+from search.callbacks import early_stopping
 from search.callbacks.early_stopping import (
-    LEAST,
-    Enough,
+    MIN_TRIALS,
+    EarlyStopping,
     epoch_noise,
     expected_gain,
     peaks_gain,
@@ -58,7 +58,7 @@ def stops(
 ) -> tuple[int | None, str]:
     """After how many trials a study of these values would have been ended, and the reason."""
     stop = Stop()
-    rule = Enough(stop, noise)
+    rule = EarlyStopping(stop, noise)
     for number, value in enumerate(values):
         rule.on_trial_end(ended(number, value, last[number] if last else ()))
         if stop.due():
@@ -75,7 +75,7 @@ def test_a_recorded_plateau_stops() -> None:
     noise = seed_noise(SEEDS)
     assert noise == pytest.approx(0.025, abs=0.001)
     after, reason = stops(VALUES, noise)
-    assert after == LEAST
+    assert after == MIN_TRIALS
     assert reason == (
         "enough after 20 trials: the next 10 are expected to add 0.0078, less than the 0.0248 by"
         " which the seed alone moves the value"
@@ -88,7 +88,9 @@ def test_the_last_epochs_are_a_lower_bound_of_the_noise() -> None:
     bound = epoch_noise(LAST_EPOCHS)
     assert noise is not None and bound is not None and 0 < bound < noise
     after, reason = stops(VALUES, None, LAST_EPOCHS)
-    assert after is not None and LEAST < after < len(VALUES), "later than with the seeds' noise"
+    assert after is not None and MIN_TRIALS < after < len(VALUES), (
+        "later than with the seeds' noise"
+    )
     assert "by which a trial's last epochs alone move its value" in reason
     # It was right: what the recorded study did afterwards was worth less than that.
     assert max(VALUES) - max(VALUES[:after]) < bound
@@ -96,9 +98,9 @@ def test_the_last_epochs_are_a_lower_bound_of_the_noise() -> None:
 
 def test_recorded_trials_are_few_where_most_are_pruned() -> None:
     pruned: list[float | None] = RECORDED["hyperband"]
-    assert len(pruned) == LEAST and sum(value is not None for value in pruned) == 9
+    assert len(pruned) == MIN_TRIALS and sum(value is not None for value in pruned) == 9
     assert stops(pruned, 0.5) == (None, "")
-    assert stops([*pruned, 0.69], 0.5)[0] == LEAST + 1
+    assert stops([*pruned, 0.69], 0.5)[0] == MIN_TRIALS + 1
 
 
 # Made-up values
@@ -124,14 +126,14 @@ def test_a_study_that_climbed_stops_after_it_came_to_rest() -> None:
 def test_noise_that_is_larger_than_the_gains_stops_and_smaller_noise_does_not() -> None:
     random = np.random.default_rng(1)
     values = [0.6 + float(x) for x in random.normal(0, 0.02, 60)]
-    assert stops(values, 0.05)[0] == LEAST
+    assert stops(values, 0.05)[0] == MIN_TRIALS
     assert stops(values, 1e-5) == (None, "")
     assert stops(values, 0.0) == (None, "")
     later, sooner = (stops(values, noise)[0] or len(values) + 1 for noise in (0.004, 0.015))
-    assert LEAST <= sooner <= later
+    assert MIN_TRIALS <= sooner <= later
 
 
-@pytest.mark.parametrize("count", [0, 1, LEAST // 2, LEAST - 1])
+@pytest.mark.parametrize("count", [0, 1, MIN_TRIALS // 2, MIN_TRIALS - 1])
 def test_few_trials_never_stop(count: int) -> None:
     assert expected_gain([0.5] * count) == math.inf
     assert stops([0.5] * count, 0.9) == (None, "")
@@ -139,7 +141,7 @@ def test_few_trials_never_stop(count: int) -> None:
 
 def test_trials_that_came_to_nothing_never_stop() -> None:
     assert stops([None] * 50, 0.9) == (None, "")
-    assert stops([None] * 50 + [0.5] * (LEAST // 2 - 1), 0.9) == (None, "")
+    assert stops([None] * 50 + [0.5] * (MIN_TRIALS // 2 - 1), 0.9) == (None, "")
 
 
 def test_nothing_is_better_than_perfect() -> None:
@@ -221,19 +223,19 @@ def test_a_study_that_goes_on_knows_its_earlier_trials(
     small_space: Space, make_study: MakeStudy, tmp_path: Path
 ) -> None:
     opened = make_study(small_space)
-    for value in VALUES[: LEAST - 1]:
+    for value in VALUES[: MIN_TRIALS - 1]:
         trial = opened.ask()
         small_space.suggest(trial)
         opened.tell(trial, value)
     stop = Stop()
-    rule = enough.listener(stop, 0.03, make_study(small_space), tmp_path)
+    rule = EarlyStopping.of_study(stop, 0.03, make_study(small_space), tmp_path)
     assert not stop.due()
-    rule.on_trial_end(ended(LEAST - 1, VALUES[LEAST - 1]))
+    rule.on_trial_end(ended(MIN_TRIALS - 1, VALUES[MIN_TRIALS - 1]))
     assert stop.due()
     trial = opened.ask()
-    opened.tell(trial, VALUES[LEAST - 1])
+    opened.tell(trial, VALUES[MIN_TRIALS - 1])
     again = Stop()
-    enough.listener(again, 0.03, make_study(small_space), tmp_path)
+    EarlyStopping.of_study(again, 0.03, make_study(small_space), tmp_path)
     assert again.due() and again.reason == stop.reason
 
 
@@ -257,8 +259,8 @@ def test_a_study_that_has_enough_is_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A real one, with fewer trials than anybody should decide on."""
-    monkeypatch.setattr(enough, "LEAST", 4)
-    monkeypatch.setattr(enough, "AHEAD", 2)
+    monkeypatch.setattr(early_stopping, "MIN_TRIALS", 4)
+    monkeypatch.setattr(early_stopping, "LOOKAHEAD", 2)
     runs = tmp_path / "runs"
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", "--workers", "1", *SMALL]
     flags += ["--epochs", "5", "--pruner", "none", "--study", "s", "--trials", "200"]

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from ray.util.placement_group import placement_group_table
 
 from fdan.errors import DeviceError, DiskFull, FdanError
-from search.callbacks.fail_fast import FIRST, Hopeless
+from search.callbacks.fail_fast import MAX_FIRST_FAILURES, FailFast
 from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
 from search.study.events import TrialOutcome
@@ -81,12 +81,12 @@ def run(
     pruner: str = "none",
     stop: Stop | None = None,
     epoch_timeout: float = 600.0,
-    hopeless: bool = False,
+    fail_fast: bool = False,
     at_once: int | None = None,
 ) -> Seen:
     """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
     seen, stop = Seen(), stop or Stop()
-    listeners = (seen, Hopeless(stop, {})) if hopeless else (seen,)
+    listeners = (seen, FailFast(stop, {})) if fail_fast else (seen,)
     bridge = bridge_of(study, searched, EPOCHS, *listeners, pruner=pruner, trials=trials)
     driver.run(
         bridge,
@@ -215,8 +215,8 @@ def test_a_study_whose_trials_all_fail_is_stopped(
     make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     study, stop = make_study(small_space), Stop()
-    seen = run(study, small_space, all_but(99), tmp_path, trials=20, stop=stop, hopeless=True)
-    assert (len(seen.ended), stop.code, stop.final) == (FIRST, 1, False)
+    seen = run(study, small_space, all_but(99), tmp_path, trials=20, stop=stop, fail_fast=True)
+    assert (len(seen.ended), stop.code, stop.final) == (MAX_FIRST_FAILURES, 1, False)
     last = seen.ended[-1].number
     words = f"its first 5 trials all failed, the last one, {last}, with: diverged: trial {last};"
     assert stop.reason.startswith(words)
@@ -230,7 +230,7 @@ def test_one_that_does_not_fail_lets_the_study_go_on(
 ) -> None:
     study, stop = make_study(small_space), Stop()
     seen = run(
-        study, small_space, all_but(2), tmp_path, trials=9, stop=stop, hopeless=True, at_once=1
+        study, small_space, all_but(2), tmp_path, trials=9, stop=stop, fail_fast=True, at_once=1
     )
     assert (len(seen.ended), stop.reason, seen.pauses) == (9, "", [])
     complete = [trial.number for trial in study.trials if trial.state is TrialState.COMPLETE]
