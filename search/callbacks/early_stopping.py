@@ -25,6 +25,7 @@ from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.selection.confirm import settings
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import Stop
+from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import Report
 from search.worker.trial_folder import trial_folder
 
@@ -101,9 +102,11 @@ def seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 def epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation of a value by the fluctuation of its last epochs alone; None where no trial
-    has five epochs. A lower bound of what the seed does, which also changes where a training goes.
-    curves: complete trials' validation UAR, epoch by epoch."""
+    """Standard deviation of a value by its last epochs' fluctuation; None where no trial has five.
+
+    A lower bound of what the seed does, which also changes where a training goes. curves: complete
+    trials' validation UAR, epoch by epoch.
+    """
     spreads = [np.var(c[-_VALUE_EPOCHS:], ddof=1) for c in curves if len(c) >= _VALUE_EPOCHS]
     return math.sqrt(float(np.mean(spreads)) / _VALUE_EPOCHS) if spreads else None
 
@@ -143,7 +146,7 @@ class EarlyStopping(StudyCallback):
         rule = cls(stop, measured if isinstance(noise, str) else noise)
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         for trial in sorted(ended, key=_end):
-            reports = epoch_log.read(trial_folder(folder, trial.number))
+            reports = read_epoch_log(trial_folder(folder, trial.number))
             value = trial.value if trial.state is TrialState.COMPLETE else None
             rule._learn(trial.state, value, [reports[epoch] for epoch in sorted(reports)])
         rule._decide()
