@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
+from search.callbacks.early_stopping import EarlyStopping
 from search.callbacks.fail_fast import FailFast
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
