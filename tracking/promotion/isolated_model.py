@@ -10,8 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +22,11 @@ _PROGRAM: Final = Path(__file__).with_name("isolated_model_main.py")
 _TIMEOUT_S: Final = 300.0
 
 
-class IsolatedModel:
+class IsolatedModel(contextlib.ExitStack):
     """Answers once. Its imports take seconds: who starts it early need not wait for them. A context
     manager that leaves no process behind."""
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._stack = contextlib.ExitStack()
+    _process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Let it import what it needs. If it cannot, `probabilities` says why."""
@@ -39,13 +36,11 @@ class IsolatedModel:
     def _start(self) -> None:
         if self._process is not None:
             return
-        with contextlib.ExitStack() as stack:
-            self._folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-isolated-"))
-            )
-            log = self._folder / "log"
-            self._log = stack.enter_context(log.open("w+", encoding="utf-8"))
-            process = subprocess.Popen(
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="fdan-isolated-")
+            self._folder = Path(self.enter_context(temporary))
+            self._log = self.enter_context((self._folder / "log").open("w+", encoding="utf-8"))
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_PROGRAM)],
                 cwd=self._folder,
                 env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
@@ -55,20 +50,15 @@ class IsolatedModel:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for its parent; when that ends, its input does
             )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            self._process = process
-            self._stack = stack.pop_all()
+            self.enter_context(self._process)
+            self.callback(self._process.kill)
+        except BaseException:
+            self.close()
+            raise
 
     def probabilities(self, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """What the packaged model in a folder says of speech images.
-
-        Args:
-            folder: as tracking/registry/package.py builds it.
-            images: (N, H, W, 1).
-
-        Returns:
-            (N, 7) probabilities.
+        """(N, 7): what the packaged model in a folder (tracking/registry/package.py) says of speech
+        images (N, H, W, 1).
 
         Raises:
             FdanError: it does not load, or not from its own code.
@@ -78,9 +68,9 @@ class IsolatedModel:
         assert self._process is not None and self._process.returncode is None, "it answers once"
         np.save(self._folder / "images.npy", images, allow_pickle=False)
         answers = self._folder / "answers.json"
-        request = json.dumps([*map(str, (folder.resolve(), self._folder / "images.npy", answers))])
+        paths = (folder.resolve(), self._folder / "images.npy", answers)
         try:
-            self._process.communicate(request, timeout=_TIMEOUT_S)
+            self._process.communicate(json.dumps([*map(str, paths)]), timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise FdanError(
                 f"the packaged model gave no answer within {_TIMEOUT_S:.0f} s"
@@ -99,14 +89,3 @@ class IsolatedModel:
                 f"the packaged model answers with the code in {answer['code']}, not its own"
             )
         return np.array(answer["probabilities"], dtype=np.float64).reshape(-1, len(EMOTIONS))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()

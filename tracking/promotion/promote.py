@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
+from tracking.backend import limits
 from tracking.promotion import history
 from tracking.promotion.challenger import Challenger
 from tracking.promotion.champion_test import BETTER, SAME_DATA, Champion, champion_gates
@@ -38,7 +39,7 @@ from tracking.registry.registry import (
     Registry,
 )
 from tracking.result import StudyResult
-from tracking.tags import CONFIRM, PROMOTION, STUDY_RUN, identity, run_key
+from tracking.tags import CONFIRM, PROMOTION, STUDY_RUN, identity, run_key, tag_filter
 
 NAME: Final = "fdan"
 """The registered model's default name."""
@@ -181,12 +182,7 @@ class _Promotion:
         experiment_id = registry.create_experiment(challenger.result.experiment)
         if champion is not None:  # its own promotion may have been killed after the alias
             self._complete(champion)
-        runs = self._runs()
-        run_id = (
-            runs[0]
-            if runs
-            else registry.create_run(experiment_id, challenger.result.study, self._run_tags())
-        )
+        run_id = next(iter(self._runs()), None) or self._create_run(experiment_id)
         tags = {
             **challenger.version_tags(),
             "state": CANDIDATE,
@@ -198,7 +194,7 @@ class _Promotion:
         version = register(registry, new, self._log)
         lock.check_champion(champion)
         if champion is not None:
-            registry.set_alias(PREVIOUS, champion.number)
+            registry.client.set_registered_model_alias(registry.name, PREVIOUS, champion.number)
         lock.set_champion(version)
         self._complete(version)
         return replace(verdict, changed=True, version=str(version))
@@ -221,14 +217,30 @@ class _Promotion:
             registry, current, f"champion: {reason}", state=CHAMPION, promoted=history.utc_now()
         )
 
+    def _create_run(self, experiment_id: str) -> str:
+        """A finished run, for a version whose study has none on this server: for a version without
+        a run MLflow's own code looks the model up in whatever database is its default."""
+        client, study = self._registry.client, self._challenger.result.study
+        run = client.create_run(experiment_id, tags=self._run_tags(), run_name=study)
+        client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
     def _runs(self) -> list[str]:
-        """The winner's run and the study's parent run, if they are on this server."""
-        experiment_id = self._registry.experiment_id(self._challenger.result.experiment)
-        if experiment_id is None:
+        """The winner's run and the study's own run, if they are on this server."""
+        client, result = self._registry.client, self._challenger.result
+        experiment = client.get_experiment_by_name(result.experiment)
+        if experiment is None:
             return []
-        both = (self._run_tags(), identity(self._challenger.result.study_id, STUDY_RUN))
-        runs = (self._registry.find_run(experiment_id, tags) for tags in both)
-        return [run for run in runs if run is not None]
+        found = [
+            client.search_runs(
+                [experiment.experiment_id],
+                tag_filter(tags),
+                order_by=["attributes.start_time ASC"],
+                max_results=1,
+            )
+            for tags in (self._run_tags(), identity(result.study_id, STUDY_RUN))
+        ]
+        return [str(run.info.run_id) for runs in found for run in runs]
 
     def _run_tags(self) -> dict[str, str]:
         """The tags by which the tracker finds the winner's run."""
@@ -237,8 +249,9 @@ class _Promotion:
         return identity(result.study_id, run_key(result.confirm.run, CONFIRM))
 
     def _tag_runs(self, text: str) -> None:
-        for run in self._runs():
-            self._registry.set_run_tag(run, PROMOTION, history.history_line(text))
+        line = limits.value(history.history_line(text), limits.TAG)
+        for run_id in self._runs():
+            self._registry.client.set_tag(run_id, PROMOTION, line)
 
     def _record_refusal(self, verdict: Verdict) -> Verdict:
         """A winner that lost against the champion says so on its runs. A study that is not fit to

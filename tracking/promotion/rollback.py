@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tracking.backend import limits
 from tracking.promotion import history
 from tracking.registry.download import download_version
 from tracking.registry.promotion_lock import promotion_lock
@@ -45,12 +46,15 @@ def rollback(
         left = f"rolled back to {previous}: {reason}"
         history.add_event(registry, champion, left, state=history.ROLLED_BACK, rolled_back=left)
         lock.set_champion(previous)
-        registry.set_alias(PREVIOUS, None if older is None else older.number)
+        if older is None:
+            registry.client.delete_registered_model_alias(name, PREVIOUS)
+        else:
+            registry.client.set_registered_model_alias(name, PREVIOUS, older.number)
         back = f"champion again in place of {champion}, which was rolled back: {reason}"
         history.add_event(registry, previous, back, state=CHAMPION, verdict=back)
         for version, text in ((champion, left), (previous, back)):
             if version.run_id is not None:
-                registry.set_run_tag(version.run_id, PROMOTION, text)
+                registry.client.set_tag(version.run_id, PROMOTION, limits.value(text, limits.TAG))
     return f"{previous} is champion again; {champion} is not ({reason})"
 
 

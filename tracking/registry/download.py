@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -74,10 +74,9 @@ def model_folder(uri: str) -> Path:
         return download_version(registry, version)
     if match := _RUN.fullmatch(uri):
         registry = Registry(server, "fdan")
-        with as_registry_error(server):
-            root = str(registry.client.get_run(match["run"]).info.artifact_uri)
+        root = registry.client.get_run(match["run"]).info.artifact_uri
         path = (match["path"] or "").strip("/")
-        return _Download(f"{root}/{path}" if path else root, server, uri).folder({}, {})
+        return _local_folder(ArtifactFolder(f"{root}/{path}".rstrip("/"), server), uri, {}, {})
     raise RegistryError(
         f"'{uri}' names no model: give models:/NAME@ALIAS, models:/NAME/VERSION or"
         " runs:/RUN_ID/PATH"
@@ -85,14 +84,11 @@ def model_folder(uri: str) -> Path:
 
 
 def download_version(registry: Registry, version: ModelVersion) -> Path:
-    """The local folder of a registered version.
+    """The local folder of a registered version. Raises as `model_folder` does.
 
     Args:
-        registry: that holds it.
-        version: which one.
-
-    Raises:
-        RegistryError, ArtifactError: as of `model_folder`.
+        registry: holds it.
+        version: is downloaded once.
     """
     uri = f"models:/{version}"
     if missing := [tag for tag in DIGESTS if tag not in version.tags]:
@@ -103,7 +99,7 @@ def download_version(registry: Registry, version: ModelVersion) -> Path:
         )
     digests = {file: version.tags[tag] for tag, file in DIGESTS.items()}
     served = {"name": version.name, "version": version.number}
-    return _Download(version.source, registry.uri, uri).folder(digests, served)
+    return _local_folder(ArtifactFolder(version.source, registry.uri), uri, digests, served)
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -121,90 +117,105 @@ def tracking_uri() -> str:
     return environment_uri()
 
 
-def list_files(source: str, tracking_uri: str) -> list[str]:
-    """Paths of all files in an artifact's folder, relative to it; none leads out of it.
+class ArtifactFolder:
+    """A folder of files that MLflow holds. Its methods raise ArtifactError for what is hostile;
+    whatever the store itself raises comes through."""
 
-    Args:
-        source: the folder's URI.
-        tracking_uri: of the server whose artifact it is.
+    def __init__(self, source: str, tracking_uri: str) -> None:
+        self.source = source
+        self.tracking_uri = tracking_uri
 
-    Raises:
-        ArtifactError: the listing is hostile. Whatever the store raises comes through.
-    """
-    return list(_walk(_repository(source, tracking_uri)))
+    @cached_property
+    def repository(self) -> ArtifactRepository:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(
+            self.source, tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri
+        )
+
+    def files(self) -> Iterator[str]:
+        """Paths of all files, relative to the folder; none leads out of it."""
+        folders, count = [""], 0
+        while folders:
+            for entry in self.repository.list_artifacts(folders.pop() or None):
+                path = str(entry.path)
+                parts = PurePosixPath(path)
+                if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
+                    raise ArtifactError(f"'{path[:100]}' climbs out of the model's folder")
+                self._check_no_link(path)
+                count += 1
+                if count > _MAX_FILES:
+                    raise ArtifactError(f"it holds more than {_MAX_FILES} files")
+                if entry.is_dir:
+                    folders.append(path)
+                else:
+                    yield path
+
+    def download(self, path: str, folder: Path) -> Path:
+        """Copy one file.
+
+        Args:
+            path: relative to this folder.
+            folder: it is copied into this local folder, under the same path.
+        """
+        self._check_no_link(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        download: Callable[..., str] = self.repository.download_artifacts
+        file = Path(download(path, dst_path=str(folder)))
+        if file.is_symlink() or not file.is_file():
+            raise ArtifactError(f"{path} is no plain file")
+        return file
+
+    def _check_no_link(self, path: str) -> None:
+        """A link in a store on this machine would be followed while it is copied."""
+        root = getattr(self.repository, "artifact_dir", None)
+        if root is not None and Path(root, path).resolve() != Path(root).resolve() / path:
+            raise ArtifactError(f"'{path[:100]}' is a link")
 
 
-def download_file(source: str, tracking_uri: str, path: str, folder: Path) -> Path:
-    """Copy one file of an artifact's folder.
-
-    Args:
-        source: the artifact folder's URI.
-        tracking_uri: of the server whose artifact it is.
-        path: the file's, relative to the artifact's folder.
-        folder: it is copied into this one, under the same path.
-
-    Raises:
-        ArtifactError: it is no file, or a link. Whatever the store raises comes through.
-    """
-    repository = _repository(source, tracking_uri)
-    _check_no_link(repository, path)
-    folder.mkdir(parents=True, exist_ok=True)
-    download: Callable[..., str] = repository.download_artifacts
-    file = Path(download(path, dst_path=str(folder)))
-    if file.is_symlink() or not file.is_file():
-        raise ArtifactError(f"{path} is no plain file")
-    return file
-
-
-@dataclass(frozen=True)
-class _Download:
-    source: str
-    """URI of the artifact's folder."""
-    tracking_uri: str
-    uri: str
-    """What the user calls it."""
-
-    def folder(self, digests: Mapping[str, str], served: Mapping[str, str]) -> Path:
-        """digests: {file: its sha256}; empty if they are not known, and then the cache is not used.
-        served: written into the folder."""
-        key = hashlib.sha256(f"{self.tracking_uri}\n{self.uri}\n{self.source}".encode())
-        cached = _cache() / key.hexdigest()[:16]
-        note = json.dumps(served) + "\n"
-        noted = {SERVED: hashlib.sha256(note.encode()).hexdigest()} if served else {}
-        if digests and not _different_file(cached, {**digests, **noted}):
-            return cached
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=cached.parent) as temporary:
-            try:
-                with as_registry_error(self.tracking_uri):
-                    new = self._download(Path(temporary))
-                _check(new, digests)
-            except ArtifactError as error:
-                raise ArtifactError(f"{self.uri} is not used: {error}") from None
-            if served:
-                (new / SERVED).write_text(note, encoding="utf-8")
-            old = Path(temporary, "old")
-            if cached.exists():
-                cached.replace(old)
-            new.replace(cached)
+def _local_folder(
+    artifacts: ArtifactFolder, uri: str, digests: Mapping[str, str], served: Mapping[str, str]
+) -> Path:
+    """uri: what the user calls it. digests: {file: its sha256}; empty if they are not known, and
+    then the cache is not used. served: written into the folder."""
+    key = hashlib.sha256(f"{artifacts.tracking_uri}\n{uri}\n{artifacts.source}".encode())
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cached = Path(home, "fdan-search", "models", key.hexdigest()[:16])
+    note = json.dumps(served) + "\n"
+    noted = {SERVED: hashlib.sha256(note.encode()).hexdigest()} if served else {}
+    if digests and not _different_file(cached, {**digests, **noted}):
         return cached
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cached.parent) as temporary:
+        try:
+            with as_registry_error(artifacts.tracking_uri):
+                new = _download_model(artifacts, Path(temporary))
+            _check(new, digests)
+        except ArtifactError as error:
+            raise ArtifactError(f"{uri} is not used: {error}") from None
+        if served:
+            (new / SERVED).write_text(note, encoding="utf-8")
+        if cached.exists():
+            cached.replace(Path(temporary, "old"))
+        new.replace(cached)
+    return cached
 
-    def _download(self, temporary: Path) -> Path:
-        """Download what a model's folder consists of."""
-        paths = list_files(self.source, self.tracking_uri)
-        for path in paths:
-            if PurePosixPath(path).suffix.lower() in SUFFIXES:
-                raise ArtifactError(f"{path} is a pickle by its name, which would run code")
-        inside = next((folder for folder in _FOLDERS if folder + FACTS in paths), None)
-        if inside is None:
-            raise ArtifactError(f"it holds no {_FOLDERS[0]}{FACTS}: it is no model of fdan-search")
-        new = temporary / "model"
-        new.mkdir()
-        for name in (FACTS, TENSORS, PREDICTIONS):
-            if (path := inside + name) in paths:
-                file = download_file(self.source, self.tracking_uri, path, temporary / "files")
-                file.replace(new / name)
-        return new
+
+def _download_model(artifacts: ArtifactFolder, temporary: Path) -> Path:
+    """Download what a model's folder consists of."""
+    paths = list(artifacts.files())
+    for path in paths:
+        if PurePosixPath(path).suffix.lower() in SUFFIXES:
+            raise ArtifactError(f"{path} is a pickle by its name, which would run code")
+    inside = next((folder for folder in _FOLDERS if folder + FACTS in paths), None)
+    if inside is None:
+        raise ArtifactError(f"it holds no {_FOLDERS[0]}{FACTS}: it is no model of fdan-search")
+    new = temporary / "model"
+    new.mkdir()
+    for name in (FACTS, TENSORS, PREDICTIONS):
+        if inside + name in paths:
+            artifacts.download(inside + name, temporary / "files").replace(new / name)
+    return new
 
 
 def _check(folder: Path, digests: Mapping[str, str]) -> None:
@@ -236,39 +247,3 @@ def _different_file(folder: Path, digests: Mapping[str, str]) -> str | None:
         if not file.is_file() or sha256_file(file) != digest:
             return name
     return None
-
-
-def _walk(repository: ArtifactRepository) -> Iterator[str]:
-    folders, count = [""], 0
-    while folders:
-        for entry in repository.list_artifacts(folders.pop() or None):
-            path = str(entry.path)
-            parts = PurePosixPath(path)
-            if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
-                raise ArtifactError(f"'{path[:100]}' climbs out of the model's folder")
-            _check_no_link(repository, path)
-            count += 1
-            if count > _MAX_FILES:
-                raise ArtifactError(f"it holds more than {_MAX_FILES} files")
-            if entry.is_dir:
-                folders.append(path)
-            else:
-                yield path
-
-
-def _check_no_link(repository: ArtifactRepository, path: str) -> None:
-    """A link in a store on this machine would be followed while it is copied."""
-    root = getattr(repository, "artifact_dir", None)
-    if root is not None and Path(root, path).resolve() != Path(root).resolve() / path:
-        raise ArtifactError(f"'{path[:100]}' is a link")
-
-
-def _repository(source: str, tracking_uri: str) -> ArtifactRepository:
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    return get_artifact_repository(source, tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "fdan-search" / "models"

@@ -14,7 +14,6 @@ import io
 import json
 import shutil
 import tempfile
-import wave
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from modulefinder import ModuleFinder
@@ -159,19 +158,15 @@ def _write_example(folder: Path, model: SpeechModel) -> None:
 def example_sound() -> bytes:
     """A wav file of 1.2 s at 22.05 kHz that is nobody's: a gliding tone with an accent. Its rate
     is not the models', so that resampling is tested, too."""
+    from scipy.io import wavfile
+    from scipy.signal import sawtooth
+
     rate = 22050
     time = np.arange(int(1.2 * rate)) / rate
     pitch = 140 + 60 * np.sin(2 * np.pi * 1.3 * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / rate
-    voice = sum(np.sin(k * phase) / k for k in range(1, 25))
+    noise = np.random.default_rng(0).normal(scale=0.05, size=len(time))
     loudness = np.exp(-(((time - 0.45) / 0.3) ** 2)) + 0.2
-    noise = np.random.default_rng(0).normal(size=len(time))
-    sound = loudness * (np.asarray(voice) + 0.05 * noise)
-    samples = np.round(12000 * sound / np.abs(sound).max()).astype("<i2")
+    sound = loudness * (sawtooth(2 * np.pi * np.cumsum(pitch) / rate) + noise)
     file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(samples.tobytes())
+    wavfile.write(file, rate, np.round(12000 * sound / np.abs(sound).max()).astype("<i2"))
     return file.getvalue()

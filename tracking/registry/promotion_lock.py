@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from fdan.lock import Lock, LockHeld
-from tracking.registry.registry import CHAMPION, ModelVersion, Registry, RegistryError
+from tracking.registry.registry import CHAMPION, ModelVersion, Registry, RegistryError, ignore_error
 from tracking.tags import PROMOTING_PREFIX
 
 _STALE_S: Final = 1800.0
 """A tag of another host that is older belongs to a dead process; clocks may differ by minutes."""
-
-LOCK_TIMEOUT_S: Final = 300.0
 
 
 class PromotionLock:
@@ -60,7 +58,7 @@ class PromotionLock:
     def set_champion(self, version: ModelVersion) -> None:
         """Move the alias `champion`. Raises RegistryError if somebody else moved it as well."""
         name = version.name
-        self._registry.set_alias(CHAMPION, version.number)
+        self._registry.client.set_registered_model_alias(name, CHAMPION, version.number)
         after = self._registry.aliases().get(CHAMPION)
         if after != version.number:
             raise RegistryError(
@@ -71,7 +69,7 @@ class PromotionLock:
 
 @contextlib.contextmanager
 def promotion_lock(
-    registry: Registry, log: Callable[[str], None], timeout: float = LOCK_TIMEOUT_S
+    registry: Registry, log: Callable[[str], None], timeout: float = 300.0
 ) -> Iterator[PromotionLock]:
     """Wait for the lock, hold it, and release it at the end.
 
@@ -87,7 +85,8 @@ def promotion_lock(
     with _file_lock(registry, deadline, log):
         key = PROMOTING_PREFIX + secrets.token_hex(8)
         while True:
-            registry.set_tag(key, f"{os.getpid()} {time.time():.0f} {socket.gethostname()}")
+            value = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}"
+            registry.client.set_registered_model_tag(registry.name, key, value)
             try:
                 other = _other_holder(registry, key)
                 if other is None:
@@ -95,7 +94,7 @@ def promotion_lock(
                     return
             finally:
                 with contextlib.suppress(RegistryError):  # it must not hide what went wrong
-                    registry.set_tag(key, None)
+                    registry.client.delete_registered_model_tag(registry.name, key)
             if time.monotonic() > deadline:
                 raise RegistryError(
                     f"{registry.name} is being promoted by {other}; try again later"
@@ -117,17 +116,16 @@ def _other_holder(registry: Registry, own_key: str) -> str | None:
             pid, host, dead = "?", "?", True
         if not dead:
             return f"process {pid} on {host}"
-        registry.set_tag(key, None)
+        with ignore_error("RESOURCE_DOES_NOT_EXIST"):
+            registry.client.delete_registered_model_tag(registry.name, key)
     return None
 
 
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except (ProcessLookupError, PermissionError) as error:
+        return isinstance(error, PermissionError)
     return True
 
 

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from fdan.files import sha256_file
-from tracking.registry.download import download_file, list_files
-from tracking.registry.registry import (
-    CANDIDATE,
-    ModelVersion,
-    NewVersion,
-    Registry,
-    RegistryError,
-)
+from tracking.registry.download import ArtifactFolder
+from tracking.registry.registry import CANDIDATE, ModelVersion, NewVersion, Registry, RegistryError
 from tracking.uri import mask_password
 
 _MLFLOWS_NOTE: Final = "registered_model_meta"
@@ -23,16 +17,12 @@ _MLFLOWS_NOTE: Final = "registered_model_meta"
 
 
 def register(registry: Registry, new: NewVersion, log: Callable[[str], None]) -> ModelVersion:
-    """Register a model and read its files back. If it is a version already, that one is used again.
+    """Register a model and read its files back. If it is a version already, that one is returned.
 
     Args:
-        registry: the promotion lock must be held: other candidates are then nobody's, and are
-            deleted.
+        registry: its promotion lock must be held: other candidates are nobody's then, and deleted.
         new: the model.
         log: is given what is being done, a line each.
-
-    Returns:
-        The version.
 
     Raises:
         RegistryError: the server does not return what it was given.
@@ -45,12 +35,12 @@ def register(registry: Registry, new: NewVersion, log: Callable[[str], None]) ->
             return version
         if version.tags.get("state") == CANDIDATE:
             log(f"{version} was left by a promotion that was killed: deleted")
-            registry.delete_version(version.number)
+            registry.client.delete_model_version(registry.name, version.number)
     size = sum(file.stat().st_size for file in new.folder.rglob("*") if file.is_file())
     log(f"registering the model ({size / 1e6:.0f} MB)")
     version = registry.add_version(new)
     if difference := _difference(registry, new.folder, version):
-        registry.delete_version(version.number)
+        registry.client.delete_model_version(registry.name, version.number)
         raise RegistryError(
             f"{mask_password(registry.uri)} does not return what it was given: {difference}"
         )
@@ -60,15 +50,16 @@ def register(registry: Registry, new: NewVersion, log: Callable[[str], None]) ->
 def _difference(registry: Registry, folder: Path, version: ModelVersion) -> str:
     """The first difference between a folder and a version's files; empty if there is none."""
     files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
+    artifacts = ArtifactFolder(version.source, registry.uri)
     try:
-        stored = set(list_files(version.source, registry.uri)) - {_MLFLOWS_NOTE}
+        stored = set(artifacts.files()) - {_MLFLOWS_NOTE}
         if stored != files.keys():
             return f"{sorted(stored ^ files.keys())[0]} is only in one of the two"
         for path, file in files.items():
             if path == "MLmodel":  # it says when it was made
                 continue
             with tempfile.TemporaryDirectory(prefix="fdan-read-back-") as temporary:
-                copy = download_file(version.source, registry.uri, path, Path(temporary))
+                copy = artifacts.download(path, Path(temporary))
                 if sha256_file(copy) != sha256_file(file):
                     return f"{path} has another sha256"
     except Exception as error:

@@ -1,30 +1,28 @@
 """The model registry: versions of one registered model, which one is champion, and why.
 
 MLflow's aliases keep no history, so every decision is written as tags of the versions that it is
-about. Every method raises RegistryError, in one line, where the server is unavailable or refuses.
+about. Every method raises RegistryError, in one line, if the server is unavailable or refuses.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from fdan.errors import FdanError
 from tracking.backend import limits
 from tracking.backend.client import connect
-from tracking.tags import tag_filter
 from tracking.uri import check_uri, is_masked, mask_password, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
-    from mlflow.entities.model_registry import RegisteredModel
 
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
@@ -46,6 +44,9 @@ _ABOUT: Final = (
 class RegistryError(FdanError):
     """A registry that is unavailable, refuses, or does not hold what was requested."""
 
+    error_code = ""
+    """MLflow's, if it gave one."""
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -65,11 +66,11 @@ class ModelVersion:
         return f"{self.name}/{self.number}"
 
     def is_model(self, study_id: str, sha256: str) -> bool:
-        """Whether this version is the model with these tensors of that study.
+        """Whether this version is a certain model.
 
         Args:
-            study_id: MLflow's tag fdan.study_id.
-            sha256: of the tensors' file.
+            study_id: its study's tag fdan.study_id.
+            sha256: of its tensors' file.
         """
         return (self.tags.get("study_id"), self.tags.get("sha256")) == (study_id, sha256)
 
@@ -101,7 +102,7 @@ class Registry:
                 f"--name '{name}' is no name for a model: use letters, digits, _ . -"
             )
         self.database = sqlite_file(uri)
-        """The file of an SQLite database; None for a server or another database."""
+        """None for a server or another database."""
         if self.database is not None and not self.database.is_file():
             raise RegistryError(
                 f"{self.database}: there is no such MLflow database; give --tracking-uri, or run a"
@@ -109,63 +110,39 @@ class Registry:
             )
         self.uri = uri
         self.name = name
-        with self._errors():
-            self.client: MlflowClient = connect(uri)
-
-    # The registered model
+        self.client = cast("MlflowClient", _Client(uri))
+        """Raises RegistryError, too."""
 
     def create(self) -> None:
         """Register the model without a version, unless it exists."""
-        with self._errors():
-            if self._registered() is None:
-                with _ignore("RESOURCE_ALREADY_EXISTS"):  # another promotion may be quicker
-                    self.client.create_registered_model(self.name, description=_ABOUT)
+        with ignore_error("RESOURCE_ALREADY_EXISTS"):
+            self.client.create_registered_model(self.name, description=_ABOUT)
+
+    def create_experiment(self, name: str) -> str:
+        """Its id; that of the existing one, if there is one."""
+        if (experiment := self.client.get_experiment_by_name(name)) is not None:
+            return str(experiment.experiment_id)
+        artifacts = None
+        if self.database is not None:
+            artifacts = (self.database.absolute().parent / "mlartifacts").as_uri()
+        return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def aliases(self) -> dict[str, str]:
         """{alias: version number}; empty if the model is not registered."""
-        with self._errors():
-            model = self._registered()
-        return {} if model is None else {k: str(v) for k, v in model.aliases.items()}
-
-    def set_alias(self, alias: str, number: str | None) -> None:
-        """Move an alias.
-
-        Args:
-            alias: CHAMPION or PREVIOUS.
-            number: of the version that it names from now on; None removes the alias.
-        """
-        with self._errors():
-            if number is None:
-                self.client.delete_registered_model_alias(self.name, alias)
-            else:
-                self.client.set_registered_model_alias(self.name, alias, number)
+        with ignore_error("RESOURCE_DOES_NOT_EXIST"):
+            aliases = self.client.get_registered_model(self.name).aliases
+            return {alias: str(number) for alias, number in aliases.items()}
+        return {}
 
     def tags(self) -> dict[str, str]:
-        """Tags of the registered model, where promotions meet (promotion_lock.py); empty if it is
-        not registered."""
-        with self._errors():
-            model = self._registered()
-        return {} if model is None else dict(model.tags)
-
-    def set_tag(self, key: str, value: str | None) -> None:
-        """Set a tag of the registered model.
-
-        Args:
-            key: the tag's name.
-            value: None removes the tag.
-        """
-        with self._errors():
-            if value is not None:
-                self.client.set_registered_model_tag(self.name, key, value)
-            else:
-                with _ignore("RESOURCE_DOES_NOT_EXIST"):
-                    self.client.delete_registered_model_tag(self.name, key)
-
-    # Its versions
+        """Tags of the registered model; empty if it is not registered."""
+        with ignore_error("RESOURCE_DOES_NOT_EXIST"):
+            return dict(self.client.get_registered_model(self.name).tags)
+        return {}
 
     def version(self, number: str) -> ModelVersion | None:
         """None if it is gone."""
-        with self._errors(), _ignore("RESOURCE_DOES_NOT_EXIST"):
+        with ignore_error("RESOURCE_DOES_NOT_EXIST"):
             return _version(self.client.get_model_version(self.name, number))
         return None
 
@@ -176,115 +153,29 @@ class Registry:
 
     def versions(self) -> list[ModelVersion]:
         """The newest first."""
-        with self._errors():
-            versions = self.client.search_model_versions(f"name = '{self.name}'")
+        versions = self.client.search_model_versions(f"name = '{self.name}'")
         return sorted(map(_version, versions), key=lambda version: -int(version.number))
 
     def add_version(self, new: NewVersion) -> ModelVersion:
         """Upload a model's folder and register it. Files that an earlier call which was killed has
         uploaded for the same model (by its tag `sha256`) are used again."""
         tags = {limits.name(k): limits.value(v, limits.TAG) for k, v in new.tags.items()}
-        with self._errors():
-            model = self._unfinished_upload(new.experiment_id, tags["sha256"])
-            if model is None:
-                model = self.client.create_logged_model(
-                    new.experiment_id, self.name, new.run_id, tags=tags, model_type="fdan"
-                )
-            self.client.log_model_artifacts(model.model_id, str(new.folder))
-            self.client.finalize_logged_model(model.model_id, "READY")
-            version = self.client.create_model_version(
-                self.name,
-                model.artifact_location,
-                new.run_id,
-                tags=tags,
-                description=new.description,
-                model_id=model.model_id,
+        model = self._unfinished_upload(new.experiment_id, tags["sha256"])
+        if model is None:
+            model = self.client.create_logged_model(
+                new.experiment_id, self.name, new.run_id, tags=tags, model_type="fdan"
             )
+        self.client.log_model_artifacts(model.model_id, str(new.folder))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        version = self.client.create_model_version(
+            self.name,
+            model.artifact_location,
+            new.run_id,
+            tags=tags,
+            description=new.description,
+            model_id=model.model_id,
+        )
         return _version(version)
-
-    def delete_version(self, number: str) -> None:
-        with self._errors():
-            self.client.delete_model_version(self.name, number)
-
-    def set_version_tags(self, number: str, tags: Mapping[str, object]) -> None:
-        """Set tags of a version.
-
-        Args:
-            number: the version's.
-            tags: values are written as text.
-        """
-        with self._errors():
-            for key, value in tags.items():
-                text = limits.value(value, limits.TAG)
-                self.client.set_model_version_tag(self.name, number, limits.name(key), text)
-
-    # Runs of the study that a version comes from
-
-    def experiment_id(self, name: str) -> str | None:
-        """None if there is no such experiment, as when the study's records went to another
-        server."""
-        with self._errors():
-            experiment = self.client.get_experiment_by_name(name)
-        return None if experiment is None else str(experiment.experiment_id)
-
-    def create_experiment(self, name: str) -> str:
-        """Its id; that of the existing one, if there is one."""
-        if (existing := self.experiment_id(name)) is not None:
-            return existing
-        artifacts = None
-        if self.database is not None:
-            artifacts = (self.database.absolute().parent / "mlartifacts").as_uri()
-        with self._errors():
-            return str(self.client.create_experiment(name, artifact_location=artifacts))
-
-    def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> str | None:
-        """Id of the oldest run that has these tags.
-
-        Args:
-            experiment_id: where it is looked for.
-            tags: all of them.
-        """
-        with self._errors():
-            runs = self.client.search_runs(
-                [experiment_id],
-                tag_filter(tags),
-                order_by=["attributes.start_time ASC"],
-                max_results=1,
-            )
-        return str(runs[0].info.run_id) if runs else None
-
-    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-        """Make a finished run, for a version whose study has none here: for a version without a run
-        MLflow's own code looks the model up in whatever database is its default.
-
-        Args:
-            experiment_id: where it is made.
-            name: of the run.
-            tags: of the run.
-
-        Returns:
-            Its id.
-        """
-        with self._errors():
-            run = self.client.create_run(experiment_id, tags=dict(tags), run_name=name)
-            self.client.set_terminated(run.info.run_id)
-        return str(run.info.run_id)
-
-    def set_run_tag(self, run_id: str, key: str, value: str) -> None:
-        """Set a tag of a run.
-
-        Args:
-            run_id: the run.
-            key: the tag's name.
-            value: cut to what MLflow takes.
-        """
-        with self._errors():
-            self.client.set_tag(run_id, key, limits.value(value, limits.TAG))
-
-    def _registered(self) -> RegisteredModel | None:
-        with _ignore("RESOURCE_DOES_NOT_EXIST"):
-            return self.client.get_registered_model(self.name)
-        return None
 
     def _unfinished_upload(self, experiment_id: str, sha256: str) -> LoggedModel | None:
         """A logged model with the same tensors that is no version's."""
@@ -294,8 +185,29 @@ class Registry:
         used = {version.model_id for version in self.versions()}
         return next((m for m in models if m.name == self.name and m.model_id not in used), None)
 
-    def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return as_registry_error(self.uri)
+    def set_version_tags(self, number: str, tags: Mapping[str, object]) -> None:
+        """Set tags of a version.
+
+        Args:
+            number: the version's.
+            tags: values become text.
+        """
+        for key, value in tags.items():
+            text = limits.value(value, limits.TAG)
+            self.client.set_model_version_tag(self.name, number, limits.name(key), text)
+
+
+class _Client:
+    """An MlflowClient whose errors become RegistryErrors."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        with as_registry_error(uri):
+            self._client: MlflowClient = connect(uri)
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self._client, name)
+        return as_registry_error(self._uri)(method)
 
 
 @contextlib.contextmanager
@@ -312,13 +224,25 @@ def as_registry_error(uri: str) -> Iterator[None]:
             text = text.replace(secret, "***")
         cause = _CAUSE.search(text)
         reason = cause.group(0) if cause else text[:300]
-        raise RegistryError(f"{mask_password(uri)}: {reason}") from error
+        translated = RegistryError(f"{mask_password(uri)}: {reason}")
+        translated.error_code = getattr(error, "error_code", "")
+        raise translated from error
 
 
 _CAUSE: Final = re.compile(
     r"Connection refused|Name or service not known|[Tt]imed out|could not connect[\w ]*"
     r"|database is locked|HTTP [45]\d\d[\w ]*|error code [45]\d\d"
 )
+
+
+@contextlib.contextmanager
+def ignore_error(error_code: str) -> Iterator[None]:
+    """Pass over MLflow's error of this code."""
+    try:
+        yield
+    except RegistryError as error:
+        if error.error_code != error_code:
+            raise
 
 
 def _version(version: MlflowVersion) -> ModelVersion:
@@ -330,13 +254,3 @@ def _version(version: MlflowVersion) -> ModelVersion:
         version.model_id,
         version.run_id or None,
     )
-
-
-@contextlib.contextmanager
-def _ignore(error_code: str) -> Iterator[None]:
-    """Pass over MLflow's error of this code."""
-    try:
-        yield
-    except Exception as error:
-        if getattr(error, "error_code", "") != error_code:
-            raise

@@ -95,13 +95,10 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
 
     # What a promotion of another study has left that was killed before it moved the alias.
     registry = Registry(uri, "fdan")
-    experiment = registry.create_experiment("fdan-search")
     (bad / "left").mkdir()
     (bad / "left" / "README.md").write_text("half a model")
     left = {"sha256": "0" * 64, "study_id": "another", "state": "candidate"}
-    registry.add_version(
-        NewVersion(bad / "left", experiment, registry.create_run(experiment, "x", {}), left, "")
-    )
+    registry.add_version(NewVersion(bad / "left", *by_hand.run(registry), left, ""))
 
     cheaper = promote(small, PromotionOptions(uri=uri, accept_tie=True))
     assert [one.number for one in registry.versions()] == ["4", "2", "1"]
@@ -146,7 +143,7 @@ def test_a_champion_that_is_moved_by_hand_meanwhile_stays(
 
     def meddle(line: str) -> None:
         if line.startswith("registering"):
-            registry.set_alias(CHAMPION, "1")
+            by_hand.name_alias(registry, CHAMPION, "1")
 
     with pytest.raises(FdanError, match=r"version 1 of fdan champion .*nothing was moved"):
         promote(study("good"), PromotionOptions(uri=database.uri), log=meddle)

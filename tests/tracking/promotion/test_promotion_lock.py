@@ -220,7 +220,7 @@ def test_claims_of_the_dead_are_swept_away(server: MlflowServer, dead: str) -> N
     registry = Registry(server.uri, f"claim-{time.time_ns()}")
     registry.create()
     value = dead.format(host=socket.gethostname(), now=time.time())
-    registry.set_tag("fdan.promoting.dead", value)
+    registry.client.set_registered_model_tag(registry.name, "fdan.promoting.dead", value)
     with promotion_lock(registry, print, 0.5):
         assert "fdan.promoting.dead" not in registry.tags()
 
@@ -230,6 +230,6 @@ def test_a_claim_that_was_taken_away_is_noticed(server: MlflowServer) -> None:
     registry.create()
     with promotion_lock(registry, print, 5) as lock:
         for key in registry.tags():
-            registry.set_tag(key, None)
+            registry.client.delete_registered_model_tag(registry.name, key)
         with pytest.raises(RegistryError, match="took this one for dead"):
             lock.check()

@@ -16,7 +16,14 @@ from fdan.errors import FdanError
 from fdan.evaluation.predictions import Predictions
 from fdan.inference.model_folder import read_model
 from tests.finished import link
-from tracking.registry.download import DIGESTS, ArtifactError, file_digests, model_folder
+from tests.tracking import by_hand
+from tracking.registry.download import (
+    DIGESTS,
+    ArtifactError,
+    ArtifactFolder,
+    file_digests,
+    model_folder,
+)
 from tracking.registry.registry import CHAMPION, NewVersion, Registry, RegistryError
 
 pytestmark = pytest.mark.long
@@ -55,11 +62,9 @@ def register(registry: Registry) -> Register:
 
     def make(folder: Path) -> str:
         registry.create()
-        experiment = registry.create_experiment("fdan-search")
-        run = registry.create_run(experiment, "by hand", {})
         tags = file_digests(folder / "artifacts/model")
-        version = registry.add_version(NewVersion(folder, experiment, run, tags, ""))
-        registry.set_alias(CHAMPION, version.number)
+        version = registry.add_version(NewVersion(folder, *by_hand.run(registry), tags, ""))
+        by_hand.name_alias(registry, CHAMPION, version.number)
         return version.source.removeprefix("file://")
 
     return make
@@ -113,8 +118,7 @@ def test_what_was_spoilt_in_the_cache_is_downloaded_again(
 def test_a_runs_artifact_is_a_local_folder(
     registry: Registry, finished: Path, tmp_path: Path
 ) -> None:
-    experiment = registry.create_experiment("fdan-search")
-    run = registry.create_run(experiment, "run", {})
+    _, run = by_hand.run(registry)
     registry.client.log_artifacts(run, str(finished / "good" / "winner"), "winner")
     folder = model_folder(f"runs:/{run}/winner")
     assert read_model(folder).facts["study"] == "good"
@@ -129,11 +133,8 @@ def test_from_a_server(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     registry = Registry(server.uri, "download")
     registry.create()
-    experiment = registry.create_experiment("download")
     tags = file_digests(model / "artifacts/model")
-    registry.add_version(
-        NewVersion(model, experiment, registry.create_run(experiment, "run", {}), tags, "")
-    )
+    registry.add_version(NewVersion(model, *by_hand.run(registry), tags, ""))
     assert read_model(model_folder("models:/download/1")).facts["study"] == "good"
 
 
@@ -257,9 +258,8 @@ def test_what_is_hostile_or_damaged_is_not_used(
 @pytest.mark.parametrize(
     "path", ["../../outside", "/etc/passwd", "a/../../b", "artifacts\\..\\..\\x"]
 )
-def test_a_path_that_climbs_out_is_refused(path: str, tmp_path: Path) -> None:
+def test_a_path_that_climbs_out_is_refused(path: str) -> None:
     """What a server might list."""
-    from tracking.registry import download
 
     class Hostile:
         def list_artifacts(self, folder: str | None) -> list[object]:
@@ -267,8 +267,10 @@ def test_a_path_that_climbs_out_is_refused(path: str, tmp_path: Path) -> None:
 
             return [FileInfo(path, False, 1)]
 
+    artifacts = ArtifactFolder("file:///", "http://x")
+    vars(artifacts)["repository"] = Hostile()
     with pytest.raises(ArtifactError, match="climbs out"):
-        list(download._walk(Hostile()))
+        list(artifacts.files())
 
 
 @pytest.mark.parametrize("tag", DIGESTS)

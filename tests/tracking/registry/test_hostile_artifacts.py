@@ -159,7 +159,7 @@ def test_nobody_goes_back_to_a_spoilt_one(database: Tables, finished: Path, cach
         version = by_hand.champion(registry, finished / name)
         if number == 1:
             _half(by_hand.files(version))
-            registry.set_alias("previous", "1")
+            by_hand.name_alias(registry, "previous", "1")
     with pytest.raises(Exception, match="models:/fdan/1 is not used"):
         rollback(database.uri, "fdan", "no reason given")
     assert registry.aliases() == {CHAMPION: "2", "previous": "1"}
