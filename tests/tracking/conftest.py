@@ -197,6 +197,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promotions do not load the packaged model in a process of its own, which is most of their
+    time. test_promote.py and test_pyfunc_model.py have it loaded."""
+    from tracking.promotion.challenger import Challenger
+
+    stored = property(lambda challenger: challenger.predictions.probabilities)
+    monkeypatch.setattr(Challenger, "package_probabilities", stored)
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Downloaded models go here."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

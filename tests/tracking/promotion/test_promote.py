@@ -65,13 +65,16 @@ def changed(study: Path, **fields: Any) -> None:
     dataclasses.replace(StudyResult.load(study), **fields).save(study)
 
 
+def test_a_dry_run_changes_nothing(database: Tables, study: Study) -> None:
+    assert main(["promote", str(study("bad")), "--dry-run", "--tracking-uri", database.uri]) == 0
+    assert not any(registered(database).values())
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study) -> None:
     """First, better, worse, tie, accepted tie; then back, and back again."""
     bad, good, small = study("bad"), study("good"), study("small")
     uri = database.uri
-
-    assert main(["promote", str(bad), "--dry-run", "--tracking-uri", uri]) == 0
-    assert not any(registered(database).values())
 
     first = promote(bad, PromotionOptions(uri=uri))
     assert (first.promoted, first.changed, first.version) == (True, True, "fdan/1")
@@ -133,6 +136,7 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert len(restored.tags["history"].splitlines()) == 3
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_champion_that_is_moved_by_hand_meanwhile_stays(
     database: Tables, study: Study, finished: Path
 ) -> None:
@@ -150,6 +154,7 @@ def test_a_champion_that_is_moved_by_hand_meanwhile_stays(
     assert aliases(database) == {CHAMPION: "1"}
 
 
+@pytest.mark.usefixtures("quick")
 def test_refused_where_another_promotion_accepts_the_tie(
     database: Tables, study: Study, finished: Path
 ) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 from tests.finished import link
 from tests.tracking import by_hand
-from tracking.promotion.challenger import Challenger
 from tracking.promotion.promote import PromotionOptions, promote
 from tracking.promotion.rollback import rollback
 from tracking.registry.promotion_lock import promotion_lock
@@ -59,6 +58,7 @@ promote(Path(study), PromotionOptions(name, uri))
 """
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_kill_changes_no_champion_and_the_next_one_goes_on(
     database: Tables, finished: Path, tmp_path: Path, python: Start
 ) -> None:
@@ -125,13 +125,13 @@ def test_two_at_once_do_not_both_win(
     assert not [key for key in registry.tags() if key.startswith("fdan.promoting")]
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_same_study_at_once(
     database: Tables,
     finished: Path,
     tmp_path: Path,
     python: Start,
     request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two promotions wait, as if behind a third of the same study: one goes on when that study is
     champion, the other when it has been rolled back. Neither promotes it, and the champion's run
@@ -147,8 +147,6 @@ def test_the_same_study_at_once(
         for process in waiting:
             _read_until(process, "waiting for another promotion")
             process.send_signal(signal.SIGSTOP)
-    answers = property(lambda self: self.predictions.probabilities)
-    monkeypatch.setattr(Challenger, "package_probabilities", answers)
     assert promote(good, PromotionOptions(uri=uri)).version == "fdan/2"
 
     quick, slow = waiting
