@@ -23,8 +23,15 @@ examples:
 def parser() -> Parser:
     top = Parser(prog="python -m tracking", description=__doc__, epilog=_EXAMPLES)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add(commands)
+    for module in COMMANDS:
+        command = commands.add_parser(
+            module.__name__.rpartition(".")[2],
+            help=module.HELP,
+            description=module.ABOUT,
+            epilog=module.EXIT_CODES,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     return top
 
 

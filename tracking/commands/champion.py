@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 
-from tracking.commands import Commands
 from tracking.commands.arguments import DEFAULT_URI, add_name, add_uri
 
-_ABOUT = """\
+HELP = "show which version is champion, and why"
+
+ABOUT = """\
 Show the version that the alias `champion` names: the study that it comes from, its scores, why it
 is champion and its history; then one line for each other version. Nothing is changed.
 
   python -m tracking champion
 """
 
-_EXITS = "exit codes: 0 there is a champion; 1 there is none; 2 MLflow is unavailable"
+EXIT_CODES = "exit codes: 0 there is a champion; 1 there is none; 2 MLflow is unavailable"
 
 _TAGS = (
     *("verdict", "promoted", "study", "trial", "seed", "task", "data", "protocol"),
@@ -24,21 +25,13 @@ _TAGS = (
 )
 
 
-def add(commands: Commands) -> None:
-    command = commands.add_parser(
-        "champion",
-        help="show which version is champion, and why",
-        description=_ABOUT,
-        epilog=_EXITS,
-    )
-    command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     add_name(command)
     add_uri(command, DEFAULT_URI)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command; see _EXITS for its exit code."""
     from tracking.registry.download import tracking_uri
     from tracking.registry.registry import CHAMPION, Registry
     from tracking.uri import mask_password

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
-from pathlib import Path
 
 from fdan.errors import FdanError
 from tracking.backend.server import Server
-from tracking.commands import Commands
 from tracking.commands.arguments import STUDY, study_folder
 from tracking.outbox.delivery_state import DeliveryState
 from tracking.outbox.sender import Sender
@@ -17,7 +16,9 @@ from tracking.outbox.spool import Spool
 from tracking.outbox.target import Target
 from tracking.uri import check_uri, is_masked, mask_password
 
-_ABOUT = """\
+HELP = "send what is left in a study's spool"
+
+ABOUT = """\
 A study writes every record to its spool, a folder on the local disk, and from there to MLflow.
 While the server is unavailable the records wait. The study itself sends them later, and so does the
 same search command when it is started again; `flush` is for a study that is over.
@@ -28,102 +29,72 @@ same search command when it is started again; `flush` is for a study that is ove
 Sending twice is safe: the server stores each metric once. Nothing is removed from the spool before
 the server has it."""
 
-_EXITS = """\
+EXIT_CODES = """\
 exit codes: 0 the server has everything; 1 the server is unavailable or unusable, the rest waits in
 the spool; 2 the folder or the URI is wrong, or the study is still running and sends by itself; 130
 stopped by Ctrl-C, the rest waits in the spool"""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command; see _EXITS for its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
-    try:
-        return flush(
-            study_folder(arguments.study),
-            arguments.tracking_uri,
-            arguments.experiment,
-            arguments.wait,
-        )
-    except KeyboardInterrupt:
-        print("stopped; the rest waits in the spool", file=sys.stderr)
-        return 130
-
-
-def flush(folder: Path, uri: str | None, experiment: str | None, wait: float) -> int:
-    """Send what is left of the study or spool in `folder`; see _EXITS for the code returned."""
-    spool_folder = folder / "spool" if (folder / "spool").is_dir() else folder
-    noted = Target.load(spool_folder)
-    target = Target(uri or noted.uri, experiment or noted.experiment)
-    if is_masked(target.uri):
+    study = study_folder(arguments.study)
+    folder = study / "spool" if (study / "spool").is_dir() else study
+    stored = Target.load(folder)
+    uri = arguments.tracking_uri or stored.uri
+    target = Target(uri, arguments.experiment or stored.experiment)
+    if is_masked(uri):
         raise FdanError(
-            f"the password of {target.uri} was not kept; give the whole URI with --tracking-uri"
+            f"the password of {uri} was not stored; give the whole URI with --tracking-uri"
         )
-    check_uri(target.uri)
-    spool = Spool(spool_folder)
-    try:
-        ledger = DeliveryState(spool_folder, mask_password(target.uri), spool.last)
-        server = Server(target.uri, target.experiment, target.artifacts(spool_folder))
-        return _send(spool, ledger, server, wait)
-    finally:
-        spool.close()
+    check_uri(uri)
+    with contextlib.closing(Spool(folder)) as spool:
+        state = DeliveryState(folder, mask_password(uri), spool.last)
+        server = Server(uri, target.experiment, target.artifacts(folder))
+        try:
+            return _send(spool, state, server, arguments.wait)
+        except KeyboardInterrupt:
+            print("stopped; the rest waits in the spool", file=sys.stderr)
+            return 130
 
 
-def _send(spool: Spool, ledger: DeliveryState, server: Server, wait: float) -> int:
+def _send(spool: Spool, state: DeliveryState, server: Server, wait: float) -> int:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
     uri = mask_password(server.uri)
-    total, before = spool.last, ledger.sent
+    total, before = spool.last, state.sent
     if before == total:
         print(f"{uri} has all {total} records of {spool.folder}; nothing to send")
         return 0
-    sender = Sender(spool, ledger, server)
+    sender = Sender(spool, state, server)
     sender.start()
-    columns = (
-        TextColumn("sending to {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("records"),
-        TimeRemainingColumn(),
-    )
-    patience = wait
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(uri, total=total, completed=before)
+    time_left = wait
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"sending records to {uri}", total=total, completed=before)
         while not sender.drain(0.5):
-            progress.update(bar, completed=ledger.sent)
-            patience = patience - 0.5 if sender.unavailable_since is not None else wait
-            if patience <= 0 or sender.broken:
+            progress.update(bar, completed=state.sent)
+            time_left = time_left - 0.5 if sender.unavailable_since is not None else wait
+            if time_left <= 0 or sender.broken:
                 break
-        progress.update(bar, completed=ledger.sent)
+        progress.update(bar, completed=state.sent)
     sender.stop()
-    if ledger.sent < total:
-        why = f"{uri} is away ({sender.reason})"
-        again = "once it is back"
+    if state.sent < total:
+        reason, again = f"{uri} is unavailable ({sender.reason})", "once it is back"
         if sender.broken:
-            why, again = sender.reason, "then"
+            reason, again = sender.reason, "then"
         print(
-            f"error: {why}: {ledger.sent - before} records sent, {total - ledger.sent} wait "
+            f"error: {reason}: {state.sent - before} records sent, {total - state.sent} wait "
             f"safely in {spool.folder}; run the same command again {again}",
             file=sys.stderr,
         )
         return 1
     print(f"{total - before} records sent; {uri} has all {total}")
-    if ledger.refused:
-        print(f"{ledger.refused} values were refused for good: {spool.folder / 'refused.jsonl'}")
+    if state.refused:
+        print(f"{state.refused} values were rejected: {spool.folder / 'refused.jsonl'}")
     return 0
 
 
-def add(commands: Commands) -> None:
-    command = commands.add_parser(
-        "flush", help="send what is left in a study's spool", description=_ABOUT, epilog=_EXITS
-    )
-    command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", metavar="STUDY", help=f"{STUDY}, or the spool's folder")
     command.add_argument(
         "--tracking-uri",

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracking.commands import Commands
 from tracking.commands.arguments import STUDY, add_name, add_uri, study_folder
 
 if TYPE_CHECKING:
     from tracking.promotion.promote import Verdict
 
-_ABOUT = """\
+HELP = "make a study's winner the champion"
+
+ABOUT = """\
 Register the confirmed winner of a finished study and make it the champion (the version that the
 alias `champion` names) if it passes all promotion gates:
 
@@ -30,16 +31,12 @@ versions say why. Two promotions at the same time wait for each other.
   python -m tracking promote demo --dry-run
   python -m tracking promote runs/demo"""
 
-_EXITS = """\
+EXIT_CODES = """\
 exit codes: 0 it is champion (--dry-run: it would be); 1 refused, with the reason; 2 no verdict: no
 result in that folder, or MLflow is unavailable"""
 
 
-def add(commands: Commands) -> None:
-    command = commands.add_parser(
-        "promote", help="make a study's winner the champion", description=_ABOUT, epilog=_EXITS
-    )
-    command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", metavar="STUDY", help=STUDY)
     command.add_argument(
         "--dry-run", action="store_true", help="show all gates and the verdict, change nothing"
@@ -60,7 +57,6 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command; see _EXITS for its exit code."""
     from tracking.promotion.promote import PromotionOptions, promote
 
     options = PromotionOptions(

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError, disk_full
-from tracking.commands import Commands
 from tracking.commands.arguments import STUDY, study_folder
 from tracking.result import StudyResult
 
-_ABOUT = """\
+HELP = "write a study's report as one HTML page"
+
+ABOUT = """\
 Write one self-contained HTML page (no network, no script) and the same as Markdown beside it: the
 winner and how certain that is, the ranking, how the search went, which settings mattered, confusion
 matrices, learning curves, cost, failures, data, and the command that continues the study. Both are
@@ -25,7 +26,7 @@ made from the study's result.json alone, and logged to the study's run in MLflow
   python -m tracking report runs/demo
   python -m tracking report runs/demo --out /tmp/demo.html --open no"""
 
-_EXITS = """\
+EXIT_CODES = """\
 exit codes: 0 the page is written, even if MLflow cannot be reached; 2 the folder holds no result,
 or the page cannot be written"""
 
@@ -33,7 +34,6 @@ _SCREENS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command; see _EXITS for its exit code."""
     from tracking import report
     from tracking.report.logged import NotLogged, log
 
@@ -65,11 +65,7 @@ def _has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS))
 
 
-def add(commands: Commands) -> None:
-    command = commands.add_parser(
-        "report", help="write a study's report as one HTML page", description=_ABOUT, epilog=_EXITS
-    )
-    command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", metavar="STUDY", help=STUDY)
     command.add_argument(
         "--out",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tracking.commands import Commands
 from tracking.commands.arguments import DEFAULT_URI, add_name, add_uri
 
-_ABOUT = """\
+HELP = "make the previous champion champion again"
+
+ABOUT = """\
 Move the alias `champion` back to the version that the alias `previous` names. The version that was
 champion gets the reason as a tag and is not promoted a second time. Running it once more goes back
 one version further.
@@ -16,17 +17,10 @@ one version further.
   python -m tracking rollback --reason "wrong labels in take 3"
 """
 
-_EXITS = "exit codes: 0 done; 2 there is no previous champion, or MLflow is unavailable"
+EXIT_CODES = "exit codes: 0 done; 2 there is no previous champion, or MLflow is unavailable"
 
 
-def add(commands: Commands) -> None:
-    command = commands.add_parser(
-        "rollback",
-        help="make the previous champion champion again",
-        description=_ABOUT,
-        epilog=_EXITS,
-    )
-    command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reason", metavar="TEXT", default="no reason given", help="why, in words; stored as a tag"
     )
@@ -35,7 +29,6 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command; see _EXITS for its exit code."""
     from tracking.promotion.rollback import rollback
     from tracking.registry.download import tracking_uri
 

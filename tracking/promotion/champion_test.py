@@ -6,7 +6,7 @@ and a person accepts that. A significant loss is never accepted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,8 @@ from fdan.evaluation.statistics import Comparison, compare
 from fdan.inference.model_folder import SpeechModel, read_model
 from tracking.promotion.challenger import Challenger
 from tracking.promotion.gates import Gate, GateFailed, evaluate_gate
-from tracking.registry.download import download_version
 from tracking.registry.inference_cost import multiply_adds
-from tracking.registry.registry import ModelVersion, Registry
+from tracking.registry.registry import ModelVersion
 from tracking.result import PREDICTIONS
 
 SIGNIFICANT: Final = 0.05
@@ -31,26 +30,20 @@ BETTER: Final = "better than the champion"
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that the winner is compared with, and its local folder."""
+    """The version that the winner is compared with."""
 
     version: ModelVersion
-    folder: Path
+    download: Callable[[], Path]
+    """Returns its local folder."""
 
-    @classmethod
-    def download(cls, registry: Registry, version: ModelVersion) -> Champion:
-        """Download a version.
-
-        Args:
-            registry: that holds it.
-            version: the champion.
-
-        Raises:
-            GateFailed: it cannot be compared with.
-        """
+    @cached_property
+    def folder(self) -> Path:
         try:
-            return cls(version, download_version(registry, version))
+            return self.download()
         except FdanError as error:
-            raise GateFailed(f"the champion {version} cannot be compared with: {error}") from None
+            raise GateFailed(
+                f"the champion {self.version} cannot be compared with: {error}"
+            ) from None
 
     @cached_property
     def model(self) -> SpeechModel:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from fdan.errors import FdanError
 from tracking.backend import limits
 from tracking.promotion import history
 from tracking.promotion.challenger import Challenger
@@ -28,6 +28,7 @@ from tracking.promotion.gates import (
     package_reproduces_predictions,
 )
 from tracking.promotion.isolated_model import IsolatedModel
+from tracking.registry.download import download_version
 from tracking.registry.promotion_lock import PromotionLock, promotion_lock
 from tracking.registry.register import register
 from tracking.registry.registry import (
@@ -114,23 +115,21 @@ def promote(
         return _Promotion(registry, challenger, options, log).run()
 
 
+@dataclass(frozen=True)
 class _Promotion:
-    def __init__(
-        self, registry: Registry, challenger: Challenger, options: PromotionOptions, log: Log
-    ) -> None:
-        self._registry = registry
-        self._challenger = challenger
-        self._options = options
-        self._log = log
+    registry: Registry
+    challenger: Challenger
+    options: PromotionOptions
+    log: Log
 
     def run(self) -> Verdict:
-        registry, challenger, dry_run = self._registry, self._challenger, self._options.dry_run
+        registry, challenger, dry_run = self.registry, self.challenger, self.options.dry_run
         champion = registry.version_by_alias(CHAMPION)
         if champion is not None and challenger.is_version(champion):
             if not dry_run:
                 self._complete(champion)
             return Verdict(True, False, f"it is champion already, as {champion}", (), str(champion))
-        self._log("checking the study")
+        self.log("checking the study")
         challenger.isolated_model.start()
         study_gates = evaluate_study_gates(challenger, evaluate_all=dry_run)
         verdict = self._decide([*study_gates, not_rolled_back(challenger, registry)], champion)
@@ -139,7 +138,7 @@ class _Promotion:
         if not verdict.promoted:
             return self._record_refusal(verdict)
         registry.create()
-        with promotion_lock(registry, self._log) as lock:
+        with promotion_lock(registry, self.log) as lock:
             # Whoever held the lock before may have promoted this very study, or rolled it back.
             now = registry.version_by_alias(CHAMPION)
             if now is not None and challenger.is_version(now):
@@ -148,7 +147,7 @@ class _Promotion:
             rolled_back = not_rolled_back(challenger, registry)
             moved = (now and now.number) != (champion and champion.number)
             if moved:
-                self._log(f"the champion is {now} by now: comparing again")
+                self.log(f"the champion is {now} by now: comparing again")
             if moved or not rolled_back.passed:
                 verdict = self._decide([*study_gates, rolled_back], now)
                 if not verdict.promoted:
@@ -157,28 +156,24 @@ class _Promotion:
 
     def _decide(self, gates: list[Gate], version: ModelVersion | None) -> Verdict:
         """The verdict over a champion. gates: those that are about the study alone."""
-        gates = [*gates, *self._champion_gates(first_failed(gates), version)]
-        every = self._options.dry_run
-        gates.append(package_reproduces_predictions(self._challenger, gates, every))
+        if failed := first_failed(gates):
+            gates = [*gates, *(Gate.skipped(name, failed.name) for name in (SAME_DATA, BETTER))]
+        else:
+            champion = None
+            if version is not None:
+                champion = Champion(version, partial(download_version, self.registry, version))
+            gates = [*gates, *champion_gates(self.challenger, champion, self.options.accept_tie)]
+        gates.append(package_reproduces_predictions(self.challenger, gates, self.options.dry_run))
         failed = first_failed(gates)
         reason = (failed or _named(gates, BETTER)).reason
         replaced = None if version is None else str(version)
         return Verdict(failed is None, False, reason, tuple(gates), None, replaced)
 
-    def _champion_gates(self, failed: Gate | None, version: ModelVersion | None) -> list[Gate]:
-        if failed is not None:
-            return [Gate.skipped(name, failed.name) for name in (SAME_DATA, BETTER)]
-        try:
-            champion = None if version is None else Champion.download(self._registry, version)
-            return champion_gates(self._challenger, champion, self._options.accept_tie)
-        except FdanError as error:
-            return [Gate(SAME_DATA, False, str(error)), Gate.skipped(BETTER, SAME_DATA)]
-
     def _register(
         self, verdict: Verdict, champion: ModelVersion | None, lock: PromotionLock
     ) -> Verdict:
         """Register the winner and move the aliases."""
-        registry, challenger = self._registry, self._challenger
+        registry, challenger = self.registry, self.challenger
         experiment_id = registry.create_experiment(challenger.result.experiment)
         if champion is not None:  # its own promotion may have been killed after the alias
             self._complete(champion)
@@ -191,7 +186,7 @@ class _Promotion:
             "promoted_by": history.user_at_host(),
         }
         new = NewVersion(challenger.package, experiment_id, run_id, tags, challenger.description)
-        version = register(registry, new, self._log)
+        version = register(registry, new, self.log)
         lock.check_champion(champion)
         if champion is not None:
             registry.client.set_registered_model_alias(registry.name, PREVIOUS, champion.number)
@@ -202,7 +197,7 @@ class _Promotion:
     def _complete(self, champion: ModelVersion) -> None:
         """Write the account of the champion's promotion on both versions and, if it is this study's
         winner, on the study's runs, unless it is written."""
-        registry = self._registry
+        registry = self.registry
         current = registry.version(champion.number)
         if current is None or current.tags.get("state") == CHAMPION:
             return
@@ -211,7 +206,7 @@ class _Promotion:
         if replaces and (old := registry.version(replaces)) is not None:
             text = f"replaced by {champion}: {reason}"
             history.add_event(registry, old, text, state=history.REPLACED, replaced=text)
-        if self._challenger.is_version(current):
+        if self.challenger.is_version(current):
             self._tag_runs(f"champion as {champion}: {reason}")
         history.add_event(
             registry, current, f"champion: {reason}", state=CHAMPION, promoted=history.utc_now()
@@ -220,14 +215,14 @@ class _Promotion:
     def _create_run(self, experiment_id: str) -> str:
         """A finished run, for a version whose study has none on this server: for a version without
         a run MLflow's own code looks the model up in whatever database is its default."""
-        client, study = self._registry.client, self._challenger.result.study
+        client, study = self.registry.client, self.challenger.result.study
         run = client.create_run(experiment_id, tags=self._run_tags(), run_name=study)
         client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 
     def _runs(self) -> list[str]:
         """The winner's run and the study's own run, if they are on this server."""
-        client, result = self._registry.client, self._challenger.result
+        client, result = self.registry.client, self.challenger.result
         experiment = client.get_experiment_by_name(result.experiment)
         if experiment is None:
             return []
@@ -244,22 +239,22 @@ class _Promotion:
 
     def _run_tags(self) -> dict[str, str]:
         """The tags by which the tracker finds the winner's run."""
-        result = self._challenger.result
+        result = self.challenger.result
         assert result.confirm is not None
         return identity(result.study_id, run_key(result.confirm.run, CONFIRM))
 
     def _tag_runs(self, text: str) -> None:
         line = limits.value(history.history_line(text), limits.TAG)
         for run_id in self._runs():
-            self._registry.client.set_tag(run_id, PROMOTION, line)
+            self.registry.client.set_tag(run_id, PROMOTION, line)
 
     def _record_refusal(self, verdict: Verdict) -> Verdict:
         """A winner that lost against the champion says so on its runs. A study that is not fit to
         be compared leaves no trace, nor does one that another promotion has made champion meanwhile
         (the one accepted a tie, the other did not): its runs say that."""
         if _named(verdict.gates, BETTER).passed is False:
-            champion = self._registry.version_by_alias(CHAMPION)
-            if champion is None or not self._challenger.is_version(champion):
+            champion = self.registry.version_by_alias(CHAMPION)
+            if champion is None or not self.challenger.is_version(champion):
                 self._tag_runs(f"refused: {verdict.reason}")
         return verdict
 

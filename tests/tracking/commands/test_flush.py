@@ -67,7 +67,10 @@ def test_what_is_left_is_sent(left: Path, flush: Flush, database: Tables, uri: s
     code, out, err = flush(str(left), "--wait", "1")
     assert code == 1
     assert not out
-    assert f"error: {NOBODY} is away (Connection refused): 0 records sent, 55 wait safely" in err
+    assert (
+        f"error: {NOBODY} is unavailable (Connection refused): 0 records sent, 55 wait safely"
+        in err
+    )
     code, out, err = flush(str(left), "--tracking-uri", uri)
     assert (code, out) == (0, f"55 records sent; {uri} has all 55\n"), err
     assert len(database.metrics()) == 50

@@ -46,7 +46,7 @@ def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
         challenger = Challenger(
             study, StudyResult.load(study), "fdan", "http://x", tmp_path, IsolatedModel()
         )
-        return challenger, Champion(ModelVersion("fdan", "7", {}, "", None, None), champion)
+        return challenger, Champion(ModelVersion("fdan", "7", {}, "", None, None), lambda: champion)
 
     return make
 

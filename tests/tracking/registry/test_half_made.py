@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tracking.commands.flush import flush
+from tracking.__main__ import main
 from tracking.tracker import Tracker
 
 pytestmark = pytest.mark.long
@@ -100,10 +100,10 @@ def test_one_that_is_half_made_is_told_from_one_that_is_away(
         assert tracker.unavailable_reason == (
             f"{half_made} is half made, its maker was killed, and no run is in it: move it away"
         )
-    assert flush(study, None, None, wait=60) == 1
+    assert main(["flush", str(study), "--wait", "60"]) == 1
     assert time.monotonic() - began < 60, "waiting does not mend it"
     said = capsys.readouterr().err
-    assert f"error: {half_made} is half made, " in said and "is away" not in said
+    assert f"error: {half_made} is half made, " in said and "unavailable" not in said
     assert f"2 wait safely in {study / 'spool'}; run the same command again then" in said
     shutil.move(half_made, tmp_path / "half.db")
     process = python("-m", "tracking", "flush", str(study))
