@@ -106,7 +106,9 @@ class Challenger:
 
     def is_version(self, version: ModelVersion) -> bool:
         """Whether this very model is registered as that version."""
-        return self.tensors.is_file() and version.is_model(self.result.study_id, self.sha256)
+        if not self.tensors.is_file():
+            return False
+        return version.is_model({"study_id": self.result.study_id, "sha256": self.sha256})
 
     def version_tags(self) -> dict[str, object]:
         """Tags that its version has whatever becomes of it."""

@@ -27,9 +27,8 @@ def register(registry: Registry, new: NewVersion, log: Callable[[str], None]) ->
     Raises:
         RegistryError: the server does not return what it was given.
     """
-    study_id, model = str(new.tags["study_id"]), str(new.tags["sha256"])
     for version in registry.versions():
-        if version.is_model(study_id, model) and not _difference(registry, new.folder, version):
+        if version.is_model(new.tags) and not _difference(registry, new.folder, version):
             log(f"{version} is this model already")
             registry.set_version_tags(version.number, new.tags)
             return version

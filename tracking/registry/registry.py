@@ -65,14 +65,9 @@ class ModelVersion:
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
 
-    def is_model(self, study_id: str, sha256: str) -> bool:
-        """Whether this version is a certain model.
-
-        Args:
-            study_id: its study's tag fdan.study_id.
-            sha256: of its tensors' file.
-        """
-        return (self.tags.get("study_id"), self.tags.get("sha256")) == (study_id, sha256)
+    def is_model(self, tags: Mapping[str, object]) -> bool:
+        """Whether this is the model of the study that the tags `study_id` and `sha256` name."""
+        return all(self.tags.get(key) == tags[key] for key in ("study_id", "sha256"))
 
 
 @dataclass(frozen=True)
