@@ -21,7 +21,7 @@ from benchmarks.nodes.parts import Parts
 from fdan.run_config import RunConfig
 from search.callbacks.checkpoint_retention import CheckpointRetention
 from search.callbacks.mlflow import Tracked
-from search.callbacks.progress import Progress, State
+from search.callbacks.progress import Progress, ProgressState
 from search.callbacks.trial_figures import TrialFigures
 from search.config.spec import TrialResources
 from search.optimizer.pruners import make_pruner
@@ -189,7 +189,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
     console = Console(
         file=(folder / "terminal").open("w"), force_terminal=True, width=120, height=40
     )
-    state = State(folder.name, terms.trials, terms.epochs, terms.nodes)
+    state = ProgressState(folder.name, terms.trials, terms.epochs, terms.nodes)
     with Tracker(folder / "spool", uri, "nodes") as tracker, TrialFigures() as drawing:
         tracker.open_study(folder.name, {}, {})
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from optuna.trial import TrialState
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -20,10 +19,10 @@ from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome
 from search.worker.messages import Report
 
-_SHOWN = 12
+_MAX_ROWS = 12
 """Rows of the live table: running trials first, then the newest that ended."""
 
-_QUIET_S = 30.0
+_HEARTBEAT_S = 30.0
 """Without a terminal, a line at least this often."""
 
 _STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
@@ -42,8 +41,8 @@ class _Row:
 
 
 @dataclass
-class State:
-    """What is known of the study, the trials of earlier starts included in the counts."""
+class ProgressState:
+    """What the display knows of the study; the counts include trials of earlier starts."""
 
     name: str
     trials: int
@@ -57,29 +56,13 @@ class State:
     ended: list[_Row] = field(default_factory=list)
     """Those of this start, the newest last."""
 
-    def asked(self, number: int, params: Mapping[str, Value], now: float) -> None:
-        self.running[number] = _Row(number, params, now)
-
-    def reported(self, number: int, epoch: int, value: float) -> None:
-        row = self.running[number]
-        row.epoch, row.value = epoch, value
-
-    def closed(self, trial: TrialOutcome, now: float) -> None:
-        row = self.running.pop(trial.number)
-        row.state, row.reason, row.value = trial.state.name, trial.reason, trial.value
-        row.took = now - row.began
+    def end(self, row: _Row) -> None:
+        """Count a trial that has ended."""
         self.ended.append(row)
         self.counts[row.state] = self.counts.get(row.state, 0) + 1
-        value = trial.value
-        if (
-            trial.state is TrialState.COMPLETE
-            and value is not None
-            and (self.best is None or value > self.best[1])
-        ):
-            self.best = (trial.number, value)
-
-    def paused(self, number: int) -> None:
-        del self.running[number]
+        if row.state == "COMPLETE" and row.value is not None:
+            if self.best is None or row.value > self.best[1]:
+                self.best = (row.number, row.value)
 
     @property
     def done(self) -> int:
@@ -114,7 +97,7 @@ class State:
 class Progress(StudyCallback):
     """A callback that shows the study on a console while it is entered."""
 
-    def __init__(self, state: State, console: Console) -> None:
+    def __init__(self, state: ProgressState, console: Console) -> None:
         self._state = state
         self._console = console
         self._lock = threading.Lock()
@@ -159,21 +142,23 @@ class Progress(StudyCallback):
         """A line that stays, above the table."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=self._live is None)
 
-    # StudyCallback
-
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         with self._lock:
-            self._state.asked(number, params, time.monotonic())
+            self._state.running[number] = _Row(number, params, time.monotonic())
 
     def on_epoch(self, number: int, report: Report) -> None:
         with self._lock:
-            self._state.reported(number, report.epoch, report.value)
+            row = self._state.running[number]
+            row.epoch, row.value = report.epoch, report.value
             self._note = ""
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         now = time.monotonic()
         with self._lock:
-            self._state.closed(outcome, now)
+            row = self._state.running.pop(outcome.number)
+            row.state, row.reason, row.value = outcome.state.name, outcome.reason, outcome.value
+            row.took = now - row.began
+            self._state.end(row)
             head = self._state.headline(now)
         if self._live is None:
             self._line(
@@ -187,9 +172,7 @@ class Progress(StudyCallback):
 
     def on_trial_pause(self, number: int, reason: str) -> None:
         with self._lock:
-            self._state.paused(number)
-
-    # Showing
+            del self._state.running[number]
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
@@ -198,7 +181,7 @@ class Progress(StudyCallback):
     def _heartbeat(self) -> None:
         while not self._stopping.wait(1.0):
             now = time.monotonic()
-            if now - self._last_line >= _QUIET_S:
+            if now - self._last_line >= _HEARTBEAT_S:
                 with self._lock:
                     head = self._state.headline(now)
                 self._line(head)
@@ -208,7 +191,7 @@ class Progress(StudyCallback):
         with self._lock:
             state, note = self._state, self._note
             rows = list(state.running.values())
-            rows += state.ended[::-1][: max(0, _SHOWN - len(rows))]
+            rows += state.ended[::-1][: max(0, _MAX_ROWS - len(rows))]
             head = Text(f"study {state.name}: {state.headline(now)}", style="bold")
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
             for title, width in ((state.noun, 5), ("state", 8), ("epoch", 7), ("value", 5)):

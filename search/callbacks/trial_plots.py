@@ -32,8 +32,14 @@ def confusion_matrix(confusion: Ints, emotions: Sequence[str], file: Path, title
     """Draw a confusion matrix: colours by the share of each true class, so that rare emotions
     show as well as frequent ones; counts and per cents in the cells.
 
-    confusion: (C, C) counts, rows are the true class, columns the predicted one, C the number of
-    `emotions`; title: first line, above UAR and WAR. Returns `file`, written whole or not at all.
+    Args:
+        confusion: (C, C) counts; rows are the true class, columns the predicted one.
+        emotions: The C classes' names.
+        file: The PNG file, which is written whole or not at all.
+        title: First line, above UAR and WAR.
+
+    Returns:
+        `file`.
     """
     classes = len(emotions)
     assert confusion.shape == (classes, classes), f"{confusion.shape} for {classes} emotions"
@@ -83,9 +89,15 @@ def learning_curve(
 ) -> Path:
     """Draw a trial's losses and validation scores over its epochs.
 
-    epochs: (epoch, metrics) in order, e.g. Tracker.history; drawn are `train/loss`,
-    `validation/loss`, `validation/uar` and `value`, those that are there. The best value is
-    marked. chance: UAR of guessing, None for no such line.
+    Args:
+        epochs: (epoch, metrics) in order. Drawn are `train/loss`, `validation/loss`,
+            `validation/uar` and `value`, as far as they exist; the best value is marked.
+        file: The PNG file, which is written whole or not at all.
+        title: First line.
+        chance: UAR of guessing; None for no such line.
+
+    Returns:
+        `file`.
     """
     from matplotlib.ticker import MaxNLocator
 

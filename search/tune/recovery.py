@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from fdan.errors import ConfigError, FdanError
-from search.callbacks.progress import Progress, State
+from search.callbacks.progress import Progress, ProgressState
 from search.config.spec import StudySpec
 from search.optimizer.pruners import next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
@@ -80,7 +80,7 @@ def run(
     opened = of.opened
     best = study.best(opened)
     known = None if best is None or best.value is None else (best.number, best.value)
-    state = State(name, of.trials, spec.epochs, 1, of.noun, study.counts(opened), known)
+    state = ProgressState(name, of.trials, spec.epochs, 1, of.noun, study.counts(opened), known)
     with Progress(state, console) as progress:
         bridge = Bridge(
             opened,

@@ -20,7 +20,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from fdan.errors import ConfigError
-from search.callbacks.progress import Progress, State
+from search.callbacks.progress import Progress, ProgressState
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_while_a_trial_starts_is_said_as_such(tmp_path: Path
     """What a search does then: the trials rest, and its listeners hear of those they know."""
     one = opened(storage.open_storage(None, tmp_path), tmp_path)
     heard = Heard()
-    state = State("s", 3, EPOCHS, 1)
+    state = ProgressState("s", 3, EPOCHS, 1)
     with Progress(state, Console(quiet=True)) as progress:
         bridge = bridge_of(one, SEARCHED, EPOCHS, progress, heard)
         number = bridge.ask().number
