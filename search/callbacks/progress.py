@@ -60,9 +60,10 @@ class ProgressState:
         """Count a trial that has ended."""
         self.ended.append(row)
         self.counts[row.state] = self.counts.get(row.state, 0) + 1
-        if row.state == "COMPLETE" and row.value is not None:
-            if self.best is None or row.value > self.best[1]:
-                self.best = (row.number, row.value)
+        if row.state != "COMPLETE" or row.value is None:
+            return
+        if self.best is None or row.value > self.best[1]:
+            self.best = (row.number, row.value)
 
     @property
     def done(self) -> int:

@@ -132,7 +132,7 @@ def _on_ray(
     work: WorkerData,
     standing: RaySession,
     stop: Stop,
-    state: State,
+    state: ProgressState,
     progress: Progress,
 ) -> None:
     """On Ray, for as long as it lives or there are trials. A round that breaks off takes Ray with

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +46,15 @@ def test_learning_curves_of_any_length(tmp_path: Path, epochs: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
 
 
-def test_no_global_state(python: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_no_global_state(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
         " from search.callbacks.trial_plots import learning_curve;"
         f"learning_curve([(1, {{'value': 0.5}})], Path({str(tmp_path)!r}) / 'c.png');"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    out, err = python("-c", code).communicate(timeout=60)
-    assert out == "False\n", err
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[3]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "False\n", done.stderr
