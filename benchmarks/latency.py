@@ -96,12 +96,12 @@ def untrained(folder: Path) -> Path:
     from fdan.media.pixels import store_settings
     from fdan.media.spectrogram import SpectrogramSettings
     from fdan.model.backbones import find_weights
+    from fdan.model.network import Network
     from fdan.run_config import FEATURES, RunConfig
     from fdan.training.checkpoint import Checkpoint
-    from fdan.training.validate import build
 
     run = RunConfig.from_mapping({"backbone": "resnet34", "weights": "none", "tuning": "full"})
-    network = build(run)
+    network = Network.from_config(run.model)
     faces, speech = torch.rand(2, 7 * run.model.bank, FEATURES["resnet34"])
     with torch.no_grad():
         bank = network.head.build_bank(faces, speech)

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
 from fdan.cli.arguments import exit_code
 from fdan.device import choose_device
-from fdan.model.lmmd import lmmd
+from fdan.model.local_mmd import lmmd
 from fdan.model.network import CLASSES
 from fdan.run_config import KernelConfig
 
@@ -22,7 +22,7 @@ ABOUT = """\
 LMMD of two batches of N / 2 samples each, 256 features, 5 kernels, 7 classes; forward and backward,
 float32, one after another in the same run:
 
-ours       fdan.model.lmmd: Gram matrix, one matrix of distances for all kernels
+ours       fdan.model.local_mmd: Gram matrix, one matrix of distances for all kernels
 usual      written here as DSAN's code is (Zhu et al. 2020): a tensor of all differences (N, N, D),
            a list of kernels, class weights computed on the host with NumPy
 loop       Eq. 6-8 pair by pair; at the smallest N only, three times

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
-from fdan import device as runtime
 from fdan.cli.arguments import exit_code
+from fdan.device import choose_device, half_precision, repeatable
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.model.network import MODALITIES, Head, fdan_loss
-from fdan.run_config import RunConfig
+from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import train
 from fdan.training.augment import augment
 from fdan.training.cuda_graph import make_graphed, side_stream
@@ -85,18 +85,16 @@ def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) ->
     data = replace(
         data, acoustic_train=np.arange(steps * run.training.batch) % len(data.acoustic.labels)
     )
-    network = train.begin(run, data).to(device).train()
-    optimizer = train._optimizer(network, run.training, device, None)
-    one_step = train.step_of(network, optimizer, run, data, device)
-    if not eager:
-        one_step = make_graphed(one_step, device)
-    done = 0
+    trainer = train._Trainer(run, data, device, None)
+    trainer.network.train()
+    if eager:
+        trainer.step = train._make_step(trainer.network, trainer.optimizer, run, data)
 
     def epoch() -> None:
-        nonlocal done
-        with runtime.repeatable(device):
-            train._epoch(one_step, optimizer, run, data, device, done // steps + 1, done)
-        done += steps
+        with repeatable(device):
+            trainer._epoch()
+        trainer.progress.epoch += 1
+        trainer.progress.step += steps
 
     return epoch
 
@@ -119,15 +117,14 @@ def _bare(run: RunConfig, data: TrainingData) -> Call:
     weights = find_weights(run.model.backbone, run.model.weights)
     backbones = {m: build_backbone(weights).to(device).train() for m in MODALITIES}
     parameters = [p for backbone in backbones.values() for p in backbone.parameters()]
-    groups = [{"params": parameters, "initial_lr": training.lr}]
-    optimizer = runtime.SGD(groups, training.momentum, training.decay, device)
+    optimizer = _sgd(parameters, training, device)
     ready: dict[str, Tensor] = {}
     for modality, backbone in backbones.items():
         images = data.domain(modality).arrays[0][:BATCH]
         ready[modality] = _pixels(backbone, images)
 
     def one_step() -> Tensor:
-        with runtime.half_precision(device):
+        with half_precision(device):
             out = [backbones[m].body(ready[m]) for m in MODALITIES]
         loss = out[0].float().sum() + out[1].float().sum()
         optimizer.zero_grad()
@@ -136,6 +133,21 @@ def _bare(run: RunConfig, data: TrainingData) -> Call:
         return loss.detach()
 
     return _repeated(one_step, device)
+
+
+def _sgd(
+    parameters: list[nn.Parameter], training: TrainConfig, device: torch.device
+) -> torch.optim.SGD:
+    """As fdan.training.train makes it."""
+    fused = device.type == "cuda"
+    return torch.optim.SGD(
+        parameters,
+        lr=torch.tensor(training.lr).to(device) if fused else training.lr,
+        momentum=training.momentum,
+        weight_decay=training.decay,
+        foreach=not fused,
+        fused=fused,
+    )
 
 
 def _pixels(backbone: Any, images: Tensor) -> Tensor:
@@ -151,8 +163,7 @@ def _parts(run: RunConfig, data: TrainingData) -> dict[str, Call]:
     head, tuned = (Head(run.model).to(device).train() for _ in range(2))
     for parameter in tuned.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    groups = [{"params": list(tuned.parameters()), "initial_lr": training.lr}]
-    optimizer = runtime.SGD(groups, training.momentum, training.decay, device)
+    optimizer = _sgd(list(tuned.parameters()), training, device)
     index = torch.arange(BATCH, device=device)
     labels = torch.from_numpy(data.acoustic.labels[:BATCH]).to(device)
     images = {m: data.domain(m).take(index) for m in MODALITIES}
@@ -208,7 +219,7 @@ def _device(data: TrainingData) -> torch.device:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    device = runtime.choose_device(options.device)
+    device = choose_device(options.device)
     described = machine("torch", "torchvision")
     torch.set_num_threads(options.threads or described["cores"])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -17,6 +17,7 @@ from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.errors import FdanError
+from fdan.evaluation.baseline import baseline_uar
 from fdan.run_config import RunConfig
 from fdan.training.training_data import TrainingData
 from search import stages as rounds
@@ -29,7 +30,6 @@ from search.results import figures
 from search.results import study_result as outcome
 from search.results.provenance import made_from, parameters, tags
 from search.results.summary import summary
-from search.selection import baseline as yardstick
 from search.selection import test_score as scoring
 from search.selection import winner as ending
 from search.selection.confirm import Setting
@@ -169,7 +169,7 @@ def _load(
         return None
     device = "cuda:0" if work.device == "cuda" else "cpu"
     data = _data(run, task, parts, work, device, tell.features)
-    return yardstick.baseline(data, data.acoustic_validation)
+    return baseline_uar(data, data.acoustic_validation)
 
 
 def _data(

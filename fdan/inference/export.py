@@ -1,35 +1,37 @@
-"""A model folder to one ONNX file, proved to answer alike before it is there."""
+"""A model's folder as one ONNX file, which is shown to answer alike before it is written."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fdan.errors import ConfigError, DataError, WeightsError
+from fdan.files import sha256_file, write_atomic
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
 from fdan.inference.model_source import registered_as
 from fdan.inference.onnx_model import IMAGES, PROBABILITIES, OnnxModel, metadata
 from fdan.media.pixels import image_shape, settings_of
 
+if TYPE_CHECKING:
+    import onnx
+
 TOLERANCE: Final = 1e-5
 """How far the probabilities of noise may be from torch's."""
 
-_ROUNDED: Final = 1e-4
-"""And those of stripes, which no emotion is certain of. There float32 itself shows: behind an
-untrained backbone, torch's own answers to an image alone and in a batch differ by up to 3e-5
-(1e-7 in the middle)."""
+_STRIPES_TOLERANCE: Final = 1e-4
+"""How far those of stripes may be. No emotion is certain for them, so float32's rounding shows:
+behind an untrained backbone, torch's own answers to an image alone and in a batch differ by up to
+3e-5 (1e-7 in the middle)."""
 
-SUFFIX: Final = ".onnx"
+_SUFFIX: Final = ".onnx"
 _COUNTS: Final = (1, 2, 7)  # images at once
 _OPSET: Final = 20
 
@@ -53,18 +55,24 @@ class _Answer(nn.Module):
 
 
 def export(folder: Path, file: Path) -> float:
-    """Write the model in `folder` as an ONNX file, whole or not at all, replacing an old one.
+    """Write a model as an ONNX file, whole or not at all.
 
     Input `images`: (N, H, W, 1) uint8, prepared as the metadata say; N is free. Output
-    `probabilities`: (N, 7) float32. Returns the largest difference from torch's probabilities that
-    was seen on images of noise, at most TOLERANCE.
+    `probabilities`: (N, 7) float32.
+
+    Args:
+        folder: the model's.
+        file: the ONNX file; an old one is replaced.
+
+    Returns:
+        The largest difference from torch's probabilities on images of noise, at most TOLERANCE.
 
     Raises:
         WeightsError: the folder holds no whole model, or the file would answer otherwise.
         ConfigError: `file` cannot be written there.
     """
-    if file.suffix != SUFFIX:
-        raise ConfigError(f"{file}: name a file that ends in {SUFFIX}")
+    if file.suffix != _SUFFIX:
+        raise ConfigError(f"{file}: name a file that ends in {_SUFFIX}")
     if not file.parent.is_dir() or file.is_dir():
         raise ConfigError(f"{file}: no such folder, or a folder itself; name a new file")
     model = read_model(folder)
@@ -76,36 +84,28 @@ def export(folder: Path, file: Path) -> float:
     except DataError as error:
         raise WeightsError(f"model {folder}: {error}") from None
     proto = _graph(model, shape)
-    with (folder / TENSORS).open("rb") as tensors:
-        sha256 = hashlib.file_digest(tensors, "sha256").hexdigest()
-    for name, value in metadata(_facts(model, folder), sha256).items():
+    served = registered_as(folder)
+    facts = {**model.facts, "served": served} if served else model.facts
+    for name, value in metadata(facts, sha256_file(folder / TENSORS)).items():
         proto.metadata_props.add(key=name, value=value)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as out:
-            out.write(proto.SerializeToString(deterministic=True))
-            out.flush()
-            os.fsync(out.fileno())
-        noise, stripes = _differences(model, OnnxModel.read(partial), shape)
-        if not (noise <= TOLERANCE and stripes <= _ROUNDED):
+    noise = 0.0
+
+    def write(path: Path) -> None:
+        nonlocal noise
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        noise, stripes = _differences(model, OnnxModel.read(path), shape)
+        if not (noise <= TOLERANCE and stripes <= _STRIPES_TOLERANCE):
             raise WeightsError(
                 f"model {folder}: its ONNX form answers otherwise than torch (probabilities differ"
                 f" by {noise:.2g} on noise, {stripes:.2g} on stripes), so nothing was written"
             )
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_atomic(file, write, sync=True)
     return noise
 
 
-def _facts(model: SpeechModel, folder: Path) -> dict[str, Any]:
-    """model.json's, and what a registry calls it."""
-    served = registered_as(folder)
-    return {**model.facts, **({"served": served} if served else {})}
-
-
-def _graph(model: SpeechModel, shape: tuple[int, int, int]) -> Any:
-    """An onnx.ModelProto without what the exporter notes of our source files."""
+def _graph(model: SpeechModel, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """The model without what the exporter records of our source files."""
     example = torch.zeros((2, *shape), dtype=torch.uint8)
     with _quietly(), torch.no_grad():
         program = torch.onnx.export(
@@ -129,23 +129,23 @@ def _graph(model: SpeechModel, shape: tuple[int, int, int]) -> Any:
 
 
 def _differences(
-    model: SpeechModel, onnx: OnnxModel, shape: tuple[int, int, int]
+    model: SpeechModel, exported: OnnxModel, shape: tuple[int, int, int]
 ) -> tuple[float, float]:
-    """The largest over the probabilities of images of noise, and of horizontal stripes."""
+    """The largest ones in the probabilities of images of noise, and of horizontal stripes."""
     random = np.random.default_rng(0)
-    apart: list[list[float]] = [[], []]
+    largest: list[list[float]] = [[], []]
     for count in _COUNTS:
         noise = random.integers(0, 256, (count, *shape), dtype=np.uint8)
         lines = random.integers(0, 256, (count, shape[0], 1, 1), dtype=np.uint8)
-        for found, images in zip(apart, (noise, np.broadcast_to(lines, noise.shape)), strict=True):
-            difference = model.probabilities(images) - onnx.probabilities(images)
-            found.append(float(np.abs(difference).max()))
-    return float(np.max(apart[0])), float(np.max(apart[1]))  # NaN if one is
+        for kind, images in enumerate((noise, np.broadcast_to(lines, noise.shape))):
+            difference = model.probabilities(images) - exported.probabilities(images)
+            largest[kind].append(float(np.abs(difference).max()))
+    return float(np.max(largest[0])), float(np.max(largest[1]))  # NaN if one is
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter speaks of its own insides."""
+    """Without the exporter's warnings and log about its own insides."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

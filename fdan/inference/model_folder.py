@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,46 +22,49 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fdan import device as runtime
+from fdan.device import choose_device, shapes_only
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError, WeightsError
-from fdan.model.backbones import Backbone, build_backbone, find_weights
-from fdan.model.network import MODALITIES, Bank, Head, Network
+from fdan.files import first_line, write_atomic
+from fdan.inference.model_source import FACTS, Facts
+from fdan.model.backbones import build_backbone, find_weights
+from fdan.model.network import MODALITIES, Bank, Network
 from fdan.run_config import RunConfig
-from fdan.training.checkpoint import Checkpoint, write_text
-from fdan.training.validate import restore_network
+
+if TYPE_CHECKING:  # a model that is served carries no training
+    from fdan.training.checkpoint import Checkpoint
 
 TENSORS: Final = "model.safetensors"
-FACTS: Final = "model.json"
 _FORMAT: Final = 1
 _IMAGES_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
 class SpeechModel:
-    """A network to go by speech, and by faces where there are any. `facts` is all of model.json."""
+    """A network that goes by speech, and by faces where there are any."""
 
     network: Network
     bank: Bank | None
     run: RunConfig
-    facts: dict[str, Any]
+    facts: Facts
+    """All of model.json."""
 
     def probabilities(
         self,
         images: npt.NDArray[np.uint8],
         faces: Sequence[npt.NDArray[np.uint8] | None] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """(N, 7), in the order of EMOTIONS. A row depends on its own images alone.
+        """Probabilities, (N, 7), in the order of EMOTIONS. A row depends on its own images alone.
 
-        Where there are faces, a row is the renormalised mean of both modalities' log-probabilities;
-        the faces' own is the mean over the images. The paper predicts from speech alone, and a face
-        passes attention by; on the demo corpus's validation speakers it still helps: UAR 0.71 by
-        speech, 0.95 by faces, 0.97 by both, the mean of four splits. Those faces are drawn and
-        easier than people's.
+        A row with faces is the renormalised mean of both modalities' log-probabilities, the faces'
+        being the mean over the images. The paper predicts from speech alone, and a face passes
+        attention by; on the demo corpus's validation speakers it still helps: UAR 0.71 by speech,
+        0.95 by faces, 0.97 by both, the mean of four splits. Those faces are drawn and easier than
+        people's.
 
         Args:
             images: (N, H, W, 1) log-mel images, prepared as `facts` says.
-            faces: of each of the N None, or (K, H, W, 3) faces of the speaker while speaking.
+            faces: for each of them None, or (K, H, W, 3) faces of the speaker while speaking.
         """
         assert faces is None or len(faces) == len(images)
         spoken = self._log_probabilities("acoustic", images)
@@ -70,31 +73,37 @@ class SpeechModel:
                 row += self._log_probabilities("visual", shown).mean(0)
                 row /= 2
         chances = np.exp(spoken)
-        found: npt.NDArray[np.float64] = chances / chances.sum(1, keepdims=True)
-        return found
+        rows: npt.NDArray[np.float64] = chances / chances.sum(1, keepdims=True)
+        return rows
 
     def _log_probabilities(
         self, modality: str, images: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.float64]:
-        pixels, found = torch.from_numpy(np.ascontiguousarray(images)), []
+        pixels, rows = torch.from_numpy(np.ascontiguousarray(images)), []
         head = self.network.head
         with torch.inference_mode():
-            for some in torch.split(pixels, _IMAGES_AT_ONCE):
-                features = self.network.features(modality, some.to(head.classifier.weight.device))
+            for batch in torch.split(pixels, _IMAGES_AT_ONCE):
+                features = self.network.features(modality, batch.to(head.classifier.weight.device))
                 if modality == "acoustic":
                     logits = head.predict(features, self.bank)
                 else:
                     logits = head.predict_faces(features)
-                found.append(torch.log_softmax(logits.double(), dim=1).cpu())
-        return torch.cat(found).numpy() if found else np.zeros((0, len(EMOTIONS)))
+                rows.append(torch.log_softmax(logits.double(), dim=1).cpu())
+        return torch.cat(rows).numpy() if rows else np.zeros((0, len(EMOTIONS)))
 
 
-def write_model(folder: Path, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
-    """Make `folder`, whole or not at all, replacing a model that it holds.
+def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
+    """Make a model's folder, whole or not at all.
 
-    `facts` go into model.json beside the configuration: preparation settings of both modalities,
-    the data's fingerprint, the split. A frozen run's backbones are read again from where they came;
-    WeightsError if that is no longer the same file.
+    Args:
+        folder: a model that it holds is replaced.
+        checkpoint: gives network, bank and settings. A frozen run's backbones are read again from
+            where they came.
+        facts: what else goes into model.json: preparation settings of both modalities, the data's
+            fingerprint, the split.
+
+    Raises:
+        WeightsError: the backbones' file has changed.
     """
     network = _with_backbones(checkpoint)
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -113,32 +122,39 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Mapping[str, Any]) 
         safetensors.torch.save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, partial / TENSORS
         )
-        write_text(partial / FACTS, json.dumps({**facts, **own}, indent=1) + "\n")
+        write_atomic(partial / FACTS, json.dumps({**facts, **own}, indent=1) + "\n", sync=True)
         _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
-    """WeightsError if the folder holds no whole model: each tensor that its configuration asks
-    for, and no other, of the right shape and type and without NaN. Nothing in it is executed, and
-    no file outside it is opened, whatever model.json names."""
-    where = runtime.choose_device(device)
+    """Read a model's folder. Nothing in it is executed, and no file outside it is opened, whatever
+    model.json names.
+
+    Args:
+        folder: that write_model made.
+        device: cpu, cuda ... or auto.
+
+    Raises:
+        WeightsError: it does not hold each tensor that its configuration needs, and no other, of
+            the right shape and type and without NaN.
+    """
+    where = choose_device(device)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != _FORMAT or facts["emotions"] != list(EMOTIONS):
             raise WeightsError(f"model {folder}: written by another version of fdan-search")
         run = RunConfig.from_mapping(facts["run"], FACTS)
-        held = safetensors.torch.load_file(folder / TENSORS)
-        with runtime.shapes_only():
-            network = Network(
-                Head(run.model), {m: Backbone(run.model.backbone) for m in MODALITIES}
-            )
-        _check(held, network, run)
-        network.load_state_dict(_group(held, "model."), assign=True)
+        tensors = safetensors.torch.load_file(folder / TENSORS)
+        with shapes_only():
+            network = Network.from_config(run.model, images=True)
+        _check(tensors, network, run)
+        own = {k.removeprefix("model."): z for k, z in tensors.items() if k.startswith("model.")}
+        network.load_state_dict(own, assign=True)
         bank = None
         if run.model.context == "bank":
-            bank = tuple(held[f"bank.{i}"].to(where) for i in range(run.model.layers))
+            bank = tuple(tensors[f"bank.{i}"].to(where) for i in range(run.model.layers))
     except WeightsError:
         raise
     except FileNotFoundError as error:
@@ -154,14 +170,15 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
         TypeError,
         safetensors.SafetensorError,
     ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise WeightsError(f"model {folder} is damaged ({reason})") from None
+        raise WeightsError(f"model {folder} is damaged ({first_line(error, 120)})") from None
     network = network.to(memory_format=torch.channels_last).to(where).eval()
     return SpeechModel(network, bank, run, facts)
 
 
 def _with_backbones(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network from images on."""
+    from fdan.training.validate import restore_network
+
     network = restore_network(checkpoint)
     if network.backbones:
         return network
@@ -175,31 +192,27 @@ def _with_backbones(checkpoint: Checkpoint) -> Network:
     return Network(network.head, {m: build_backbone(weights) for m in MODALITIES})
 
 
-def _check(held: Mapping[str, Tensor], network: Network, run: RunConfig) -> None:
-    """ValueError says which tensor does not belong to this network, or to any."""
+def _check(tensors: Mapping[str, Tensor], network: Network, run: RunConfig) -> None:
+    """ValueError says which tensor does not fit this network."""
     wanted = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     banks = [f"bank.{i}" for i in range(run.model.layers if run.model.context == "bank" else 0)]
-    for name in sorted(held.keys() ^ {*wanted, *banks}):
-        raise ValueError(f"'{name}' is {'not of this model' if name in held else 'missing'}")
-    for name, tensor in held.items():
+    for name in sorted(tensors.keys() ^ {*wanted, *banks}):
+        raise ValueError(f"'{name}' is {'not of this model' if name in tensors else 'missing'}")
+    for name, tensor in tensors.items():
         shape, kind = torch.Size([max([1, *tensor.shape[:1]]), run.model.width]), torch.float32
         if name in wanted:
             shape, kind = wanted[name].shape, wanted[name].dtype
         if tensor.shape != shape or tensor.dtype != kind:
-            found = f"{tensor.dtype} {tuple(tensor.shape)}"
-            raise ValueError(f"'{name}' is {found}, not {kind} {tuple(shape)}")
+            actual = f"{tensor.dtype} {tuple(tensor.shape)}"
+            raise ValueError(f"'{name}' is {actual}, not {kind} {tuple(shape)}")
         # A feature that never varied is divided by infinity (fdan.model.network.Standardise).
         endless = name.startswith("model.head.standardise.") and name.endswith(".std")
         if (tensor.isnan() if endless else ~tensor.isfinite()).any():
             raise ValueError(f"'{name}' holds values that are no numbers")
 
 
-def _group(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v for k, v in held.items() if k.startswith(prefix)}
-
-
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the folder's place. A folder cannot be renamed over a full one."""
+    """Put `new` in the folder's place: a folder cannot be renamed over one that is not empty."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
         folder.replace(old)

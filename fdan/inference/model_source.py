@@ -1,46 +1,53 @@
-"""Where a model that is to answer comes from: a folder, an ONNX file, or a registry's address.
+"""Where a model comes from: a folder, an ONNX file, or a registry's address.
 
-Who knows an address such as models:/fdan@champion is found through the entry points of the group
-`fdan.models`: the name is the scheme, the value takes the address and gives a local folder. So
-this floor knows no registry.
+An address such as models:/fdan@champion is opened by an entry point of the group `fdan.models`: its
+name is the scheme, its value takes the address and gives a local folder. So fdan knows no registry.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fdan.errors import DeviceError, WeightsError
 
+Facts: TypeAlias = dict[str, Any]
+"""What model.json holds."""
+
 FACTS: Final = "model.json"
-"""What every model's folder holds."""
+"""Every model's folder holds it."""
 
 SERVED: Final = "served.json"
 """May lie beside it: {"name", "version"} under which a registry holds the model."""
 
-GROUP: Final = "fdan.models"
+_GROUP: Final = "fdan.models"
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
 
 
 class Model(Protocol):
-    """What answers: a SpeechModel (model_folder.py) or an OnnxModel (onnx_model.py)."""
+    """A SpeechModel (model_folder.py) or an OnnxModel (onnx_model.py)."""
 
     @property
-    def facts(self) -> dict[str, Any]: ...
+    def facts(self) -> Facts: ...
 
     def probabilities(
         self,
         images: npt.NDArray[np.uint8],
         faces: Sequence[npt.NDArray[np.uint8] | None] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """(N, 7) of (N, H, W, 1) log-mel images and None or (K, H, W, 3) faces of each."""
+        """Probabilities, (N, 7), in the order of EMOTIONS.
+
+        Args:
+            images: (N, H, W, 1) log-mel images, prepared as `facts` says.
+            faces: for each of them None, or (K, H, W, 3) faces of the speaker.
+        """
 
 
 def find_model(name: str) -> Path:
@@ -53,7 +60,7 @@ def find_model(name: str) -> Path:
     if not address or path.exists():
         return path if path.is_file() else model_folder(path)
     scheme = address[1]
-    for entry in entry_points(group=GROUP, name=scheme):
+    for entry in entry_points(group=_GROUP, name=scheme):
         try:
             folder = Path(entry.load()(name))
         except ImportError as error:
@@ -78,7 +85,11 @@ def model_folder(folder: Path) -> Path:
 
 
 def open_model(path: Path, device: str = "cpu") -> Model:
-    """What `find_model` found, ready to answer. Torch is imported for a folder only.
+    """A model, ready to answer.
+
+    Args:
+        path: what find_model returned. Torch is imported for a folder only.
+        device: cpu, cuda ... or auto.
 
     Raises:
         WeightsError: it is damaged. DeviceError: this machine, or ONNX, does not have the device.
@@ -94,9 +105,14 @@ def open_model(path: Path, device: str = "cpu") -> Model:
     return read_model(path, device)
 
 
-def describe_model(name: str, path: Path, facts: Mapping[str, Any]) -> str:
-    """Which model answers, in a line: the registry's name and version of it, or the name that it
-    was called by; its study and trial where a search made it."""
+def describe_model(name: str, path: Path, facts: Facts) -> str:
+    """Which model answers, in a line: its name, and study and trial if a search made it.
+
+    Args:
+        name: what the user calls it; a registry's name and version come first.
+        path: what find_model returned.
+        facts: the model's.
+    """
     served = registered_as(path) if path.is_dir() else facts.get("served", {})
     made = f"{served['name']} version {served['version']}" if served else name
     if "study" in facts:
@@ -108,8 +124,8 @@ def registered_as(folder: Path) -> dict[str, str]:
     """{"name", "version"} of a model that came from a registry, else {}. Raises WeightsError."""
     file = folder / SERVED
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        return {key: str(held[key]) for key in ("name", "version")}
+        served = json.loads(file.read_text(encoding="utf-8"))
+        return {key: str(served[key]) for key in ("name", "version")}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:

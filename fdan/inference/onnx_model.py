@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,14 @@ import numpy.typing as npt
 from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
+from fdan.files import first_line
+from fdan.inference.model_source import Facts
 from fdan.media.pixels import image_shape, settings_of
 
-FORMAT: Final = "1"
+if TYPE_CHECKING:
+    import onnxruntime
+
+_FORMAT: Final = "1"
 IMAGES: Final = "images"
 PROBABILITIES: Final = "probabilities"
 _IMAGES_AT_ONCE: Final = 64
@@ -32,17 +37,18 @@ _OTHER_FILES: Final = "session.model_external_initializers_file_folder_path"
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """Answers as model_folder.SpeechModel does, by speech alone. `facts` is what model.json was,
-    `sha256` that of its tensors."""
+    """Answers as model_folder.SpeechModel does, by speech alone."""
 
-    facts: dict[str, Any]
+    facts: Facts
+    """What model.json was."""
     sha256: str
-    session: Any
+    """Of the tensors' file."""
+    session: onnxruntime.InferenceSession
 
     @classmethod
     def read(cls, file: Path) -> OnnxModel:
-        """WeightsError if the file is no such model. Nothing in it is executed but its operators,
-        and no other file is opened."""
+        """WeightsError if the file is no such model. Only its operators are executed, and no other
+        file is opened."""
         try:
             import onnxruntime
         except ImportError:
@@ -51,24 +57,24 @@ class OnnxModel:
             ) from None
         onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY + 1  # what is wrong with the file is ours to say
+        options.log_severity_level = _ERRORS_ONLY + 1  # what is wrong with the file is said below
         options.intra_op_num_threads = cpu_count()
         try:
-            # ONNX may name other files for its tensors. Here they are looked for where nothing is.
+            # ONNX may name other files for its tensors: they are looked for in an empty folder.
             with tempfile.TemporaryDirectory(prefix="fdan-onnx-") as nothing:
                 options.add_session_config_entry(_OTHER_FILES, nothing)
                 session = onnxruntime.InferenceSession(
                     file.read_bytes(), options, providers=["CPUExecutionProvider"]
                 )
-            held: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-            facts, sha256 = _facts(held), held["model_sha256"]
+            stored: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+            facts, sha256 = _facts(stored), stored["model_sha256"]
             _check(session, facts)
         except FileNotFoundError:
             raise WeightsError(f"model {file}: no such file") from None
         except OSError as error:
             raise WeightsError(f"model {file} cannot be read: {error.strerror}") from None
         except Exception as error:  # onnxruntime's own are plain Exceptions
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            reason = first_line(error, 120)
             raise WeightsError(
                 f"model {file} is damaged, or not one that `python -m fdan export` wrote ({reason})"
             ) from None
@@ -79,43 +85,52 @@ class OnnxModel:
         images: npt.NDArray[np.uint8],
         faces: Sequence[npt.NDArray[np.uint8] | None] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """(N, 7), in the order of EMOTIONS, of log-mel images (N, H, W, 1) prepared as `facts`
-        says. WeightsError for faces."""
+        """Probabilities, (N, 7), in the order of EMOTIONS.
+
+        Args:
+            images: (N, H, W, 1) log-mel images, prepared as `facts` says.
+            faces: a WeightsError.
+        """
         if faces is not None:
             raise WeightsError("an ONNX model judges by speech alone: name the model's folder")
-        found = [np.zeros((0, len(EMOTIONS)), np.float32)]
+        rows = [np.zeros((0, len(EMOTIONS)), np.float32)]
         for start in range(0, len(images), _IMAGES_AT_ONCE):
-            some = np.ascontiguousarray(images[start : start + _IMAGES_AT_ONCE])
-            found += self.session.run([PROBABILITIES], {IMAGES: some})
-        return np.concatenate(found).astype(np.float64)
+            batch = np.ascontiguousarray(images[start : start + _IMAGES_AT_ONCE])
+            rows += self.session.run([PROBABILITIES], {IMAGES: batch})
+        return np.concatenate(rows).astype(np.float64)
 
 
-def metadata(facts: Mapping[str, Any], sha256: str) -> dict[str, str]:
-    """What goes into the file, of model.json's facts and the sha256 of the tensors' file."""
+def metadata(facts: Facts, sha256: str) -> dict[str, str]:
+    """The metadata of an ONNX file.
+
+    Args:
+        facts: model.json's.
+        sha256: of the tensors' file.
+    """
     own = ("emotions", "preparation")
     origin = {name: value for name, value in facts.items() if name not in own}
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "model_sha256": sha256,
         "origin": json.dumps(origin),
         **{name: json.dumps(facts[name]) for name in own},
     }
 
 
-def _facts(held: Mapping[str, str]) -> dict[str, Any]:
-    if held.get("format") != FORMAT:
+def _facts(stored: Mapping[str, str]) -> Facts:
+    if stored.get("format") != _FORMAT:
         raise ValueError("not of this version of fdan-search")
-    origin = json.loads(held["origin"])
+    origin = json.loads(stored["origin"])
     if not isinstance(origin, dict):
         raise ValueError("its origin is no object")
-    facts = {**origin, **{name: json.loads(held[name]) for name in ("emotions", "preparation")}}
+    facts = {**origin, **{name: json.loads(stored[name]) for name in ("emotions", "preparation")}}
     if facts["emotions"] != list(EMOTIONS):
         raise ValueError("of other emotions")
     return facts
 
 
-def _check(session: Any, facts: Mapping[str, Any]) -> None:
-    """ValueError unless images as they are prepared go in and seven probabilities come out."""
+def _check(session: onnxruntime.InferenceSession, facts: Facts) -> None:
+    """ValueError unless prepared images go in and seven probabilities come out."""
     (images,), (chances,) = session.get_inputs(), session.get_outputs()
     shape = image_shape(settings_of("acoustic", facts["preparation"]["acoustic"]))
     if (images.name, images.type, tuple(images.shape[1:])) != (IMAGES, "tensor(uint8)", shape):

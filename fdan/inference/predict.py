@@ -1,4 +1,4 @@
-"""Emotions of new speech files, prepared just as the model's own training data were."""
+"""Emotions of new speech files, which are prepared as the model's training data were."""
 
 from __future__ import annotations
 
@@ -25,44 +25,46 @@ _TIMEOUT_S: Final = 120.0  # of a file, as in preparing
 
 @dataclass(frozen=True)
 class Prediction:
-    """One file's emotion with the probability of each, or the reason why there is none. `by`: what
-    it was judged by, SPEECH or BOTH."""
+    """One file's emotion with the probability of each, or the reason why there is none."""
 
     file: Path
     emotion: str | None
     probabilities: dict[str, float]
     reason: str = ""
     by: str = SPEECH
+    """What it was judged by: SPEECH or BOTH."""
 
 
 def speech_files(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and of a folder every file below it that can hold speech.
+    """The files that are named, and every file below a folder that can hold speech.
 
     Raises:
         DataError: a path does not exist, or a folder holds no sound and no video.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = files_below(path, suffixes("acoustic"))
             if not inside:
                 raise DataError(f"{path}: no sound or video file in this folder")
-            found += inside
+            files += inside
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise DataError(f"{path}: no such file or folder")
-    return found
+    return files
 
 
 def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> Iterator[Prediction]:
-    """One after the other, so that a long list shows progress. A video is judged by its sound: the
-    network's prediction rests on speech alone (section 3.2), and on a face only where one is named.
+    """Predict file after file, so that a long list shows progress. A video is judged by its sound:
+    the network predicts from speech alone (section 3.2), and from a face only if one is named.
 
-    Files are decoded as a corpus is prepared: in processes of their own, each in bounded time and
-    memory, so that a damaged one is its own reason and nothing else.
+    Files are decoded as a corpus is prepared: in separate processes, each in bounded time and
+    memory, so that a damaged file gives a reason and harms nothing else.
 
     Args:
+        model: an opened model.
+        files: of sound, or video with sound.
         face: an image or a video of the speaker, which goes with every file.
 
     Raises:
@@ -72,11 +74,11 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
     faces = None if face is None else [_faces(model, face)]
     settings = _settings(model, "acoustic")
     with Workers(settings, min(cpu_count(), max(len(files), 1)), _TIMEOUT_S) as workers:
-        for file, found in zip(files, workers.read(files), strict=True):
-            if isinstance(found, str):
-                yield Prediction(file, None, {}, found)
+        for file, pixels in zip(files, workers.read(files), strict=True):
+            if isinstance(pixels, str):
+                yield Prediction(file, None, {}, reason=pixels)
                 continue
-            chances = model.probabilities(found.images, faces)[0]
+            chances = model.probabilities(pixels.images, faces)[0]
             if not np.isfinite(chances).all():
                 raise WeightsError("the model is damaged: its answers are no probabilities")
             named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
@@ -85,12 +87,12 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
 
 
 def _faces(model: Model, file: Path) -> NDArray[np.uint8]:
-    """(K, H, W, 3): one of an image, several of a video."""
+    """(K, H, W, 3): one from an image, several from a video."""
     with Workers(_settings(model, "visual"), 1, _TIMEOUT_S) as workers:
-        (found,) = workers.read([file])
-    if isinstance(found, str):
-        raise DataError(f"face {file}: {found}")
-    return found.images
+        (pixels,) = workers.read([file])
+    if isinstance(pixels, str):
+        raise DataError(f"face {file}: {pixels}")
+    return pixels.images
 
 
 def _settings(model: Model, modality: str) -> Settings:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 
 class ModalityLayer(nn.Module):
-    """One modality's part of a layer: W^Q, W^K, W^V of Eq. 2, and Eq. 4's two LayerNorms and FFN.
+    """One modality's part of a layer: W^Q, W^K, W^V of Eq. 2, and the two LayerNorms and the FFN of
+    Eq. 4.
 
-    The projections have no bias, as in Eq. 2. There is no output projection after the heads,
-    so that one head is the paper's Eq. 3 exactly.
+    The projections have no bias, as in Eq. 2. There is no output projection after the heads, so
+    that one head is exactly Eq. 3.
     """
 
     def __init__(self, width: int, heads: int, ffn: int) -> None:
@@ -34,7 +35,7 @@ class ModalityLayer(nn.Module):
         )
 
     def attend(self, z_TD: Tensor, sender: ModalityLayer, z_SD: Tensor) -> Tensor:
-        """Delta Z of Eq. 3, (T, D): what this side's samples z_TD hear from z_SD."""
+        """Delta Z of Eq. 3, (T, D): what the samples z_TD of this modality receive from z_SD."""
         q_HTE, k_HSE, v_HSE = (
             projected.unflatten(1, (self.heads, -1)).transpose(0, 1)
             for projected in (self.query(z_TD), sender.key(z_SD), sender.value(z_SD))
@@ -44,15 +45,14 @@ class ModalityLayer(nn.Module):
         return delta_TD
 
     def transform(self, z_TD: Tensor, delta_TD: Tensor | None) -> Tensor:
-        """Eq. 4, (T, D); without a message Delta Z is left out."""
-        message: Tensor = z_TD if delta_TD is None else z_TD + delta_TD
-        z_TD = self.norm_message(message)
+        """Eq. 4, (T, D); None leaves Delta Z out."""
+        z_TD = self.norm_message(z_TD if delta_TD is None else z_TD + delta_TD)
         out: Tensor = self.norm_ffn(z_TD + self.ffn(z_TD))
         return out
 
 
 class CrossAttention(nn.Module):
-    """One layer: both modalities hear each other, then each is updated (Eq. 2-4)."""
+    """One layer: both modalities attend to each other, then each is transformed (Eq. 2-4)."""
 
     def __init__(self, width: int, heads: int = 1, ffn: int = 2) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class CrossAttention(nn.Module):
         self.acoustic = ModalityLayer(width, heads, ffn)
 
     def forward(self, z_VD: Tensor, z_AD: Tensor) -> tuple[Tensor, Tensor]:
-        """(V, D) and (A, D) of layer i - 1 to those of layer i. V and A may differ."""
+        """(V, D) and (A, D) of layer i - 1 to those of layer i."""
         to_visual_VD = self.visual.attend(z_VD, self.acoustic, z_AD)
         to_acoustic_AD = self.acoustic.attend(z_AD, self.visual, z_VD)
         return self.visual.transform(z_VD, to_visual_VD), self.acoustic.transform(
@@ -68,7 +68,11 @@ class CrossAttention(nn.Module):
         )
 
     def acoustic_only(self, z_AD: Tensor, z_VD: Tensor | None) -> Tensor:
-        """The acoustic half alone, (A, D): each sample attends to z_VD and to nothing else of its
-        batch. None passes the attention by."""
+        """The acoustic half of the layer, (A, D): each sample attends to the bank alone.
+
+        Args:
+            z_AD: speech of layer i - 1.
+            z_VD: the bank's faces; None passes attention by.
+        """
         delta_AD = None if z_VD is None else self.acoustic.attend(z_AD, self.visual, z_VD)
         return self.acoustic.transform(z_AD, delta_AD)

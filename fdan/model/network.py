@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from fdan.emotions import EMOTIONS
 from fdan.model.attention import CrossAttention
-from fdan.model.lmmd import Kernel, lmmd
+from fdan.model.backbones import Backbone
+from fdan.model.local_mmd import Kernel, lmmd
 from fdan.run_config import FEATURES, KernelConfig, ModelConfig
 
 CLASSES = len(EMOTIONS)
@@ -23,8 +24,8 @@ MODALITIES = ("visual", "acoustic")
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std for each feature, both kept with the weights. A feature that never varied
-    becomes 0."""
+    """(x - mean) / std of each feature; mean and std are saved with the weights. A feature that
+    never varied becomes 0."""
 
     mean: Tensor
     std: Tensor
@@ -35,7 +36,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(features))
 
     def fit(self, x_NF: Tensor) -> None:
-        """Mean and standard deviation of these samples."""
+        """Take mean and standard deviation from these samples."""
         x_NF = x_NF.double()
         std = x_NF.std(0, correction=0)
         self.mean.copy_(x_NF.mean(0))
@@ -46,24 +47,28 @@ class Standardise(nn.Module):
 
 
 class Output(NamedTuple):
-    """Logits (V, C) and (A, C); `aligned` holds each (Z_v, Z_a) that the LMMD compares."""
+    """Both modalities together."""
 
     logits_v: Tensor
+    """(V, C)"""
     logits_a: Tensor
+    """(A, C)"""
     aligned: tuple[tuple[Tensor, Tensor], ...]
+    """Each pair (Z_v, Z_a), (V, D) and (A, D), that the LMMD compares."""
 
 
 class Losses(NamedTuple):
-    """Eq. 9 and its three terms, scalars; `lmmd` is the sum over layers before alpha."""
+    """Eq. 9 and its three terms, scalars."""
 
     total: Tensor
     acoustic: Tensor
     visual: Tensor
     lmmd: Tensor
+    """The sum over layers, before alpha."""
 
 
-# Z_v^0 .. Z_v^(l-1) of the bank's faces, (M, D) each: what layer i's speech attends to.
 Bank = tuple[Tensor, ...]
+"""Z_v^0 .. Z_v^(l-1) of the bank's faces, (M, D) each: what layer i's speech attends to."""
 
 
 class Head(nn.Module):
@@ -86,7 +91,12 @@ class Head(nn.Module):
         self.classifier = nn.Linear(config.width, CLASSES)
 
     def fit(self, modality: str, x_NF: Tensor) -> None:
-        """Standardise by these samples from now on (frozen features only)."""
+        """Standardise frozen features by these samples from now on.
+
+        Args:
+            modality: 'visual' or 'acoustic'.
+            x_NF: its training part.
+        """
         standardise = self.standardise[modality]
         assert isinstance(standardise, Standardise)
         standardise.fit(x_NF)
@@ -102,23 +112,31 @@ class Head(nn.Module):
         return Output(self.classifier(z_v), self.classifier(z_a), tuple(aligned) or ((z_v, z_a),))
 
     def build_bank(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
-        """The bank's faces and speech pass through together; the faces' features that enter each
-        layer are kept."""
+        """The faces' features that enter each layer when faces and speech pass through together.
+
+        Args:
+            x_VF: the bank's faces.
+            x_AF: the bank's speech.
+        """
         z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
-        kept = []
+        bank = []
         for layer in self.layers:
-            kept.append(z_v)
+            bank.append(z_v)
             z_v, z_a = layer(z_v, z_a)
-        return tuple(kept)
+        return tuple(bank)
 
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
-        """Logits (A, C) from speech alone. Each row depends on its own sample and the bank; without
-        a bank, attention is passed by."""
+        """Logits (A, C) from speech alone. Each row depends on its own sample and the bank.
+
+        Args:
+            x_AF: speech.
+            bank: what it attends to; None passes attention by.
+        """
         logits: Tensor = self.classifier(self.encode_speech(x_AF, bank))
         return logits
 
     def encode_speech(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
-        """What `predict` gives the classifier, (A, D)."""
+        """What `predict` gives the classifier, (A, D); its arguments are the same."""
         z_a = self._narrow("acoustic", x_AF)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, CrossAttention)
@@ -126,7 +144,7 @@ class Head(nn.Module):
         return z_a
 
     def predict_faces(self, x_VF: Tensor) -> Tensor:
-        """Logits (V, C) from faces alone. Attention is passed by: no bank of speech is kept."""
+        """Logits (V, C) from faces alone. They pass attention by: there is no bank of speech."""
         z_v = self._narrow("visual", x_VF)
         for layer in self.layers:
             assert isinstance(layer, CrossAttention)
@@ -142,19 +160,36 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """A head and, unless features were computed beforehand, a backbone of each modality's own."""
+    """A head and, unless features were computed beforehand, a backbone for each modality."""
 
     def __init__(self, head: Head, backbones: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         self.head = head
         self.backbones = nn.ModuleDict(dict(backbones or {}))
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, *, images: bool = False) -> Network:
+        """A network without particular weights.
+
+        Args:
+            config: the model.
+            images: have backbones even if they are not tuned.
+        """
+        if config.tuning == "full" or images:
+            return cls(Head(config), {m: Backbone(config.backbone) for m in MODALITIES})
+        return cls(Head(config))
+
     def features(self, modality: str, inputs: Tensor) -> Tensor:
-        """(N, F) from images, (N, H, W, C) uint8; features pass as they are."""
+        """Pooled features, (N, F).
+
+        Args:
+            modality: 'visual' or 'acoustic'.
+            inputs: images, (N, H, W, C) uint8; features, if there are no backbones.
+        """
         if not self.backbones:
             return inputs
-        found: Tensor = self.backbones[modality](inputs)
-        return found
+        x_NF: Tensor = self.backbones[modality](inputs)
+        return x_NF
 
     def forward(self, visual: Tensor, acoustic: Tensor) -> Output:
         out: Output = self.head(
@@ -172,8 +207,13 @@ def fdan_loss(
 ) -> Losses:
     """Eq. 9: both cross-entropies, plus alpha times the LMMD summed over the layers' outputs.
 
-    With alpha = 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. Nobody waits for
-    the device to know an alpha that is a tensor.
+    Args:
+        out: the network's.
+        y_V: classes of the faces.
+        y_A: classes of the speech.
+        alpha: with 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. The device's
+            work need not be finished to use a tensor.
+        kernel: of the LMMD.
     """
     acoustic, visual = cross_entropy(out.logits_a, y_A), cross_entropy(out.logits_v, y_V)
     total = acoustic + visual

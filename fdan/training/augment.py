@@ -13,7 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-DRAWS: Final = {"acoustic": 4, "visual": 3}  # random numbers a sample
+DRAWS: Final = {"acoustic": 4, "visual": 3}
+"""Random numbers a sample."""
 
 # At most these shares of an image.
 _TIME_MASK: Final = 0.2
@@ -22,7 +23,13 @@ _SHIFT: Final = 0.08
 
 
 def augment(modality: str, images: Tensor, draws: Tensor) -> Tensor:
-    """Images (B, H, W, C), uint8, changed as their modality allows; draws (B, DRAWS[modality])."""
+    """Change images as their modality allows.
+
+    Args:
+        modality: speech is masked, faces are shifted and mirrored.
+        images: (B, H, W, C), uint8.
+        draws: (B, DRAWS[modality]), uniform in 0 .. 1.
+    """
     return _mask(images, draws) if modality == "acoustic" else _shift_flip(images, draws)
 
 
@@ -51,8 +58,8 @@ def _shift_flip(images: Tensor, draws: Tensor) -> Tensor:
     columns = torch.arange(width, device=images.device) + _offset(width, draws[:, 1])
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     columns = torch.where(draws[:, 2:3] < 0.5, columns.flip(1), columns)
-    each = torch.arange(count, device=images.device)
-    return images[each[:, None, None], rows[:, :, None], columns[:, None, :]]
+    image = torch.arange(count, device=images.device)
+    return images[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _offset(length: int, draw: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Which samples each step sees: a pure function of (seed, epoch), so that a run that goes on needs
-no state of a random generator.
+"""Which samples each step sees: a pure function of (seed, epoch), so that a resumed run needs no
+state of a random generator.
 
 An epoch is one pass over the acoustic training part. Visual samples come from passes of their
 own, which run on over the epochs: their number has nothing to do with that of the speech samples.
@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from fdan.metrics import Ints
 from fdan.training.augment import DRAWS
 
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 # Streams of random numbers that must not resemble each other.
@@ -25,8 +25,8 @@ INITIAL_WEIGHTS: Final = 6
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """One epoch. Samples, step after step, of each modality; how many each step takes; and the
-    augmentation's random numbers, one row a sample."""
+    """One epoch: each modality's samples, step after step; how many of them each step takes; and
+    the augmentation's random numbers, one row a sample."""
 
     acoustic: Ints
     visual: Ints
@@ -37,8 +37,13 @@ class EpochPlan:
 
 
 def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
-    """Batches of one pass. A last sample left alone joins the batch before it: batch
-    normalisation needs two."""
+    """Sizes of the batches of one pass.
+
+    Args:
+        samples: at least two.
+        batch: samples in a full batch. A last sample left alone joins the batch before it, since
+            batch normalisation needs two.
+    """
     assert samples >= 2 and batch >= 2
     full, rest = divmod(samples, batch)
     if rest == 0:
@@ -51,8 +56,16 @@ def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
 def plan_epoch(
     visual_train: Ints, acoustic_train: Ints, batch: int, seed: int, epoch: int
 ) -> EpochPlan:
-    """Epoch `epoch` (1-based). Every step takes `batch` visual samples, so that a short last
-    acoustic batch still meets all emotions."""
+    """Plan one epoch.
+
+    Args:
+        visual_train: sample numbers of the visual training part.
+        acoustic_train: sample numbers of the acoustic training part.
+        batch: visual samples in every step, so that a short last acoustic batch still meets all
+            emotions; acoustic ones in a full batch.
+        seed: of the run.
+        epoch: counted from 1.
+    """
     acoustic_sizes = batch_sizes(len(acoustic_train), batch)
     visual_sizes = (batch,) * len(acoustic_sizes)
     taken = sum(visual_sizes)
@@ -62,14 +75,21 @@ def plan_epoch(
         visual=_stretch(visual_train, seed, (epoch - 1) * taken, taken),
         acoustic_sizes=acoustic_sizes,
         visual_sizes=visual_sizes,
-        acoustic_draws=_draws(seed, _DRAWS_ACOUSTIC, epoch, len(order), DRAWS["acoustic"]),
-        visual_draws=_draws(seed, _DRAWS_VISUAL, epoch, taken, DRAWS["visual"]),
+        acoustic_draws=_draws(seed, _DRAWS_ACOUSTIC, epoch, (len(order), DRAWS["acoustic"])),
+        visual_draws=_draws(seed, _DRAWS_VISUAL, epoch, (taken, DRAWS["visual"])),
     )
 
 
 def balanced_sample(train: Ints, labels: Ints, each: int, seed: int, modality: int) -> Ints:
-    """`each` samples of every class out of `train`, chosen by the seed; all of a class that has
-    fewer. `modality` tells the streams of the two modalities apart."""
+    """Choose the same number of samples of every class.
+
+    Args:
+        train: sample numbers to choose from.
+        labels: class of every sample.
+        each: samples of a class; of one that has fewer, all.
+        seed: of the run.
+        modality: place in MODALITIES; the two draw from streams of their own.
+    """
     random = np.random.default_rng((seed, _BANK, modality))
     of_train = labels[train]
     chosen = [np.sort(random.permutation(train[of_train == c])[:each]) for c in np.unique(of_train)]
@@ -88,6 +108,5 @@ def _stretch(samples: Ints, seed: int, start: int, length: int) -> Ints:
     return np.concatenate(passes)[offset : offset + length]
 
 
-def _draws(seed: int, stream: int, epoch: int, rows: int, columns: int) -> Floats:
-    random = np.random.default_rng((seed, stream, epoch))
-    return random.random((rows, columns), dtype=np.float32)
+def _draws(seed: int, stream: int, epoch: int, shape: tuple[int, int]) -> Floats:
+    return np.random.default_rng((seed, stream, epoch)).random(shape, dtype=np.float32)

@@ -11,56 +11,55 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from fdan.errors import FdanError, WeightsError
+from fdan.files import first_line, sync_path, write_atomic
 from fdan.run_config import RunConfig
+from fdan.training.objective import objective_value
 
 _FORMAT: Final = 1
 _JSON: Final = "checkpoint.json"
-_VALUE_EPOCHS: Final = 5
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on as if the run had not stopped, or to predict.
-
-    tensors: model.* (the head; the backbones only if they were trained), momentum.* (the
-    optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights), on the CPU.
-    history: validation UAR of each epoch so far. backbone_sha256: the weights' file that the
-    backbones started from or are. data: the fingerprint of the data and split.
-    """
+    """All that is needed to go on as if the run had not stopped, or to predict."""
 
     run: RunConfig
     epoch: int
     step: int
     history: tuple[float, ...]
+    """Validation UAR of each epoch so far."""
     backbone_sha256: str
+    """The weights' file that the backbones started from or are."""
     data: str
+    """The fingerprint of data and split."""
     tensors: dict[str, Tensor]
+    """On the CPU: model.* (the head; the backbones only if they were trained), momentum.* (the
+    optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights)."""
 
     @property
     def value(self) -> float:
-        """What a search compares: validation UAR averaged over the last five epochs."""
-        last = self.history[-_VALUE_EPOCHS:]
-        return sum(last) / len(last)
+        """What a search compares."""
+        return objective_value(self.history)
 
-    def group(self, prefix: str) -> dict[str, Tensor]:
+    def tensors_under(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under `prefix.`, without it."""
-        start = len(prefix) + 1
-        return {k[start:]: v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+        start = f"{prefix}."
+        return {k.removeprefix(start): z for k, z in self.tensors.items() if k.startswith(start)}
 
     @property
     def bank(self) -> tuple[Tensor, ...] | None:
         """Z_v^0 .. Z_v^(l-1), or None if attention is passed by."""
-        if self.run.model.context == "none":
+        model = self.run.model
+        if model.context == "none":
             return None
-        held = self.group("bank")
-        return tuple(held[str(i)] for i in range(self.run.model.layers))
+        return tuple(self.tensors[f"bank.{i}"] for i in range(model.layers))
 
     def save(self, folder: Path) -> None:
         """Write into `folder`, replacing a checkpoint that it holds. One writer at a time."""
@@ -70,7 +69,7 @@ class Checkpoint:
             safetensors.torch.save_file(
                 {name: tensor.contiguous() for name, tensor in self.tensors.items()}, partial
             )
-            _sync(partial)
+            sync_path(partial)
             crc = _crc32(partial)
             name = f"tensors-{self.epoch:06d}-{crc:08x}.safetensors"
             partial.replace(folder / name)
@@ -87,7 +86,8 @@ class Checkpoint:
             "tensors": name,
             "crc32": crc,
         }
-        write_text(folder / _JSON, json.dumps(facts, indent=1) + "\n")
+        write_atomic(folder / _JSON, json.dumps(facts, indent=1) + "\n", sync=True)
+        sync_path(folder)
         for file in folder.glob("tensors*"):
             if file.name != name:
                 file.unlink(missing_ok=True)
@@ -121,28 +121,8 @@ class Checkpoint:
         except FdanError as error:
             raise WeightsError(str(error)) from None
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            reason = _first_line(error)
+            reason = first_line(error, 120)
             raise WeightsError(f"checkpoint {folder} is damaged ({reason}); use another") from None
-
-
-def write_text(file: Path, text: str) -> None:
-    """The whole text or none of it."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        _sync(partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync(file.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _crc32(file: Path) -> int:
@@ -151,7 +131,3 @@ def _crc32(file: Path) -> int:
         while block := stream.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
-
-
-def _first_line(error: Exception) -> Any:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

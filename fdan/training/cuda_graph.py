@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from fdan.files import first_line
+
 Function = Callable[..., Tensor]
 Call = Callable[[], Tensor]
+Shapes = tuple[torch.Size, ...]
 
 _EAGER: Final = 2
 """Calls before the recording: in the first, momentum buffers and libraries' workspaces are made."""
@@ -25,7 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 def make_graphed(function: Function, device: torch.device) -> Function:
-    """`function` as it is on the CPU, recorded on a GPU; to be called inside `side_stream`."""
+    """`function` itself on the CPU; on a GPU one that records it.
+
+    Args:
+        function: as GraphedFunction wants it.
+        device: where its tensors are. Its calls come inside `side_stream`.
+    """
     if device.type != "cuda":
         return function
     return GraphedFunction(function, _CudaGraphs(device).record)
@@ -33,7 +41,7 @@ def make_graphed(function: Function, device: torch.device) -> Function:
 
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU, work inside queues on a stream of its own: the default one cannot be recorded."""
+    """On a GPU, work inside queues on another stream: the default one cannot be recorded."""
     if device.type != "cuda":
         yield
         return
@@ -47,18 +55,18 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 
 class GraphedFunction:
-    """A function of tensors, recorded once for each shapes of its inputs, then replayed.
+    """A function of tensors, recorded once for each combination of input shapes, then replayed.
 
-    It must do the same work each time, whatever the numbers are, and change in place what lasts
-    from call to call. What it returns holds until the next call. Where it cannot be recorded, it
-    runs on as it is, and one line of the log says why.
+    The function must do the same work each time, whatever the numbers are, and change in place
+    what lasts from call to call. What it returns holds until the next call. If it cannot be
+    recorded, it runs on eagerly, and the log says once why.
     """
 
     def __init__(self, function: Function, record: Callable[[Call], Call]) -> None:
         """record: turns a call into one that does the same work each time that it is called."""
         self._function, self._record = function, record
-        self._calls: Counter[Any] = Counter()
-        self._recorded: dict[Any, tuple[tuple[Tensor, ...], Call]] = {}
+        self._calls: Counter[Shapes] = Counter()
+        self._recorded: dict[Shapes, tuple[tuple[Tensor, ...], Call]] = {}
         self._fails = False
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -72,25 +80,24 @@ class GraphedFunction:
             place.copy_(tensor)
         return replay()
 
-    def _try(self, shapes: Any, inputs: tuple[Tensor, ...]) -> bool:
-        # Tensors of its own, since a recording reads from where it read when it was made.
+    def _try(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> bool:
+        # Own tensors, since a recording reads from where it read when it was made.
         places = tuple(tensor.clone() for tensor in inputs)
         try:
             self._recorded[shapes] = places, self._record(lambda: self._function(*places))
-        except RuntimeError as error:  # torch's for all that CUDA refuses
+        except RuntimeError as error:  # torch raises it for all that CUDA refuses
             self._fails = True
-            cause = error.__context__ or error  # what broke off the recording, not its end
-            _say((str(cause).strip() or type(cause).__name__).splitlines()[0])
+            _warn(first_line(error.__context__ or error))  # what broke the recording, not its end
         return not self._fails
 
 
 class _CudaGraphs:
-    """Of one function: they share their memory, since only one runs at a time and none leaves
-    anything in it for another."""
+    """One function's graphs, which share memory: only one runs at a time, and none leaves anything
+    in it for another."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, call: Call) -> Call:
         """Nothing is computed before the first replay."""
@@ -100,9 +107,9 @@ class _CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, stream=stream):
                 out = call()
         except RuntimeError:
-            # Before pytorch#180395 torch forgets this where a recording breaks off: its allocator
-            # takes it as still going on, and frees nothing any more. Later ones refuse; before 2.8
-            # it has another name, and the run goes on with what that leaves.
+            # Before pytorch#180395 torch forgets this when a recording breaks off: its allocator
+            # takes it as still going on and frees nothing any more. Later versions refuse the
+            # calls; before 2.8 they have other names, and the run goes on with what that leaves.
             with contextlib.suppress(RuntimeError, AttributeError):
                 torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
                 torch._C._cuda_releasePool(self._device.index, self._pool)
@@ -116,12 +123,12 @@ class _CudaGraphs:
 
 
 @cache
-def _say(reason: str) -> None:
+def _warn(reason: str) -> None:
     """Once in a process, however many runs it trains."""
     _log.warning("training steps are not recorded as a CUDA graph, which is slower: %s", reason)
 
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all runs of a process: memory that one leaves is there for the next."""
+    """One for all runs of a process, so that the next run reuses the memory of the last."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

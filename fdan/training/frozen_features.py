@@ -6,11 +6,10 @@ fingerprint, the backbone, its weights' sha256, the images' number and size.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from fdan.device import full_precision
+from fdan.files import write_atomic
 from fdan.model.backbones import Weights, build_backbone
 from fdan.run_config import FEATURES
 
@@ -27,10 +27,13 @@ from fdan.run_config import FEATURES
 _AT_ONCE: Final = {"cpu": 32, "cuda": 64}
 
 Progress = Callable[[int, int], None]
+"""Called with the number of images that are done and of all."""
+
+Item = TypeVar("Item", bound=np.generic)
 
 
 class Images(Protocol):
-    """What is needed of a store."""
+    """A store, as far as it is needed here."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -48,8 +51,17 @@ def cached_features(
 ) -> npt.NDArray[np.float32]:
     """(N, F) float32, memory-mapped, of the store's images in their order.
 
-    The first process computes them, others that ask meanwhile wait. `progress(done, total)` is
-    called while computing. WeightsError if the weights do not fit the backbone.
+    The first process computes them; others that want them meanwhile wait.
+
+    Args:
+        store: the images.
+        weights: of the backbone.
+        cache: the folder that keeps features.
+        device: computes them.
+        progress: called while computing.
+
+    Raises:
+        WeightsError: the weights do not fit the backbone.
     """
     n, height, width, _ = store.images.shape
     file = cache / (
@@ -57,20 +69,20 @@ def cached_features(
         f"-{n}x{height}x{width}.npy"
     )
     shape = (n, FEATURES[weights.backbone])
-    found = _open(file, shape)
-    if found is not None:
-        return found
+    features = _open(file, shape)
+    if features is not None:
+        return features
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
-        found = _open(file, shape)
-        if found is None:
-            _compute(store.images, weights, file, device, progress)
-            found = _open(file, shape)
-    assert found is not None
-    return found
+        features = _open(file, shape)
+        if features is None:
+            write_atomic(file, lambda path: _compute(store.images, weights, path, device, progress))
+            features = _open(file, shape)
+    assert features is not None
+    return features
 
 
-def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+def as_tensor(array: npt.NDArray[Item]) -> Tensor:
     """A tensor on the array's own memory, which may be a read-only map."""
     with warnings.catch_warnings():
         # Nothing here writes to it.
@@ -88,21 +100,17 @@ def _compute(
     backbone = build_backbone(weights).to(device).eval()
     pixels, total = as_tensor(images), len(images)
     at_once = _AT_ONCE[device.type]
-    partial = file.with_suffix(f".{os.getpid()}.partial")
     shape = (total, FEATURES[weights.backbone])
     try:
-        out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        out = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
         with torch.inference_mode(), full_precision():
             for start in range(0, total, at_once):
-                some = pixels[start : start + at_once].to(device)
-                out[start : start + len(some)] = backbone(some).cpu().numpy()
+                batch = pixels[start : start + at_once].to(device)
+                out[start : start + len(batch)] = backbone(batch).cpu().numpy()
                 if progress is not None:
-                    progress(start + len(some), total)
+                    progress(start + len(batch), total)
         out.flush()
-        del out
-        partial.replace(file)
     finally:
-        partial.unlink(missing_ok=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # trials of other processes train there
 

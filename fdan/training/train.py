@@ -15,19 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fdan import device as runtime
+from fdan.device import choose_device, half_precision, repeatable, seed_for, seeded
 from fdan.errors import ConfigError, FdanError
+from fdan.metrics import Ints
 from fdan.model.backbones import build_backbone
 from fdan.model.network import MODALITIES, Bank, Head, Network, fdan_loss
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import batches
-from fdan.training import validate as evaluate
 from fdan.training.augment import augment
-from fdan.training.batches import Ints
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import Function, make_graphed, side_stream
 from fdan.training.training_data import TrainingData
-from fdan.training.validate import Scores
+from fdan.training.validate import make_bank, predict_logits, restore_network, score_logits
 
 _BACKBONE_RATE: Final = 0.1
 # What each column of an epoch's losses holds.
@@ -35,24 +34,85 @@ _TERMS: Final = ("loss", "acoustic loss", "visual loss", "LMMD")
 
 
 class Diverged(FdanError):  # noqa: N818
-    """A loss that is infinite or not a number."""
+    """A loss is infinite or not a number."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """metrics: train/loss, train/loss_acoustic, train/loss_visual, train/lmmd (means over the
-    epoch's steps; the LMMD summed over layers, before alpha), train/lr (the head's, at the epoch's
-    last step), validation/uar, /war, /wf1, /loss, value (validation UAR averaged over the last
-    five epochs), time/epoch_s (seconds). confusion: (7, 7) counts on the validation part."""
+    """What one epoch came to."""
 
     epoch: int
     metrics: dict[str, float]
+    """train/loss, train/loss_acoustic, train/loss_visual, train/lmmd (means over the epoch's steps;
+    the LMMD summed over layers, before alpha), train/lr (the head's, at the last step),
+    validation/uar, /war, /wf1, /loss, value (objective_value), time/epoch_s (seconds)."""
     confusion: Ints
+    """(7, 7) counts on the validation part, rows true."""
 
 
 Report = Callable[[EpochReport, Callable[[], Checkpoint]], None]
-"""Told after each epoch, and handed what makes its checkpoint, until it returns: copying all
-weights takes a tenth of a short epoch, and not every epoch's are kept."""
+"""Called after each epoch with its report and a function that makes its checkpoint. The function
+works until `report` returns: copying all weights takes a tenth of a short epoch, and not every
+epoch's are wanted."""
+
+
+class RunProgress:
+    """How far a run has come: all of its state but the tensors."""
+
+    def __init__(self, run: RunConfig, resume: Checkpoint | None) -> None:
+        self.run = run
+        self.epoch, self.step, self.history = 0, 0, tuple[float, ...]()
+        if resume is not None:
+            self.epoch, self.step, self.history = resume.epoch, resume.step, resume.history
+
+    def finish_epoch(
+        self, data: TrainingData, losses: Tensor, logits: Tensor, seconds: float
+    ) -> tuple[EpochReport, Checkpoint]:
+        """Count one more epoch and score it.
+
+        Args:
+            data: what the run trains on.
+            losses: each step's, (steps, 4), in the order of _TERMS, on the CPU.
+            logits: of the acoustic validation part, (A, C), on the CPU.
+            seconds: what the epoch took.
+
+        Returns:
+            The epoch's report, and its checkpoint without tensors.
+
+        Raises:
+            Diverged: a step's loss or the validation loss is not finite.
+        """
+        self.epoch += 1
+        self.step += len(losses)
+        _check_finite(losses, self.epoch)
+        scores = score_logits(logits, data.acoustic.labels[data.acoustic_validation])
+        if not np.isfinite(scores.loss):
+            raise Diverged(f"the validation loss is {scores.loss} after epoch {self.epoch}")
+        self.history += (scores.uar,)
+        checkpoint = Checkpoint(
+            run=self.run,
+            epoch=self.epoch,
+            step=self.step,
+            history=self.history,
+            backbone_sha256=data.weights.sha256,
+            data=data.fingerprint,
+            tensors={},
+        )
+        total, acoustic, visual, discrepancy = losses.mean(0).tolist()
+        metrics = {
+            "train/loss": total,
+            "train/loss_acoustic": acoustic,
+            "train/loss_visual": visual,
+            "train/lmmd": discrepancy,
+            "train/lr": self.run.training.lr * learning_rate_factor(self.step - 1),
+            "validation/uar": scores.uar,
+            "validation/war": scores.war,
+            "validation/wf1": scores.wf1,
+            "validation/loss": scores.loss,
+            "value": checkpoint.value,
+            "time/epoch_s": seconds,
+        }
+        return EpochReport(self.epoch, metrics, scores.confusion), checkpoint
 
 
 def train(
@@ -63,124 +123,175 @@ def train(
     device: str | torch.device = "cpu",
     resume: Checkpoint | None = None,
 ) -> Checkpoint:
-    """Train for run.training.epochs epochs and return the last one's checkpoint.
+    """Train for `run.training.epochs` epochs.
 
-    `report(EpochReport, checkpoint)` is called after each epoch; what it raises ends the run.
-    With `resume` the run goes on after that checkpoint's epoch, on the CPU to the last bit as if
-    it had not stopped (with the same number of threads); it may have more epochs than before but
-    no other settings or data (ConfigError). Raises Diverged, DeviceError, WeightsError.
+    Args:
+        run: all settings.
+        data: loaded for this kind of run.
+        report: called after each epoch; what it raises ends the run.
+        device: cpu, cuda ... or auto.
+        resume: the run goes on after this checkpoint's epoch, on the CPU to the last bit as if it
+            had not stopped (with the same number of threads). It may have more epochs than before,
+            but no other settings or data.
+
+    Returns:
+        The last epoch's checkpoint.
+
+    Raises:
+        ConfigError: `resume` is of another run. DeviceError, WeightsError: they do not serve.
+        Diverged: a loss is not finite.
     """
-    where = runtime.choose_device(device)
+    where = choose_device(device)
     data = data.to(where)
     data.check_fits(run.model)
     if resume is not None:
         check_same_run(run, data, resume)
-    with runtime.repeatable(where), side_stream(where):
-        return _train(run, data, report, where, resume)
+        if resume.epoch >= run.training.epochs:
+            return resume
+    with repeatable(where), side_stream(where):
+        return _Trainer(run, data, where, resume).train(report)
 
 
-def _train(
-    run: RunConfig,
-    data: TrainingData,
-    report: Report,
-    device: torch.device,
-    resume: Checkpoint | None,
-) -> Checkpoint:
-    network = (build_network(run, data) if resume is None else evaluate.restore_network(resume)).to(
-        device
-    )
-    optimizer = _optimizer(network, run.training, device, resume)
-    one_step = make_graphed(make_step(network, optimizer, run, data, device), device)
-    epoch, step, history = 0, 0, tuple[float, ...]()
-    if resume is not None:
-        epoch, step, history = resume.epoch, resume.step, resume.history
-    last = resume
+class _Trainer:
+    def __init__(
+        self, run: RunConfig, data: TrainingData, device: torch.device, resume: Checkpoint | None
+    ) -> None:
+        self.run, self.data, self.device = run, data, device
+        network = build_network(run, data) if resume is None else restore_network(resume)
+        self.network = network.to(device)
+        self.optimizer = _make_optimizer(self.network, run.training, device, resume)
+        self.step = make_graphed(_make_step(self.network, self.optimizer, run, data), device)
+        self.progress = RunProgress(run, resume)
 
-    def make_checkpoint(bare: Checkpoint, bank: Bank | None) -> Checkpoint:
-        assert bare.step == step, "too late: the weights are those of another epoch"
-        return replace(bare, tensors=_snapshot(network, optimizer, bank))
+    def train(self, report: Report) -> Checkpoint:
+        data, progress = self.data, self.progress
+        while True:
+            began = time.perf_counter()
+            self.network.train()
+            losses = self._epoch()
+            self.network.eval()
+            bank = make_bank(self.network, self.run, data)
+            logits = predict_logits(self.network, data.acoustic, data.acoustic_validation, bank)
+            seconds = time.perf_counter() - began
+            epoch, checkpoint = progress.finish_epoch(data, losses, logits, seconds)
+            report(epoch, partial(self._with_tensors, checkpoint, bank))
+            if progress.epoch == self.run.training.epochs:
+                return self._with_tensors(checkpoint, bank)
 
-    while epoch < run.training.epochs:
-        epoch += 1
-        began = time.perf_counter()
-        network.train()
-        losses = _epoch(one_step, optimizer, run, data, device, epoch, step)
-        step += len(losses)
-        check_finite(losses, epoch)
+    def _epoch(self) -> Tensor:
+        """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the
+        CPU; nothing waits for the device before the epoch's end."""
+        data, training = self.data, self.run.training
+        plan = batches.plan_epoch(
+            data.visual_train,
+            data.acoustic_train,
+            training.batch,
+            training.seed,
+            self.progress.epoch + 1,
+        )
+        columns = []
+        for modality in MODALITIES:
+            index, draws = getattr(plan, modality), getattr(plan, f"{modality}_draws")
+            labels = data.domain(modality).labels[index]
+            size = getattr(plan, f"{modality}_sizes")
+            own = (torch.from_numpy(array).to(self.device) for array in (index, labels, draws))
+            columns += [torch.split(tensor, size) for tensor in own]
 
-        network.eval()
-        bank = evaluate.make_bank(network, run, data)
-        found = evaluate.predict_logits(network, data.acoustic, data.acoustic_validation, bank)
-        scores = evaluate.score_logits(found, data.acoustic.labels[data.acoustic_validation])
-        check_finite_validation(scores, epoch)
-        history += (scores.uar,)
-        bare = bare_checkpoint(run, data, epoch, step, history)
-        rate = learning_rate(run.training.lr, step - 1)
-        seconds = time.perf_counter() - began
-        told = make_epoch_report(epoch, losses, rate, scores, bare.value, seconds)
-        report(told, partial(make_checkpoint, bare, bank))
-        if epoch == run.training.epochs:
-            last = make_checkpoint(bare, bank)
-    assert last is not None
-    return last
+        losses = torch.zeros((len(plan.acoustic_sizes), 4), device=self.device)
+        for number, batch in enumerate(zip(*columns, strict=True)):
+            _set_learning_rate(self.optimizer, self.progress.step + number)
+            losses[number] = self.step(*batch)
+        return losses.cpu()
+
+    def _with_tensors(self, checkpoint: Checkpoint, bank: Bank | None) -> Checkpoint:
+        """Copies on the CPU, which the next epoch leaves alone."""
+        same = checkpoint.step == self.progress.step
+        assert same, "too late: the weights are those of another epoch"
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            if parameter in self.optimizer.state:
+                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        tensors |= {f"bank.{i}": z_MD for i, z_MD in enumerate(bank or ())}
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        return replace(checkpoint, tensors=copies)
 
 
-def learning_rate(lr: float, step: int) -> float:
-    """Of step `step`, counted from 0: the schedule of the authors' released code."""
-    return float(lr * (1 + 0.0003 * step) ** -0.75)
+def build_network(run: RunConfig, data: TrainingData) -> Network:
+    """A network before its first step, on the CPU.
 
-
-def _epoch(
-    one_step: Function,
-    optimizer: runtime.SGD,
-    run: RunConfig,
-    data: TrainingData,
-    device: torch.device,
-    epoch: int,
-    step: int,
-) -> Tensor:
-    """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the CPU;
-    nothing waits for the device before the epoch's end."""
-    training = run.training
-    plan = batches.plan_epoch(
-        data.visual_train, data.acoustic_train, training.batch, training.seed, epoch
-    )
-    columns = []
+    Args:
+        run: its model and seed.
+        data: names the backbones' weights; frozen features are standardised by its training part.
+    """
+    with seeded(seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
+        head = Head(run.model)
+    if run.model.tuning == "full":
+        return Network(head, {m: build_backbone(data.weights) for m in MODALITIES})
     for modality in MODALITIES:
-        index, draws = getattr(plan, modality), getattr(plan, f"{modality}_draws")
-        labels = data.domain(modality).labels[index]
-        size = getattr(plan, f"{modality}_sizes")
-        own = (torch.from_numpy(array).to(device) for array in (index, labels, draws))
-        columns += [torch.split(tensor, size) for tensor in own]
-
-    losses = torch.zeros((len(plan.acoustic_sizes), 4), device=device)
-    for number, batch in enumerate(zip(*columns, strict=True)):
-        for group in optimizer.param_groups:
-            runtime.set_rate(group, learning_rate(group["initial_lr"], step + number))
-        losses[number] = one_step(*batch)
-    return losses.cpu()
+        head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
+    return Network(head)
 
 
-def make_step(
-    network: Network,
-    optimizer: runtime.SGD,
-    run: RunConfig,
-    data: TrainingData,
-    device: torch.device,
+def _make_optimizer(
+    network: Network, training: TrainConfig, device: torch.device, resume: Checkpoint | None
+) -> torch.optim.SGD:
+    """On a GPU it is one kernel for all parameters, which reads the learning rate from a tensor
+    there, so that a recorded step sees each new one."""
+    fused = device.type == "cuda"
+    groups = []
+    for part, factor in ((network.head, 1.0), (network.backbones, _BACKBONE_RATE)):
+        if parameters := list(part.parameters()):
+            rate = training.lr * factor
+            lr = torch.tensor(rate).to(device) if fused else rate
+            groups.append({"params": parameters, "initial_lr": rate, "lr": lr})
+    optimizer = torch.optim.SGD(
+        groups,
+        momentum=training.momentum,
+        weight_decay=training.decay,
+        foreach=not fused,
+        fused=fused,
+    )
+    momenta = {} if resume is None else resume.tensors_under("momentum")
+    for name, parameter in network.named_parameters():
+        if name in momenta:
+            # In the parameter's memory layout, which the fused kernel wants all tensors to have.
+            momentum = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
+            optimizer.state[parameter] = {"momentum_buffer": momentum}
+    return optimizer
+
+
+def _set_learning_rate(optimizer: torch.optim.SGD, step: int) -> None:
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * learning_rate_factor(step)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def learning_rate_factor(step: int) -> float:
+    """What step `step`, counted from 0, multiplies the learning rate by: the schedule of the
+    authors' released code."""
+    return float((1 + 0.0003 * step) ** -0.75)
+
+
+def _make_step(
+    network: Network, optimizer: torch.optim.SGD, run: RunConfig, data: TrainingData
 ) -> Function:
     """A step of SGD: from each modality's sample numbers, labels and augmentation's draws, visual
-    ones first, to its losses, (4,)."""
+    ones first, to the four losses, (4,)."""
     alpha, kernel = run.training.alpha, run.kernel
     augmenting = run.training.augment and run.model.tuning == "full"
+    device = data.acoustic.device
 
-    def one_step(
+    def step(
         index_V: Tensor, y_V: Tensor, draws_V: Tensor, index_A: Tensor, y_A: Tensor, draws_A: Tensor
     ) -> Tensor:
         visual, acoustic = data.visual.take(index_V), data.acoustic.take(index_A)
         if augmenting:
             visual = augment("visual", visual, draws_V)
             acoustic = augment("acoustic", acoustic, draws_A)
-        with runtime.half_precision(device):
+        with half_precision(device):
             x_VF = network.features("visual", visual)
             x_AF = network.features("acoustic", acoustic)
         out = network.head(x_VF.float(), x_AF.float())
@@ -190,87 +301,32 @@ def make_step(
         optimizer.step()
         return torch.stack(loss).detach()
 
-    return one_step
+    return step
 
 
-def build_network(run: RunConfig, data: TrainingData) -> Network:
-    """A network before its first step, on the CPU."""
-    with runtime.seeded(runtime.seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
-        head = Head(run.model)
-    if run.model.tuning == "full":
-        return Network(head, {m: build_backbone(data.weights) for m in MODALITIES})
-    for modality in MODALITIES:
-        head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
-    return Network(head)
+def check_same_run(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
+    """A run resumes only as what it was, but for its number of epochs.
+
+    Args:
+        run: the settings to go on with.
+        data: the data to go on with.
+        resume: the checkpoint to go on from.
+
+    Raises:
+        ConfigError: settings, data or backbone weights differ.
+    """
+    before, now = resume.run.as_dict(), run.as_dict()
+    for name in now:
+        if name != "epochs" and before.get(name) != now[name]:
+            raise ConfigError(
+                f"the checkpoint to go on from has {name} = {before[name]}, this run has"
+                f" {now[name]}"
+            )
+    if (resume.data, resume.backbone_sha256) != (data.fingerprint, data.weights.sha256):
+        raise ConfigError("the checkpoint to go on from was trained on other data or weights")
 
 
-def _optimizer(
-    network: Network, training: TrainConfig, device: torch.device, resume: Checkpoint | None
-) -> runtime.SGD:
-    head = list(network.head.parameters())
-    backbones = list(network.backbones.parameters())
-    groups = [{"params": head, "initial_lr": training.lr}]
-    if backbones:
-        groups.append({"params": backbones, "initial_lr": training.lr * _BACKBONE_RATE})
-    optimizer = runtime.SGD(groups, training.momentum, training.decay, device)
-    if resume is not None:
-        held = resume.group("momentum")
-        for name, parameter in network.named_parameters():
-            if name in held:
-                # In the parameter's memory layout, which the one kernel for all wants alike.
-                state = torch.empty_like(parameter, requires_grad=False).copy_(held[name])
-                optimizer.momenta[parameter] = state
-    return optimizer
-
-
-def bare_checkpoint(
-    run: RunConfig, data: TrainingData, epoch: int, step: int, history: tuple[float, ...]
-) -> Checkpoint:
-    """An epoch's, all of it but the tensors."""
-    return Checkpoint(
-        run=run,
-        epoch=epoch,
-        step=step,
-        history=history,
-        backbone_sha256=data.weights.sha256,
-        data=data.fingerprint,
-        tensors={},
-    )
-
-
-def _snapshot(network: Network, optimizer: runtime.SGD, bank: Bank | None) -> dict[str, Tensor]:
-    """Copies on the CPU, which the next epoch leaves alone."""
-    tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        if parameter in optimizer.momenta:
-            tensors[f"momentum.{name}"] = optimizer.momenta[parameter]
-    tensors |= {f"bank.{i}": z for i, z in enumerate(bank or ())}
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-
-
-def make_epoch_report(
-    epoch: int, losses: Tensor, rate: float, scores: Scores, value: float, seconds: float
-) -> EpochReport:
-    """Of each step's losses, (steps, 4), and what the epoch came to."""
-    total, acoustic, visual, discrepancy = losses.mean(0).tolist()
-    metrics = {
-        "train/loss": total,
-        "train/loss_acoustic": acoustic,
-        "train/loss_visual": visual,
-        "train/lmmd": discrepancy,
-        "train/lr": rate,
-        "validation/uar": scores.uar,
-        "validation/war": scores.war,
-        "validation/wf1": scores.wf1,
-        "validation/loss": scores.loss,
-        "value": value,
-        "time/epoch_s": seconds,
-    }
-    return EpochReport(epoch, metrics, scores.confusion)
-
-
-def check_finite(losses: Tensor, epoch: int) -> None:
-    """Diverged if one of the steps' losses, (steps, 4), is not."""
+def _check_finite(losses: Tensor, epoch: int) -> None:
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         number, term = bad[0].tolist()
@@ -278,22 +334,3 @@ def check_finite(losses: Tensor, epoch: int) -> None:
             f"the {_TERMS[term]} is {float(losses[number, term])} at step {number + 1} of"
             f" {len(losses)} in epoch {epoch}: a smaller lr, momentum or alpha may help"
         )
-
-
-def check_finite_validation(scores: Scores, epoch: int) -> None:
-    """Diverged if the validation loss is not."""
-    if not np.isfinite(scores.loss):
-        raise Diverged(f"the validation loss is {scores.loss} after epoch {epoch}")
-
-
-def check_same_run(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
-    """A run goes on only as what it was (ConfigError)."""
-    before, now = resume.run.as_dict(), run.as_dict()
-    other = [name for name in now if name != "epochs" and before.get(name) != now[name]]
-    if other:
-        name = other[0]
-        raise ConfigError(
-            f"the checkpoint to go on from has {name} = {before[name]}, this run has {now[name]}"
-        )
-    if (resume.data, resume.backbone_sha256) != (data.fingerprint, data.weights.sha256):
-        raise ConfigError("the checkpoint to go on from was trained on other data or weights")

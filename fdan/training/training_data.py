@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +17,39 @@ import torch
 from torch import Tensor
 
 from fdan.errors import DataError
+from fdan.metrics import Ints
 from fdan.model.backbones import Weights, find_weights
 from fdan.run_config import FEATURES, ModelConfig, RunConfig
-from fdan.training.batches import Ints
 from fdan.training.frozen_features import Progress, as_tensor, cached_features
 
 if TYPE_CHECKING:
     from fdan.data.split import Split
+    from fdan.data.store import Store
     from fdan.data.task import Task
+
+Item = TypeVar("Item", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """All samples of one modality, several stores one after the other: images, (N, H, W, C) uint8,
-    or features, (N, F) float32. On the CPU the stores stay the memory maps that they are."""
+    """All samples of one modality, several stores one after the other."""
 
     arrays: tuple[Tensor, ...]
+    """Images, (N, H, W, C) uint8, or features, (N, F) float32. On the CPU the stores stay the
+    memory maps that they are."""
     labels: Ints
 
     @classmethod
-    def from_arrays(cls, arrays: Sequence[npt.NDArray[Any]], labels: Ints) -> Domain:
-        """Stores of unlike sizes are a DataError."""
+    def from_arrays(cls, arrays: Sequence[npt.NDArray[Item]], labels: Ints) -> Domain:
+        """A domain on the CPU.
+
+        Args:
+            arrays: one a store.
+            labels: of all samples, store after store.
+
+        Raises:
+            DataError: the stores' images differ in size.
+        """
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) != 1:
             listed = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
@@ -47,19 +59,23 @@ class Domain:
         assert sum(map(len, arrays)) == len(labels)
         return cls(tuple(as_tensor(array) for array in arrays), labels)
 
+    @property
+    def device(self) -> torch.device:
+        return self.arrays[0].device
+
     def to(self, device: torch.device) -> Domain:
         """The same samples on `device`; nothing moves if they are there."""
-        if self.arrays[0].device == device:
+        if self.device == device:
             return self
         arrays = [array.to(device) for array in self.arrays]
         return replace(self, arrays=(torch.cat(arrays) if len(arrays) > 1 else arrays[0],))
 
     def select(self, samples: Ints) -> Tensor:
         """Samples by number, (B, ...), on the domain's device."""
-        return self.take(torch.from_numpy(samples).to(self.arrays[0].device))
+        return self.take(torch.from_numpy(samples).to(self.device))
 
     def take(self, index: Tensor) -> Tensor:
-        """As `select`, for an index that lies on the device already: nothing waits."""
+        """Samples by number, for an index that is on the device already: nothing waits."""
         if len(self.arrays) == 1:
             return self.arrays[0][index]
         # Several stores stay apart on the CPU only, where looking at the index costs nothing.
@@ -67,16 +83,15 @@ class Domain:
         out = first.new_empty((len(index), *first.shape[1:]))
         start = 0
         for array in self.arrays:
-            here = (index >= start) & (index < start + len(array))
-            out[here] = array[index[here] - start]
+            inside = (index >= start) & (index < start + len(array))
+            out[inside] = array[index[inside] - start]
             start += len(array)
         return out
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Sample numbers of each part, into the domains. `weights` are what the backbones start from
-    or, if frozen, what the features were computed with. `fingerprint` names data and split."""
+    """Both domains, and the sample numbers of each part."""
 
     visual: Domain
     acoustic: Domain
@@ -84,14 +99,16 @@ class TrainingData:
     acoustic_train: Ints
     acoustic_validation: Ints
     weights: Weights
+    """What the backbones start from or, if frozen, what the features were computed with."""
     fingerprint: str
+    """Names data and split."""
 
     def __post_init__(self) -> None:
         for part, least in (("visual_train", 1), ("acoustic_train", 2), ("acoustic_validation", 1)):
-            held = len(getattr(self, part))
-            if held < least:
+            samples = len(getattr(self, part))
+            if samples < least:
                 words = part.replace("_", " ")
-                raise DataError(f"the {words} part has {held} sample(s), training needs {least}")
+                raise DataError(f"the {words} part has {samples} sample(s), training needs {least}")
 
     def to(self, device: torch.device) -> TrainingData:
         """The same data on `device`."""
@@ -106,7 +123,7 @@ class TrainingData:
         return {"visual": self.visual_train, "acoustic": self.acoustic_train}[modality]
 
     def check_fits(self, model: ModelConfig) -> None:
-        """Our own mistake if this data was loaded for another kind of run."""
+        """Assert that this data was loaded for this kind of run."""
         assert self.weights.backbone == model.backbone, "loaded for another backbone"
         for domain in (self.visual, self.acoustic):
             is_features = domain.arrays[0].ndim == 2
@@ -122,20 +139,27 @@ def load_training_data(
     cache: Path,
     progress: Progress | None = None,
 ) -> TrainingData:
-    """The task's stores as a run of this kind reads them: images, or for frozen backbones their
-    features, which are computed now if no run has asked for them before (`progress(done, total)`
-    for each store) and kept under `cache`.
+    """Load the task's stores as a run of this kind reads them: images, or for frozen backbones
+    their features. The result serves every run with the same backbone, weights and tuning.
 
-    One result serves every run with the same backbone, weights and tuning. Raises DataError,
-    WeightsError.
+    Args:
+        task: the stores.
+        split: its parts.
+        run: the kind of run.
+        device: where the data go.
+        cache: the folder that keeps features; those that it lacks are computed now.
+        progress: called while a store's features are computed.
+
+    Raises:
+        DataError: stores do not go together, or a part is empty. WeightsError: no such weights.
     """
     weights = find_weights(run.model.backbone, run.model.weights)
 
-    def domain(stores: Sequence[Any], labels: Ints) -> Domain:
+    def domain(stores: Sequence[Store], labels: Ints) -> Domain:
         if run.model.tuning == "full":
             return Domain.from_arrays([store.images for store in stores], labels).to(device)
-        found = [cached_features(store, weights, cache, device, progress) for store in stores]
-        return Domain.from_arrays(found, labels).to(device)
+        features = [cached_features(store, weights, cache, device, progress) for store in stores]
+        return Domain.from_arrays(features, labels).to(device)
 
     parts = (split.visual_train, split.acoustic_train, split.acoustic_validation)
     digest = hashlib.sha256(task.fingerprint.encode())

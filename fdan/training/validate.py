@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fdan import device as runtime
+from fdan.device import choose_device, shapes_only
 from fdan.errors import WeightsError
-from fdan.metrics import confusion_matrix, measures
-from fdan.model.backbones import Backbone
-from fdan.model.network import CLASSES, MODALITIES, Bank, Head, Network
+from fdan.metrics import Ints, Measures, confusion_matrix, measures
+from fdan.model.network import CLASSES, MODALITIES, Bank, Network
 from fdan.run_config import RunConfig
-from fdan.training.batches import Ints, balanced_sample
+from fdan.training.batches import balanced_sample
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import Domain, TrainingData
 
@@ -25,26 +24,30 @@ _IMAGES_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
-class Scores:
-    """WAR, UAR and weighted F1 in 0 .. 1; confusion (7, 7) counts, rows true; probabilities (N, 7)
-    in the order of the samples asked for; loss: mean cross-entropy."""
+class Scores(Measures):
+    """Measures, and what they were measured on."""
 
-    war: float
-    uar: float
-    wf1: float
     loss: float
-    confusion: Ints
+    """Mean cross-entropy."""
     probabilities: npt.NDArray[np.float64]
+    """(N, 7), in the order of the samples asked for."""
 
 
 def score_checkpoint(
-    checkpoint: Checkpoint,
-    data: TrainingData,
-    samples: Ints,
-    device: str | torch.device = "cpu",
+    checkpoint: Checkpoint, data: TrainingData, samples: Ints, device: str | torch.device = "cpu"
 ) -> Scores:
-    """A checkpoint's scores on acoustic samples, numbered as in the split (its test part, say)."""
-    where = runtime.choose_device(device)
+    """Score a checkpoint's network, from speech alone.
+
+    Args:
+        checkpoint: of a run on this kind of data.
+        data: what it was trained on.
+        samples: numbers of acoustic samples as in the split, such as its test part.
+        device: cpu, cuda ... or auto.
+
+    Raises:
+        WeightsError: `data` was loaded with other backbone weights.
+    """
+    where = choose_device(device)
     data = data.to(where)
     data.check_fits(checkpoint.run.model)
     if checkpoint.backbone_sha256 != data.weights.sha256:
@@ -54,35 +57,33 @@ def score_checkpoint(
         )
     network = restore_network(checkpoint).to(where).eval()
     bank = checkpoint.bank
-    bank = None if bank is None else tuple(z.to(where) for z in bank)
-    return score_logits(
-        predict_logits(network, data.acoustic, samples, bank), data.acoustic.labels[samples]
-    )
+    bank = None if bank is None else tuple(z_MD.to(where) for z_MD in bank)
+    logits = predict_logits(network, data.acoustic, samples, bank)
+    return score_logits(logits, data.acoustic.labels[samples])
 
 
 def restore_network(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network on the CPU; its backbones only if they were trained."""
-    with runtime.shapes_only():
-        network = build(checkpoint.run)
+    with shapes_only():
+        network = Network.from_config(checkpoint.run.model)
     try:
         # Copies: the checkpoint stays as it is, whatever happens to the network.
-        own = {name: tensor.clone() for name, tensor in checkpoint.group("model").items()}
-        network.load_state_dict(own, assign=True)
+        copies = {name: z.clone() for name, z in checkpoint.tensors_under("model").items()}
+        network.load_state_dict(copies, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise WeightsError(f"the checkpoint does not fit its own configuration: {reason}") from None
     return network.to(memory_format=torch.channels_last)
 
 
-def build(run: RunConfig) -> Network:
-    """A network of this configuration with no particular weights."""
-    full = run.model.tuning == "full"
-    backbones = {m: Backbone(run.model.backbone) for m in MODALITIES} if full else None
-    return Network(Head(run.model), backbones)
-
-
 def make_bank(network: Network, run: RunConfig, data: TrainingData) -> Bank | None:
-    """The bank that speech attends to, of the network's present weights (eval mode)."""
+    """The bank that speech attends to, of the network's present weights.
+
+    Args:
+        network: in eval mode, where the data are.
+        run: context, number of samples and seed.
+        data: the bank's samples are of its training part.
+    """
     if run.model.context == "none":
         return None
     if run.model.layers == 0:
@@ -97,38 +98,46 @@ def make_bank(network: Network, run: RunConfig, data: TrainingData) -> Bank | No
 
 
 def predict_logits(network: Network, acoustic: Domain, samples: Ints, bank: Bank | None) -> Tensor:
-    """(N, 7), on the CPU."""
+    """Logits from speech alone, (N, 7), on the CPU.
+
+    Args:
+        network: in eval mode, where the data are.
+        acoustic: all speech.
+        samples: (N,) numbers into it.
+        bank: what speech attends to; None passes attention by.
+    """
+    features = pooled_features(network, "acoustic", acoustic, samples)
     with torch.inference_mode():
-        found = [
-            network.head.predict(some, bank)
-            for some in torch.split(
-                pooled_features(network, "acoustic", acoustic, samples), _FEATURES_AT_ONCE
-            )
-        ]
-        return torch.cat(found).cpu()
+        batches = torch.split(features, _FEATURES_AT_ONCE)
+        return torch.cat([network.head.predict(x_AF, bank) for x_AF in batches]).cpu()
 
 
-def score_logits(found: Tensor, truth: Ints) -> Scores:
-    """Of logits (N, 7) on the CPU and class indices (N,)."""
-    log_probabilities = torch.log_softmax(found.double(), dim=1).numpy()
-    measured = measures(confusion_matrix(truth, found.argmax(1).numpy(), CLASSES))
+def score_logits(logits: Tensor, truth: Ints) -> Scores:
+    """All scores of some predictions.
+
+    Args:
+        logits: (N, 7), on the CPU.
+        truth: (N,) class indices.
+    """
+    log_probabilities = torch.log_softmax(logits.double(), dim=1).numpy()
     return Scores(
-        war=measured.war,
-        uar=measured.uar,
-        wf1=measured.wf1,
+        **vars(measures(confusion_matrix(truth, logits.argmax(1).numpy(), CLASSES))),
         loss=float(-log_probabilities[np.arange(len(truth)), truth].mean()),
-        confusion=measured.confusion,
         probabilities=np.exp(log_probabilities),
     )
 
 
 def pooled_features(network: Network, modality: str, domain: Domain, samples: Ints) -> Tensor:
-    """(N, F) on the domain's device: what the head is given of these samples."""
-    index = torch.from_numpy(samples).to(domain.arrays[0].device)
+    """What the head is given of these samples: (N, F), on the domain's device.
+
+    Args:
+        network: in eval mode, where the data are.
+        modality: whose backbone is used.
+        domain: that modality's samples.
+        samples: (N,) numbers into it.
+    """
+    index = torch.from_numpy(samples).to(domain.device)
+    at_once = _IMAGES_AT_ONCE if network.backbones else len(index)
     with torch.inference_mode():
-        return torch.cat(
-            [
-                network.features(modality, domain.take(some))
-                for some in torch.split(index, _IMAGES_AT_ONCE if network.backbones else len(index))
-            ]
-        )
+        batches = torch.split(index, at_once)
+        return torch.cat([network.features(modality, domain.take(batch)) for batch in batches])

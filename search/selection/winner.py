@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial
 from fdan.data.provenance import origin
 from fdan.data.split import Split
 from fdan.data.task import Task
+from fdan.evaluation.baseline import baseline_uar
 from fdan.inference.model_folder import SpeechModel, read_model, write_model
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import score_checkpoint
 from search.config.spec import StudySpec
-from search.selection import baseline as yardstick
 from search.selection import confirm
 from search.selection import test_score as scoring
 from search.selection.test_score import ScoredAlready
@@ -87,7 +87,7 @@ def score_test(
     folder, model = chosen.folder, chosen.model
     bar = None
     if model.run.model.tuning == "frozen":
-        bar = yardstick.baseline(of.load(model.run), of.parts.acoustic_test)
+        bar = baseline_uar(of.load(model.run), of.parts.acoustic_test)
     stored = scoring.stored_score(of.opened)
     before = None if stored is None else stored.score
     try:

@@ -89,13 +89,13 @@ def make_group_trainer(data: WorkerData) -> Together:
             reports = {}
             for member in members:
                 message = _report(member.epoch)
-                logs[member.place].append(message)
-                reports[assignments[member.place].number] = message
+                logs[member.run].append(message)
+                reports[assignments[member.run].number] = message
             due = timer.due
             for member in members:
-                assignment = assignments[member.place]
+                assignment = assignments[member.run]
                 if due or member.epoch.epoch == assignment.until:
-                    logs[member.place].sync()
+                    logs[member.run].sync()
                     member.checkpoint().save(assignment.folder / CHECKPOINT)
             if due:
                 timer.saved()

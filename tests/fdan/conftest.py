@@ -100,14 +100,14 @@ def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: 
     from fdan.media.pixels import store_settings
     from fdan.media.spectrogram import SpectrogramSettings
     from fdan.model.backbones import find_weights
+    from fdan.model.network import Network
     from fdan.run_config import FEATURES
     from fdan.training.checkpoint import Checkpoint
-    from fdan.training.validate import build
 
     run = _run_of(**settings)
     model = run.model
     with seeded(3):
-        network = build(run)
+        network = Network.from_config(run.model)
         features = torch.rand(40, FEATURES[model.backbone]) * 2
         for modality in network.head.standardise:
             network.head.fit(modality, features)

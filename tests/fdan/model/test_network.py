@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fdan.errors import ConfigError
-from fdan.model.lmmd import lmmd
+from fdan.model.local_mmd import lmmd
 from fdan.model.network import Head, Network, Standardise, fdan_loss
 from fdan.run_config import KernelConfig, ModelConfig
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fdan.errors import ConfigError
-from fdan.model.lmmd import Kernel
+from fdan.model.local_mmd import Kernel
 from fdan.model.network import Output, fdan_loss
 from fdan.run_config import KernelConfig, RunConfig
 from fdan.training import group

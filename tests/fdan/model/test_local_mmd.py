@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdan.errors import ConfigError
-from fdan.model.lmmd import lmmd
+from fdan.model.local_mmd import lmmd
 from fdan.run_config import KernelConfig
 
 CLASSES = 7

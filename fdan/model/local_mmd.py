@@ -14,17 +14,23 @@ from fdan.run_config import KernelConfig
 
 
 class Kernel(NamedTuple):
-    """A KernelConfig's Gaussians: b_k = base * scale * powers[k], of which `bandwidth` is the
-    base, None standing for each batch's mean squared distance. An infinite power stands for no
-    Gaussian: it adds a constant to the kernel, of which Eq. 8 sees nothing."""
+    """A KernelConfig's Gaussians: b_k = base * scale * powers[k]."""
 
     bandwidth: Tensor | float | None
+    """The base; None takes each batch's mean squared distance."""
     scale: Tensor | float
     powers: Tensor
+    """(K,). An infinite one stands for no Gaussian: it adds a constant to the kernel, which cancels
+    in Eq. 8."""
 
     @classmethod
     def from_config(cls, config: KernelConfig, like: Tensor) -> Kernel:
-        """On the device and of the type of `like`."""
+        """The kernel of a configuration.
+
+        Args:
+            config: its settings.
+            like: gives device and type.
+        """
         k_K = torch.arange(config.kernels, dtype=like.dtype, device=like.device)
         powers = config.ratio ** (k_K - config.kernels // 2)
         return cls(config.bandwidth, config.scale, powers)
@@ -41,12 +47,20 @@ def lmmd(
     """d(p_v, p_a) of Eq. 8: the mean over classes of the squared distance of the two modalities'
     class means in the kernel's space.
 
-    z_VD, z_AD: features, float32 or float64. y_V, y_A: class indices, int64, in 0 .. classes - 1.
-    Returns a scalar of the features' type. The mean is over the classes present in both batches
-    (1/C of Eq. 6 when all are); without a common class it is 0 and so is its gradient.
+    The mean is over the classes present in both batches (1/C of Eq. 6 when all are); without a
+    common class it is 0 and so is its gradient. The base bandwidth is a constant to the gradient,
+    as in DSAN. Nothing here waits for the device or moves data between devices.
 
-    The base bandwidth is a constant to the gradient, as in DSAN. Nothing here waits for the
-    device or moves data between devices.
+    Args:
+        z_VD: visual features, float32 or float64.
+        z_AD: acoustic features, of the same type.
+        y_V: classes, int64, in 0 .. classes - 1.
+        y_A: classes of the acoustic samples.
+        classes: how many there are.
+        kernel: k of Eq. 8.
+
+    Returns:
+        A scalar of the features' type.
 
     >>> z = torch.tensor([[0.0], [1.0]])
     >>> y = torch.tensor([0, 1])
@@ -69,13 +83,12 @@ def lmmd(
 def _kernel(z_ND: Tensor, kernel: Kernel) -> Tensor:
     """k(z_m, z_n) for all pairs of samples: (N, N)."""
     n = z_ND.shape[0]
-    # Distances do not change when all samples move together; about their mean the Gram form
-    # loses far fewer digits to cancellation.
+    # Distances stay the same when all samples move together; about their mean the Gram form loses
+    # far fewer digits to cancellation.
     z_ND = z_ND - z_ND.detach().mean(0)
     square_N = (z_ND * z_ND).sum(1)
     d2_NN = (square_N[:, None] + square_N[None, :] - 2 * (z_ND @ z_ND.T)).clamp_min(0)
-    itself_NN = torch.eye(n, dtype=torch.bool, device=z_ND.device)
-    d2_NN = d2_NN.masked_fill(itself_NN, 0)
+    d2_NN = d2_NN.masked_fill(torch.eye(n, dtype=torch.bool, device=z_ND.device), 0)
 
     base: Tensor | float
     if kernel.bandwidth is None:
