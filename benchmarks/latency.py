@@ -92,7 +92,7 @@ def untrained(folder: Path) -> Path:
     """A ResNet-34 for images of 224 pixels, with random weights and a bank."""
     import torch
 
-    from fdan.inference.model_folder import write_model
+    from fdan.inference.model_writer import write_model
     from fdan.media.pixels import store_settings
     from fdan.media.spectrogram import SpectrogramSettings
     from fdan.model.backbones import find_weights

@@ -23,7 +23,8 @@ from fdan.data.task import Task
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
 from fdan.files import sha256_file
-from fdan.inference.model_folder import TENSORS, read_model, write_model
+from fdan.inference.model_folder import TENSORS, read_model
+from fdan.inference.model_writer import write_model
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.run_config import RunConfig

@@ -79,7 +79,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     """Train one model, or go on with it."""
     from fdan.device import choose_device
-    from fdan.inference.model_folder import write_model
+    from fdan.inference.model_writer import write_model
     from fdan.run_config import RunConfig
     from fdan.training.checkpoint import Checkpoint
     from fdan.training.train import EpochReport

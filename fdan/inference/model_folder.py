@@ -8,12 +8,10 @@ never a pickle.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +23,13 @@ from torch import Tensor
 from fdan.device import choose_device, shapes_only
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError, WeightsError
-from fdan.files import first_line, write_atomic
+from fdan.files import first_line
 from fdan.inference.model_source import FACTS, Facts
-from fdan.model.backbones import build_backbone, find_weights
-from fdan.model.network import MODALITIES, Bank, Network
+from fdan.model.network import Bank, Network
 from fdan.run_config import RunConfig
 
-if TYPE_CHECKING:  # a model that is served carries no training
-    from fdan.training.checkpoint import Checkpoint
-
 TENSORS: Final = "model.safetensors"
-_FORMAT: Final = 1
+FORMAT: Final = 1
 _IMAGES_AT_ONCE: Final = 64
 
 
@@ -92,42 +86,6 @@ class SpeechModel:
         return torch.cat(rows).numpy() if rows else np.zeros((0, len(EMOTIONS)))
 
 
-def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
-    """Make a model's folder, whole or not at all.
-
-    Args:
-        folder: a model that it holds is replaced.
-        checkpoint: gives network, bank and settings. A frozen run's backbones are read again from
-            where they came.
-        facts: what else goes into model.json: preparation settings of both modalities, the data's
-            fingerprint, the split.
-
-    Raises:
-        WeightsError: the backbones' file has changed.
-    """
-    network = _with_backbones(checkpoint)
-    tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"bank.{i}": z for i, z in enumerate(checkpoint.bank or ())}
-    own = {
-        "format": _FORMAT,
-        "run": checkpoint.run.as_dict(),
-        "epoch": checkpoint.epoch,
-        "validation_uar": checkpoint.value,
-        "backbone_sha256": checkpoint.backbone_sha256,
-        "emotions": list(EMOTIONS),
-    }
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        safetensors.torch.save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial / TENSORS
-        )
-        write_atomic(partial / FACTS, json.dumps({**facts, **own}, indent=1) + "\n", sync=True)
-        _swap(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
     """Read a model's folder. Nothing in it is executed, and no file outside it is opened, whatever
     model.json names.
@@ -143,7 +101,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
     where = choose_device(device)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if facts["format"] != _FORMAT or facts["emotions"] != list(EMOTIONS):
+        if facts["format"] != FORMAT or facts["emotions"] != list(EMOTIONS):
             raise WeightsError(f"model {folder}: written by another version of fdan-search")
         run = RunConfig.from_mapping(facts["run"], FACTS)
         tensors = safetensors.torch.load_file(folder / TENSORS)
@@ -175,23 +133,6 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
     return SpeechModel(network, bank, run, facts)
 
 
-def _with_backbones(checkpoint: Checkpoint) -> Network:
-    """The checkpoint's network from images on."""
-    from fdan.training.validate import restore_network
-
-    network = restore_network(checkpoint)
-    if network.backbones:
-        return network
-    model = checkpoint.run.model
-    weights = find_weights(model.backbone, model.weights)
-    if weights.sha256 != checkpoint.backbone_sha256:
-        raise WeightsError(
-            f"weights '{model.weights}' have changed since training: sha256 {weights.sha256[:12]},"
-            f" trained with {checkpoint.backbone_sha256[:12]}"
-        )
-    return Network(network.head, {m: build_backbone(weights) for m in MODALITIES})
-
-
 def _check(tensors: Mapping[str, Tensor], network: Network, run: RunConfig) -> None:
     """ValueError says which tensor does not fit this network."""
     wanted = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -209,17 +150,3 @@ def _check(tensors: Mapping[str, Tensor], network: Network, run: RunConfig) -> N
         endless = name.startswith("model.head.standardise.") and name.endswith(".std")
         if (tensor.isnan() if endless else ~tensor.isfinite()).any():
             raise ValueError(f"'{name}' holds values that are no numbers")
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the folder's place: a folder cannot be renamed over one that is not empty."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.replace(old)
-    try:
-        new.replace(folder)
-    except OSError:
-        if old.exists():
-            old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

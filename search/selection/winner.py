@@ -16,7 +16,8 @@ from fdan.data.provenance import origin
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.evaluation.baseline import baseline_uar
-from fdan.inference.model_folder import SpeechModel, read_model, write_model
+from fdan.inference.model_folder import SpeechModel, read_model
+from fdan.inference.model_writer import write_model
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import score_checkpoint

@@ -95,7 +95,7 @@ def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: 
     import torch
 
     from fdan.device import seeded
-    from fdan.inference.model_folder import write_model
+    from fdan.inference.model_writer import write_model
     from fdan.media.faces import FaceSettings
     from fdan.media.pixels import store_settings
     from fdan.media.spectrogram import SpectrogramSettings

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fdan import device as runtime
+from fdan.device import half_precision
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.model.network import Head
 from fdan.run_config import RunConfig
@@ -24,7 +22,7 @@ from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import Call, GraphedFunction
-from fdan.training.train import build_network, make_step, train
+from fdan.training.train import build_network, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -64,12 +62,12 @@ def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
     """On the meta device."""
     network = build_network(run, data).train().to(META)
     data = data.to(META)
-    optimizer = training._optimizer(network, run.training, META, None)
+    optimizer = training._make_optimizer(network, run.training, META, None)
     inputs = []
     for modality in ("visual", "acoustic"):
         inputs += [torch.zeros(8, dtype=torch.int64, device=META) for _ in range(2)]
         inputs += [torch.zeros(8, DRAWS[modality], device=META)]
-    one_step = make_step(network, optimizer, run, data, META)
+    one_step = training._make_step(network, optimizer, run, data)
     return lambda: one_step(*inputs)
 
 
@@ -204,7 +202,7 @@ def test_on_the_cpu_a_step_stays_a_function() -> None:
 
     cpu = torch.device("cpu")
     assert make_graphed(torch.sum, cpu) is torch.sum
-    with side_stream(cpu), runtime.half_precision(cpu):
+    with side_stream(cpu), half_precision(cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
@@ -226,8 +224,8 @@ def test_what_follows_the_backbones_is_float32(
     index = torch.arange(5)
     draws = {modality: torch.full((5, count), 0.3) for modality, count in DRAWS.items()}
     losses = []
-    for precision in (runtime.half_precision, half):
-        monkeypatch.setattr(runtime, "half_precision", precision)
+    for precision in (half_precision, half):
+        monkeypatch.setattr(training, "half_precision", precision)
         network = build_network(run, data).train()
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d):
@@ -236,8 +234,8 @@ def test_what_follows_the_backbones_is_float32(
                 module.register_forward_pre_hook(
                     lambda m, inputs: types["head"].update(x.dtype for x in inputs)
                 )
-        optimizer = training._optimizer(network, run.training, cpu, None)
-        step = make_step(network, optimizer, run, data, cpu)
+        optimizer = training._make_optimizer(network, run.training, cpu, None)
+        step = training._make_step(network, optimizer, run, data)
         losses.append(step(index, index, draws["visual"], index, index, draws["acoustic"]))
         assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
     torch.testing.assert_close(*losses, rtol=0.02, atol=0)
@@ -278,9 +276,9 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
     network = build_network(run, data)
     cpu = torch.device("cpu")
     held = Checkpoint(run, 1, last.step, last.history, "", "", plain)
-    optimizer = training._optimizer(network, run.training, cpu, held)
+    optimizer = training._make_optimizer(network, run.training, cpu, held)
     for parameter in network.parameters():
-        momentum = optimizer.momenta[parameter]
+        momentum = optimizer.state[parameter]["momentum_buffer"]
         assert momentum.stride() == parameter.stride()
         assert not momentum.requires_grad
 
@@ -289,66 +287,46 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
-@pytest.mark.parametrize("fused", [False, True])
-def test_descent_is_torchs(momentum: float, fused: bool) -> None:
+def test_backbones_learn_at_a_tenth_of_the_heads_rate_and_momentum_goes_on(
+    momentum: float, image_data: Make, run_of: Make
+) -> None:
+    """And the schedule lowers both."""
+    run, data = run_of(**FULL | {"momentum": momentum, "epochs": 1}), image_data()
+    last = last_of(run, data)
+    network = build_network(run, data)
+    optimizer = training._make_optimizer(network, run.training, torch.device("cpu"), last)
+    assert isinstance(optimizer, torch.optim.SGD)
+    training._set_learning_rate(optimizer, 100)
+    head, backbones = optimizer.param_groups
+    assert head["lr"] == pytest.approx(run.training.lr * 1.03**-0.75)
+    assert backbones["lr"] == pytest.approx(head["lr"] / 10)
+    assert len(head["params"]) + len(backbones["params"]) == len(list(network.parameters()))
+    held = {name for name in last.tensors if name.startswith("momentum.")}
+    named = {f"momentum.{name}" for name, _ in network.named_parameters()}
+    assert held == (named if momentum else set())
+    for name, parameter in network.named_parameters():
+        if momentum:
+            buffer = optimizer.state[parameter]["momentum_buffer"]
+            assert torch.equal(buffer, last.tensors[f"momentum.{name}"])
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_rate_in_a_tensor_is_the_rate(momentum: float) -> None:
+    """As on a GPU, where one kernel for all parameters reads it."""
     ours, theirs = (
         [torch.arange(12.0).reshape(3, 4).requires_grad_(), torch.ones(5, requires_grad=True)]
         for _ in range(2)
     )
-    unused = torch.ones(2, requires_grad=True)
-    groups = [
-        {"params": [ours[0], unused], "initial_lr": 0.1},
-        {"params": [ours[1]], "initial_lr": 0.02},
-    ]
-    optimizer = runtime.SGD(groups, momentum, 0.03, torch.device("cpu"))
-    if fused:  # as on a GPU: the kernel for all, which reads the rate from a tensor
-        optimizer._fused = True
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(group["initial_lr"])
-    expected = torch.optim.SGD(
-        [{"params": theirs[:1], "lr": 0.1}, {"params": theirs[1:], "lr": 0.02}],
-        momentum=momentum,
-        weight_decay=0.03,
+    options = {"momentum": momentum, "weight_decay": 0.03}
+    fused = torch.optim.SGD(
+        [{"params": ours, "lr": torch.tensor(0.1), "initial_lr": 0.1}], fused=True, **options
     )
+    plain = torch.optim.SGD([{"params": theirs, "lr": 0.1, "initial_lr": 0.1}], **options)
     for number in range(4):
-        for parameters in (ours, theirs):
-            for parameter in parameters:
-                parameter.grad = torch.full_like(parameter, 0.1 * number + 0.1)
-        optimizer.step()
-        expected.step()
-        if number == 1:
-            for group, other in zip(optimizer.param_groups, expected.param_groups, strict=True):
-                runtime.set_rate(group, 0.05)
-                other["lr"] = 0.05
+        for parameter in (*ours, *theirs):
+            parameter.grad = torch.full_like(parameter, 0.1 * number + 0.1)
+        for optimizer in (fused, plain):
+            training._set_learning_rate(optimizer, 1000 * number)
+            optimizer.step()
     for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-6 if fused else 0, atol=0)
-        if momentum:
-            held = expected.state[other]["momentum_buffer"]
-            torch.testing.assert_close(optimizer.momenta[mine], held, rtol=1e-6, atol=0)
-    assert set(optimizer.momenta) == (set(ours) if momentum else set())
-    optimizer.zero_grad()
-    assert all(parameter.grad is None for parameter in ours)
-    assert torch.equal(unused, torch.ones(2))
-
-
-def test_a_process_that_trains_imports_no_compiler() -> None:
-    """Which would cost each worker a second."""
-    code = """
-import sys, numpy as np
-from fdan.model.backbones import Weights
-from fdan.run_config import RunConfig
-from fdan.training.train import train
-from fdan.training.training_data import Domain, TrainingData
-random, labels = np.random.default_rng(0), np.arange(42) % 7
-made = {m: Domain.from_arrays([random.normal(size=(42, 512)).astype(np.float32)], labels)
-        for m in ("visual", "acoustic")}
-data = TrainingData(**made, visual_train=np.arange(42), acoustic_train=np.arange(28),
-                    acoustic_validation=np.arange(28, 42), fingerprint="data",
-                    weights=Weights("resnet18", None, "synthetic"))
-run = RunConfig.from_mapping({"backbone": "resnet18", "weights": "none", "tuning": "frozen",
-                              "epochs": 1})
-train(run, data, lambda *_: None)
-print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
-"""
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert out.stdout.strip() == "[]", out.stderr
+        torch.testing.assert_close(mine, other, rtol=1e-6, atol=0)

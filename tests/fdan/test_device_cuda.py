@@ -17,14 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdan import device as runtime
 from fdan.run_config import RunConfig
 from fdan.training import cuda_graph as capture
 from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import Call, make_graphed, side_stream
-from fdan.training.train import EpochReport, build_network, learning_rate, make_step, train
+from fdan.training.train import EpochReport, build_network, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -75,7 +74,7 @@ def no_synchronisation() -> Iterator[None]:
 
 
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "half_precision", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(training, "half_precision", lambda device: contextlib.nullcontext())
 
 
 def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +149,8 @@ def test_a_step_waits_for_nothing(
     run = run_of(**settings)
     data = data_for(settings, frozen_data, image_data).to(CUDA)
     network = build_network(run, data).to(CUDA).train()
-    optimizer = training._optimizer(network, run.training, CUDA, None)
-    one_step = make_step(network, optimizer, run, data, CUDA)
+    optimizer = training._make_optimizer(network, run.training, CUDA, None)
+    one_step = training._make_step(network, optimizer, run, data)
     batch: list[Tensor] = []
     for modality in ("visual", "acoustic"):
         batch += [torch.arange(7, device=CUDA), torch.arange(7, device=CUDA)]
@@ -167,8 +166,7 @@ def test_a_step_waits_for_nothing(
         torch.cuda.synchronize()
         with no_synchronisation():
             for number in range(3):
-                for group in optimizer.param_groups:
-                    runtime.set_rate(group, learning_rate(group["initial_lr"], number))
+                training._set_learning_rate(optimizer, number)
                 losses = one_step(*batch)
         assert torch.isfinite(losses).all()
 
@@ -188,15 +186,15 @@ def test_a_recording_that_fails_is_said_and_training_goes_on(
     run, data = run_of(batch=9), frozen_data()
     ours = told_by(run, data)
     assert recordings == [True, True]
-    original = training.objective
+    original = training.fdan_loss
 
     def looking(out: Any, *rest: Any) -> Any:
         out.logits_a.sum().item()  # no recording can
         return original(out, *rest)
 
-    capture._say.cache_clear()
+    capture._warn.cache_clear()
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(training, "objective", looking)
+        patch.setattr(training, "fdan_loss", looking)
         assert_close(told_by(run, data), ours)
     assert recordings == [True, True, False]
     (said,) = caplog.records

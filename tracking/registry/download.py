@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from fdan.errors import FdanError
 from fdan.files import sha256_file
-from fdan.inference.model_folder import FACTS, TENSORS
-from fdan.inference.model_source import SERVED
+from fdan.inference.model_folder import TENSORS
+from fdan.inference.model_source import FACTS, SERVED
 from tracking.registry.pickle_scan import SUFFIXES, pickle_reason
 from tracking.registry.registry import ModelVersion, Registry, RegistryError, as_registry_error
 from tracking.result import PREDICTIONS

@@ -26,7 +26,8 @@ from fdan.device import single_thread
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT
-from fdan.inference.model_folder import FACTS, TENSORS, SpeechModel, read_model
+from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
+from fdan.inference.model_source import FACTS
 from fdan.media.pixels import read_pixels, settings_of
 from tracking.registry.pickle_scan import check_no_pickle
 from tracking.result import PREDICTIONS

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import socket
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -200,28 +198,6 @@ def test_the_weights_at_hand(name: str) -> None:
     with torch.inference_mode():
         out = build_backbone(weights).eval()(images(2, 64))
     assert out.shape == (2, 512) and torch.isfinite(out).all() and out.std() > 0.1
-
-
-def test_no_compiler_is_imported_for_a_network() -> None:
-    """It takes seconds. Where somebody wants it afterwards, it is the real one."""
-    program = """
-import sys
-from fdan.model import backbones
-from fdan import device as runtime
-weights = backbones.find_weights("resnet18", "none")
-backbones.build_backbone(weights)
-with runtime.shapes_only():
-    network = backbones.Backbone("vgg16")
-assert all(parameter.is_meta for parameter in network.parameters())
-assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
-import torch, torchvision
-box = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
-assert torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), box, 2).shape == (1, 1, 2, 2)
-double = torch.compile(lambda x: 2 * x, backend="eager")
-assert double(torch.ones(1)).item() == 2.0
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_new_backbone_is_its_own() -> None:

@@ -42,8 +42,8 @@ def together(
     ended: dict[int, Diverged] = {}
 
     def report(members: Sequence[group.MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
-        for place, epoch, make in members:
-            told[place].append((epoch, make()))
+        for run, epoch, make in members:
+            told[run].append((epoch, make()))
         assert not ended.keys() & diverged.keys()
         ended.update(diverged)
 

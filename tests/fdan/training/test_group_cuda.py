@@ -57,8 +57,8 @@ def test_each_run_is_what_it_is_alone(layers: int, frozen_data: Make, run_of: Ma
 
     def report(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
         assert not diverged
-        for place, epoch, make in members:
-            told[place].append((epoch, make()))
+        for index, epoch, make in members:
+            told[index].append((epoch, make()))
 
     train_group(runs, data, report, device="cuda")
     for run, its in zip(runs, told, strict=True):
@@ -98,6 +98,6 @@ def test_a_captured_step_is_the_step(frozen_data: Make, run_of: Make) -> None:
         graph.replay()
         torch.testing.assert_close(losses, eager.step(*batch), rtol=1e-4, atol=1e-5)
     for row in range(len(runs)):
-        ours, theirs = captured.tensors(row), eager.tensors(row)
+        ours, theirs = captured.checkpoint_tensors(row), eager.checkpoint_tensors(row)
         for name, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-5)

@@ -17,7 +17,7 @@ from fdan.run_config import RunConfig
 from fdan.training import batches
 from fdan.training.augment import DRAWS, augment
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.train import Diverged, EpochReport, learning_rate, train
+from fdan.training.train import Diverged, EpochReport, learning_rate_factor, train
 from fdan.training.training_data import Domain, TrainingData
 from fdan.training.validate import score_checkpoint
 
@@ -216,8 +216,8 @@ def test_an_empty_part_is_refused(part: str, frozen_data: Make) -> None:
 
 
 def test_the_schedule_is_that_of_the_released_code() -> None:
-    assert learning_rate(0.5, 0) == 0.5
-    assert learning_rate(1.0, 1000) == pytest.approx(1.3**-0.75)
+    assert learning_rate_factor(0) == 1.0
+    assert learning_rate_factor(1000) == pytest.approx(1.3**-0.75)
 
 
 def test_settings_are_flat_and_checked() -> None:

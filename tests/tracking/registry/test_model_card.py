@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fdan.inference.model_folder import FACTS
+from fdan.inference.model_source import FACTS
 from tracking.registry.model_card import model_card
 from tracking.registry.registry import DESCRIPTION
 from tracking.result import Rescoring, SpeakerScore, StudyResult
