@@ -77,25 +77,26 @@ def _runs(verb: argparse.ArgumentParser) -> None:
 def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from search.study import status
+    from search.cli.status_view import show_status, status_json
+    from search.study.status import read_status
 
     runs = arguments.runs.expanduser().absolute()
-    found = status.read(runs, arguments.name, arguments.storage)
+    found = read_status(runs, arguments.name, arguments.storage)
     if arguments.json:
-        print(status.as_json(found))
+        print(status_json(found))
     else:
-        status.show(found, Console())
+        show_status(found, Console())
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from search.study import status
+    from search.cli.status_view import show_studies
 
     console = Console()
     runs = arguments.runs.expanduser().absolute()
-    if not status.show_all(runs, console):
+    if not show_studies(runs, console):
         console.print(f"no studies in {runs}", highlight=False, soft_wrap=True)
     return 0
 

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -33,10 +34,14 @@ from search.results.summary import summary
 from search.selection import test_score as scoring
 from search.selection import winner as ending
 from search.selection.confirm import Setting
-from search.study import open as study
-from search.study import storage
-from search.study.start_record import write_begun
-from search.study.stopping import Stop, signals
+from search.study.folder import driver_lock
+from search.study.identity import RequestedStudy, check_same_study
+from search.study.open import open_study
+from search.study.queries import best_trial, count_finished, count_started
+from search.study.start_record import record_start, write_begun
+from search.study.stopping import StopSignal, stop_on_signals
+from search.study.storage import open_storage
+from search.study.storage_retry import StorageRetry, translate_storage_errors
 from search.tune import recovery as running
 from search.tune.autoscaler import cluster_has_gpu
 from search.tune.ray_session import check_address
@@ -72,7 +77,7 @@ def run_command(spec: StudySpec, demo: Ahead | None = None) -> int:
     if name is None:  # its data will say
         return _run(spec, demo, began)
     folder = spec.runs / name
-    with study.driving(folder, name):
+    with driver_lock(folder, name):
         write_begun(folder, spec.arguments)
         return _run(spec, demo, began)
 
@@ -101,34 +106,36 @@ def _run(spec: StudySpec, demo: Ahead | None, began: float) -> int:
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
     url, name = spec.study.storage, spec.name(task)
-    folder, identity = spec.runs / name, spec.identity(task.fingerprint)
-    place = "journal" if url is None else mask_password(url)
-    study.check_folder(folder, name, place, identity)
+    folder = spec.runs / name
+    requested = RequestedStudy(
+        name,
+        folder,
+        "journal" if url is None else mask_password(url),
+        spec.identity(task.fingerprint),
+        spec.space.enqueue,
+    )
+    check_same_study(requested)
     named = spec.study.study is not None
-    driving = contextlib.nullcontext() if named else study.driving(folder, name)
-    with driving, storage.failing_in_words(url):
+    driving = contextlib.nullcontext() if named else driver_lock(folder, name)
+    with driving, translate_storage_errors(url):
         work = _work(spec, task)
         bar = None
         if spec.cluster is None:
             with Preparing(console) as tell:
                 bar = _load(spec, task, parts, work, tell)
-        store = storage.open_storage(url, folder)
-        opened = study.open_study(
-            name,
+        store = open_storage(url, folder)
+        opened = open_study(
+            requested,
             store,
-            place,
-            folder,
-            identity,
             make_sampler(
                 spec.search.sampler,
                 spec.space,
                 spec.seed,
-                study.stored_trials(name, store),
+                count_started(name, store),
             ),
             make_pruner(spec.search.pruner, spec.epochs),
-            spec.space,
         )
-        study.remember(folder, spec.trials, spec.arguments, sections(spec.options))
+        record_start(folder, spec.trials, spec.arguments, sections(spec.options))
         if spec.remembered:
             console.print(
                 f"study {name}, as before: {shlex.join(spec.remembered)}",
@@ -200,16 +207,16 @@ def _search(
     isolated_model: IsolatedModel,
 ) -> int:
     name = opened.study_name
-    stop = Stop(spec.study.time_budget)
+    stop = StopSignal(spec.study.time_budget)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    patience = storage.Patience(spec.study.storage, say, stop.due)
-    patience.hold(opened)
+    patience = StorageRetry(spec.study.storage, say, stop.due)
+    patience.wait_for_connections(opened)
     with (
         Tracker(folder / "spool", spec.tracking_uri, EXPERIMENT) as tracker,
-        signals(stop, lambda text: console.print(text, style="bold yellow")),
+        stop_on_signals(stop, lambda text: console.print(text, style="bold yellow")),
         _closing(tracker),
     ):
         of_runs = tags(spec, task)
@@ -238,12 +245,12 @@ def _search(
                 console,
             )
             interruptions = rounds.run_search(of, context)
-            ended, enough = stop.reason, stop.final
-            stop.renew()
-            settings = rounds.run_confirmation(of, context)
-        done = sum(study.counts(opened).values())
-        reason = stop.reason or ended
-        whole = (done >= spec.trials or enough) and not stop.reason
+            confirm_stop = stop.for_confirmation()
+            patience.stop_due = confirm_stop.due
+            settings = rounds.run_confirmation(of, replace(context, stop=confirm_stop))
+        done = sum(count_finished(opened).values())
+        reason = confirm_stop.reason or stop.reason
+        whole = (done >= spec.trials or stop.final) and not confirm_stop.reason
         state = "COMPLETE" if whole else "PAUSED"
         if spec.confirm.promote and whole:
             isolated_model.start()
@@ -251,7 +258,7 @@ def _search(
             if console.is_terminal:
                 stack.enter_context(console.status("models, figures and report"))
             chosen = ending.models(of, settings)
-            _score_test(of, chosen, tracker, stop, say)
+            _score_test(of, chosen, tracker, confirm_stop, say)
             text = f"{done} of {spec.trials} trials" + (f": {reason}" if reason else "")
             _records(of, settings, chosen, tracker, state, text, bar, interruptions)
             tracker.close_study(state, text)
@@ -275,7 +282,7 @@ def _search(
     if stop.code:
         return stop.code
     unpromoted = spec.confirm.promote and (verdict is None or not verdict.promoted)
-    return 1 if unpromoted or study.best(opened) is None else 0
+    return 1 if unpromoted or best_trial(opened) is None else 0
 
 
 def _sharing(
@@ -283,7 +290,7 @@ def _sharing(
     task: Task,
     parts: Split,
     folder: Path,
-    stop: Stop,
+    stop: StopSignal,
     say: Callable[[str], None],
 ) -> StudySpec:
     """The plan with the share of a GPU that its trials get."""
@@ -311,7 +318,7 @@ def _score_test(
     of: ending.Study,
     chosen: ending.Chosen | None,
     tracker: Tracker,
-    stop: Stop,
+    stop: StopSignal,
     say: Callable[[str], None],
 ) -> None:
     """Ask the test part, if that was asked for and nothing can choose another model any more."""

@@ -16,11 +16,12 @@ from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.selection import confirm
 from search.selection.winner import Study
-from search.study import folder as checkpoints
-from search.study import open as study
 from search.study.events import StudyCallback
-from search.study.stopping import Stop
-from search.study.storage import Patience
+from search.study.folder import share_checkpoints
+from search.study.open import HOME
+from search.study.queries import best_trial, count_finished, count_started, running_trials
+from search.study.stopping import StopSignal
+from search.study.storage_retry import StorageRetry
 from search.tune import recovery as running
 from search.tune.ray_session import RaySession
 from search.worker.data import WorkerData
@@ -40,15 +41,15 @@ class RunContext:
     """Of every run in MLflow."""
     made_from: Mapping[str, Any]
     """Beside each trial's settings there: what it takes to train it again."""
-    stop: Stop
-    patience: Patience
+    stop: StopSignal
+    patience: StorageRetry
     console: Console
 
 
 def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
     """Run what is left of the search; returns how often each trial was interrupted."""
     spec, opened, folder = of.spec, of.opened, of.folder
-    best, name = study.best(opened), opened.study_name
+    best, name = best_trial(opened), opened.study_name
     _share(of, folder, "search")
     tracked = MlflowCallback(
         context.tracker,
@@ -59,16 +60,16 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
     trials = opened.get_trials(deepcopy=False)
     tracked.catch_up(trials)
     drop_ended(folder, trials, best)
-    held = study.stored_trials(name, opened._storage)
+    held = count_started(name, opened._storage)
     left = max(0, spec.trials - held)
-    rules: list[StudyCallback] = [FailFast(context.stop, study.counts(opened))]
+    rules: list[StudyCallback] = [FailFast(context.stop, count_finished(opened))]
     if left and (noise := spec.study.stop_early) is not None:
         rules.append(EarlyStopping.of_study(context.stop, noise, opened, folder))
-    if context.stop.final and not study.under_way(opened):
+    if context.stop.final and not running_trials(opened):
         context.console.print(
             f"study {name}: {context.stop.reason}", highlight=False, soft_wrap=True
         )
-    elif left or study.under_way(opened):
+    elif left or running_trials(opened):
         running.run(
             spec,
             running.Round(
@@ -112,7 +113,7 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
         runs = TrialRuns(fixed, context.tags, context.made_from, CONFIRM, queue.tags)
         tracked = MlflowCallback(context.tracker, context.drawing, folder, runs)
         tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
-        if queue.left or study.under_way(opened):
+        if queue.left or running_trials(opened):
             folder.mkdir(exist_ok=True)
             _share(of, folder, CONFIRM)
             context.console.print(
@@ -126,7 +127,7 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
                     suggest=queue.suggest,
                     sampler="",
                     pruner="none",
-                    trials=study.stored_trials(opened.study_name, opened._storage) + queue.left,
+                    trials=count_started(opened.study_name, opened._storage) + queue.left,
                     left=queue.left,
                     folder=folder,
                     callbacks=(tracked,),
@@ -145,6 +146,6 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
 
 def _share(of: Study, folder: Path, stage: str) -> None:
     """On a cluster, put the checkpoints where all nodes see them."""
-    shared, home = of.spec.shared, of.opened.user_attrs[study.HOME]
+    shared, home = of.spec.shared, of.opened.user_attrs[HOME]
     if shared is not None:
-        checkpoints.share(folder, f"{of.opened.study_name}-{home['id'][:8]}/{stage}", shared)
+        share_checkpoints(folder, f"{of.opened.study_name}-{home['id'][:8]}/{stage}", shared)

@@ -27,10 +27,12 @@ from search.config.spec import TrialResources
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import load_space
-from search.study import open as study
-from search.study import storage
 from search.study.events import StudyCallback
-from search.study.stopping import Stop
+from search.study.identity import Identity, RequestedStudy
+from search.study.open import open_study
+from search.study.stopping import StopSignal
+from search.study.storage import open_storage
+from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import Bridge
 from search.tune import tune_run as driver
 from search.worker.messages import Report
@@ -175,17 +177,19 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
     known = RunConfig().as_dict()
     searched = load_space("default", known).resolve(known, frozenset())
     fixed = {name: value for name, value in known.items() if name not in searched.names}
-    opened = study.open_study(
-        folder.name,
-        storage.open_storage(None, folder),
-        "journal",
-        folder,
-        study.Identity(searched.as_dict(), "none", {}, fixed, 0),
+    opened = open_study(
+        RequestedStudy(
+            folder.name,
+            folder,
+            "journal",
+            Identity(searched.as_dict(), "none", {}, fixed, 0),
+            searched.enqueue,
+        ),
+        open_storage(None, folder),
         make_sampler("tpe", searched, 0, 0),
         make_pruner(pruner, terms.epochs),
-        searched,
     )
-    stop = Stop()
+    stop = StopSignal()
     console = Console(
         file=(folder / "terminal").open("w"), force_terminal=True, width=120, height=40
     )
@@ -206,7 +210,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
                 pruner=pruner,
                 epochs=terms.epochs,
                 trials=terms.trials,
-                patience=storage.Patience(None, progress.say, stop.due),
+                patience=StorageRetry(None, progress.say, stop.due),
                 callbacks=listeners,
             )
             capacity = driver.find_capacity(TrialResources(1))

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.selection.confirm import settings
 from search.study.events import StudyCallback, TrialOutcome
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import Report
 from search.worker.trial_folder import trial_folder
@@ -117,7 +117,7 @@ class EarlyStopping(StudyCallback):
     The study is then finished: trials under way end with it.
     """
 
-    def __init__(self, stop: Stop, noise: float | None) -> None:
+    def __init__(self, stop: StopSignal, noise: float | None) -> None:
         """
         Args:
             stop: The study's stop signal.
@@ -131,7 +131,7 @@ class EarlyStopping(StudyCallback):
 
     @classmethod
     def of_study(
-        cls, stop: Stop, noise: float | str, study: optuna.Study, folder: Path
+        cls, stop: StopSignal, noise: float | str, study: optuna.Study, folder: Path
     ) -> EarlyStopping:
         """The rule of `--stop-early`, which knows the trials of earlier starts.
 
@@ -170,7 +170,7 @@ class EarlyStopping(StudyCallback):
             words = "by which a trial's last epochs alone move its value"
         gain = expected_gain(self._values, LOOKAHEAD)
         if gain < noise:
-            self._stop.enough(
+            self._stop.finish(
                 f"enough after {len(self._values)} trials: the next {LOOKAHEAD} are expected to add"
                 f" {gain:.4f}, less than the {noise:.4f} {words}"
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from optuna.trial import TrialState
 
 from search.study.events import StudyCallback, TrialOutcome
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 
 MAX_FIRST_FAILURES = 5
 """So many trials of a start, all of them FAIL, stop the study."""
@@ -16,7 +16,7 @@ MAX_FIRST_FAILURES = 5
 class FailFast(StudyCallback):
     """Requests the study's stop when nothing but failures has come of it."""
 
-    def __init__(self, stop: Stop, counts: Mapping[str, int]) -> None:
+    def __init__(self, stop: StopSignal, counts: Mapping[str, int]) -> None:
         """
         Args:
             stop: The study's stop signal.

@@ -22,7 +22,7 @@ from fdan.errors import ConfigError, unknown
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import SAMPLERS
 from search.optimizer.space_file import shipped_spaces
-from search.study import storage
+from search.study.storage import check_storage_url
 from tracking.uri import mask_password
 
 AUTO: Final = "auto"
@@ -130,7 +130,7 @@ class StudyConfig(Config):
         if self.study in _RESERVED:
             raise ConfigError(f"--study {self.study}: that name in --runs has another use")
         if self.storage is not None:
-            storage.check(self.storage)
+            check_storage_url(self.storage)
 
 
 @dataclass(frozen=True)

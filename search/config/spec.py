@@ -31,7 +31,7 @@ from search.config.resume_options import remembered_options
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import load_space
-from search.study.open import Identity
+from search.study.identity import Identity
 from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, default_uri
 
 _EXTENSION: Final = 20

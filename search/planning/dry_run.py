@@ -12,9 +12,9 @@ from fdan.data.task import Task
 from search.config.spec import StudySpec
 from search.formatting import format_duration, format_value
 from search.optimizer.pruners import describe_decisions
-from search.study import open as study
-from search.study import status
-from search.study.status import Status
+from search.study.folder import STUDY_FILE
+from search.study.identity import RequestedStudy, check_same_study
+from search.study.status import StudyStatus, read_status
 from tracking.uri import mask_password
 
 
@@ -50,20 +50,24 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         estimate.show(estimated, rest, console)
 
 
-def _stored_study(spec: StudySpec, task: Task) -> Status | None:
+def _stored_study(spec: StudySpec, task: Task) -> StudyStatus | None:
     """The study that would be continued, if any. StudyError where it would be refused, except for
     other data: those are known when they are prepared."""
     name, url = spec.name(task), spec.study.storage
     folder = spec.runs / name
-    if not (folder / study.OWNER).exists():
+    if not (folder / STUDY_FILE).exists():
         return None
     place = "journal" if url is None else mask_password(url)
-    study.check_folder(folder, name, place, spec.identity(None))
-    return status.read(spec.runs, name, url)
+    check_same_study(RequestedStudy(name, folder, place, spec.identity(None)))
+    return read_status(spec.runs, name, url)
 
 
 def _show(
-    spec: StudySpec, task: Task, parts: list[PartCount], console: Console, stored: Status | None
+    spec: StudySpec,
+    task: Task,
+    parts: list[PartCount],
+    console: Console,
+    stored: StudyStatus | None,
 ) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False)
@@ -100,7 +104,7 @@ def _show(
     console.print("nothing was started (--dry-run)")
 
 
-def _planned(spec: StudySpec, stored: Status | None) -> str:
+def _planned(spec: StudySpec, stored: StudyStatus | None) -> str:
     left, before = spec.trials, ""
     if stored is not None:
         left = max(0, left - stored.done)

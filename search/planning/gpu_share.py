@@ -19,7 +19,7 @@ from fdan.run_config import FEATURES, RunConfig
 from search.config.spec import StudySpec, TrialResources
 from search.planning import estimate
 from search.planning.step_timing import Work, random_data
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.tune import tune_run as driver
 from search.tune.ray_session import connected
 
@@ -33,7 +33,7 @@ _SPARE: Final = 0.95
 """Of a GPU's memory; what fragments, and what a longer training comes to need, has the rest."""
 
 
-def find(spec: StudySpec, task: Task, parts: Split, folder: Path, stop: Stop) -> float | None:
+def find(spec: StudySpec, task: Task, parts: Split, folder: Path, stop: StopSignal) -> float | None:
     """The share of a GPU that each trial gets. folder: for Ray's log. Waits for a GPU where the
     cluster has none yet; None if `stop` is due before one is known. Raises DeviceError where the
     dearest setting cannot be trained even alone on a GPU."""

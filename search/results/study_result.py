@@ -22,7 +22,8 @@ from search.results.provenance import tags
 from search.selection import confirm
 from search.selection import winner as ending
 from search.selection.test_score import Scored
-from search.study import open as study
+from search.study.open import REASON
+from search.study.queries import count_finished, ranking_key
 from search.study.start_record import command_line
 from search.worker.epoch_log import read_epoch_log
 from search.worker.trial_folder import trial_folder
@@ -74,7 +75,7 @@ def result(
         state=state,
         reason=reason,
         wanted=spec.trials,
-        counts=study.counts(opened),
+        counts=count_finished(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(spec.arguments),
         tracking_uri=mask_password(spec.tracking_uri),
@@ -132,7 +133,7 @@ def _trial(trial: FrozenTrial, interruptions: int) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
-        reason=trial.user_attrs.get(study.REASON, ""),
+        reason=trial.user_attrs.get(REASON, ""),
         params=dict(trial.params),
         value=trial.value if trial.state is TrialState.COMPLETE else None,
         epochs=trial.last_step or 0,
@@ -164,7 +165,7 @@ def _cost(of: ending.Study, trials: list[FrozenTrial]) -> Cost:
 
 def _curves(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, dict[str, Curve]]:
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    complete.sort(key=lambda trial: ranking_key(trial.value or 0.0, trial.number))
     curves: dict[str, dict[str, Curve]] = {}
     for trial in complete[:_CURVES]:
         points: dict[str, list[tuple[int, float]]] = {}

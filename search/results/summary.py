@@ -15,7 +15,8 @@ from search.formatting import format_duration, format_value
 from search.selection import confirm
 from search.selection import test_score as scoring
 from search.selection.winner import BEST
-from search.study import open as study
+from search.study.open import REASON
+from search.study.queries import best_trial, count_finished, running_trials
 from tracking.promotion.promote import NAME, Verdict
 from tracking.registry.registry import CHAMPION
 from tracking.result import REPORT, WINNER, TestScore
@@ -38,10 +39,12 @@ def summary(
     nothing; page: path of the experiment in MLflow's UI; seconds: that the whole command took;
     settings: what was confirmed, the best mean first; verdict: of its promotion, if that was asked
     for; clip: a file to try the model on."""
-    best = study.best(opened)
+    best = best_trial(opened)
     lines: list[str] = []
-    counts = ", ".join(f"{count} {state}" for state, count in study.counts(opened).items() if count)
-    resting = len(study.under_way(opened))
+    counts = ", ".join(
+        f"{count} {state}" for state, count in count_finished(opened).items() if count
+    )
+    resting = len(running_trials(opened))
     lines.append(
         f"\nstudy {opened.study_name}: {counts or 'no trials'}"
         + (f" ({stopped})" if stopped else "")
@@ -53,7 +56,7 @@ def summary(
     if best is None or best.value is None:
         lines.append("no trial is complete, so there is no best one")
         for failed in opened.get_trials(deepcopy=False, states=(TrialState.FAIL,))[:1]:
-            why = failed.user_attrs.get(study.REASON)
+            why = failed.user_attrs.get(REASON)
             lines.append(f"the first failure: trial {failed.number}: {why}")
     else:
         against = "" if bar is None else f" (logistic regression: {bar:.4f})"

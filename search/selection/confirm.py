@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.evaluation.statistics import Interval, mean_interval
 from search.optimizer.space import Value
+from search.study.queries import complete_trials
 from tracking.result import Confirmation, ConfirmedSetting
 from tracking.tags import CONFIRM, CONFIRMS
 
@@ -87,9 +88,8 @@ def seeds(seed: int, count: int) -> list[int]:
 
 def best(search: optuna.Study, count: int) -> list[FrozenTrial]:
     """The complete trials of highest value, of equal settings the better one, at most `count`."""
-    complete = search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     found: list[FrozenTrial] = []
-    for trial in sorted(complete, key=lambda one: (-(one.value or 0.0), one.number)):
+    for trial in complete_trials(search):
         if all(trial.params != other.params for other in found):
             found.append(trial)
     return found[:count]

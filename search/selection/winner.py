@@ -25,7 +25,7 @@ from search.config.spec import StudySpec
 from search.selection import confirm
 from search.selection import test_score as scoring
 from search.selection.test_score import ScoredAlready
-from search.study import open as study
+from search.study.queries import best_trial
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tracking.result import WINNER, Check, TestScore
 
@@ -66,7 +66,7 @@ def models(of: Study, settings: list[confirm.Setting]) -> Chosen | None:
 
 
 def _written(of: Study, settings: list[confirm.Setting]) -> Path | None:
-    best = study.best(of.opened)
+    best = best_trial(of.opened)
     if best is not None:
         _write_best(of, best)
     chosen = confirm.winner(settings)

@@ -1,24 +1,123 @@
-"""Where a study's trials keep their checkpoints and what they reported.
+"""A study's folder: whose it is, its driver's lock, and where its checkpoints lie.
 
-On one machine that is `trials/` in the study's folder. On a cluster the study's folder is the
-driver's own, and `trials` is a link into a folder that all nodes see (`--shared`).
+    study.json   the study's identity and how it was started last
+    lock         held by the driver
+    trials/      the trials' checkpoints and logs
+
+On a cluster the study's folder is the driver's own, and `trials` is a link into a folder that all
+nodes see (`--shared`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
-from search.study.open import StudyError
+from fdan.errors import FdanError
+from fdan.files import write_atomic
+from fdan.lock import Lock, LockHeld
 from search.worker.trial_folder import TRIALS
 
+STUDY_FILE: Final = "study.json"
+LOCK_FILE: Final = "lock"
 
-def share(folder: Path, name: str, shared: Path) -> None:
-    """Make `trials` in `folder`, a study's or that of its confirming runs, a link into `shared`.
-    name: unlike any other's.
 
-    Raises StudyError where the trials are somewhere else already, or cannot be shared.
+class StudyError(FdanError):
+    """A study that cannot be opened as requested."""
+
+
+@contextlib.contextmanager
+def driver_lock(folder: Path, name: str) -> Iterator[None]:
+    """Inside, this process is the study's only driver. Makes the study's folder, and removes it
+    again where the study in it did not come about.
+
+    Args:
+        folder: The study's.
+        name: The study's, for messages.
+
+    Raises:
+        StudyError: Another driver lives; a dead one holds nothing.
     """
-    link, there = folder / TRIALS, shared / "studies" / name / TRIALS
+    read_study_file(folder, name)
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder / LOCK_FILE)
+    except LockHeld as held:
+        owner = held.owner
+        kill = f" (kill {owner.pid})" if owner is not None and owner.on_this_host else ""
+        raise StudyError(
+            f"study '{name}' is being run by {owner or 'another process'}: wait for it, stop"
+            f" it{kill}, or choose another --study; how far it is: python -m search status {name}"
+        ) from None
+    except OSError as error:
+        raise StudyError(f"study '{name}': {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            yield
+        except FdanError:
+            if fresh and not (folder / STUDY_FILE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def read_study_file(folder: Path, name: str) -> dict[str, Any] | None:
+    """What the folder records of its study; None where it records nothing yet.
+
+    Args:
+        folder: The study's.
+        name: The study's, for messages.
+
+    Raises:
+        StudyError: It cannot be read, or is no folder.
+    """
+    file = folder / STUDY_FILE
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise StudyError(f"study '{name}': {folder} is a file: choose another --study")
+        if not file.exists():
+            return None
+        recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict) or "id" not in recorded:
+            raise ValueError("not a study's")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(
+            f"study '{name}': {file} cannot be read ({reason}): choose another --study"
+        ) from None
+    return recorded
+
+
+def write_study_file(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Record whose the folder is.
+
+    Args:
+        folder: The study's.
+        facts: What JSON can hold; replaces what was recorded.
+    """
+    file = folder / STUDY_FILE
+    try:
+        write_atomic(file, json.dumps(facts, indent=1) + "\n", sync=True)
+    except OSError as error:
+        raise StudyError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def share_checkpoints(folder: Path, name: str, shared: Path) -> None:
+    """Make `trials` in a folder a link into the folder that all nodes see.
+
+    Args:
+        folder: The study's, or that of its confirming runs.
+        name: Of the link's target, unlike any other study's.
+        shared: The folder that all nodes see, as --shared has it.
+
+    Raises:
+        StudyError: The checkpoints are elsewhere already, or cannot be shared.
+    """
+    link, target = folder / TRIALS, shared / "studies" / name / TRIALS
     if link.is_symlink():
         if not link.exists():
             raise StudyError(
@@ -31,12 +130,12 @@ def share(folder: Path, name: str, shared: Path) -> None:
             " choose another --study here, or continue this one without the cluster"
         )
     try:
-        there.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(there)
+        target.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
     except OSError as error:
-        raise StudyError(f"--shared {shared}: {there}: {error.strerror}") from None
+        raise StudyError(f"--shared {shared}: {target}: {error.strerror}") from None
 
 
-def of_workers(folder: Path) -> Path:
-    """`folder` as workers are told it: where the folder is that `trials` in it stands for."""
+def folder_for_workers(folder: Path) -> Path:
+    """The path by which workers find `trials` of the folder: on a cluster, that in --shared."""
     return (folder / TRIALS).resolve().parent

@@ -1,31 +1,29 @@
-"""How a study is, read from its storage and its folder without touching either."""
+"""How far a study is, read from its storage and its folder without touching either."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from fdan.errors import FdanError
+from fdan.files import first_line
 from fdan.lock import lock_owner
-from search.formatting import format_duration, format_value
-from search.study import open as study
-from search.study import storage
+from search.study.folder import LOCK_FILE, STUDY_FILE
+from search.study.journal import JOURNAL_FILE
+from search.study.queries import best_trial, count_finished, running_trials
 from search.study.start_record import BEGUN, command_line, read_arguments
+from search.study.storage import open_storage_read_only
+from search.study.storage_retry import translate_storage_errors
 from search.worker.epoch_log import EPOCH_LOG
 from search.worker.trial_folder import trial_folder
 from tracking.outbox.backlog import Backlog, read_backlog
@@ -33,7 +31,7 @@ from tracking.uri import is_masked, mask_password
 
 
 @dataclass(frozen=True)
-class UnderWay:
+class RunningTrial:
     """A trial that has not ended."""
 
     trial: int
@@ -44,44 +42,69 @@ class UnderWay:
 
 
 @dataclass(frozen=True)
-class Status:
-    """A study. state: preparing its data or begun (not even prepared), running, stopped or
-    finished; value: the best trial's, validation UAR."""
+class StudyStatus:
+    """A study. Its fields are the keys of `status --json`."""
 
     name: str
     folder: str
     state: str
+    """preparing its data or begun (not even prepared), running, stopped or finished."""
     driver: str
-    """Who runs it, nothing where nobody does."""
-    wanted: int
-    epochs: int
-    counts: Mapping[str, int]
-    under_way: tuple[UnderWay, ...]
-    best: int | None
-    value: float | None
-    recorded: int
-    unsent: int
-    tracking_uri: str
+    """The process that runs it; empty where none does."""
     command: str
     """That continues it."""
+    wanted: int = 0
+    """Trials in all; 0 where that is not known yet."""
+    epochs: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    under_way: tuple[RunningTrial, ...] = ()
+    best: int | None = None
+    value: float | None = None
+    """The best trial's, validation UAR."""
+    recorded: int = 0
+    unsent: int = 0
+    tracking_uri: str = ""
 
     @property
     def done(self) -> int:
         return sum(self.counts.values())
 
 
-def read(runs: Path, name: str, url: str | None) -> Status:
-    """The study `name` in `runs`; url: its storage, where its folder does not say enough. Raises
-    FdanError where there is no such study or it cannot be read."""
+def list_studies(runs: Path) -> list[str]:
+    """Names of the studies in a folder."""
+    files = [*runs.glob(f"*/{STUDY_FILE}"), *runs.glob(f"*/{BEGUN}")]
+    return sorted({file.parent.name for file in files})
+
+
+def last_change(folder: Path) -> float:
+    """When anything was last recorded in a study's folder [s since 1970]."""
+    names = ("spool/*.jsonl", STUDY_FILE, BEGUN)
+    return max(file.stat().st_mtime for name in names for file in folder.glob(name))
+
+
+def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
+    """How far a study is.
+
+    Args:
+        runs: The folder of studies.
+        name: The study's.
+        url: Its storage, where its folder does not record enough.
+
+    Raises:
+        FdanError: There is no such study, or it cannot be read.
+    """
     folder = runs / name
-    file = folder / study.OWNER
+    file = folder / STUDY_FILE
     try:
-        owner: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        place: str = owner["storage"]
-        epochs = int(owner["fixed"]["epochs"])
+        recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        place: str = recorded["storage"]
+        epochs = int(recorded["fixed"]["epochs"])
     except FileNotFoundError:
         if (folder / BEGUN).exists():
-            return _begun(folder)
+            # Its data are not prepared yet, or were being when its driver died.
+            driver = _driver(folder)
+            state = "preparing" if driver else "begun"
+            return StudyStatus(name, str(folder), state, driver, _command(folder))
         raise FdanError(
             f"there is no study '{name}' in {runs}: python -m search list --runs {runs} shows those"
             " that there are"
@@ -96,177 +119,65 @@ def read(runs: Path, name: str, url: str | None) -> Status:
         raise FdanError(
             f"study '{name}' is kept in {place}, whose password is not kept: give --storage"
         )
-    with storage.failing_in_words(url):
-        return _status(_opened(name, url, folder), owner, folder, epochs)
+    with translate_storage_errors(url):
+        study = _load_study(name, url, folder)
+        # 0: its driver died in the moment before it wrote that
+        return _status(study, folder, int(recorded.get("trials", 0)), epochs)
 
 
-def _opened(name: str, url: str | None, folder: Path) -> optuna.Study:
-    place = folder / storage.JOURNAL if url is None else mask_password(url)
+def _load_study(name: str, url: str | None, folder: Path) -> optuna.Study:
+    place = folder / JOURNAL_FILE if url is None else mask_password(url)
     try:
-        kept = storage.look_into(url, folder)
-        if name in optuna.get_all_study_names(kept):
-            return optuna.load_study(study_name=name, storage=kept)
+        storage = open_storage_read_only(url, folder)
+        if name in optuna.get_all_study_names(storage):
+            return optuna.load_study(study_name=name, storage=storage)
     except (FdanError, SQLAlchemyError, StorageInternalError):
         raise
     except Exception as error:  # of any kind, where Optuna replays a journal that is damaged
-        raise FdanError(f"study '{name}': {place} cannot be read: {_line(error)}") from None
+        line = first_line(error)
+        kind = type(error).__name__
+        reason = line if line == kind else f"{kind}: {line}"
+        raise FdanError(f"study '{name}': {place} cannot be read: {reason}") from None
     raise FdanError(f"study '{name}': its trials are gone from {place}: bring that back")
 
 
-def _begun(folder: Path) -> Status:
-    """A study whose data are not prepared yet, or were being when its driver died."""
-    running = lock_owner(folder / study.LOCK)
-    return Status(
-        name=folder.name,
-        folder=str(folder),
-        state="begun" if running is None else "preparing",
-        driver="" if running is None else str(running),
-        wanted=0,
-        epochs=0,
-        counts={},
-        under_way=(),
-        best=None,
-        value=None,
-        recorded=0,
-        unsent=0,
-        tracking_uri="",
-        command=_command(folder),
-    )
-
-
-def _status(opened: optuna.Study, owner: dict[str, Any], folder: Path, epochs: int) -> Status:
-    counts, best = study.counts(opened), study.best(opened)
-    wanted = int(owner.get("trials", 0))  # 0: its driver died in the moment before it wrote that
-    running = lock_owner(folder / study.LOCK)
-    whole = 0 < wanted <= sum(counts.values())
-    sent = Backlog("", 0, 0)
+def _status(study: optuna.Study, folder: Path, trials: int, epochs: int) -> StudyStatus:
+    counts, best, driver = count_finished(study), best_trial(study), _driver(folder)
+    finished = 0 < trials <= sum(counts.values())
+    backlog = Backlog("", 0, 0)
     with contextlib.suppress(FdanError):  # a driver that died before it recorded anything
-        sent = read_backlog(folder / "spool")
-    return Status(
-        name=opened.study_name,
+        backlog = read_backlog(folder / "spool")
+    return StudyStatus(
+        name=study.study_name,
         folder=str(folder),
-        state="running" if running is not None else "finished" if whole else "stopped",
-        driver="" if running is None else str(running),
-        wanted=wanted,
+        state="running" if driver else "finished" if finished else "stopped",
+        driver=driver,
+        command=_command(folder),
+        wanted=trials,
         epochs=epochs,
         counts=counts,
-        under_way=tuple(_under_way(trial, folder) for trial in study.under_way(opened)),
+        under_way=tuple(_running_trial(trial, folder) for trial in running_trials(study)),
         best=None if best is None else best.number,
         value=None if best is None else best.value,
-        recorded=sent.recorded,
-        unsent=sent.unsent,
-        tracking_uri=sent.uri,
-        command=_command(folder),
+        recorded=backlog.recorded,
+        unsent=backlog.unsent,
+        tracking_uri=backlog.uri,
     )
+
+
+def _driver(folder: Path) -> str:
+    owner = lock_owner(folder / LOCK_FILE)
+    return "" if owner is None else str(owner)
 
 
 def _command(folder: Path) -> str:
     return command_line(read_arguments(folder) or ())
 
 
-def _under_way(trial: FrozenTrial, folder: Path) -> UnderWay:
+def _running_trial(trial: FrozenTrial, folder: Path) -> RunningTrial:
     values = trial.intermediate_values
     heard: float | None = None
     with contextlib.suppress(OSError):
         heard = time.time() - (trial_folder(folder, trial.number) / EPOCH_LOG).stat().st_mtime
     epoch = max(values, default=0)
-    return UnderWay(trial.number, epoch, values.get(epoch), heard)
-
-
-_STATES = {
-    "preparing": "preparing its data: {driver}",
-    "begun": "stopped while its data were prepared",
-    "running": "running: {driver}",
-    "stopped": "stopped",
-    "finished": "finished",
-}
-
-_ON = {
-    "begun": "this begins it",
-    "stopped": "this continues it",
-    "finished": "this with a higher --trials extends it",
-}
-
-
-def show(found: Status, console: Console) -> None:
-    """A study in a few lines. What is to be typed has a line of its own, however long."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("study", f"[bold]{found.name}[/], {escape(found.folder)}")
-    table.add_row("state", _STATES[found.state].format(driver=found.driver))
-    if found.wanted:
-        table.add_row("trials", f"{found.done} of {found.wanted}" + _counts(found))
-    if found.best is not None and found.value is not None:
-        table.add_row("best", f"trial {found.best}: validation UAR {found.value:.4f}")
-    for one in found.under_way:
-        value = "" if one.value is None else f", value {format_value(one.value)}"
-        heard = "" if one.heard_s is None else f", heard of {format_duration(one.heard_s)} ago"
-        what = "under way" if found.state == "running" else "resting"
-        table.add_row(what, f"trial {one.trial}: epoch {one.epoch} of {found.epochs}{value}{heard}")
-    if found.tracking_uri:
-        sent = (
-            f"{found.tracking_uri} has all {found.recorded} records"
-            if not found.unsent
-            else f"{found.unsent} of {found.recorded} records wait for {found.tracking_uri}"
-        )
-        table.add_row("MLflow", escape(sent))
-    console.print(table, highlight=False, soft_wrap=not console.is_terminal)
-    if found.unsent and found.state != "running":
-        _command_line(
-            "this sends what waits",
-            shlex.join(["python", "-m", "tracking", "flush", found.folder]),
-            console,
-        )
-    _command_line(_ON.get(found.state, "it was started with"), found.command, console)
-
-
-def _command_line(what: str, command: str, console: Console) -> None:
-    console.print(f"{what}:", style="dim", highlight=False)
-    console.print(command, highlight=False, markup=False, soft_wrap=True)
-
-
-def _counts(found: Status) -> str:
-    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
-    return f": {counts}" if counts else ""
-
-
-def show_all(runs: Path, console: Console) -> int:
-    """Every study in `runs`, a row each; returns how many there are."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("study", "state", "trials", "best", "last change"):
-        table.add_column(title, justify="right" if title == "trials" else "left", no_wrap=True)
-    files = [*runs.glob(f"*/{study.OWNER}"), *runs.glob(f"*/{BEGUN}")]
-    names = sorted({file.parent.name for file in files})
-    unread: list[str] = []
-    for name in names:
-        try:
-            found = read(runs, name, None)
-        except FdanError as error:
-            table.add_row(name, "?", "", "", "")
-            unread.append(f"{name}: {' '.join(str(error).split())}")
-            continue
-        best = "" if found.value is None else f"{found.value:.4f} (trial {found.best})"
-        changed = datetime.fromtimestamp(_changed(runs / name), UTC).astimezone()
-        done = f"{found.done}/{found.wanted}" if found.wanted else ""
-        table.add_row(name, found.state, done, best, f"{changed:%Y-%m-%d %H:%M}")
-    if names:
-        console.print(table, highlight=False)
-    for line in unread:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return len(names)
-
-
-def _changed(folder: Path) -> float:
-    """When anything was last recorded [s since 1970]."""
-    names = ("spool/*.jsonl", study.OWNER, BEGUN)
-    return max(file.stat().st_mtime for name in names for file in folder.glob(name))
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def as_json(found: Status) -> str:
-    return json.dumps(asdict(found), indent=1)
+    return RunningTrial(trial.number, epoch, values.get(epoch), heard)

@@ -1,4 +1,9 @@
-"""Why a study should end before its trials are done: Ctrl-C, a signal, a budget, or enough."""
+"""What ends a study early: Ctrl-C, a signal, a spent time budget, or early stopping.
+
+Two kinds of end differ in what becomes of the running trials. An interruption (Ctrl-C, a signal, a
+study whose trials all fail) leaves them to the next driver, which resumes them. A study that is
+finished early (its time budget is spent, more trials promise too little) ends them with it.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +11,89 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 
-class Stop:
-    """Why the study should end before its trials are done, if it should."""
+@dataclass
+class _Interruption:
+    reason: str = ""
+    code: int = 0
 
-    def __init__(self, budget: float | None = None) -> None:
-        """`budget`: seconds from now."""
-        self._deadline = None if budget is None else time.monotonic() + budget
-        self.reason = ""
-        self.final = False
-        """Whether the trials under way end with it: those of a spent budget do, and those of a
-        study that has enough."""
-        self.code = 0
-        """Exit code: that of the signal, 0 for a budget that is spent."""
 
-    def renew(self) -> None:
-        """A budget that is spent ends the search, not what comes after it."""
-        if self.final and not self.code:
-            self.reason, self.final = "", False
-        self._deadline = None
+class StopSignal:
+    """Whether a study's search, or its confirmation, should end before its trials are done."""
+
+    def __init__(
+        self,
+        time_budget_s: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            time_budget_s: Seconds from now after which the trials end.
+            clock: Seconds; not the time of day.
+        """
+        self._clock = clock
+        self._deadline = None if time_budget_s is None else clock() + time_budget_s
+        self._interruption = _Interruption()
+        self._finished = ""
+
+    @property
+    def reason(self) -> str:
+        """In words; empty while nothing ends the study."""
+        return self._finished or self._interruption.reason
+
+    @property
+    def final(self) -> bool:
+        """Whether the study is finished, so that the running trials end with it."""
+        return bool(self._finished)
+
+    @property
+    def code(self) -> int:
+        """Exit code: of an interruption; 0 without one."""
+        return self._interruption.code
 
     def request(self, reason: str, code: int) -> None:
-        self.reason, self.code = self.reason or reason, self.code or code
+        """Interrupt the study.
 
-    def enough(self, reason: str) -> None:
-        """The study is finished, as with a spent budget."""
+        Args:
+            reason: In words.
+            code: The process's exit code.
+        """
+        if not self._interruption.reason:
+            self._interruption.reason, self._interruption.code = reason, code
+
+    def finish(self, reason: str) -> None:
+        """Finish the study early."""
         if not self.reason:
-            self.reason, self.final = reason, True
+            self._finished = reason
 
     def due(self) -> bool:
-        if not self.reason and self._deadline is not None and time.monotonic() >= self._deadline:
-            self.reason, self.final = "the time budget is spent", True
+        """Whether the study should end now."""
+        if self._deadline is not None and self._clock() >= self._deadline:
+            self.finish("the time budget is spent")
         return bool(self.reason)
+
+    def for_confirmation(self) -> StopSignal:
+        """A signal for what comes after the search: the same interruption ends both, but a search
+        that was finished early is still confirmed."""
+        after = StopSignal()
+        after._interruption = self._interruption
+        return after
 
 
 @contextlib.contextmanager
-def signals(stop: Stop, say: Any) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM asks the study to stop; a second Ctrl-C insists."""
+def stop_on_signals(stop: StopSignal, notify: Callable[[str], None]) -> Iterator[None]:
+    """Inside, the first Ctrl-C or SIGTERM interrupts the study; a second Ctrl-C raises
+    KeyboardInterrupt.
+
+    Args:
+        stop: Is requested.
+        notify: Shows the user what happens, from a thread of its own.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         name = "stopped by the user" if number == signal.SIGINT else "stopped by a signal"
@@ -56,7 +103,7 @@ def signals(stop: Stop, say: Any) -> Iterator[None]:
             "stopping: the same command continues the study, its running trials from their newest"
             " checkpoints (Ctrl-C again: at once)"
         )
-        threading.Thread(target=say, args=(text,), daemon=True).start()
+        threading.Thread(target=notify, args=(text,), daemon=True).start()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.optimizer.pruners import decide, decision_epochs
 from search.optimizer.space import Value
-from search.study import open as study
 from search.study.events import StudyCallback, TrialOutcome
-from search.study.storage import Patience
+from search.study.open import REASON
+from search.study.queries import running_trials
+from search.study.storage_retry import StorageRetry
 from search.worker.messages import Report, Turn
 
 _PRUNED = "pruned"
@@ -84,7 +85,7 @@ class Bridge:
         pruner: str,
         epochs: int,
         trials: int,
-        patience: Patience,
+        patience: StorageRetry,
         callbacks: Sequence[StudyCallback] = (),
         gpus: float = 0.0,
         untold: Untold = lambda number, params, after: (),
@@ -323,7 +324,7 @@ class Bridge:
     def _fresh(self) -> optuna.Trial:
         """A trial that is not in the bridge yet: one that the storage made although its answer was
         lost, or a new one."""
-        for frozen in study.under_way(self.study):
+        for frozen in running_trials(self.study):
             if frozen.number not in self._live:
                 return optuna.Trial(self.study, frozen._trial_id)
         return self.study.ask()
@@ -361,5 +362,5 @@ class Bridge:
     def _tell(self, live: _Live, value: float | None, state: TrialState, reason: str) -> None:
         trial = live.trial
         if trial.storage.get_trial(trial._trial_id).state is TrialState.RUNNING:
-            trial.set_user_attr(study.REASON, reason)
+            trial.set_user_attr(REASON, reason)
             self.study.tell(trial, value, state)

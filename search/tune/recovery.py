@@ -18,11 +18,11 @@ from search.config.spec import StudySpec
 from search.optimizer.pruners import next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
-from search.study import open as study
 from search.study.events import StudyCallback
+from search.study.queries import best_trial, count_finished, running_trials
 from search.study.resume import unreported_epochs
-from search.study.stopping import Stop
-from search.study.storage import Patience
+from search.study.stopping import StopSignal
+from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import Bridge
 from search.tune import tune_run as driver
 from search.tune.grouping import Groups
@@ -70,17 +70,17 @@ def run(
     of: Round,
     work: WorkerData,
     standing: RaySession,
-    stop: Stop,
-    patience: Patience,
+    stop: StopSignal,
+    patience: StorageRetry,
     name: str,
     console: Console,
 ) -> None:
     """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
     it."""
     opened = of.opened
-    best = study.best(opened)
+    best = best_trial(opened)
     known = None if best is None or best.value is None else (best.number, best.value)
-    state = ProgressState(name, of.trials, spec.epochs, 1, of.noun, study.counts(opened), known)
+    state = ProgressState(name, of.trials, spec.epochs, 1, of.noun, count_finished(opened), known)
     with Progress(state, console) as progress:
         bridge = Bridge(
             opened,
@@ -94,7 +94,7 @@ def run(
             untold=partial(unreported_epochs, work, of.folder),
         )
         with _settling(bridge, stop):
-            _take_up(bridge, study.under_way(opened), of.folder, progress, of.noun)
+            _take_up(bridge, running_trials(opened), of.folder, progress, of.noun)
             heard, lost = 0, 0
             while bridge.left or bridge.waiting:
                 try:
@@ -131,7 +131,7 @@ def _on_ray(
     of: Round,
     work: WorkerData,
     standing: RaySession,
-    stop: Stop,
+    stop: StopSignal,
     state: ProgressState,
     progress: Progress,
 ) -> None:
@@ -190,7 +190,7 @@ def _groups(spec: StudySpec, of: Round) -> Groups:
 
 
 @contextlib.contextmanager
-def _settling(bridge: Bridge, stop: Stop) -> Iterator[None]:
+def _settling(bridge: Bridge, stop: StopSignal) -> Iterator[None]:
     """Whatever ends the search: a time budget that is spent ends the trials under way, anything
     else leaves them to the next driver."""
     try:

@@ -12,8 +12,8 @@ from ray import tune
 
 from fdan.errors import DeviceError, FdanError
 from search.config.spec import TrialResources
-from search.study import folder as checkpoints
-from search.study.stopping import Stop
+from search.study.folder import folder_for_workers
+from search.study.stopping import StopSignal
 from search.study.trial_controller import Bridge
 from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
@@ -59,7 +59,7 @@ def run(
     capacity: Capacity,
     epoch_timeout: float,
     folder: Path,
-    stop: Stop,
+    stop: StopSignal,
     say: Callable[[str], None] = lambda _: None,
     together: trial.Together | None = None,
     groups: Groups | None = None,
@@ -77,7 +77,7 @@ def run(
     ours = owns_ray()
     worker = trial.function(
         train,
-        checkpoints.of_workers(folder),
+        folder_for_workers(folder),
         max(1, capacity.resources.cpus),
         "" if ours else trial.node(),
         together,

@@ -20,7 +20,8 @@ from fdan.files import sha256_file
 from fdan.inference.model_folder import read_model
 from fdan.training.checkpoint import Checkpoint
 from search.selection import confirm
-from search.study import storage
+from search.study.storage import open_storage_read_only
+from search.study.storage_retry import StorageError
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tests.commands.test_survival import FLAGS, Home
 from tracking.registry.pickle_scan import pickle_reason
@@ -43,9 +44,9 @@ def home(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hom
 def runs(home: Home) -> list[FrozenTrial]:
     """The confirming runs, read off the journal."""
     try:
-        held = storage.look_into(None, home.folder)
+        held = open_storage_read_only(None, home.folder)
         return optuna.load_study(study_name=confirm.name_of("s"), storage=held).trials
-    except (storage.StorageError, KeyError):
+    except (StorageError, KeyError):
         return []
 
 

@@ -26,8 +26,9 @@ from fdan.inference.model_folder import read_model
 from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.study import storage
 from search.study.open import REASON
+from search.study.storage import open_storage_read_only
+from search.study.storage_retry import StorageError
 from search.worker import trainable as trial
 from search.worker.messages import Report
 from search.worker.training import make_trainer
@@ -88,9 +89,9 @@ class Home:
     def trials(self) -> list[FrozenTrial]:
         """Read off the journal, which nobody is kept from writing meanwhile."""
         try:
-            journal = storage.look_into(None, self.folder)
+            journal = open_storage_read_only(None, self.folder)
             return optuna.load_study(study_name="s", storage=journal).trials
-        except (storage.StorageError, KeyError):
+        except (StorageError, KeyError):
             return []
 
     def epochs(self) -> int:

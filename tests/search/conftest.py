@@ -28,10 +28,12 @@ from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
-from search.study import open as study
-from search.study import storage
 from search.study.events import StudyCallback, TrialOutcome
-from search.study.storage import Patience
+from search.study.identity import Identity, RequestedStudy
+from search.study.open import open_study
+from search.study.queries import count_started
+from search.study.storage import open_storage
+from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import Bridge
 from search.tune.ray_session import connected
 from search.worker.data import WorkerData
@@ -127,17 +129,13 @@ def make_study(tmp_path: Path) -> MakeStudy:
         epochs: int = 9,
         seed: int = 0,
     ) -> optuna.Study:
-        store = storage.open_storage(None, tmp_path)
-        identity = study.Identity(searched.as_dict(), "data", {}, {}, seed)
-        return study.open_study(
-            "small",
+        store = open_storage(None, tmp_path)
+        identity = Identity(searched.as_dict(), "data", {}, {}, seed)
+        return open_study(
+            RequestedStudy("small", tmp_path, "journal", identity, searched.enqueue),
             store,
-            "journal",
-            tmp_path,
-            identity,
-            make_sampler(sampler, searched, seed, study.stored_trials("small", store)),
+            make_sampler(sampler, searched, seed, count_started("small", store)),
             make_pruner(pruner, epochs),
-            searched,
         )
 
     return make
@@ -189,6 +187,6 @@ def bridge_of(
     opened: optuna.Study, searched: Space, epochs: int, *listeners: StudyCallback, **given: Any
 ) -> Bridge:
     """A bridge over a storage that is there."""
-    patience = Patience(None, lambda line: None, lambda: False)
+    patience = StorageRetry(None, lambda line: None, lambda: False)
     settings = {"pruner": "none", "trials": 100, "patience": patience, **given}
     return Bridge(opened, searched.suggest, epochs=epochs, callbacks=listeners, **settings)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
 from search.study.events import TrialOutcome
 from search.study.open import DIRECTION
-from search.study.open import best as best_trial
+from search.study.queries import best_trial as best_trial
 from search.worker.messages import Report
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 

@@ -27,9 +27,9 @@ from search.callbacks.early_stopping import (
 from search.cli import main as command
 from search.cli.parser import parse
 from search.optimizer.space import Space
-from search.study import storage
 from search.study.events import TrialOutcome
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
+from search.study.storage import open_storage
 from search.worker.messages import Report
 from tests.search.conftest import SMALL, MakeStudy
 
@@ -57,7 +57,7 @@ def stops(
     last: Sequence[Sequence[float]] | None = None,
 ) -> tuple[int | None, str]:
     """After how many trials a study of these values would have been ended, and the reason."""
-    stop = Stop()
+    stop = StopSignal()
     rule = EarlyStopping(stop, noise)
     for number, value in enumerate(values):
         rule.on_trial_end(ended(number, value, last[number] if last else ()))
@@ -227,14 +227,14 @@ def test_a_study_that_goes_on_knows_its_earlier_trials(
         trial = opened.ask()
         small_space.suggest(trial)
         opened.tell(trial, value)
-    stop = Stop()
+    stop = StopSignal()
     rule = EarlyStopping.of_study(stop, 0.03, make_study(small_space), tmp_path)
     assert not stop.due()
     rule.on_trial_end(ended(MIN_TRIALS - 1, VALUES[MIN_TRIALS - 1]))
     assert stop.due()
     trial = opened.ask()
     opened.tell(trial, VALUES[MIN_TRIALS - 1])
-    again = Stop()
+    again = StopSignal()
     EarlyStopping.of_study(again, 0.03, make_study(small_space), tmp_path)
     assert again.due() and again.reason == stop.reason
 
@@ -269,9 +269,7 @@ def test_a_study_that_has_enough_is_finished(
     out = capsys.readouterr().out
     said = "enough after 4 trials: the next 2 are expected to add "
     assert said in out
-    trials = optuna.load_study(
-        study_name="s", storage=storage.open_storage(None, runs / "s")
-    ).trials
+    trials = optuna.load_study(study_name="s", storage=open_storage(None, runs / "s")).trials
     assert sum(one.state is FINISHED for one in trials) in (4, 5)
     assert all(one.state.is_finished() for one in trials)
     result = json.loads((runs / "s" / "result.json").read_text())

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from search.callbacks.fail_fast import MAX_FIRST_FAILURES, FailFast
 from search.study.events import TrialOutcome
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.worker.messages import Report
 
 FAIL = TrialState.FAIL
@@ -18,7 +18,7 @@ def ended(number: int, state: TrialState) -> TrialOutcome:
 
 
 def test_the_first_trials_all_failing_stop_a_study() -> None:
-    stop = Stop()
+    stop = StopSignal()
     callback = FailFast(stop, {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0})
     for number in range(MAX_FIRST_FAILURES - 1):
         callback.on_trial_end(ended(number, FAIL))
@@ -32,7 +32,7 @@ def test_the_first_trials_all_failing_stop_a_study() -> None:
 @pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED])
 @pytest.mark.parametrize("at", range(MAX_FIRST_FAILURES))
 def test_one_that_does_not_fail_gives_hope(state: TrialState, at: int) -> None:
-    stop = Stop()
+    stop = StopSignal()
     callback = FailFast(stop, {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0})
     for number in range(3 * MAX_FIRST_FAILURES):
         callback.on_trial_end(ended(number, state if number == at else FAIL))
@@ -41,7 +41,7 @@ def test_one_that_does_not_fail_gives_hope(state: TrialState, at: int) -> None:
 
 @pytest.mark.parametrize("state", ["COMPLETE", "PRUNED"])
 def test_a_study_that_is_continued_has_what_it_had(state: str) -> None:
-    stop = Stop()
+    stop = StopSignal()
     callback = FailFast(stop, {state: 1, "FAIL": 2})
     for number in range(3, 3 + 3 * MAX_FIRST_FAILURES):
         callback.on_trial_end(ended(number, FAIL))
@@ -49,7 +49,7 @@ def test_a_study_that_is_continued_has_what_it_had(state: str) -> None:
 
 
 def test_a_study_that_was_hopeless_is_given_as_many_trials_again() -> None:
-    stop = Stop()
+    stop = StopSignal()
     callback = FailFast(stop, {"COMPLETE": 0, "PRUNED": 0, "FAIL": 5})
     for number in range(5, 5 + MAX_FIRST_FAILURES):
         assert not stop.due()

@@ -16,8 +16,9 @@ from fdan.errors import DiskFull
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.optimizer.space_file import parse_space
-from search.study import open as study
 from search.study.events import StudyCallback, TrialOutcome
+from search.study.open import REASON
+from search.study.queries import running_trials
 from search.study.trial_controller import Bridge
 from search.worker.epoch_log import EpochLog
 from search.worker.messages import Report
@@ -163,7 +164,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         "trial-0007": "FAILED",
     }
     for trial in again.trials:
-        assert reasons[f"trial-{trial.number:04d}"] == trial.user_attrs.get(study.REASON, "")
+        assert reasons[f"trial-{trial.number:04d}"] == trial.user_attrs.get(REASON, "")
     assert reasons["trial-0007"] == "not in Optuna's storage"
 
 
@@ -224,7 +225,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
         tracked = MlflowCallback(second, drawing, tmp_path, TrialRuns({}, {}))
         tracked.catch_up(again.get_trials())
         bridge = bridge_of(again, SEARCHED, EPOCHS, tracked)
-        bridge.take_up(study.under_way(again)[0], {1: of(1), 2: of(2)})
+        bridge.take_up(running_trials(again)[0], {1: of(1), 2: of(2)})
         assert second.open_trials() == {number}
         for epoch in (2, 3):
             bridge.report(number, of(epoch))

@@ -29,9 +29,12 @@ from search.config.options import parse_time
 from search.config.spec import StudySpec, resolve
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
-from search.study import open as study
-from search.study import storage
-from search.study.open import REASON
+from search.study.folder import LOCK_FILE
+from search.study.identity import RequestedStudy
+from search.study.open import REASON, open_study
+from search.study.queries import best_trial
+from search.study.start_record import record_start
+from search.study.storage import open_storage, open_storage_read_only
 from tests.search import conftest
 
 ROOT = Path(__file__).parents[3]
@@ -170,19 +173,21 @@ def test_dry_run_of_a_study_that_is_there(
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", "--study", "s", "--epochs", "12"]
     of = resolve(parse([*flags, "--trials", "7", "--lr", "0.02"]).options)
     (runs / "s").mkdir(parents=True)
-    opened = study.open_study(
-        "s",
-        storage.open_storage(None, runs / "s"),
-        "journal",
-        runs / "s",
-        of.identity("of data that are not prepared"),
+    opened = open_study(
+        RequestedStudy(
+            "s",
+            runs / "s",
+            "journal",
+            of.identity("of data that are not prepared"),
+            of.space.enqueue,
+        ),
+        open_storage(None, runs / "s"),
         make_sampler("random", of.space, 0, 0),
         make_pruner("none", 12),
-        of.space,
     )
     for _ in range(3):
         opened.tell(opened.ask(), 0.5)
-    study.remember(runs / "s", 7, ["--study", "s"])
+    record_start(runs / "s", 7, ["--study", "s"])
     before = {file: file.stat().st_mtime_ns for file in runs.rglob("*")}
 
     def planned(*more: str) -> str:
@@ -202,7 +207,7 @@ def test_dry_run_of_a_study_that_is_there(
         capsys, *flags, "--dry-run", "--lr", "0.03"
     )
     assert {file: file.stat().st_mtime_ns for file in runs.rglob("*")} == before
-    with Lock(runs / "s" / study.LOCK):
+    with Lock(runs / "s" / LOCK_FILE):
         out = planned(*dry, "--trials", "7")
     assert f"it is being run by process {os.getpid()}" in out
 
@@ -296,7 +301,7 @@ def test_a_search_in_groups(corpus: Path, runs: Path, capsys: pytest.CaptureFixt
     assert command.main([*flags, "--group", "3"]) == 0
     capsys.readouterr()
     trials = optuna.load_study(
-        study_name="grouped", storage=storage.open_storage(None, runs / "grouped")
+        study_name="grouped", storage=open_storage(None, runs / "grouped")
     ).trials
     assert len(trials) == 6
     assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -317,13 +322,11 @@ def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[
     flags += ["--pruner", "halving", "--seed", "3"]
     assert command.main([*flags, "--trials", "4"]) == 0
     out, err = capsys.readouterr()
-    opened = optuna.load_study(
-        study_name="whole", storage=storage.open_storage(None, runs / "whole")
-    )
+    opened = optuna.load_study(study_name="whole", storage=open_storage(None, runs / "whole"))
     trials = opened.trials
     assert len(trials) == 4
     assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
-    best = study.best(opened)
+    best = best_trial(opened)
     assert best is not None
     assert f"best trial {best.number}: validation UAR {best.value:.4f}" in out
     assert f"--backend-store-uri sqlite:///{runs / 'mlflow.db'}" in out
@@ -366,7 +369,7 @@ def test_a_study_that_only_fails_ends_early_and_says_why(
     assert "study hopeless: 5 FAIL (its first 5 trials all failed, the last one, " in out
     assert "loss is " in out and "; mend that, then the same command goes on)" in out
     assert "the first failure: trial " in out
-    journal = storage.look_into(None, runs / "hopeless")
+    journal = open_storage_read_only(None, runs / "hopeless")
     opened = optuna.load_study(study_name="hopeless", storage=journal)
     states = [trial.state for trial in opened.trials]
     assert states.count(TrialState.FAIL) == 5
@@ -391,7 +394,7 @@ def test_a_spent_budget_ends_what_is_under_way(
     assert code == 1, "no trial is complete"
     assert "(the time budget is spent)" in out
     assert "rest" not in out
-    journal = storage.look_into(None, runs / "brief")
+    journal = open_storage_read_only(None, runs / "brief")
     trials = optuna.load_study(study_name="brief", storage=journal).trials
     assert len(trials) == 2
     for one in trials:

@@ -16,8 +16,7 @@ from search.cli import main as command
 from search.cli.parser import parse
 from search.config.options import to_arguments
 from search.config.resume_options import remembered_options
-from search.study import open as study
-from search.study.start_record import BEGUN, read_arguments, write_begun
+from search.study.start_record import BEGUN, read_arguments, record_start, write_begun
 from tests.search.cli.test_main import RUN, errors
 from tests.search.conftest import SMALL
 
@@ -130,7 +129,7 @@ def test_study_json_takes_over(tmp_path: Path) -> None:
     write_begun(tmp_path, ["--trials", "7"])
     (tmp_path / "study.json").write_text('{"id": "1"}')
     assert read_arguments(tmp_path) == ["--trials", "7"], "killed before it said more"
-    study.remember(tmp_path, 8, ["--trials", "8"])
+    record_start(tmp_path, 8, ["--trials", "8"])
     write_begun(tmp_path, ["--trials", "9"])
     assert read_arguments(tmp_path) == ["--trials", "8"]
     assert not (tmp_path / BEGUN).exists()

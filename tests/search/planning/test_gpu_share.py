@@ -18,7 +18,7 @@ from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
 from search.planning import gpu_share
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.worker.data import WorkerData, open_task
 
 pytestmark = pytest.mark.long
@@ -82,13 +82,13 @@ def test_what_a_cluster_has_is_remembered(nodes: Cluster, tmp_path: Path) -> Non
 def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: WorkerData) -> None:
     """The node says that it has a GPU, and has none."""
     with pytest.raises(DeviceError, match=r"^--gpus-per-trial auto: the dearest .*no usable GPU"):
-        probe(tmp_path, work, Stop(), nodes.address)
+        probe(tmp_path, work, StopSignal(), nodes.address)
 
 
 def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: WorkerData) -> None:
     """Ctrl-C while the study waits for a GPU."""
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-    stop = Stop()
+    stop = StopSignal()
     stop.request("stopped by the user", 130)
     assert probe(tmp_path, work, stop, nodes.address) is None
 
@@ -106,11 +106,11 @@ def test_a_bound_holds() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
 def test_the_probe(tmp_path: Path, work: WorkerData) -> None:
-    found = probe(tmp_path, work, Stop())
+    found = probe(tmp_path, work, StopSignal())
     assert found is not None and 0 < found <= 1
 
 
-def probe(folder: Path, work: WorkerData, stop: Stop, address: str = "local") -> float | None:
+def probe(folder: Path, work: WorkerData, stop: StopSignal, address: str = "local") -> float | None:
     small = ["--backbone", "resnet18", "--weights", "none", "--tuning", "full", "--device", "cuda"]
     words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
     task = open_task(work, print)

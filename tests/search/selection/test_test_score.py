@@ -22,7 +22,7 @@ from fdan.inference.model_folder import read_model
 from fdan.metrics import confusion_matrix, measures
 from search.cli import main as command
 from search.selection import test_score as scoring
-from search.study import storage
+from search.study.storage import open_storage
 from tracking.result import StudyResult
 
 pytestmark = pytest.mark.long
@@ -45,7 +45,7 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert command.main([*flags, "--trials", "1"]) == 0
     out, err = capsys.readouterr()
     assert "test part" not in out, "nobody asked for it"
-    held = storage.open_storage(None, runs / "s")
+    held = open_storage(None, runs / "s")
     assert scoring.stored_score(optuna.load_study(study_name="s", storage=held)) is None
 
     # The bar, computed here from the features that the search left behind.

@@ -24,9 +24,12 @@ from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import parse_space
-from search.study import open as study
-from search.study import storage
-from search.study.open import Identity, StudyError
+from search.study.folder import STUDY_FILE, StudyError, driver_lock
+from search.study.identity import IDENTITY, Identity, RequestedStudy, check_same_study
+from search.study.journal import JOURNAL_FILE
+from search.study.open import HOME, open_study
+from search.study.queries import best_trial, count_finished
+from search.study.storage import open_storage
 from tests.search.conftest import KNOWN, SPACE, MakeStudy
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +41,7 @@ def test_enqueued_settings_come_first_and_once(make_study: MakeStudy) -> None:
     make_study(searched)
     opened = make_study(searched)
     assert [t.state for t in opened.trials] == [TrialState.WAITING] * 2
-    assert study.counts(opened) == {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
+    assert count_finished(opened) == {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
     drawn = [searched.suggest(opened.ask()) for _ in range(3)]
     assert (drawn[0]["lr"], drawn[0]["layers"], drawn[1]["lr"]) == (0.25, 1, 0.75)
     assert drawn[2]["lr"] not in (0.25, 0.75)
@@ -55,8 +58,10 @@ def open_one(
     shown: str = "journal",
     searched: Space = PLAIN,
 ) -> optuna.Study:
-    tools = make_sampler("random", searched, 0, 0), make_pruner("none", 9), searched
-    return study.open_study("one", store, shown, folder, identity, *tools)
+    tools = make_sampler("random", searched, 0, 0), make_pruner("none", 9)
+    return open_study(
+        RequestedStudy("one", folder, shown, identity, searched.enqueue), store, *tools
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,24 +85,24 @@ def open_one(
 def test_another_identity_under_the_name_is_refused(
     url: str | None, other: Identity, words: str, tmp_path: Path
 ) -> None:
-    store = storage.open_storage(url and url.format(tmp_path), tmp_path)
+    store = open_storage(url and url.format(tmp_path), tmp_path)
     open_one(store, tmp_path)
     open_one(store, tmp_path)
-    held = (tmp_path / study.OWNER).read_text()
+    held = (tmp_path / STUDY_FILE).read_text()
     with pytest.raises(StudyError) as caught:
         open_one(store, tmp_path, other)
     message = str(caught.value)
     assert "study 'one' exists with" in message
     assert words in message
     assert "\n" not in message
-    assert optuna.load_study(study_name="one", storage=store).user_attrs[study.IDENTITY] == (
+    assert optuna.load_study(study_name="one", storage=store).user_attrs[IDENTITY] == (
         BASE.as_dict()
     )
-    assert (tmp_path / study.OWNER).read_text() == held
+    assert (tmp_path / STUDY_FILE).read_text() == held
 
 
 def test_another_programs_study_is_refused(tmp_path: Path) -> None:
-    store = storage.open_storage(None, tmp_path)
+    store = open_storage(None, tmp_path)
     optuna.create_study(storage=store, study_name="one", direction="minimize").ask()
     with pytest.raises(StudyError, match="not made by this program"):
         open_one(store, tmp_path)
@@ -133,11 +138,11 @@ def test_a_driver_that_dies_while_making_a_study_leaves_one_that_can_be_made_who
     searched = parse_space(
         SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n[[enqueue]]\nlr = 0.75\n", KNOWN
     )
-    journal = JournalFileBackend(str(tmp_path / storage.JOURNAL))
+    journal = JournalFileBackend(str(tmp_path / JOURNAL_FILE))
     with pytest.raises(SystemExit):
         open_one(Dying(journal), tmp_path, searched=searched)
-    again = open_one(storage.open_storage(None, tmp_path), tmp_path, searched=searched)
-    assert again.user_attrs[study.IDENTITY] == BASE.as_dict()
+    again = open_one(open_storage(None, tmp_path), tmp_path, searched=searched)
+    assert again.user_attrs[IDENTITY] == BASE.as_dict()
     waiting = [trial.system_attrs["fixed_params"] for trial in again.trials]
     assert waiting == [{"lr": 0.25, "layers": 1}, {"lr": 0.75}]
 
@@ -148,31 +153,31 @@ def test_another_folder_on_the_same_storage_is_refused(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
-    open_one(storage.open_storage(url, here), here, shown=url)
+    open_one(open_storage(url, here), here, shown=url)
     with pytest.raises(StudyError) as caught:
-        open_one(storage.open_storage(url, there), there, shown=url)
+        open_one(open_storage(url, there), there, shown=url)
     assert f"belongs to the folder {here} on {socket.gethostname()}" in str(caught.value)
-    assert not (there / study.OWNER).exists()
+    assert not (there / STUDY_FILE).exists()
     moved = here.rename(tmp_path / "moved")
-    open_one(storage.open_storage(url, moved), moved, shown=url)
+    open_one(open_storage(url, moved), moved, shown=url)
 
 
 def test_a_driver_that_died_before_it_wrote_whose_the_folder_is(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    store = storage.open_storage(url, tmp_path)
-    first = open_one(store, tmp_path, shown=url).user_attrs[study.HOME]
-    (tmp_path / study.OWNER).unlink()
-    assert open_one(store, tmp_path, shown=url).user_attrs[study.HOME] == first
-    assert json.loads((tmp_path / study.OWNER).read_text())["id"] == first["id"]
+    store = open_storage(url, tmp_path)
+    first = open_one(store, tmp_path, shown=url).user_attrs[HOME]
+    (tmp_path / STUDY_FILE).unlink()
+    assert open_one(store, tmp_path, shown=url).user_attrs[HOME] == first
+    assert json.loads((tmp_path / STUDY_FILE).read_text())["id"] == first["id"]
     open_one(store, tmp_path, shown=url)
 
 
 def test_a_storage_that_lost_the_study_is_refused(tmp_path: Path) -> None:
     """Going on would give the old trials' numbers, folders and runs to new ones."""
-    open_one(storage.open_storage(None, tmp_path), tmp_path)
-    (tmp_path / storage.JOURNAL).unlink()
+    open_one(open_storage(None, tmp_path), tmp_path)
+    (tmp_path / JOURNAL_FILE).unlink()
     with pytest.raises(StudyError) as caught:
-        open_one(storage.open_storage(None, tmp_path), tmp_path)
+        open_one(open_storage(None, tmp_path), tmp_path)
     assert f"{tmp_path} holds its checkpoints and records" in str(caught.value)
     assert "its trials are gone from journal" in str(caught.value)
 
@@ -183,7 +188,7 @@ def test_of_two_drivers_that_start_at_once_elsewhere_one_has_the_study(tmp_path:
     folders = [tmp_path / name for name in "abcd"]
     for folder in folders:
         folder.mkdir()
-    stores = [storage.open_storage(url, folder) for folder in folders]
+    stores = [open_storage(url, folder) for folder in folders]
     start = threading.Barrier(len(folders))
 
     def opens(at: int) -> str:
@@ -204,8 +209,8 @@ def test_of_two_drivers_that_start_at_once_elsewhere_one_has_the_study(tmp_path:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from search.study import open as study
-with study.driving(Path(sys.argv[1]), "one"):
+from search.study.folder import driver_lock
+with driver_lock(Path(sys.argv[1]), "one"):
     print("driving", flush=True)
     time.sleep(300)
 """
@@ -218,34 +223,34 @@ def test_a_second_driver_is_refused_while_the_first_one_lives(tmp_path: Path) ->
         try:
             assert first.stdout is not None
             assert first.stdout.readline() == "driving\n"
-            with pytest.raises(StudyError) as caught, study.driving(folder, "one"):
+            with pytest.raises(StudyError) as caught, driver_lock(folder, "one"):
                 pass
             words = f"study 'one' is being run by process {first.pid} on {socket.gethostname()}"
             assert words in str(caught.value)
             assert f"(kill {first.pid})" in str(caught.value)
             assert folder.is_dir(), "it is the first one's"
             first.send_signal(signal.SIGSTOP)  # asleep is not dead
-            with pytest.raises(StudyError), study.driving(folder, "one"):
+            with pytest.raises(StudyError), driver_lock(folder, "one"):
                 pass
         finally:
             first.kill()
-    with study.driving(folder, "one"):
+    with driver_lock(folder, "one"):
         pass
 
 
 def test_a_refused_new_study_leaves_no_folder(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
-    with pytest.raises(FdanError), study.driving(folder, "one"):
-        storage.open_storage("sqlite:////no/such/folder/study.db", folder)
+    with pytest.raises(FdanError), driver_lock(folder, "one"):
+        open_storage("sqlite:////no/such/folder/study.db", folder)
     assert not folder.exists()
     # One that has come about stays, and so does a folder that somebody made.
-    with pytest.raises(FdanError), study.driving(folder, "one"):
-        open_one(storage.open_storage(None, folder), folder)
+    with pytest.raises(FdanError), driver_lock(folder, "one"):
+        open_one(open_storage(None, folder), folder)
         raise FdanError("the disk is full")
-    assert (folder / study.OWNER).exists()
+    assert (folder / STUDY_FILE).exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
-    with pytest.raises(FdanError), study.driving(tmp_path / "mine", "mine"):
+    with pytest.raises(FdanError), driver_lock(tmp_path / "mine", "mine"):
         raise FdanError("no")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
@@ -254,14 +259,14 @@ def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(StudyError, match="Not a directory"),
-        study.driving(tmp_path / "file" / "one", "one"),
+        driver_lock(tmp_path / "file" / "one", "one"),
     ):
         pass
 
 
 def test_best_is_the_highest_complete_trial(make_study: MakeStudy) -> None:
     opened = make_study(parse_space(SPACE, KNOWN))
-    assert study.best(opened) is None
+    assert best_trial(opened) is None
     for value, state in (
         (0.5, TrialState.COMPLETE),
         (0.7, TrialState.COMPLETE),
@@ -272,7 +277,7 @@ def test_best_is_the_highest_complete_trial(make_study: MakeStudy) -> None:
     trial = opened.ask()
     trial.report(0.9, 1)
     opened.tell(trial, state=TrialState.PRUNED)
-    found = study.best(opened)
+    found = best_trial(opened)
     assert found is not None
     assert found.number == 1
 
@@ -281,17 +286,17 @@ def test_a_folder_is_of_one_study_in_one_storage(tmp_path: Path) -> None:
     """Another storage under the same name would overwrite the first study's model and runs."""
     mine = BASE
     folder = tmp_path / "one"
-    study.check_folder(folder, "one", "journal", mine)
+    check_same_study(RequestedStudy("one", folder, "journal", mine))
     folder.mkdir()
-    open_one(storage.open_storage(None, folder), folder)
-    study.check_folder(folder, "one", "journal", mine)
+    open_one(open_storage(None, folder), folder)
+    check_same_study(RequestedStudy("one", folder, "journal", mine))
     with pytest.raises(StudyError, match=r"storage journal, now sqlite:///x\.db"):
-        study.check_folder(folder, "one", "sqlite:///x.db", mine)
+        check_same_study(RequestedStudy("one", folder, "sqlite:///x.db", mine))
     with pytest.raises(StudyError, match="seed 0, now 1"):
-        study.check_folder(folder, "one", "journal", replace(mine, seed=1))
-    (folder / study.OWNER).write_text("{")
+        check_same_study(RequestedStudy("one", folder, "journal", replace(mine, seed=1)))
+    (folder / STUDY_FILE).write_text("{")
     with pytest.raises(StudyError, match="cannot be read"):
-        study.check_folder(folder, "one", "journal", mine)
+        check_same_study(RequestedStudy("one", folder, "journal", mine))
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="is a file"):
-        study.check_folder(tmp_path / "file", "file", "journal", mine)
+        check_same_study(RequestedStudy("file", tmp_path / "file", "journal", mine))

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 from search.optimizer.samplers import SAMPLERS
 from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
-from search.study.open import REASON, under_way
+from search.study.open import REASON
+from search.study.queries import running_trials
 from search.study.trial_controller import DEATHS, Bridge, Untold
 from search.worker.messages import Report, Turn
 from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
@@ -33,7 +34,7 @@ def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
-    resting = under_way(study)
+    resting = running_trials(study)
     assert [trial.number for trial in resting] == [0, 1]
     # The worker wrote one epoch down that the driver never heard of: it is yet to be reported.
     for trial in resting:
@@ -68,7 +69,7 @@ def test_without_what_the_worker_wrote_the_values_are_there(make_study: MakeStud
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard)
-    bridge.take_up(under_way(study)[0], {})
+    bridge.take_up(running_trials(study)[0], {})
     assert heard.reports == [(number, Report(1, of(1).value))]
     assert bridge.again().after == 1
 
@@ -89,7 +90,7 @@ def test_settings_that_were_half_drawn_are_drawn_to_the_end(
 
     again = make_study(searched, sampler)
     bridge = bridge_of(again, searched, EPOCHS)
-    bridge.take_up(under_way(again)[0], {})
+    bridge.take_up(running_trials(again)[0], {})
     turn = bridge.again()
     assert (turn.number, turn.params["lr"]) == (half.number, rate)
     assert "layers" in turn.params
@@ -104,7 +105,7 @@ def test_enqueued_settings_are_not_lost_with_their_driver(make_study: MakeStudy)
 
     study = make_study(searched)
     bridge = bridge_of(study, searched, EPOCHS)
-    bridge.take_up(under_way(study)[0], {})
+    bridge.take_up(running_trials(study)[0], {})
     taken, fresh, drawn = bridge.again(), bridge.ask(), bridge.ask()
     assert (taken.number, taken.params["lr"], taken.params["layers"]) == (0, 0.25, 1)
     assert (fresh.number, fresh.params["lr"]) == (1, 0.75)
@@ -122,7 +123,7 @@ def test_a_trial_whose_last_epoch_was_reported_needs_no_worker(make_study: MakeS
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard)
-    bridge.take_up(under_way(study)[0], {})
+    bridge.take_up(running_trials(study)[0], {})
     assert (bridge.live, bridge.waiting) == ((), 0)
     assert study.trials[number].state is TrialState.COMPLETE
     assert study.trials[number].value == of(EPOCHS).value
@@ -149,7 +150,7 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
 
     again = make_study(searched, "random", pruner, EPOCHS)
     bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
-    for resting in under_way(again):
+    for resting in running_trials(again):
         if resting.number in left:
             bridge.take_up(resting, {})
     pruned = [again.trials[n] for n in left if again.trials[n].state is TrialState.PRUNED]
@@ -179,7 +180,7 @@ def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: Ma
     assert pruned
     again = make_study(searched, "random", pruner, EPOCHS)
     bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
-    for resting in under_way(again):
+    for resting in running_trials(again):
         bridge.take_up(resting, {})
     assert bridge.waiting == 0
     assert {again.trials[number].state for number in pruned} == {TrialState.PRUNED}
@@ -204,7 +205,7 @@ def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
         assert bridge.waiting == 1
         assert bridge.again() == Turn(turn.number, turn.params, 1, EPOCHS, 0.0)
         bridge.report(turn.number, of(1))  # from its checkpoint: nothing new
-    assert under_way(study)
+    assert running_trials(study)
     die(bridge, turn.number)
     trial = study.trials[turn.number]
     assert trial.state is TrialState.FAIL
@@ -240,13 +241,13 @@ def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) ->
     study = make_study(searched)
     heard = Heard()
     bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
-    bridge.take_up(under_way(study)[0], {1: of(1), 2: of(2)})
+    bridge.take_up(running_trials(study)[0], {1: of(1), 2: of(2)})
     assert heard.reports == [(0, of(1)), (0, of(2))] and bridge.again().after == 2
 
     study = make_study(searched)
     every = saved(*range(1, EPOCHS + 1))
     bridge = bridge_of(study, searched, EPOCHS, Heard(), untold=every)
-    bridge.take_up(under_way(study)[0], {})
+    bridge.take_up(running_trials(study)[0], {})
     assert (bridge.live, bridge.waiting) == ((), 0)
     assert study.trials[0].state is TrialState.COMPLETE
 
@@ -333,7 +334,7 @@ def test_a_sampler_that_raises_loses_no_trial(make_study: MakeStudy) -> None:
     assert heard.pauses == []
 
     study = make_study(searched)
-    (resting,) = under_way(study)
+    (resting,) = running_trials(study)
     again = bridge_of(study, searched, EPOCHS)
     again.take_up(resting, {})
     assert again.again().params["lr"] == resting.params["lr"]

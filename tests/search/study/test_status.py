@@ -15,9 +15,12 @@ from search import __main__ as command
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
-from search.study import open as study
-from search.study import storage
-from search.study.start_record import write_begun
+from search.study.folder import LOCK_FILE, STUDY_FILE
+from search.study.identity import Identity, RequestedStudy
+from search.study.journal import JOURNAL_FILE
+from search.study.open import open_study
+from search.study.start_record import record_start, write_begun
+from search.study.storage import open_storage
 from tests.search.conftest import KNOWN, SPACE
 from tracking.tracker import Tracker
 
@@ -29,49 +32,51 @@ def made(runs: Path, name: str, trials: int = 1, url: str | None = None) -> Path
     """A study of 3 trials, of which some are COMPLETE."""
     folder = runs / name
     folder.mkdir(parents=True)
-    opened = study.open_study(
-        name,
-        storage.open_storage(url, folder),
-        url or "journal",
-        folder,
-        study.Identity(SEARCHED.as_dict(), "data", {}, {"epochs": 3}, 0),
+    opened = open_study(
+        RequestedStudy(
+            name,
+            folder,
+            url or "journal",
+            Identity(SEARCHED.as_dict(), "data", {}, {"epochs": 3}, 0),
+            SEARCHED.enqueue,
+        ),
+        open_storage(url, folder),
         make_sampler("random", SEARCHED, 0, 0),
         make_pruner("none", 3),
-        SEARCHED,
     )
     for _ in range(trials):
         opened.tell(opened.ask(), 0.5, TrialState.COMPLETE)
-    study.remember(folder, 3, WORDS)
+    record_start(folder, 3, WORDS)
     return folder
 
 
 def emptied(folder: Path) -> None:
-    (folder / storage.JOURNAL).write_bytes(b"")
+    (folder / JOURNAL_FILE).write_bytes(b"")
 
 
 def nobodys(folder: Path) -> None:
-    (folder / study.OWNER).write_text('{"id": 1}')
+    (folder / STUDY_FILE).write_text('{"id": 1}')
 
 
 def listed(folder: Path) -> None:
-    (folder / study.OWNER).write_text("[1]")
+    (folder / STUDY_FILE).write_text("[1]")
 
 
 def gone(folder: Path) -> None:
-    (folder / storage.JOURNAL).unlink()
+    (folder / JOURNAL_FILE).unlink()
 
 
 def nonsense(folder: Path) -> None:
-    lines = (folder / storage.JOURNAL).read_text().splitlines()
-    (folder / storage.JOURNAL).write_text("\n".join([lines[0], '{"op_code": 4}', *lines[1:], ""]))
+    lines = (folder / JOURNAL_FILE).read_text().splitlines()
+    (folder / JOURNAL_FILE).write_text("\n".join([lines[0], '{"op_code": 4}', *lines[1:], ""]))
 
 
 def lacking(folder: Path) -> None:
     """Its study.json names a database that has other studies."""
     url = f"sqlite:///{folder / 'other.db'}"
-    storage.open_storage(url, folder)
-    owner = json.loads((folder / study.OWNER).read_text())
-    (folder / study.OWNER).write_text(json.dumps({**owner, "storage": url}))
+    open_storage(url, folder)
+    owner = json.loads((folder / STUDY_FILE).read_text())
+    (folder / STUDY_FILE).write_text(json.dumps({**owner, "storage": url}))
 
 
 DAMAGES = [
@@ -124,7 +129,7 @@ def test_a_study_whose_data_are_being_prepared(
     (tmp_path / "s").mkdir()
     write_begun(tmp_path / "s", WORDS)
     where = ["--runs", str(tmp_path)]
-    with Lock(tmp_path / "s" / study.LOCK):
+    with Lock(tmp_path / "s" / LOCK_FILE):
         assert command.main(["status", "s", *where]) == 0
         assert "preparing its data: process " in capsys.readouterr().out
     assert command.main(["status", "s", *where]) == 0

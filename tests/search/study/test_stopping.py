@@ -14,8 +14,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.study import storage
-from search.study.stopping import Stop, signals
+from search.study.journal import JOURNAL_FILE
+from search.study.stopping import StopSignal, stop_on_signals
+from search.study.storage import open_storage
 from tests.search.conftest import SPACE
 
 INTERRUPTED = """
@@ -24,15 +25,17 @@ from pathlib import Path
 import optuna
 from search.tune import ray_session as cluster
 from search.tune import tune_run as driver
-from search.optimizer import pruners
-from search.optimizer import samplers
-from search.optimizer import space
-from search.study import storage
-from search.study import open as study
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
+from search.optimizer.space_file import parse_space
+from search.study.identity import Identity, RequestedStudy
+from search.study.open import open_study
+from search.study.storage import open_storage
+from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import Bridge
 from search.worker.messages import Report
 from search.config.spec import TrialResources
-from search.study.stopping import Stop, signals
+from search.study.stopping import StopSignal, stop_on_signals
 
 def say(text):
     print(text, file=sys.stderr)
@@ -46,17 +49,16 @@ def main():
 
     folder = Path(sys.argv[1])
     folder.mkdir()
-    searched = space.parse(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
-    opened = study.open_study("s", storage.open_storage(None, folder), "journal", folder,
-        study.Identity({}, "", {}, {}, 0), samplers.make("random", searched, 0, 0),
-        pruners.make("none", 3), searched)
-    stop = Stop()
+    searched = parse_space(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
+    requested = RequestedStudy("s", folder, "journal", Identity({}, "", {}, {}, 0))
+    sampler = make_sampler("random", searched, 0, 0)
+    opened = open_study(requested, open_storage(None, folder), sampler, make_pruner("none", 3))
+    stop = StopSignal()
     bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
-                    patience=storage.Patience(None, say, stop.due))
-    with signals(stop, say), cluster.connected(None, folder, 2):
-        room = driver.find_capacity(TrialResources())
-        driver.run(bridge, train, capacity=room, epoch_timeout=600,
-                   folder=folder, stop=stop)
+                    patience=StorageRetry(None, say, stop.due))
+    with stop_on_signals(stop, say), cluster.connected(None, folder, 2):
+        capacity = driver.find_capacity(TrialResources())
+        driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=folder, stop=stop)
     bridge.pause_all(stop.reason)
     sys.exit(stop.code)
 
@@ -87,7 +89,7 @@ def test_ctrl_c_lets_the_trials_rest(tmp_path: Path) -> None:
     assert time.monotonic() - sent < 30
     assert "stopping: the same command continues the study" in output
     assert "Traceback" not in output
-    trials = optuna.load_study(study_name="s", storage=storage.open_storage(None, folder)).trials
+    trials = optuna.load_study(study_name="s", storage=open_storage(None, folder)).trials
     assert [trial.state for trial in trials[:2]] == [TrialState.COMPLETE] * 2
     assert [trial.state for trial in trials[2:]] == [TrialState.RUNNING] * 2
     assert [trial.intermediate_values for trial in trials[2:]] == [{1: 0.5}] * 2
@@ -96,9 +98,9 @@ def test_ctrl_c_lets_the_trials_rest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_ask_first_and_then_insist(number: signal.Signals, code: int) -> None:
-    stop, said = Stop(), list[str]()
+    stop, said = StopSignal(), list[str]()
     before = signal.getsignal(signal.SIGINT)
-    with signals(stop, said.append):
+    with stop_on_signals(stop, said.append):
         os.kill(os.getpid(), number)
         assert stop.due()
         assert (stop.code, stop.final) == (code, False)
@@ -112,7 +114,7 @@ def test_signals_ask_first_and_then_insist(number: signal.Signals, code: int) ->
 
 def _waiting(folder: Path) -> int:
     """Trials that have reported and sleep, read off the journal without opening the storage."""
-    journal = folder / storage.JOURNAL
+    journal = folder / JOURNAL_FILE
     if not journal.exists():
         return 0
     found = 0

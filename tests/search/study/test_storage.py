@@ -24,9 +24,12 @@ from search.callbacks.progress import Progress, ProgressState
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
-from search.study import open as study
-from search.study import storage
-from search.study.storage import JOURNAL, Patience, StorageError
+from search.study.identity import Identity, RequestedStudy
+from search.study.journal import JOURNAL_FILE
+from search.study.open import REASON, open_study
+from search.study.queries import running_trials
+from search.study.storage import open_storage, open_storage_read_only
+from search.study.storage_retry import StorageError, StorageRetry, translate_storage_errors
 from search.worker.messages import Report
 from tests.postgres import postgres
 from tests.search.conftest import KNOWN, SPACE, Heard, bridge_of
@@ -40,9 +43,11 @@ SEARCHED = parse_space(SPACE + "[[enqueue]]\nlr = 0.25\nlayers = 1\n", KNOWN)
 
 
 def opened(store: optuna.storages.BaseStorage, folder: Path) -> optuna.Study:
-    identity = study.Identity(SEARCHED.as_dict(), "data", {}, {}, 0)
-    tools = make_sampler("random", SEARCHED, 0, 0), make_pruner("none", EPOCHS), SEARCHED
-    return study.open_study("s", store, "here", folder, identity, *tools)
+    identity = Identity(SEARCHED.as_dict(), "data", {}, {}, 0)
+    tools = make_sampler("random", SEARCHED, 0, 0), make_pruner("none", EPOCHS)
+    return open_study(
+        RequestedStudy("s", folder, "here", identity, SEARCHED.enqueue), store, *tools
+    )
 
 
 def lost() -> OperationalError:
@@ -109,7 +114,7 @@ def test_a_broken_connection_neither_loses_nor_doubles_anything(
     one = opened(store, tmp_path)
     said = list[str]()
     heard = Heard()
-    patience = Patience(SERVER, said.append, lambda: False)
+    patience = StorageRetry(SERVER, said.append, lambda: False)
     bridge = bridge_of(one, SEARCHED, EPOCHS, heard, trials=2, patience=patience)
     for _ in range(2):
         store.doomed, store.after = frozenset({call}), after  # once in every trial
@@ -124,7 +129,7 @@ def test_a_broken_connection_neither_loses_nor_doubles_anything(
     for trial in trials:
         assert trial.params == heard.asked_for[trial.number]
         assert trial.intermediate_values == {e: e / 10 for e in range(1, EPOCHS + 1)}
-        assert (trial.value, trial.user_attrs[study.REASON]) == (0.4, "epoch 4: value 0.400")
+        assert (trial.value, trial.user_attrs[REASON]) == (0.4, "epoch 4: value 0.400")
     assert store.broke
     assert len(said) == 2 * store.broke
     away = "storage postgresql://me:***@nowhere/db is away (server closed the connection)"
@@ -141,7 +146,7 @@ def test_it_waits_for_as_long_as_the_study_may_last() -> None:
         calls += 1
         raise lost()
 
-    patience = Patience(SERVER, lambda line: None, lambda: time.monotonic() > began + 1)
+    patience = StorageRetry(SERVER, lambda line: None, lambda: time.monotonic() > began + 1)
     with pytest.raises(StorageError) as caught:
         patience.call(action)
     assert 3 <= calls <= 6, "neither once nor without a pause"
@@ -156,7 +161,7 @@ def test_a_fault_of_our_own_is_not_waited_for() -> None:
         raise ValueError("ours")
 
     with pytest.raises(ValueError, match="ours"):
-        Patience(SERVER, lambda line: None, lambda: False).call(action)
+        StorageRetry(SERVER, lambda line: None, lambda: False).call(action)
 
 
 @contextlib.contextmanager
@@ -172,20 +177,20 @@ def full(file: Path, room: int) -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path) -> None:
-    one = opened(storage.open_storage(None, tmp_path), tmp_path)
+    one = opened(open_storage(None, tmp_path), tmp_path)
     bridge = bridge_of(one, SEARCHED, EPOCHS)
     number = bridge.ask().number
     bridge.report(number, Report(1, 0.1))
-    before = (tmp_path / JOURNAL).read_bytes()
-    with full(tmp_path / JOURNAL, 10), pytest.raises(StorageError) as caught:
+    before = (tmp_path / JOURNAL_FILE).read_bytes()
+    with full(tmp_path / JOURNAL_FILE, 10), pytest.raises(StorageError) as caught:
         bridge.report(number, Report(2, 0.2))
     words = "Optuna's journal cannot be written (File too large): what it holds is whole"
     assert words in str(caught.value)
-    assert (tmp_path / JOURNAL).read_bytes() == before, "no part of a line"
-    found = optuna.load_study(study_name="s", storage=storage.look_into(None, tmp_path))
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == before, "no part of a line"
+    found = optuna.load_study(study_name="s", storage=open_storage_read_only(None, tmp_path))
     assert found.trials[number].intermediate_values == {1: 0.1}
     # Somebody makes room: the next driver goes on.
-    one = opened(storage.open_storage(None, tmp_path), tmp_path)
+    one = opened(open_storage(None, tmp_path), tmp_path)
     again = bridge_of(one, SEARCHED, EPOCHS)
     again.take_up(one.trials[number], {})
     assert again.again().after == 1
@@ -195,28 +200,28 @@ def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_while_a_trial_starts_is_said_as_such(tmp_path: Path) -> None:
     """What a search does then: the trials rest, and its listeners hear of those they know."""
-    one = opened(storage.open_storage(None, tmp_path), tmp_path)
+    one = opened(open_storage(None, tmp_path), tmp_path)
     heard = Heard()
     state = ProgressState("s", 3, EPOCHS, 1)
     with Progress(state, Console(quiet=True)) as progress:
         bridge = bridge_of(one, SEARCHED, EPOCHS, progress, heard)
         number = bridge.ask().number
-        started = (tmp_path / JOURNAL).stat().st_size
+        started = (tmp_path / JOURNAL_FILE).stat().st_size
         bridge.ask()
-        per_trial = (tmp_path / JOURNAL).stat().st_size - started
+        per_trial = (tmp_path / JOURNAL_FILE).stat().st_size - started
         # Room for the trial, not for all of its settings.
-        with full(tmp_path / JOURNAL, per_trial // 2), pytest.raises(StorageError):
+        with full(tmp_path / JOURNAL_FILE, per_trial // 2), pytest.raises(StorageError):
             bridge.ask()
         bridge.pause_all("the disk is full")
     assert [paused for paused, _ in heard.pauses] == [number, number + 1]
-    assert len(study.under_way(one)) == 3
+    assert len(running_trials(one)) == 3
     assert state.running == {}
 
 
 def test_a_database_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    one = opened(storage.open_storage(url, tmp_path), tmp_path)
-    patience = Patience(url, lambda line: None, lambda: False)
+    one = opened(open_storage(url, tmp_path), tmp_path)
+    patience = StorageRetry(url, lambda line: None, lambda: False)
     bridge = bridge_of(one, SEARCHED, 1000, patience=patience)
     number, written = bridge.ask().number, 0
     with full(tmp_path / "study.db", 0), pytest.raises(StorageError) as caught:
@@ -225,7 +230,7 @@ def test_a_database_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path
             written += 1
     assert f"Optuna's storage {url} failed: " in str(caught.value)
     assert "\n" not in str(caught.value)
-    found = optuna.load_study(study_name="s", storage=storage.look_into(url, tmp_path))
+    found = optuna.load_study(study_name="s", storage=open_storage_read_only(url, tmp_path))
     assert found.trials[number].last_step == written
 
 
@@ -235,30 +240,30 @@ def test_a_database_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path
     ids=["half a line", "zeros", "long"],
 )
 def test_a_journal_with_a_torn_last_line_opens(torn: bytes, tmp_path: Path) -> None:
-    one = opened(storage.open_storage(None, tmp_path), tmp_path)
+    one = opened(open_storage(None, tmp_path), tmp_path)
     one.ask().report(0.5, 1)
-    whole = (tmp_path / JOURNAL).read_bytes()
-    with (tmp_path / JOURNAL).open("ab") as journal:
+    whole = (tmp_path / JOURNAL_FILE).read_bytes()
+    with (tmp_path / JOURNAL_FILE).open("ab") as journal:
         journal.write(torn)
     # Whoever only looks touches nothing.
-    looked = optuna.load_study(study_name="s", storage=storage.look_into(None, tmp_path))
+    looked = optuna.load_study(study_name="s", storage=open_storage_read_only(None, tmp_path))
     assert looked.trials[0].intermediate_values == {1: 0.5}
-    assert (tmp_path / JOURNAL).stat().st_size == len(whole) + len(torn)
+    assert (tmp_path / JOURNAL_FILE).stat().st_size == len(whole) + len(torn)
 
-    store = storage.open_storage(None, tmp_path)
-    assert (tmp_path / JOURNAL).read_bytes() == whole
+    store = open_storage(None, tmp_path)
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == whole
     opened(store, tmp_path).ask().report(0.7, 1)
-    found = opened(storage.open_storage(None, tmp_path), tmp_path)
+    found = opened(open_storage(None, tmp_path), tmp_path)
     assert [trial.intermediate_values for trial in found.trials] == [{1: 0.5}, {1: 0.7}]
 
 
 def test_the_lock_of_a_dead_driver_does_not_hold_the_next_one_up(tmp_path: Path) -> None:
     """Optuna would wait half a minute for it."""
-    opened(storage.open_storage(None, tmp_path), tmp_path)
-    stale = tmp_path / (JOURNAL + LOCK_FILE_SUFFIX)
-    stale.symlink_to(tmp_path / JOURNAL)
+    opened(open_storage(None, tmp_path), tmp_path)
+    stale = tmp_path / (JOURNAL_FILE + LOCK_FILE_SUFFIX)
+    stale.symlink_to(tmp_path / JOURNAL_FILE)
     began = time.monotonic()
-    opened(storage.open_storage(None, tmp_path), tmp_path).ask()
+    opened(open_storage(None, tmp_path), tmp_path).ask()
     assert time.monotonic() - began < 5
     assert not stale.is_symlink()
 
@@ -266,7 +271,7 @@ def test_the_lock_of_a_dead_driver_does_not_hold_the_next_one_up(tmp_path: Path)
 @pytest.mark.parametrize("url", [None, "sqlite:///{}/study.db"])
 def test_looking_makes_nothing(url: str | None, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no such file"):
-        storage.look_into(url and url.format(tmp_path), tmp_path)
+        open_storage_read_only(url and url.format(tmp_path), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,7 +289,7 @@ def test_looking_makes_nothing(url: str | None, tmp_path: Path) -> None:
 )
 def test_a_storage_that_cannot_be_opened(url: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        storage.open_storage(url, tmp_path)
+        open_storage(url, tmp_path)
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -296,7 +301,7 @@ def open_at_once(url: str, folder: Path) -> None:
 
     def opening(_: int) -> RDBStorage:
         ready.wait(30)
-        store = storage.open_storage(url, folder)
+        store = open_storage(url, folder)
         assert isinstance(store, RDBStorage)
         return store
 
@@ -304,7 +309,7 @@ def open_at_once(url: str, folder: Path) -> None:
         for number, store in enumerate(pool.map(opening, range(OPENERS))):
             optuna.create_study(study_name=str(number), storage=store)
             store.engine.dispose()
-    found = storage.look_into(url, folder)
+    found = open_storage_read_only(url, folder)
     assert isinstance(found, RDBStorage)
     names = {one.study_name for one in found.get_all_studies()}
     found.engine.dispose()
@@ -325,10 +330,10 @@ def test_a_new_sqlite_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
 def test_whoever_looks_into_a_study_waits_for_its_server(tmp_path: Path) -> None:
     """Also where nobody reports: before the first trial, and after the last one."""
     with postgres(tmp_path) as server:
-        one = opened(storage.open_storage(server.url, tmp_path), tmp_path)
+        one = opened(open_storage(server.url, tmp_path), tmp_path)
         said = list[str]()
         given_up = threading.Event()
-        Patience(server.url, said.append, given_up.is_set).hold(one)
+        StorageRetry(server.url, said.append, given_up.is_set).wait_for_connections(one)
         number = one.ask().number
         server.stop("immediate")
         back = threading.Timer(2.0, server.start)
@@ -340,7 +345,7 @@ def test_whoever_looks_into_a_study_waits_for_its_server(tmp_path: Path) -> None
         assert there.startswith("Optuna's storage is back after ")
         server.stop("immediate")
         given_up.set()
-        failing = storage.failing_in_words(server.url)
+        failing = translate_storage_errors(server.url)
         with pytest.raises(StorageError, match="the same command continues"), failing:
             one.get_trials()
         assert len(said) == 2

@@ -26,7 +26,7 @@ from search.config.spec import TrialResources, resolve
 from search.optimizer.pruners import next_rung
 from search.optimizer.space import Space, Value
 from search.study.open import REASON
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.study.trial_controller import Bridge
 from search.tune import recovery as running
 from search.tune import tune_run as driver
@@ -190,7 +190,7 @@ def test_a_study_of_groups(make_study: MakeStudy, small_space: Space, tmp_path: 
         capacity=driver.find_capacity(TrialResources(cpus=1), 1),
         epoch_timeout=600.0,
         folder=tmp_path,
-        stop=Stop(),
+        stop=StopSignal(),
         together=together,
         groups=Groups(4, layers, RUNG),
     )

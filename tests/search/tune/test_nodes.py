@@ -22,10 +22,10 @@ from ray.cluster_utils import Cluster
 from fdan.errors import DeviceError
 from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
-from search.study import folder as checkpoints
 from search.study.events import StudyCallback
+from search.study.folder import share_checkpoints
 from search.study.open import REASON
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.tune import tune_run as driver
 from search.worker import trainable as trial
 from search.worker.messages import Report
@@ -58,7 +58,7 @@ def run(
     gpus: float = 0.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Seen:
-    seen, stop = Seen(), Stop(200)
+    seen, stop = Seen(), StopSignal(200)
     bridge = bridge_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
     capacity = driver.find_capacity(TrialResources(1, gpus), say=say)
     driver.run(
@@ -100,7 +100,7 @@ def test_nodes_come_and_go(
     first = next(iter(nodes.worker_nodes))
     joined: list[str] = []
 
-    class Events(Stop):
+    class Events(StopSignal):
         def due(self) -> bool:
             there = where(tmp_path)
             if not joined and there:
@@ -160,7 +160,7 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
     nodes.add_node(num_cpus=1, object_store_memory=10**8)
     shared, away = tmp_path / "shared", tmp_path / "away"
     shared.mkdir()
-    checkpoints.share(tmp_path, "s-1", shared)
+    share_checkpoints(tmp_path, "s-1", shared)
 
     class Unmounted(StudyCallback):
         def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
@@ -181,7 +181,7 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
         capacity=capacity,
         epoch_timeout=600,
         folder=tmp_path,
-        stop=Stop(120),
+        stop=StopSignal(120),
         say=say,
     )
     (line,) = [line for line in said if "takes no part" in line]
@@ -219,7 +219,7 @@ def test_a_node_whose_storage_has_broken_down_gets_no_trials(
     study, said = make_study(small_space), list[str]()
     shared = tmp_path / "shared"
     shared.mkdir()
-    checkpoints.share(tmp_path, "s-1", shared)
+    share_checkpoints(tmp_path, "s-1", shared)
 
     def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
         time.sleep(1)
@@ -327,7 +327,7 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
         time.sleep(0.3)
         report(Report(EPOCHS, 0.5))
 
-    class Events(Stop):
+    class Events(StopSignal):
         def due(self) -> bool:
             there = where(tmp_path)
             if not joined and len(there) > 3:
@@ -361,7 +361,7 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         report(Report(EPOCHS, 0.5))
 
-    class Events(Stop):
+    class Events(StopSignal):
         def due(self) -> bool:
             file = tmp_path / "trials" / "0005" / "shares"
             if file.exists() and file.read_text().split() == ["0.25", "0.5"]:

@@ -152,7 +152,7 @@ from search.tune.grouping import Groups
 from search.config.spec import TrialResources
 from search.tune.capacity import Capacity
 from search.tune.searcher import OptunaSearcher, Stopped
-from search.study.storage import Patience
+from search.study.storage_retry import StorageRetry
 
 def ends_meanwhile(trial):
     (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
@@ -160,7 +160,7 @@ def ends_meanwhile(trial):
     gcs.process.wait()
     return {}
 
-patience = Patience(None, print, lambda: False)
+patience = StorageRetry(None, print, lambda: False)
 study = optuna.create_study()
 bridge = Bridge(study, ends_meanwhile, pruner="none", epochs=3, trials=5, patience=patience)
 with ray_session.connected(None, Path(sys.argv[1]), cpus=1):

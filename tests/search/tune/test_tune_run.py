@@ -23,7 +23,7 @@ from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
 from search.study.events import TrialOutcome
 from search.study.open import REASON
-from search.study.stopping import Stop
+from search.study.stopping import StopSignal
 from search.tune import tune_run as driver
 from search.tune.capacity import Capacity
 from search.tune.grouping import Groups
@@ -79,13 +79,13 @@ def run(
     *,
     trials: int,
     pruner: str = "none",
-    stop: Stop | None = None,
+    stop: StopSignal | None = None,
     epoch_timeout: float = 600.0,
     fail_fast: bool = False,
     at_once: int | None = None,
 ) -> Seen:
     """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
-    seen, stop = Seen(), stop or Stop()
+    seen, stop = Seen(), stop or StopSignal()
     listeners = (seen, FailFast(stop, {})) if fail_fast else (seen,)
     bridge = bridge_of(study, searched, EPOCHS, *listeners, pruner=pruner, trials=trials)
     driver.run(
@@ -214,7 +214,7 @@ def all_but(good: int) -> Train:
 def test_a_study_whose_trials_all_fail_is_stopped(
     make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
-    study, stop = make_study(small_space), Stop()
+    study, stop = make_study(small_space), StopSignal()
     seen = run(study, small_space, all_but(99), tmp_path, trials=20, stop=stop, fail_fast=True)
     assert (len(seen.ended), stop.code, stop.final) == (MAX_FIRST_FAILURES, 1, False)
     last = seen.ended[-1].number
@@ -228,7 +228,7 @@ def test_a_study_whose_trials_all_fail_is_stopped(
 def test_one_that_does_not_fail_lets_the_study_go_on(
     make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
-    study, stop = make_study(small_space), Stop()
+    study, stop = make_study(small_space), StopSignal()
     seen = run(
         study, small_space, all_but(2), tmp_path, trials=9, stop=stop, fail_fast=True, at_once=1
     )
@@ -277,7 +277,7 @@ def test_a_spent_budget_keeps_what_was_learnt(
         report(Report(1, 0.5, {"pid": os.getpid()}))
         time.sleep(300)
 
-    class AfterBoth(Stop):
+    class AfterBoth(StopSignal):
         def due(self) -> bool:
             if sum(bool(t.intermediate_values) for t in study.get_trials(deepcopy=False)) == 2:
                 self.reason, self.final = "the time budget is spent", True
@@ -323,7 +323,7 @@ def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
         capacity=driver.find_capacity(ONE, 1),
         epoch_timeout=600,
         folder=tmp_path,
-        stop=Stop(),
+        stop=StopSignal(),
     )
     ahead = []
     for trial in study.trials:
@@ -359,7 +359,9 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
     seen = Strict()
     bridge = bridge_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
     capacity = driver.find_capacity(ONE, 1)
-    driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=Stop())
+    driver.run(
+        bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=StopSignal()
+    )
     assert [one.state for one in seen.ended] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
     assert len(set.union(*seen.pids.values())) == 1, "the worker is the same"
 
@@ -400,7 +402,7 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
             capacity=driver.find_capacity(ONE),
             epoch_timeout=600,
             folder=tmp_path,
-            stop=Stop(),
+            stop=StopSignal(),
         )
     assert {trial.state for trial in study.trials} == {TrialState.RUNNING}, "they go on later"
     assert time.monotonic() - began < 60
@@ -425,12 +427,12 @@ def test_a_disk_that_is_full_for_a_worker_lets_the_trials_rest(
 
 
 def test_budget_is_counted_from_the_start() -> None:
-    assert not Stop(None).due()
-    assert not Stop(3600).due()
-    stop = Stop(0.0)
+    assert not StopSignal(None).due()
+    assert not StopSignal(3600).due()
+    stop = StopSignal(0.0)
     assert stop.due()
     assert (stop.reason, stop.code, stop.final) == ("the time budget is spent", 0, True)
-    stop = Stop(0.0)
+    stop = StopSignal(0.0)
     stop.request("stopped by the user", 130)
     assert stop.due()
     assert (stop.reason, stop.code, stop.final) == ("stopped by the user", 130, False)

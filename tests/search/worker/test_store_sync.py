@@ -13,8 +13,7 @@ import pytest
 
 from fdan.data.store import IMAGES, open_store
 from fdan.errors import FdanError
-from search.study import folder as checkpoints
-from search.study.open import StudyError
+from search.study.folder import StudyError, folder_for_workers, share_checkpoints
 from search.worker import trainable as trial
 from search.worker.data import WorkerData, open_task
 from search.worker.store_sync import NodeError, PublishedStores, publish_stores
@@ -137,20 +136,20 @@ def test_checkpoints_lie_in_the_shared_folder(tmp_path: Path) -> None:
     folder, shared = tmp_path / "runs" / "s", tmp_path / "shared"
     folder.mkdir(parents=True)
     shared.mkdir()
-    assert checkpoints.of_workers(folder) == folder
+    assert folder_for_workers(folder) == folder
     for _ in range(2):
-        checkpoints.share(folder, "s-1234/search", shared)
-        assert checkpoints.of_workers(folder) == shared / "studies" / "s-1234" / "search"
+        share_checkpoints(folder, "s-1234/search", shared)
+        assert folder_for_workers(folder) == shared / "studies" / "s-1234" / "search"
     trial_folder(folder, 7).mkdir()
     assert (shared / "studies/s-1234/search/trials/0007").is_dir()
     shutil.move(shared, tmp_path / "away")
     with pytest.raises(StudyError, match="which is not there: mount it"):
-        checkpoints.share(folder, "s-1234/search", shared)
+        share_checkpoints(folder, "s-1234/search", shared)
 
 
 def test_a_study_that_began_alone_stays_where_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "s"
     (folder / "trials" / "0000").mkdir(parents=True)
     with pytest.raises(StudyError, match="do not see them"):
-        checkpoints.share(folder, "s-1234/search", tmp_path)
+        share_checkpoints(folder, "s-1234/search", tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "runs"]

@@ -1,0 +1,116 @@
+"""`python -m search list` and `status`: studies as the terminal shows them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fdan.errors import FdanError
+from search.formatting import format_duration, format_value
+from search.study.status import RunningTrial, StudyStatus, last_change, list_studies, read_status
+
+_STATES = {
+    "preparing": "preparing its data: {driver}",
+    "begun": "stopped while its data were prepared",
+    "running": "running: {driver}",
+    "stopped": "stopped",
+    "finished": "finished",
+}
+
+_COMMANDS = {
+    "begun": "this begins it",
+    "stopped": "this continues it",
+    "finished": "this with a higher --trials extends it",
+}
+"""What the study's command does, by the study's state."""
+
+
+def status_json(status: StudyStatus) -> str:
+    return json.dumps(asdict(status), indent=1)
+
+
+def show_status(status: StudyStatus, console: Console) -> None:
+    """Print a study in a few lines. A command has a line of its own, however long.
+
+    Args:
+        status: The study's.
+        console: Where it is printed.
+    """
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("study", f"[bold]{status.name}[/], {escape(status.folder)}")
+    table.add_row("state", _STATES[status.state].format(driver=status.driver))
+    if status.wanted:
+        counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
+        table.add_row(
+            "trials", f"{status.done} of {status.wanted}" + (f": {counts}" if counts else "")
+        )
+    if status.best is not None and status.value is not None:
+        table.add_row("best", f"trial {status.best}: validation UAR {status.value:.4f}")
+    for trial in status.under_way:
+        label = "under way" if status.state == "running" else "resting"
+        table.add_row(label, _describe(trial, status.epochs))
+    if status.tracking_uri:
+        sent = (
+            f"{status.tracking_uri} has all {status.recorded} records"
+            if not status.unsent
+            else f"{status.unsent} of {status.recorded} records wait for {status.tracking_uri}"
+        )
+        table.add_row("MLflow", escape(sent))
+    console.print(table, highlight=False, soft_wrap=not console.is_terminal)
+    if status.unsent and status.state != "running":
+        flush = shlex.join(["python", "-m", "tracking", "flush", status.folder])
+        _show_command("this sends what waits", flush, console)
+    _show_command(_COMMANDS.get(status.state, "it was started with"), status.command, console)
+
+
+def show_studies(runs: Path, console: Console) -> int:
+    """Print every study in a folder, a row each.
+
+    Args:
+        runs: The folder of studies.
+        console: Where it is printed.
+
+    Returns:
+        How many there are.
+    """
+    table = Table(box=None, pad_edge=False)
+    for title in ("study", "state", "trials", "best", "last change"):
+        table.add_column(title, justify="right" if title == "trials" else "left", no_wrap=True)
+    names = list_studies(runs)
+    unreadable: list[str] = []
+    for name in names:
+        try:
+            status = read_status(runs, name, None)
+        except FdanError as error:
+            table.add_row(name, "?", "", "", "")
+            unreadable.append(f"{name}: {' '.join(str(error).split())}")
+            continue
+        best = "" if status.value is None else f"{status.value:.4f} (trial {status.best})"
+        changed = datetime.fromtimestamp(last_change(runs / name), UTC).astimezone()
+        done = f"{status.done}/{status.wanted}" if status.wanted else ""
+        table.add_row(name, status.state, done, best, f"{changed:%Y-%m-%d %H:%M}")
+    if names:
+        console.print(table, highlight=False)
+    for line in unreadable:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return len(names)
+
+
+def _describe(trial: RunningTrial, epochs: int) -> str:
+    value = "" if trial.value is None else f", value {format_value(trial.value)}"
+    heard = "" if trial.heard_s is None else f", heard of {format_duration(trial.heard_s)} ago"
+    return f"trial {trial.trial}: epoch {trial.epoch} of {epochs}{value}{heard}"
+
+
+def _show_command(what: str, command: str, console: Console) -> None:
+    console.print(f"{what}:", style="dim", highlight=False)
+    console.print(command, highlight=False, markup=False, soft_wrap=True)

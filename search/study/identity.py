@@ -1,0 +1,109 @@
+"""What makes a study the same study, and the words that refuse another one under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from search.optimizer.space import Value
+from search.study.folder import StudyError, read_study_file
+
+IDENTITY = "identity"
+"""The study's user attribute that holds its Identity."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What all trials of a study share. Trials of two identities are not comparable.
+
+    Plain values throughout: it is stored as JSON and compared on the next start.
+    """
+
+    space: Mapping[str, Any]
+    data: str | None
+    """The task's fingerprint: contents of the source files and how they were prepared. None where
+    it is not known yet, which differs from nothing."""
+    split: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    """Settings that are not searched."""
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RequestedStudy:
+    """The study that a driver wants to open."""
+
+    name: str
+    folder: Path
+    storage_name: str
+    """What messages and study.json call its storage: journal, or a URL without its password."""
+    identity: Identity
+    enqueue: tuple[Mapping[str, Value], ...] = ()
+    """Settings that a new study tries first."""
+
+
+def check_same_study(requested: RequestedStudy) -> None:
+    """A study's folder holds its checkpoints, its best model and its records for MLflow: those of
+    one study in one storage.
+
+    Raises StudyError where it is another's, or no folder.
+    """
+    recorded = read_study_file(requested.folder, requested.name)
+    if recorded is None:
+        return
+    differing = describe_differences(recorded, requested.identity.as_dict())
+    if recorded.get("storage") != requested.storage_name:
+        differing.insert(0, f"storage {recorded.get('storage')}, now {requested.storage_name}")
+    if differing:
+        raise StudyError(
+            f"study '{requested.name}' exists in {requested.folder} with {'; '.join(differing)}:"
+            " choose another --study, or the same settings to continue it"
+        )
+
+
+def describe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, in words; empty where they are the same.
+
+    Args:
+        stored: An Identity as a dictionary, possibly of an older version.
+        requested: That of this start.
+    """
+    differing = []
+    for field in fields(Identity):
+        before, now = stored.get(field.name), requested[field.name]
+        if before == now or (field.name == "data" and now is None):
+            continue
+        if field.name == "data":
+            differing.append(f"other data (fingerprint {str(before)[:12]}, now {str(now)[:12]})")
+        elif field.name == "seed":
+            differing.append(f"seed {before}, now {now}")
+        else:
+            what = {
+                "space": "another space",
+                "split": "another split",
+                "fixed": "other fixed settings",
+            }[field.name]
+            differing.append(f"{what} ({_changes(before or {}, now)})")
+    return differing
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changes = []
+    for name in sorted(before.keys() | now.keys()):
+        if name not in now:
+            changes.append(f"{name} is gone")
+        elif name not in before:
+            changes.append(f"{name} is new")
+        elif before[name] != now[name]:
+            changes.append(f"{name}: {_shorten(before[name])}, now {_shorten(now[name])}")
+    return ", ".join(changes)
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,145 @@
+"""Retrying what Optuna's storage did not take: a database server that is away is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from fdan.errors import FdanError
+from fdan.files import first_line
+from search.study.journal import JOURNAL_FILE
+from tracking.uri import mask_password
+
+_Result = TypeVar("_Result")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+
+
+class StorageError(FdanError):
+    """The storage cannot be read or written (any more)."""
+
+
+@contextlib.contextmanager
+def translate_storage_errors(url: str | None) -> Iterator[None]:
+    """Inside, a storage that cannot be read or written is a StorageError, one line."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StorageError(
+            f"Optuna's storage {mask_password(url or JOURNAL_FILE)} failed:"
+            f" {innermost_line(error)}: what it holds is whole; once it works, the same command"
+            " continues the study"
+        ) from None
+
+
+class StorageRetry:
+    """Waits for a database server that is away, as long as it takes. A file that cannot be written
+    (a full disk, say) is a StorageError at once: that needs a person."""
+
+    def __init__(
+        self,
+        url: str | None,
+        notify: Callable[[str], None],
+        stop_due: Callable[[], bool],
+    ) -> None:
+        """
+        Args:
+            url: The storage's; None for a journal.
+            notify: Shows the user when the server goes and comes.
+            stop_due: True ends the waiting.
+        """
+        self._url = url
+        self._notify = notify
+        self.stop_due = stop_due
+        """Each stage of a study has its own."""
+        self._away_since: float | None = None
+        self._pause = _FIRST_PAUSE_S
+
+    def wait_for_connections(self, study: optuna.Study) -> None:
+        """From here on everything that needs a connection for this study waits until there is one.
+        What loses it half-way fails all the same, unless it is called by `call`."""
+        backend = getattr(study._storage, "_backend", None)
+        if is_server(self._url) and isinstance(backend, RDBStorage):
+            event.listen(backend.engine, "do_connect", self._connect)
+
+    def call(self, action: Callable[[], _Result]) -> _Result:
+        """`action()`, again and again until the storage takes it. It may have taken an action whose
+        answer was lost, so an action must bear being repeated."""
+        while True:
+            try:
+                result = action()
+            except OSError as error:
+                raise StorageError(
+                    f"Optuna's journal cannot be written ({error.strerror or error}): what it holds"
+                    " is whole; free some space, then the same command continues the study"
+                ) from None
+            except (SQLAlchemyError, StorageInternalError) as error:
+                with translate_storage_errors(self._url):
+                    if not (is_server(self._url) and _connection_lost(error)) or self.stop_due():
+                        raise
+                self._wait(error)
+                continue
+            self._available()
+            return result
+
+    def _connect(self, dialect: Any, record: Any, places: Any, names: Any) -> Any:
+        """SQLAlchemy's way to a new connection."""
+        waiting = self._away_since is not None  # in `call`, until its action is done
+        while True:
+            try:
+                connection = dialect.connect(*places, **names)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if self.stop_due():
+                    raise
+                self._wait(error)
+                continue
+            if not waiting:
+                self._available()
+            return connection
+
+    def _wait(self, error: Exception) -> None:
+        if self._away_since is None:
+            self._away_since, self._pause = time.monotonic(), _FIRST_PAUSE_S
+            self._notify(
+                f"Optuna's storage {mask_password(self._url or '')} is away"
+                f" ({innermost_line(error)}): the study waits for it, nothing is lost"
+            )
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+
+    def _available(self) -> None:
+        if self._away_since is not None:
+            took = time.monotonic() - self._away_since
+            self._notify(f"Optuna's storage is back after {took:.0f} s")
+            self._away_since = None
+
+
+def is_server(url: str | None) -> bool:
+    """Whether the storage is a database server, which may be away for a while."""
+    return url is not None and url.startswith("postgresql")
+
+
+def innermost_line(error: BaseException) -> str:
+    """The first line of the innermost cause, which is the database driver's own."""
+    original = getattr(error, "orig", None) or error.__cause__ or error
+    return first_line(getattr(original, "orig", None) or original)
+
+
+def _connection_lost(error: Exception) -> bool:
+    """Whether it is the connection that failed, not what was sent over it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError):
+            return cause.connection_invalidated or type(cause).__name__ in (
+                "OperationalError",
+                "InterfaceError",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return False
