@@ -18,7 +18,7 @@ from tracking.report.blocks import (
     Table,
     Text,
 )
-from tracking.report.words import visible
+from tracking.report.formatting import visible
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]{}|#~$])")
 

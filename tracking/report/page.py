@@ -20,7 +20,7 @@ from tracking.report.blocks import (
     Table,
     Text,
 )
-from tracking.report.drawing import escape
+from tracking.report.charts.svg import escape
 
 _FORBID: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """Whatever a file's name or a reason contains: the browser runs and loads nothing for this page."""

@@ -404,7 +404,7 @@ def folder_of(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["words", "reading"])
+@pytest.mark.parametrize("name", ["formatting", "selectors"])
 def test_examples(name: str) -> None:
     module: Any = importlib.import_module(f"tracking.report.{name}")
     assert doctest.testmod(module).attempted and not doctest.testmod(module).failed

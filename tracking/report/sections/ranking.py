@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tracking.report import intervals
-from tracking.report.blocks import Block, Code, Figure, Section, Table, Text, columns, note, numbers
-from tracking.report.intervals import Row
-from tracking.report.reading import asked, complete, is_winner, reached, settings
-from tracking.report.scales import around
-from tracking.report.words import count, duration, interval, is_number, score, short, signed
+from tracking.report.blocks import Block, Code, Figure, Table, Text, columns, note, numbers
+from tracking.report.charts import intervals
+from tracking.report.charts.axes import around
+from tracking.report.charts.intervals import Row
+from tracking.report.formatting import count, duration, interval, is_number, score, short, signed
+from tracking.report.selectors import asked, complete, is_winner, reached, settings
 from tracking.result import ConfirmedSetting, StudyResult
 
 _BEST: Final = 10
 
 
-def section(result: StudyResult) -> Section:
-    return Section("ranking", "Ranking", (*_confirmed(result), *_searched(result)))
+def ranking_blocks(result: StudyResult) -> Iterator[Block]:
+    yield from _confirmed(result)
+    yield from _searched(result)
 
 
 def _confirmed(result: StudyResult) -> Iterator[Block]:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tracking.report import intervals
-from tracking.report.blocks import Block, Figure, Section, Table, columns, note, numbers
-from tracking.report.intervals import Row
-from tracking.report.reading import explained
-from tracking.report.scales import Linear
-from tracking.report.words import count, is_number, percent
+from tracking.report.blocks import Block, Figure, Table, columns, note, numbers
+from tracking.report.charts import intervals
+from tracking.report.charts.axes import Linear
+from tracking.report.charts.intervals import Row
+from tracking.report.formatting import count, is_number, percent
+from tracking.report.selectors import explained
 from tracking.result import StudyResult
 
 
-def section(result: StudyResult) -> Section:
-    return Section("importance", "Importance of settings", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def importance_blocks(result: StudyResult) -> Iterator[Block]:
     found = result.importances
     held = {name: value for name, value in found.values.items() if is_number(value.mean)}
     trials = count(found.trials, "complete trial")

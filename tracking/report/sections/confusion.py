@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from fdan.emotions import EMOTIONS, SHORT
 from fdan.metrics import measures
-from tracking.report.blocks import Block, Figure, Gallery, Section, Table, columns, note, numbers
-from tracking.report.drawing import Drawing
-from tracking.report.reading import winners_test
-from tracking.report.words import count, percent, score
+from tracking.report.blocks import Block, Figure, Gallery, Table, columns, note, numbers
+from tracking.report.charts.svg import Svg
+from tracking.report.formatting import count, percent, score
+from tracking.report.selectors import winners_test
 from tracking.result import StudyResult
 
 _CELL: Final = 38.0
@@ -21,11 +21,7 @@ _TOP: Final = 26.0
 _CLASSES: Final = len(EMOTIONS)
 
 
-def section(result: StudyResult) -> Section:
-    return Section("confusion", "Confusion", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def confusion_blocks(result: StudyResult) -> Iterator[Block]:
     figures, missing = [], []
     for part in ("validation", "test"):
         counts = result.confusion.test if part == "test" else result.confusion.validation
@@ -93,9 +89,9 @@ def _figure(part: str, counts: Sequence[Sequence[int]]) -> Figure:
     )
 
 
-def _draw(part: str, matrix: list[list[int]]) -> Drawing:
+def _draw(part: str, matrix: list[list[int]]) -> Svg:
     size = _CELL * _CLASSES
-    d = Drawing(_LEFT + size + 2, _TOP + size + 22, f"Confusion matrix of the {part} part")
+    d = Svg(_LEFT + size + 2, _TOP + size + 22, f"Confusion matrix of the {part} part")
     for index, emotion in enumerate(EMOTIONS):
         middle = _CELL * (index + 0.5)
         d.text((_LEFT + middle, _TOP - 8), SHORT[index], "tick", "middle")
@@ -117,5 +113,5 @@ def _draw(part: str, matrix: list[list[int]]) -> Drawing:
     return d
 
 
-def _number(value: Any) -> str:
+def _number(value: int) -> str:
     return str(value) if value < 10_000 else f"{value / 1000:.0f}k"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
-from tracking.report.blocks import Block, Figure, Gallery, Section, note
-from tracking.report.drawing import Drawing
-from tracking.report.frame import Frame
-from tracking.report.intervals import NARROW, WIDE
-from tracking.report.reading import complete, winner
-from tracking.report.scales import around, counted
-from tracking.report.words import count, is_number, score
-from tracking.result import StudyResult
+from tracking.report.blocks import Block, Figure, Gallery, note
+from tracking.report.charts.axes import Frame, around, counted
+from tracking.report.charts.intervals import NARROW, WIDE
+from tracking.report.charts.svg import Svg
+from tracking.report.formatting import count, is_number, score
+from tracking.report.selectors import complete, winner
+from tracking.result import Curve, StudyResult
 
 _PANELS: Final = (
     ("validation/uar", "Validation UAR", "of each epoch alone"),
@@ -21,14 +20,8 @@ _PANELS: Final = (
     ("train/lmmd", "LMMD", "summed over layers, before alpha"),
 )
 
-Curve = list[tuple[int, float]]
 
-
-def section(result: StudyResult) -> Section:
-    return Section("curves", "Learning curves", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def curves_blocks(result: StudyResult) -> Iterator[Block]:
     courses = [
         (trial.number, trial.state, curve)
         for trial in result.trials
@@ -59,9 +52,9 @@ def _blocks(result: StudyResult) -> Iterator[Block]:
         yield note("No complete trial's epochs were kept, so losses are not drawn.")
 
 
-def _all(result: StudyResult, courses: Sequence[tuple[int, str, Curve]], *, wide: bool) -> Drawing:
+def _all(result: StudyResult, courses: Sequence[tuple[int, str, Curve]], *, wide: bool) -> Svg:
     width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
-    d = Drawing(width, height, "The value of every trial after each epoch")
+    d = Svg(width, height, "The value of every trial after each epoch")
     frame = _frame(d, [curve for *_, curve in courses], (46, 26, width - 8, height - 40), result)
     frame.axes("epoch", "value", (10 if wide else 6, 5))
     best = winner(result)
@@ -88,12 +81,12 @@ def _panel(
     curves = [
         (number, curve)
         for number in numbers
-        if (curve := _finite(result.curves[str(number)].get(key, [])))
+        if (curve := _finite(result.curves[str(number)].get(key, ())))
     ]
     if not curves:
         return None
     width, height = 290.0, 190.0
-    d = Drawing(width, height, f"{title} of the best trials, epoch by epoch")
+    d = Svg(width, height, f"{title} of the best trials, epoch by epoch")
     frame = _frame(d, [curve for _, curve in curves], (44, 12, width - 6, height - 26), result)
     frame.axes(most=(5, 5))
     best = winner(result)
@@ -106,7 +99,7 @@ def _panel(
 
 
 def _frame(
-    d: Drawing, curves: Sequence[Curve], box: tuple[float, float, float, float], result: StudyResult
+    d: Svg, curves: Sequence[Curve], box: tuple[float, float, float, float], result: StudyResult
 ) -> Frame:
     longest = max(epoch for curve in curves for epoch, _ in curve)
     values = [value for curve in curves for _, value in curve]
@@ -120,5 +113,5 @@ def _course(frame: Frame, curve: Curve, kind: str, title: str) -> None:
     frame.drawing.path(points, kind, title)
 
 
-def _finite(values: Sequence[Sequence[Any]]) -> Curve:
-    return [(int(epoch), float(value)) for epoch, value in values if is_number(value)]
+def _finite(values: Curve) -> Curve:
+    return tuple((epoch, value) for epoch, value in values if is_number(value))

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tracking.report.drawing import Drawing
-from tracking.report.frame import Frame
-from tracking.report.scales import Choices, Linear
-from tracking.report.words import is_number, short
+from tracking.report.charts.axes import Choices, Frame, Linear
+from tracking.report.charts.svg import Svg
+from tracking.report.formatting import is_number, short
 
 WIDE: Final = 860.0
 NARROW: Final = 350.0
@@ -42,7 +41,7 @@ def draw(
     names = 26 + 8.2 * max(len(row.label) for row in rows)
     left, right = (min(names, 260.0), width - 80) if wide else (2.0, width - 2)
     bottom = 8 + height * len(rows)
-    d = Drawing(width, bottom + 44, label)
+    d = Svg(width, bottom + 44, label)
     frame = Frame(d, left, 8, right, bottom, scale, Choices(tuple(range(len(rows)))))
     for place, words in scale.ticks(8 if wide else 5):
         x = frame.across(place)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracking.report import intervals
 from tracking.report.blocks import (
     Block,
     Card,
@@ -15,16 +14,15 @@ from tracking.report.blocks import (
     Column,
     Facts,
     Figure,
-    Section,
     Table,
     columns,
     note,
     numbers,
 )
-from tracking.report.intervals import Row
-from tracking.report.reading import complete, explained, searched_in, winner, winners_test
-from tracking.report.scales import Linear, around
-from tracking.report.words import (
+from tracking.report.charts import intervals
+from tracking.report.charts.axes import Linear, around
+from tracking.report.charts.intervals import Row
+from tracking.report.formatting import (
     NOTHING,
     count,
     interval,
@@ -36,6 +34,7 @@ from tracking.report.words import (
     setting,
     signed,
 )
+from tracking.report.selectors import complete, explained, searched_in, winner, winners_test
 from tracking.result import ScoreInterval, StudyResult, TrialRecord
 
 _FEW_SPEAKERS: Final = 10
@@ -85,11 +84,7 @@ def _unscored(result: StudyResult) -> str:
     )
 
 
-def section(result: StudyResult) -> Section:
-    return Section("winner", "Winner", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def winner_blocks(result: StudyResult) -> Iterator[Block]:
     best = winner(result)
     if best is None:
         yield note(

@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracking.report.blocks import Block, Figure, Gallery, Section, Text, note
-from tracking.report.drawing import Drawing
-from tracking.report.frame import Frame
-from tracking.report.reading import complete, explained, in_state, is_winner, reached
-from tracking.report.scales import Choices, Linear, around, of_dimension
-from tracking.report.words import count, listed, score, setting
+from tracking.report.blocks import Block, Figure, Gallery, Text, note
+from tracking.report.charts.axes import Choices, Frame, Linear, around, of_dimension
+from tracking.report.charts.svg import Svg
+from tracking.report.formatting import count, listed, score, setting
+from tracking.report.selectors import complete, explained, in_state, is_winner, reached
 from tracking.result import StudyResult, TrialRecord
 
 _WIDTH: Final = 290.0
 _HEIGHT: Final = 190.0
 
 
-def section(result: StudyResult) -> Section:
-    return Section("slices", "Slices", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def slices_blocks(result: StudyResult) -> Iterator[Block]:
     trials = complete(result)
     if not trials or not result.space:
         yield note(
@@ -50,7 +45,7 @@ def _figure(
     having = [trial for trial in (*pruned, *trials) if name in trial.params]
     without = len(trials) + len(pruned) - len(having)
     across = of_dimension(result.space[name], [trial.params[name] for trial in having])
-    d = Drawing(_WIDTH, _HEIGHT, f"Validation UAR against {name}")
+    d = Svg(_WIDTH, _HEIGHT, f"Validation UAR against {name}")
     frame = Frame(d, 42, 12, _WIDTH - 6, _HEIGHT - 26, across, up)
     frame.axes(most=(5, 5))
     for trial in having:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from tracking.report.blocks import Block, Figure, Section, note
-from tracking.report.drawing import Drawing, Point
-from tracking.report.intervals import NARROW, WIDE
-from tracking.report.reading import complete, is_winner, settings
-from tracking.report.scales import Scale, around, of_dimension
-from tracking.report.words import count, score, short
+from tracking.report.blocks import Block, Figure, note
+from tracking.report.charts.axes import Scale, around, of_dimension
+from tracking.report.charts.intervals import NARROW, WIDE
+from tracking.report.charts.svg import Point, Svg
+from tracking.report.formatting import count, score, short
+from tracking.report.selectors import complete, is_winner, settings
 from tracking.result import StudyResult, TrialRecord
 
 _UNUSED: Final = 0.07
@@ -20,11 +20,7 @@ _GOOD: Final = 0.25
 _ONE_ROW: Final = 9
 
 
-def section(result: StudyResult) -> Section:
-    return Section("parallel", "Parallel coordinates", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def parallel_blocks(result: StudyResult) -> Iterator[Block]:
     trials = complete(result)
     if not trials:
         yield note("No trial is complete, so there is no line to draw.")
@@ -75,17 +71,15 @@ class _Axis:
         return _UNUSED + (1 - _UNUSED) * place if self.partial else place
 
 
-def _draw(
-    result: StudyResult, trials: list[TrialRecord], axes: list[_Axis], *, wide: bool
-) -> Drawing:
+def _draw(result: StudyResult, trials: list[TrialRecord], axes: list[_Axis], *, wide: bool) -> Svg:
     """From left to right in a wide window, from top to bottom in a narrow one."""
     value = around([t.value for t in trials if t.value is not None], least=0.02)
     lanes = len(axes) + 1
     if wide:
-        d = Drawing(WIDE, 360, "Parallel coordinates of the complete trials")
+        d = Svg(WIDE, 360, "Parallel coordinates of the complete trials")
         first, step, low, high = 34.0, (WIDE - 90) / (lanes - 1), 330.0, 44.0
     else:
-        d = Drawing(NARROW, 58.0 * lanes - 6, "Parallel coordinates of the complete trials")
+        d = Svg(NARROW, 58.0 * lanes - 6, "Parallel coordinates of the complete trials")
         first, step, low, high = 24.0, 58.0, 8.0, NARROW - 8
 
     def at(lane: int, place: float) -> Point:
@@ -102,7 +96,7 @@ def _draw(
         elif rank < good:
             kind += " good"
         end = value.place(trial.value)
-        places: list[Any] = [*(axis.place(trial) for axis in axes), end]
+        places = [*(axis.place(trial) for axis in axes), end]
         points = [at(lane, place) for lane, place in enumerate(places) if place is not None]
         title = f"trial {trial.number}, {score(trial.value)}: "
         d.path(points, kind, title + settings(trial.params, result.space))
@@ -127,7 +121,7 @@ def _draw(
     return d
 
 
-def _tick(d: Drawing, place: Point, words: str, wide: bool) -> None:
+def _tick(d: Svg, place: Point, words: str, wide: bool) -> None:
     x, y = place
     if wide:
         d.line((x - 3, y), (x + 3, y), "axis")

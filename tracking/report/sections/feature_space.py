@@ -7,21 +7,17 @@ from collections.abc import Iterator
 from typing import Final
 
 from fdan.emotions import EMOTIONS
-from tracking.report.blocks import Block, Figure, Section, note
-from tracking.report.drawing import Drawing
-from tracking.report.intervals import NARROW
-from tracking.report.scales import around
-from tracking.report.words import count, is_number, short
+from tracking.report.blocks import Block, Figure, note
+from tracking.report.charts.axes import around
+from tracking.report.charts.intervals import NARROW
+from tracking.report.charts.svg import Svg
+from tracking.report.formatting import count, is_number, short
 from tracking.result import EmbeddedPoint, StudyResult
 
 _WIDE: Final = 620.0
 
 
-def section(result: StudyResult) -> Section:
-    return Section("features", "Feature space", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def feature_space_blocks(result: StudyResult) -> Iterator[Block]:
     found = result.embedding
     points = [] if found is None else [p for p in found.points if _drawn(p)]
     if found is None or not points:
@@ -54,8 +50,8 @@ def _drawn(point: EmbeddedPoint) -> bool:
     return is_number(point.x) and is_number(point.y)
 
 
-def _draw(points: list[EmbeddedPoint], width: float, height: float) -> Drawing:
-    d = Drawing(width, height, "t-SNE of speech and faces, coloured by emotion")
+def _draw(points: list[EmbeddedPoint], width: float, height: float) -> Svg:
+    d = Svg(width, height, "t-SNE of speech and faces, coloured by emotion")
     across = around([point.x for point in points], share=0.04)
     up = around([point.y for point in points], share=0.04)
     d.rectangle((0.5, 0.5), width - 1, height - 1, "ground")

@@ -6,12 +6,12 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from tracking.report.words import visible
+from tracking.report.formatting import visible
 
 Point = tuple[float, float]
 
 
-class Drawing:
+class Svg:
     """Elements in the order in which they are drawn, later ones above. Lengths are CSS pixels at
     the picture's full width; y runs downward.
 

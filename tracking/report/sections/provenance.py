@@ -1,4 +1,4 @@
-"""What the study had to go by: samples by emotion and speaker, and files that could not be read."""
+"""What the study's figures rest on: its data, and checks, versions, settings and the command."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fdan.emotions import EMOTIONS
-from tracking.report.blocks import Block, Facts, Section, Table, Text, columns, note, numbers
-from tracking.report.words import count, listed, sentence, setting, short, thousands
+from tracking.report.blocks import Block, Code, Facts, Table, Text, columns, note, numbers
+from tracking.report.formatting import count, listed, moment, sentence, setting, short, thousands
 from tracking.result import Part, StudyResult
 
 _MOST: Final = 20
 _NAMES: Final = {"visual": "faces", "acoustic": "speech"}
 
 
-def section(result: StudyResult) -> Section:
-    return Section("data", "Data", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def data_blocks(result: StudyResult) -> Iterator[Block]:
     origin, parts = result.origin, result.parts
     split = origin.get("split", {})
     yield Facts(
@@ -69,3 +65,51 @@ def _by_speaker(parts: Sequence[Part]) -> Table:
         rows.append((_title(part), str(len(speakers)) if speakers else "–", who or "not known"))
     head = (*columns("part"), *numbers("speakers"), *columns("who, and how many samples"))
     return Table(head, tuple(rows))
+
+
+def provenance_blocks(result: StudyResult) -> Iterator[Block]:
+    broken = [check for check in result.checks if not check.ok]
+    if not result.checks:
+        yield note("No checks were recorded.")
+    else:
+        if broken:
+            verb = "does" if len(broken) == 1 else "do"
+            yield note(f"{count(len(broken), 'check')} of {len(result.checks)} {verb} not hold.")
+        else:
+            yield Text(f"All {count(len(result.checks), 'check')} hold.")
+        yield Table(
+            columns("check", "holds", "detail"),
+            tuple(
+                (check.name, "yes" if check.ok else "NO", check.detail) for check in result.checks
+            ),
+        )
+    yield Text("The same command continues the study, or extends it with a higher --trials:")
+    yield Code(result.command)
+    yield Facts(
+        (
+            ("study", result.study),
+            ("study id", result.study_id),
+            ("MLflow experiment", result.experiment),
+            ("MLflow", _address(result)),
+            ("sampler, pruner", f"{result.sampler}, {result.pruner}"),
+            ("git", result.git or "not a repository"),
+            ("written", moment(result.written)),
+        )
+    )
+    if result.fixed:
+        yield Table(
+            columns("setting", "value"),
+            tuple((name, setting(value)) for name, value in sorted(result.fixed.items())),
+            folded="Settings that were not searched",
+        )
+    if result.versions:
+        yield Table(
+            columns("package", "version"), tuple(sorted(result.versions.items())), folded="Versions"
+        )
+
+
+def _address(result: StudyResult) -> str:
+    """Of the study's page, where a server has one; else of the database."""
+    if not result.tracking_uri.startswith("http"):
+        return result.tracking_uri
+    return result.tracking_uri.rstrip("/") + (result.page or "")

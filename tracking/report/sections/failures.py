@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracking.report.blocks import Block, Section, Table, Text, columns, note, numbers
-from tracking.report.reading import in_state, settings
-from tracking.report.words import count, sentence, short
+from tracking.report.blocks import Block, Table, Text, columns, note, numbers
+from tracking.report.formatting import count, sentence, short
+from tracking.report.selectors import in_state, settings
 from tracking.result import StudyResult
 
 _MOST: Final = 15
 
 
-def section(result: StudyResult) -> Section:
-    return Section("failures", "Failures", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def failures_blocks(result: StudyResult) -> Iterator[Block]:
     failed = in_state(result, "FAIL")
     if not failed:
         yield Text("No trial failed.")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tracking.report.blocks import Block, Card, Cards, Section, Text, note
-from tracking.report.reading import in_state
-from tracking.report.words import (
+from tracking.report.blocks import Block, Card, Cards, Text, note
+from tracking.report.formatting import (
     NOTHING,
     count,
     duration,
@@ -16,14 +15,11 @@ from tracking.report.words import (
     short,
     thousands,
 )
+from tracking.report.selectors import in_state
 from tracking.result import StudyResult
 
 
-def section(result: StudyResult) -> Section:
-    return Section("cost", "Cost", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def cost_blocks(result: StudyResult) -> Iterator[Block]:
     cost = result.cost
     trained, planned = cost.epochs_trained, cost.epochs_planned
     spent = cost.trial_seconds + (cost.confirm_seconds or 0)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tracking.report.blocks import Block, Figure, Section, Table, Text, columns, note, numbers
-from tracking.report.drawing import Drawing, Point
-from tracking.report.frame import Frame
-from tracking.report.intervals import NARROW, WIDE
-from tracking.report.reading import complete, is_winner, reached, settings, winner
-from tracking.report.scales import around, counted
-from tracking.report.words import count, is_number, score, short
+from tracking.report.blocks import Block, Figure, Table, Text, columns, note, numbers
+from tracking.report.charts.axes import Frame, around, counted
+from tracking.report.charts.intervals import NARROW, WIDE
+from tracking.report.charts.svg import Point, Svg
+from tracking.report.formatting import count, is_number, score, short
+from tracking.report.selectors import complete, is_winner, reached, settings, winner
 from tracking.result import StudyResult, TrialRecord
 
 _KINDS = {"COMPLETE": "complete", "PRUNED": "pruned"}
 
 
-def section(result: StudyResult) -> Section:
-    return Section("history", "History", tuple(_blocks(result)))
-
-
-def _blocks(result: StudyResult) -> Iterator[Block]:
+def history_blocks(result: StudyResult) -> Iterator[Block]:
     ended = [t for t in result.trials if t.state != "FAIL" and reached(t) is not None]
     if not ended:
         yield note("No trial came to a value, so there is no history to draw.")
@@ -76,13 +71,13 @@ def _records(result: StudyResult) -> list[tuple[int, float]]:
 
 def _draw(
     result: StudyResult, ended: list[TrialRecord], records: list[tuple[int, float]], *, wide: bool
-) -> Drawing:
+) -> Svg:
     width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
     values = [value for trial in ended if (value := reached(trial)) is not None]
     if is_number(result.baseline):
         values.append(result.baseline)
     last = max(trial.number for trial in result.trials)
-    d = Drawing(width, height, "Validation UAR of each trial, in the order of their numbers")
+    d = Svg(width, height, "Validation UAR of each trial, in the order of their numbers")
     frame = Frame(
         d,
         44,

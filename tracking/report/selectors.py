@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tracking.report.words import NOTHING, is_number, quantity, setting
+from tracking.report.formatting import NOTHING, is_number, quantity, setting
 from tracking.result import Choices, Dimension, ParameterValue, StudyResult, TestScore, TrialRecord
 
 

@@ -1,0 +1,1 @@
+"""Pictures as SVG: shapes, axes, and rows with intervals."""
