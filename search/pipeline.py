@@ -19,6 +19,7 @@ from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.errors import FdanError
 from fdan.evaluation.baseline import baseline_uar
+from fdan.files import write_atomic
 from fdan.run_config import RunConfig
 from fdan.training.training_data import TrainingData
 from search import stages as rounds
@@ -27,10 +28,10 @@ from search.config.options import sections
 from search.config.spec import StudySpec
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
-from search.results import figures
-from search.results import study_result as outcome
 from search.results.provenance import made_from, parameters, tags
-from search.results.summary import summary
+from search.results.study_result import StudyEnd, study_result
+from search.results.summary import SearchEnd, summary
+from search.results.trials_table import trials_csv
 from search.selection import test_score as scoring
 from search.selection import winner as ending
 from search.selection.confirm import Setting
@@ -50,6 +51,7 @@ from search.worker.store_sync import publish_stores
 from tracking import report
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.promotion.promote import PromotionOptions, promote
+from tracking.result import StudyResult
 from tracking.tags import BASELINE_UAR, TEST_PREFIX
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
@@ -260,7 +262,7 @@ def _search(
             chosen = ending.models(of, settings)
             _score_test(of, chosen, tracker, confirm_stop, say)
             text = f"{done} of {spec.trials} trials" + (f": {reason}" if reason else "")
-            _records(of, settings, chosen, tracker, state, text, bar, interruptions)
+            result = _records(of, settings, chosen, tracker, state, text, bar, interruptions)
             tracker.close_study(state, text)
             if not tracker.drain(_DRAIN_S):
                 say(
@@ -275,10 +277,16 @@ def _search(
         verdict = promote(folder, options, isolated_model=isolated_model, log=say)
     elif spec.confirm.promote:
         say(f"not promoted: the study is not finished ({text})")
-    took = time.monotonic() - began
-    clip = _clip(of)
-    uri = spec.tracking_uri
-    print(summary(opened, bar, folder, reason, uri, page, took, settings, verdict, clip))
+    end = SearchEnd(
+        stopped=reason,
+        seconds=time.monotonic() - began,
+        tracking_uri=spec.tracking_uri,
+        page=page,
+        settings=settings,
+        verdict=verdict,
+        clip=_clip(of),
+    )
+    print(summary(result, folder, end))
     if stop.code:
         return stop.code
     unpromoted = spec.confirm.promote and (verdict is None or not verdict.promoted)
@@ -346,27 +354,26 @@ def _records(
     reason: str,
     bar: float | None,
     interruptions: Callable[[int], int],
-) -> None:
-    """result.json, the report and the figures, in the study's folder and with its parent run."""
+) -> StudyResult:
+    """Write result.json, the report and the table of trials, and log them with the study's run."""
     tracker.drain(_DRAIN_S / 6)  # the page in MLflow is known once it was reached
-    outcome.result(
-        of,
-        settings,
-        scoring.stored_score(of.opened),
-        model=None if chosen is None else chosen.model,
-        study_id=tracker.study_id,
-        experiment=EXPERIMENT,
-        page=tracker.page,
+    end = StudyEnd(
         state=state,
         reason=reason,
         baseline=bar,
+        study_id=tracker.study_id,
+        experiment=EXPERIMENT,
+        page=tracker.page,
         interruptions=interruptions,
-    ).save(of.folder)
-    for file in [
-        *report.write(of.folder),
-        *figures.write(of.opened, of.folder / "figures"),
-    ]:
+    )
+    result = study_result(of, settings, None if chosen is None else chosen.model, end)
+    result.save(of.folder)
+    table = of.folder / "figures" / "trials.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(table, trials_csv(of.opened))
+    for file in (*report.write(of.folder), table):
         tracker.log_artifact(None, file, "study")
+    return result
 
 
 @contextlib.contextmanager

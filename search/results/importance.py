@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tracking.result import Importance, Importances
 
-TOP: Final = 0.25
+_TOP: Final = 0.25
 """Share of the complete trials that counts as good. PED-ANOVA's own default is a tenth, of which a
 study of this size has two or three trials left."""
 
@@ -60,14 +60,6 @@ def importances(study: optuna.Study, seed: int = 0) -> Importances:
     )
 
 
-def evaluator() -> PedAnovaImportanceEvaluator:
-    """What sets the best quarter of the trials apart from all of them. Optuna's default, the best
-    tenth, is a trial or two of a study of this size."""
-    return PedAnovaImportanceEvaluator(
-        target_quantile=TOP, region_quantile=1.0, evaluate_on_local=True
-    )
-
-
 def _drawn(
     trials: Sequence[FrozenTrial],
     shares: Mapping[str, float],
@@ -96,7 +88,9 @@ def _shares(
         warnings.simplefilter("ignore")  # of settings that few trials have
         drawn = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction=direction)
         drawn.add_trials(trials)
-        raw = evaluator().evaluate(drawn)
+        raw = PedAnovaImportanceEvaluator(
+            target_quantile=_TOP, region_quantile=1.0, evaluate_on_local=True
+        ).evaluate(drawn)
     total = sum(raw.values())
     if not total > 0:
         return None

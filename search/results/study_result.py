@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from optuna.distributions import (
@@ -21,7 +22,7 @@ from search.results.importance import importances
 from search.results.provenance import tags
 from search.selection import confirm
 from search.selection import winner as ending
-from search.selection.test_score import Scored
+from search.selection.test_score import stored_score
 from search.study.open import REASON
 from search.study.queries import count_finished, ranking_key
 from search.study.start_record import command_line
@@ -48,44 +49,55 @@ _CURVES = 10
 """Trials whose learning curves are kept: the best ones."""
 
 
-def result(
-    of: ending.Study,
-    settings: list[confirm.Setting],
-    found: Scored | None,
-    *,
-    model: SpeechModel | None,
-    study_id: str,
-    experiment: str,
-    page: str | None,
-    state: str,
-    reason: str,
-    baseline: float | None,
-    interruptions: Callable[[int], int],
+@dataclass(frozen=True)
+class StudyEnd:
+    """How a search ended, beside what its study's storage holds."""
+
+    state: str
+    """COMPLETE or PAUSED"""
+    reason: str
+    baseline: float | None
+    study_id: str
+    experiment: str
+    page: str | None
+    """path of the experiment in MLflow's UI"""
+    interruptions: Callable[[int], int]
+    """a trial's number -> how often its worker was lost"""
+
+
+def study_result(
+    of: ending.Study, settings: list[confirm.Setting], model: SpeechModel | None, end: StudyEnd
 ) -> StudyResult:
-    """The study's result. model: the one it stands for, None where no trial is complete."""
+    """Gather the result of a study.
+
+    Args:
+        of: The study with its data.
+        settings: What was confirmed.
+        model: The model that the study stands for; None where no trial is complete.
+        end: How the search ended.
+    """
     spec, opened = of.spec, of.opened
     trials = [t for t in opened.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-    config = spec.settings.split
-    labels = tags(spec, of.task)
+    labels, scored = tags(spec, of.task), stored_score(opened)
     return StudyResult(
         study=opened.study_name,
-        study_id=study_id,
-        experiment=experiment,
+        study_id=end.study_id,
+        experiment=end.experiment,
         task=of.task.name,
-        state=state,
-        reason=reason,
+        state=end.state,
+        reason=end.reason,
         wanted=spec.trials,
         counts=count_finished(opened),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(spec.arguments),
         tracking_uri=mask_password(spec.tracking_uri),
-        page=page,
+        page=end.page,
         space={d.name: _dimension(d.distribution) for d in spec.space.dimensions},
         fixed=spec.fixed,
         sampler=spec.search.sampler,
         pruner=spec.search.pruner,
         epochs=spec.epochs,
-        origin=origin(of.task, config),
+        origin=origin(of.task, spec.settings.split),
         parts=tuple(
             Part(name, modality, part.emotions, part.speakers)
             for part in describe(of.task, of.parts)
@@ -96,7 +108,7 @@ def result(
             for store in (*of.task.acoustic, *of.task.visual)
             for file in store.unreadable
         ),
-        baseline=baseline,
+        baseline=end.baseline,
         versions={
             name.removeprefix("version."): str(value)
             for name, value in labels.items()
@@ -104,16 +116,16 @@ def result(
         },
         git=str(labels["git"]),
         cost=_cost(of, trials),
-        trials=tuple(_trial(trial, interruptions(trial.number)) for trial in trials),
+        trials=tuple(_trial(trial, end.interruptions(trial.number)) for trial in trials),
         importances=importances(opened),
         curves=_curves(of, trials),
         embedding=None if model is None else _embedding(of, model),
         confusion=Confusions(
             validation=None if model is None else _validation(of, model),
-            test=None if found is None else found.confusion,
+            test=None if scored is None else scored.confusion,
         ),
         confirm=confirm.confirmation(settings),
-        test=None if found is None else found.score,
+        test=None if scored is None else scored.score,
         checks=() if model is None else ending.checks(of, model, settings),
     )
 

@@ -5,83 +5,68 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
-from optuna.trial import TrialState
-
 from search.formatting import format_duration, format_value
-from search.selection import confirm
-from search.selection import test_score as scoring
+from search.selection.confirm import Setting, winner
+from search.selection.test_score import model_name
 from search.selection.winner import BEST
-from search.study.open import REASON
-from search.study.queries import best_trial, count_finished, running_trials
 from tracking.promotion.promote import NAME, Verdict
 from tracking.registry.registry import CHAMPION
-from tracking.result import REPORT, WINNER, TestScore
+from tracking.report.selectors import complete, in_state
+from tracking.result import REPORT, WINNER, StudyResult, TestScore, TrialRecord
 from tracking.uri import default_uri, mask_password
 
 
-def summary(
-    opened: optuna.Study,
-    bar: float | None,
-    folder: Path,
-    stopped: str,
-    tracking_uri: str,
-    page: str | None,
-    seconds: float,
-    settings: Sequence[confirm.Setting],
-    verdict: Verdict | None,
-    clip: Path | None,
-) -> str:
-    """Several lines. bar: the baseline's validation UAR; stopped: why the study ended early, or
-    nothing; page: path of the experiment in MLflow's UI; seconds: that the whole command took;
-    settings: what was confirmed, the best mean first; verdict: of its promotion, if that was asked
-    for; clip: a file to try the model on."""
-    best = best_trial(opened)
-    lines: list[str] = []
-    counts = ", ".join(
-        f"{count} {state}" for state, count in count_finished(opened).items() if count
-    )
-    resting = len(running_trials(opened))
-    lines.append(
-        f"\nstudy {opened.study_name}: {counts or 'no trials'}"
-        + (f" ({stopped})" if stopped else "")
-        + f", in {format_duration(seconds)}"
-    )
-    if resting:
-        trials = "1 trial rests at its" if resting == 1 else f"{resting} trials rest at their"
-        lines.append(f"{trials} newest checkpoint: the same command goes on")
-    if best is None or best.value is None:
-        lines.append("no trial is complete, so there is no best one")
-        for failed in opened.get_trials(deepcopy=False, states=(TrialState.FAIL,))[:1]:
-            why = failed.user_attrs.get(REASON)
-            lines.append(f"the first failure: trial {failed.number}: {why}")
+@dataclass(frozen=True)
+class SearchEnd:
+    """What the last lines of a search say beside its study's result."""
+
+    stopped: str
+    """why the study ended early, or nothing"""
+    seconds: float
+    """that the whole command took"""
+    tracking_uri: str
+    page: str | None
+    """path of the experiment in MLflow's UI"""
+    settings: Sequence[Setting] = ()
+    """what was confirmed, the best mean first"""
+    verdict: Verdict | None = None
+    """of its promotion, if that was requested"""
+    clip: Path | None = None
+    """a file to try the model on"""
+
+
+def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
+    """The last lines of a search.
+
+    Args:
+        result: The study's.
+        folder: The study's.
+        end: What is not in the result.
+    """
+    trials = complete(result)
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    lines = [
+        f"\nstudy {result.study}: {counts or 'no trials'}"
+        + (f" ({end.stopped})" if end.stopped else "")
+        + f", in {format_duration(end.seconds)}"
+    ]
+    if resting := len(in_state(result, "RUNNING")):
+        words = "1 trial rests at its" if resting == 1 else f"{resting} trials rest at their"
+        lines.append(f"{words} newest checkpoint: the same command goes on")
+    if trials:
+        lines += _best_model(result, trials[0], folder, end)
     else:
-        against = "" if bar is None else f" (logistic regression: {bar:.4f})"
-        lines.append(f"best trial {best.number}: validation UAR {best.value:.4f}{against}")
-        winner = confirm.winner(settings)
-        lines += _confirmed(settings)
-        params = best.params if winner is None else winner.params
-        width = max(map(len, params))
-        for key, value in params.items():
-            lines.append(f"  {key:<{width}}  {format_value(value)}")
-        number = best.number if winner is None else winner.trial
-        if (stored := scoring.stored_score(opened)) is not None:
-            lines.append(_tested(stored.score, number, None if winner is None else winner.typical))
-        model = folder / (BEST if winner is None else WINNER)
-        if verdict is not None:
-            what = "champion:" if verdict.promoted else "not promoted:"
-            lines.append(f"{what:<14} {_promoted(verdict)}")
-        if model.is_dir():
-            lines.append(f"its model:     {_relative(model)}")
-            where = tracking_uri if verdict is not None and verdict.promoted else None
-            lines.append(f"predict:       {_predict(model, where, folder.parent, clip)}")
+        lines.append("no trial is complete, so there is no best one")
+        for failed in in_state(result, "FAIL")[:1]:
+            lines.append(f"the first failure: trial {failed.number}: {failed.reason}")
     lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():
         lines.append(f"report:        {_relative(folder / REPORT)}")
-    path, uri = page or "", mask_password(tracking_uri)
+    path, uri = end.page or "", mask_password(end.tracking_uri)
     if uri.startswith("http"):
         lines.append(f"compare them:  {uri.rstrip('/')}{path}")
     else:  # a database, which has no pages of its own
@@ -93,10 +78,31 @@ def summary(
     return "\n".join(lines)
 
 
-def _promoted(verdict: Verdict) -> str:
-    instead = f" in place of {verdict.replaced}" if verdict.replaced else ""
-    named = f"{verdict.version}{instead}: " if verdict.promoted and verdict.changed else ""
-    return f"{named}{verdict.reason}"
+def _best_model(
+    result: StudyResult, best: TrialRecord, folder: Path, end: SearchEnd
+) -> Iterator[str]:
+    against = "" if result.baseline is None else f" (logistic regression: {result.baseline:.4f})"
+    yield f"best trial {best.number}: validation UAR {best.value:.4f}{against}"
+    chosen = winner(end.settings)
+    yield from _confirmed(end.settings)
+    params = best.params if chosen is None else chosen.params
+    width = max(map(len, params), default=0)
+    for key, value in params.items():
+        yield f"  {key:<{width}}  {format_value(value)}"
+    if result.test is not None:
+        number = best.number if chosen is None else chosen.trial
+        yield _tested(result.test, number, None if chosen is None else chosen.typical)
+    verdict = end.verdict
+    if verdict is not None:
+        what = "champion:" if verdict.promoted else "not promoted:"
+        instead = f" in place of {verdict.replaced}" if verdict.replaced else ""
+        named = f"{verdict.version}{instead}: " if verdict.promoted and verdict.changed else ""
+        yield f"{what:<14} {named}{verdict.reason}"
+    model = folder / (BEST if chosen is None else WINNER)
+    if model.is_dir():
+        yield f"its model:     {_relative(model)}"
+        uri = end.tracking_uri if verdict is not None and verdict.promoted else None
+        yield f"predict:       {_predict(model, uri, folder.parent, end.clip)}"
 
 
 def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | None) -> str:
@@ -111,45 +117,43 @@ def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | Non
     return before + shlex.join([*words, "--model", f"models:/{NAME}@{CHAMPION}", file])
 
 
-def _confirmed(settings: Sequence[confirm.Setting]) -> list[str]:
-    """What fresh seeds said, a line a setting."""
+def _confirmed(settings: Sequence[Setting]) -> Iterator[str]:
+    """The values of fresh seeds, a line a setting."""
     if not settings:
-        return []
-    winner = confirm.winner(settings)
-    lines = ["confirmed with fresh seeds, validation UAR:"]
-    for one in settings:
-        if not one.values:
-            lines.append(f"  trial {one.trial}: failed with every seed")
+        return
+    yield "confirmed with fresh seeds, validation UAR:"
+    for setting in settings:
+        if not setting.values:
+            yield f"  trial {setting.trial}: failed with every seed"
             continue
-        mean, low, high = one.interval.value, one.interval.low, one.interval.high
-        sure = f" ({low:.4f} .. {high:.4f})" if len(one.values) > 1 else ""
-        failed = f", failed with {len(one.failed)} more" if one.failed else ""
-        lines.append(
-            f"  trial {one.trial}: {mean:.4f}{sure}, {len(one.values)} seeds{failed};"
-            f" the search said {one.search_value:.4f}"
+        mean = setting.interval
+        sure = f" ({mean.low:.4f} .. {mean.high:.4f})" if len(setting.values) > 1 else ""
+        failed = f", failed with {len(setting.failed)} more" if setting.failed else ""
+        yield (
+            f"  trial {setting.trial}: {mean.value:.4f}{sure}, {len(setting.values)} seeds{failed};"
+            f" the search said {setting.search_value:.4f}"
         )
-    if winner is None:
-        lines.append("no setting held with every seed, so there is no winner; the best trial's:")
+    if (chosen := winner(settings)) is None:
+        yield "no setting held with every seed, so there is no winner; the best trial's:"
     else:
-        lines.append(f"winner: the setting of trial {winner.trial}")
-    return lines
+        yield f"winner: the setting of trial {chosen.trial}"
 
 
-def _tested(found: TestScore, best: int, run: int | None) -> str:
-    """The test part's line, always with the model that it is about."""
+def _tested(score: TestScore, trial: int, run: int | None) -> str:
+    """The test part's lines, always with the model that they are about."""
     against = (
-        "" if found.baseline_uar is None else f"; logistic regression: {found.baseline_uar:.4f}"
+        "" if score.baseline_uar is None else f"; logistic regression: {score.baseline_uar:.4f}"
     )
-    low, high = found.interval.low, found.interval.high
-    by = f"{found.interval.groups} {found.interval.by}s"
+    interval = score.interval
     line = (
-        f"test part:     UAR {found.uar:.4f}, WAR {found.war:.4f}, w-F1 {found.wf1:.4f}"
-        f" ({found.samples} utterances{against})\n"
-        f"               95 % interval of the UAR, over {by}: {low:.4f} .. {high:.4f}"
+        f"test part:     UAR {score.uar:.4f}, WAR {score.war:.4f}, w-F1 {score.wf1:.4f}"
+        f" ({score.samples} utterances{against})\n"
+        f"               95 % interval of the UAR, over {interval.groups} {interval.by}s:"
+        f" {interval.low:.4f} .. {interval.high:.4f}"
     )
-    if (found.trial, found.run) == (best, run):
+    if (score.trial, score.run) == (trial, run):
         return line
-    other = scoring.named(found.trial, found.run)
+    other = model_name(score.trial, score.run)
     return f"{line}\n               of another model, {other}: scored once, when that was the best"
 
 

@@ -97,9 +97,9 @@ def score_model(
     if before is not None and reason is None:
         raise ScoredAlready(
             f"the test part was scored on {before.scored[:10]} for"
-            f" {named(before.trial, before.run)} (UAR {before.uar:.4f}), and the model is now that"
-            f" of {named(trial, run)}: whoever asks twice chooses by the test part; if it must be,"
-            " say why with --score-again 'REASON', which is kept with the score"
+            f" {model_name(before.trial, before.run)} (UAR {before.uar:.4f}), and the model is now"
+            f" that of {model_name(trial, run)}: whoever asks twice chooses by the test part; if it"
+            " must be, say why with --score-again 'REASON', which is kept with the score"
         )
     found = answers(model, task, parts)
     measured, now = found.measures(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -130,6 +130,6 @@ def score_model(
     return score
 
 
-def named(trial: int, run: int | None) -> str:
+def model_name(trial: int, run: int | None) -> str:
     """A model, by the trial and the confirming run that trained it."""
     return f"trial {trial}" if run is None else f"trial {trial}, confirming run {run}"

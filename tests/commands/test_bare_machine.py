@@ -10,7 +10,7 @@ from tests.commands.conftest import Run
 
 pytestmark = pytest.mark.long
 
-ABSENT = ("av", "cv2", "librosa", "matplotlib", "mlflow", "optuna", "plotly", "ray", "sklearn")
+ABSENT = ("av", "cv2", "librosa", "matplotlib", "mlflow", "optuna", "ray", "sklearn")
 ABSENT += ("soundfile", "soxr")
 
 # `python -m fdan` where those are not found.

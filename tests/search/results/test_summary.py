@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import optuna
 import pytest
 
-from search.results.summary import summary
+from search.results.summary import SearchEnd, summary
+from tests.tracking.results import shapes
 
 PAGE = "/#/experiments/1/runs"
 
@@ -23,8 +23,8 @@ PAGE = "/#/experiments/1/runs"
     ],
 )
 def test_where_to_compare_trials_without_a_password(uri: str, words: str, tmp_path: Path) -> None:
-    study = optuna.create_study(direction="maximize")
-    text = summary(study, None, tmp_path, "", uri, PAGE, 1.0, [], None, None)
+    end = SearchEnd(stopped="", seconds=1.0, tracking_uri=uri, page=PAGE)
+    text = summary(shapes()["no-trials"], tmp_path, end)
     assert words in text
     assert "secret" not in text
     assert ("http://127.0.0.1:5000" in text) == ("backend-store-uri" in text)

@@ -110,8 +110,7 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert command.main(again) == 0
     assert "scored for this very model" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        command.main([*flags, "--score-again", " "])
+    assert command.main([*flags, "--score-again", " "]) == 2
     assert "say in words why" in capsys.readouterr().err
     assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
     assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
