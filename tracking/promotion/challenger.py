@@ -22,7 +22,7 @@ from tracking.registry.download import file_digests
 from tracking.registry.inference_cost import multiply_adds
 from tracking.registry.model_card import model_card
 from tracking.registry.package import build_package
-from tracking.registry.registry import DESCRIPTION, ModelVersion
+from tracking.registry.registry import ModelVersion
 from tracking.result import PREDICTIONS, WINNER, StudyResult
 from tracking.uri import mask_password
 
@@ -73,21 +73,22 @@ class Challenger:
     def data(self) -> tuple[Task, Split]:
         return reopen(self.result.origin, self.stores)
 
+    def card(self, limit: int | None = None) -> str:
+        """The model card, of so many characters at most."""
+        return model_card(self.result, self.model.facts, self.name, mask_password(self.uri), limit)
+
     @cached_property
     def package(self) -> Path:
         """The folder that would be registered (tracking/registry/package.py)."""
-        facts, result = self.model.facts, self.result
+        facts = self.model.facts
         metadata = {
-            "study": result.study,
-            "study_id": result.study_id,
-            "trial": facts["trial"],
-            "data": facts["data"],
-            "preparation": facts["preparation"],
+            "study": self.result.study,
+            "study_id": self.result.study_id,
+            **{name: facts[name] for name in ("trial", "data", "preparation")},
             "sha256": self.sha256,
         }
         folder = self.temporary / "model"
-        card = model_card(result, facts, self.name, mask_password(self.uri))
-        build_package(folder, self.folder, card, metadata)
+        build_package(folder, self.folder, self.card(), metadata)
         return folder
 
     @cached_property
@@ -97,12 +98,6 @@ class Challenger:
         task, split = self.data
         images = task.images("acoustic", split.acoustic_test[:_REPRODUCED_UTTERANCES])
         return self.isolated_model.probabilities(self.package, images)
-
-    @cached_property
-    def description(self) -> str:
-        """The model card, as long as a version's description may be."""
-        facts = self.model.facts
-        return model_card(self.result, facts, self.name, mask_password(self.uri), DESCRIPTION)
 
     def is_version(self, version: ModelVersion) -> bool:
         """Whether this very model is registered as that version."""
@@ -119,17 +114,13 @@ class Challenger:
         return {
             "study": result.study,
             "study_id": result.study_id,
-            "trial": facts["trial"],
-            "confirm_run": facts["confirm_run"],
+            **{name: facts[name] for name in ("trial", "confirm_run", "data")},
             "seed": self.model.run.training.seed,
             "task": result.task,
-            "data": facts["data"],
             "protocol": facts["split"]["protocol"],
             **file_digests(self.folder),
-            "test.uar": f"{test.uar:.4f}",
+            **{f"test.{name}": f"{getattr(test, name):.4f}" for name in ("uar", "war", "wf1")},
             "test.uar.interval": f"{interval.low:.4f} to {interval.high:.4f} ({over})",
-            "test.war": f"{test.war:.4f}",
-            "test.wf1": f"{test.wf1:.4f}",
             "test.samples": test.samples,
             "test.scored": test.scored,
             "multiply_adds": multiply_adds(self.model),

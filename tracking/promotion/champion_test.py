@@ -69,7 +69,7 @@ def champion_gates(
         return [Gate(SAME_DATA, True, first), Gate(BETTER, True, first)]
     same = evaluate_gate(SAME_DATA, lambda: _same_data(challenger, champion))
     if not same.passed:
-        return [same, Gate.skipped(BETTER, SAME_DATA)]
+        return [same, same.skip(BETTER)]
     return [same, evaluate_gate(BETTER, lambda: _better(challenger, champion, accept_tie))]
 
 

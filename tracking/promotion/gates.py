@@ -1,19 +1,8 @@
-"""The promotion gates: what the winner of a study has to pass to become champion. In their order:
+"""The promotion gates: what the winner of a study has to pass to become champion. STUDY_GATES are
+about the study alone; then it must not have been rolled back before, champion_test.py compares it
+with the champion, and last the package that would be registered must reproduce its predictions.
 
-    study finished            all trials, or a time budget or rule ended it; not interrupted
-    winner confirmed          trained again with fresh seeds; its folder holds that very run
-    test part scored
-    invariants hold           what the study checked of itself
-    scored model unchanged    the tensors are those that were scored
-    scores reproduced         the stored predictions give the recorded figures
-    data unchanged            model, study and stores are of one data set
-    not rolled back before
-    data is the champion's    champion_test.py
-    better than the champion  champion_test.py: a paired test, or an accepted tie
-    package reproduces predictions
-                              what would be registered, loaded by itself, answers as was scored
-
-Each has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
+Each gate has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
 """
 
 from __future__ import annotations
@@ -28,7 +17,7 @@ import numpy as np
 from fdan.errors import FdanError
 from tracking.promotion.challenger import Challenger
 from tracking.registry.registry import Registry
-from tracking.result import PREDICTIONS, TestScore
+from tracking.result import PREDICTIONS
 
 _TOLERANCE: Final = 1e-5
 """How far the packaged model's probabilities may be from the stored ones."""
@@ -47,15 +36,9 @@ class Gate:
     """None: not evaluated, since an earlier gate failed."""
     reason: str
 
-    @classmethod
-    def skipped(cls, name: str, failed: str) -> Gate:
-        """A gate that cannot be evaluated.
-
-        Args:
-            name: its name.
-            failed: the name of the gate that failed before it.
-        """
-        return cls(name, None, f"not evaluated: {failed}?")
+    def skip(self, name: str) -> Gate:
+        """A gate of that name, which is not evaluated since this one failed."""
+        return Gate(name, None, f"not evaluated: {self.name}?")
 
 
 def evaluate_gate(name: str, check: Callable[[], str]) -> Gate:
@@ -63,8 +46,7 @@ def evaluate_gate(name: str, check: Callable[[], str]) -> Gate:
 
     Args:
         name: its name.
-        check: returns why it is passed; raises FdanError where it is not, or OSError for a file
-            that cannot be read.
+        check: returns why it is passed, or raises FdanError or OSError.
     """
     try:
         return Gate(name, True, check())
@@ -78,20 +60,18 @@ def first_failed(gates: list[Gate]) -> Gate | None:
 
 
 def evaluate_study_gates(challenger: Challenger, evaluate_all: bool) -> list[Gate]:
-    """Evaluate the gates that are about the study alone, in order.
+    """Evaluate STUDY_GATES, in order.
 
     Args:
-        challenger: its winner.
+        challenger: the study's winner.
         evaluate_all: evaluate the gates after a failed one, too, unless they need that one.
     """
     gates: dict[str, Gate] = {}
     for gate in STUDY_GATES:
-        needed = gate.needs if evaluate_all else tuple(gates)
-        failed = next((name for name in needed if not gates[name].passed), None)
-        if failed is None:
-            gates[gate.name] = evaluate_gate(gate.name, partial(gate.check, challenger))
-        else:
-            gates[gate.name] = Gate.skipped(gate.name, failed)
+        needed = [gates[name] for name in gate.needs] if evaluate_all else list(gates.values())
+        failed = first_failed(needed)
+        check = partial(gate.check, challenger)
+        gates[gate.name] = failed.skip(gate.name) if failed else evaluate_gate(gate.name, check)
     return list(gates.values())
 
 
@@ -140,7 +120,8 @@ def _invariants_hold(challenger: Challenger) -> str:
 
 
 def _scored_model_unchanged(challenger: Challenger) -> str:
-    scored, stored = _test(challenger).model_sha256, challenger.sha256
+    assert challenger.result.test is not None
+    scored, stored = challenger.result.test.model_sha256, challenger.sha256
     if scored != stored:
         raise GateFailed(
             f"{challenger.tensors} is not what was scored: sha256 {stored[:12]}, not {scored[:12]}"
@@ -149,7 +130,8 @@ def _scored_model_unchanged(challenger: Challenger) -> str:
 
 
 def _scores_reproduced(challenger: Challenger) -> str:
-    test, predictions = _test(challenger), challenger.predictions
+    test, predictions = challenger.result.test, challenger.predictions
+    assert test is not None
     measures = predictions.measures()
     for name in ("uar", "war", "wf1"):
         if abs(getattr(measures, name) - getattr(test, name)) > 1e-12:
@@ -195,11 +177,11 @@ STUDY_GATES: Final = (
 
 
 def not_rolled_back(challenger: Challenger, registry: Registry) -> Gate:
-    """The gate "not rolled back before": a decision of a person is not undone by a rerun.
+    """The gate "not rolled back before": a rerun does not undo a person's decision.
 
     Args:
         challenger: the winner.
-        registry: its versions are looked through.
+        registry: knows which versions were rolled back.
     """
     name = "not rolled back before"
     if not challenger.tensors.is_file():
@@ -222,8 +204,7 @@ _PACKAGE_NEEDS: Final = ("scored model unchanged", "scores reproduced", "data un
 def package_reproduces_predictions(
     challenger: Challenger, gates: list[Gate], evaluate_all: bool
 ) -> Gate:
-    """The last gate, since it takes seconds: what would be registered, loaded by itself and asked
-    again about the store's images.
+    """The last gate, since it takes seconds: the package, loaded by itself, answers again.
 
     Args:
         challenger: the winner.
@@ -232,7 +213,7 @@ def package_reproduces_predictions(
     """
     needed = [gate for gate in gates if gate.name in _PACKAGE_NEEDS] if evaluate_all else gates
     if failed := first_failed(needed):
-        return Gate.skipped(_PACKAGE, failed.name)
+        return failed.skip(_PACKAGE)
     return evaluate_gate(_PACKAGE, lambda: _package_reproduces_predictions(challenger))
 
 
@@ -249,8 +230,3 @@ def _package_reproduces_predictions(challenger: Challenger) -> str:
             f"the packaged model's probabilities differ from {PREDICTIONS} by {difference:.1e}"
         )
     return f"{len(again)} utterances asked again, probabilities differ by {difference:.0e} at most"
-
-
-def _test(challenger: Challenger) -> TestScore:
-    assert challenger.result.test is not None
-    return challenger.result.test

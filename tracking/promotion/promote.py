@@ -10,7 +10,7 @@ killed promotion left are used again or removed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from tracking.registry.register import register
 from tracking.registry.registry import (
     CANDIDATE,
     CHAMPION,
+    DESCRIPTION,
     PREVIOUS,
     ModelVersion,
     NewVersion,
@@ -157,15 +158,16 @@ class _Promotion:
     def _decide(self, gates: list[Gate], version: ModelVersion | None) -> Verdict:
         """The verdict over a champion. gates: those that are about the study alone."""
         if failed := first_failed(gates):
-            gates = [*gates, *(Gate.skipped(name, failed.name) for name in (SAME_DATA, BETTER))]
+            gates = [*gates, failed.skip(SAME_DATA), failed.skip(BETTER)]
         else:
             champion = None
             if version is not None:
                 champion = Champion(version, partial(download_version, self.registry, version))
             gates = [*gates, *champion_gates(self.challenger, champion, self.options.accept_tie)]
+        better = gates[-1]
         gates.append(package_reproduces_predictions(self.challenger, gates, self.options.dry_run))
         failed = first_failed(gates)
-        reason = (failed or _named(gates, BETTER)).reason
+        reason = (failed or better).reason
         replaced = None if version is None else str(version)
         return Verdict(failed is None, False, reason, tuple(gates), None, replaced)
 
@@ -185,7 +187,9 @@ class _Promotion:
             "replaces": "" if champion is None else champion.number,
             "promoted_by": history.user_at_host(),
         }
-        new = NewVersion(challenger.package, experiment_id, run_id, tags, challenger.description)
+        new = NewVersion(
+            challenger.package, experiment_id, run_id, tags, challenger.card(DESCRIPTION)
+        )
         version = register(registry, new, self.log)
         lock.check_champion(champion)
         if champion is not None:
@@ -252,12 +256,8 @@ class _Promotion:
         """A winner that lost against the champion says so on its runs. A study that is not fit to
         be compared leaves no trace, nor does one that another promotion has made champion meanwhile
         (the one accepted a tie, the other did not): its runs say that."""
-        if _named(verdict.gates, BETTER).passed is False:
+        if any(gate.name == BETTER and gate.passed is False for gate in verdict.gates):
             champion = self.registry.version_by_alias(CHAMPION)
             if champion is None or not self.challenger.is_version(champion):
                 self._tag_runs(f"refused: {verdict.reason}")
         return verdict
-
-
-def _named(gates: Sequence[Gate], name: str) -> Gate:
-    return next(gate for gate in gates if gate.name == name)

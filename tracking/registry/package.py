@@ -122,17 +122,13 @@ def _signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    given = [("speech", DataType.binary), ("path", DataType.string), ("face", DataType.binary)]
-    texts = [ColSpec(DataType.string, name) for name in ("basis", "model")]
+    inputs = (("speech", DataType.binary), ("path", DataType.string), ("face", DataType.binary))
+    texts = ("emotion", "basis", "model")
+    outputs = ("emotion", *EMOTIONS, "basis", "model")
+    kinds = {name: DataType.string if name in texts else DataType.double for name in outputs}
     return ModelSignature(
-        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in given]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "emotion"),
-                *(ColSpec(DataType.double, name) for name in EMOTIONS),
-                *texts,
-            ]
-        ),
+        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]),
     )
 
 
