@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from tests.tracking import by_hand
 from tracking.promotion.promote import PromotionOptions, promote
 from tracking.promotion.rollback import rollback
 from tracking.registry.promotion_lock import promotion_lock
-from tracking.registry.registry import CHAMPION, Registry, RegistryError
+from tracking.registry.registry import CHAMPION, Registry
 
 if TYPE_CHECKING:
     from conftest import MlflowServer, Tables
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("cache")]
 
-# `python -m tracking`, but that the model that is registered is not asked again: most of a
-# promotion's time. tests/tracking/promotion/test_promote.py has it asked.
+# `python -m tracking`, without loading the packaged model, which is most of a
+# promotion's time. tests/tracking/promotion/test_promote.py has it loaded.
 QUICK = """
 import sys
 from tracking import __main__
@@ -172,62 +171,3 @@ def _read_until(process: subprocess.Popen[str], words: str) -> None:
         if words in line:
             return
     raise AssertionError("".join(said))
-
-
-def test_a_claim_is_held_by_one(server: MlflowServer) -> None:
-    """On a server there is no lock's file: whoever sees another's claim withdraws."""
-    registry = Registry(server.uri, f"claim-{time.time_ns()}")
-    registry.create()
-    with promotion_lock(registry, print, 5) as lock:
-        lock.check()
-        with (
-            pytest.raises(RegistryError, match="is being promoted by process"),
-            promotion_lock(registry, print, 0.5),
-        ):
-            pass
-        lock.check()
-    assert not registry.tags()
-
-
-def test_of_many_one_at_a_time_holds_the_claim(server: MlflowServer) -> None:
-    name = f"claim-{time.time_ns()}"
-    Registry(server.uri, name).create()
-    inside: list[int] = []
-    held = []
-
-    def promoting(number: int) -> None:
-        registry = Registry(server.uri, name)
-        for _ in range(2):
-            with promotion_lock(registry, print, 60):
-                inside.append(number)
-                time.sleep(0.1)
-                held.append(list(inside))
-                inside.remove(number)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(promoting, range(4)))
-    assert len(held) == 8 and all(len(one) == 1 for one in held)
-
-
-@pytest.mark.parametrize(
-    "dead", ["999999999 {host} {now}", "1 another-host 1000", "nonsense"], ids=str.split
-)
-def test_claims_of_the_dead_are_swept_away(server: MlflowServer, dead: str) -> None:
-    import socket
-
-    registry = Registry(server.uri, f"claim-{time.time_ns()}")
-    registry.create()
-    value = dead.format(host=socket.gethostname(), now=time.time())
-    registry.client.set_registered_model_tag(registry.name, "fdan.promoting.dead", value)
-    with promotion_lock(registry, print, 0.5):
-        assert "fdan.promoting.dead" not in registry.tags()
-
-
-def test_a_claim_that_was_taken_away_is_noticed(server: MlflowServer) -> None:
-    registry = Registry(server.uri, f"claim-{time.time_ns()}")
-    registry.create()
-    with promotion_lock(registry, print, 5) as lock:
-        for key in registry.tags():
-            registry.client.delete_registered_model_tag(registry.name, key)
-        with pytest.raises(RegistryError, match="took this one for dead"):
-            lock.check()
