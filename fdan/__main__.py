@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from fdan.cli.arguments import (
     add_run_arguments,
     exit_code,
 )
-from fdan.process_exit import leave
 
 EXAMPLES = """\
 examples:
@@ -120,4 +120,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    sys.exit(main())

@@ -20,6 +20,10 @@ from fdan.errors import ConfigError, unknown
 C = TypeVar("C", bound="Config")
 
 
+class Above(float):
+    """A lower bound that is itself out of range."""
+
+
 def option(
     default: Any,
     help: str,
@@ -28,17 +32,18 @@ def option(
     choices: Sequence[str] = (),
     low: float | None = None,
     high: float | None = None,
-    above: float | None = None,
 ) -> Any:
-    """A field of a Config: `low` and `high` are inclusive bounds, `above` an exclusive one."""
-    meta = {
-        "help": help,
-        "unit": unit,
-        "choices": tuple(choices),
-        "low": low,
-        "high": high,
-        "above": above,
-    }
+    """A field of a Config.
+
+    Args:
+        default: its value where none is given.
+        help: one line.
+        unit: of its value.
+        choices: the values that it may have; empty: any.
+        low: lower bound of a number; inclusive, unless it is Above(bound).
+        high: inclusive upper bound.
+    """
+    meta = {"help": help, "unit": unit, "choices": tuple(choices), "low": low, "high": high}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -78,7 +83,15 @@ class Config:
 
     @classmethod
     def from_mapping(cls: type[C], values: Mapping[str, Any], where: str = "configuration") -> C:
-        """Build from names and values. An unknown name is an error that names the nearest one."""
+        """Build a configuration.
+
+        Args:
+            values: by name.
+            where: they come from, for messages.
+
+        Raises:
+            ConfigError: a name is unknown (the nearest one is named), or a value is refused.
+        """
         names = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in names:
@@ -87,8 +100,15 @@ class Config:
 
     @classmethod
     def check(cls, name: str, value: Any) -> Any:
-        """The value as the field `name` holds it; ConfigError for one that the field refuses,
-        whatever the others are."""
+        """The value as a field holds it.
+
+        Args:
+            name: the field's.
+            value: as a user or a space names it.
+
+        Raises:
+            ConfigError: the field refuses it, whatever the other fields are.
+        """
         for field, kinds, optional in fields(cls):
             if field.name == name and not (value is None and optional):
                 return _checked(field, kinds, value)
@@ -131,13 +151,13 @@ def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any)
         raise ConfigError(unknown(name, str(value), meta["choices"]))
     if not isinstance(value, int | float):
         return value
-    low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
+    low, high = meta.get("low"), meta.get("high")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} = {value}: expected a finite number")
+    if isinstance(low, Above) and value <= low:
+        raise ConfigError(f"{name} = {value}: must be greater than {low}")
     if low is not None and value < low:
         raise ConfigError(f"{name} = {value}: must be at least {low}")
-    if above is not None and value <= above:
-        raise ConfigError(f"{name} = {value}: must be greater than {above}")
     if high is not None and value > high:
         raise ConfigError(f"{name} = {value}: must be at most {high}")
     return value

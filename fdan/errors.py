@@ -1,4 +1,4 @@
-"""What a user did and can mend. Every command shows these as one line and exits with 2.
+"""Errors that a user can mend. Every command shows them as one line and exits with 2.
 
 Our own mistakes stay assertions and tracebacks.
 """
@@ -32,7 +32,12 @@ class DeviceError(FdanError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that nobody knows, with the nearest one that somebody does.
+    """One line about an unknown name, with the nearest one that is known.
+
+    Args:
+        what: kind of thing that it names.
+        name: the unknown one.
+        known: all that there are.
 
     >>> unknown("sampler", "tpo", ["tpe", "random"])
     "unknown sampler 'tpo': did you mean 'tpe'? Known: random, tpe"

@@ -1,5 +1,5 @@
-"""A file that one process at a time holds. The kernel lets go of it when that process ends, however
-it ends, so a dead process holds nothing."""
+"""A file that one process at a time holds. The kernel releases it when that process ends,
+however it ends, so a dead process holds nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 _PATIENCE_S = 0.5
-"""Whoever asks for a lock's owner holds it for a moment, too."""
+"""Asking for a lock's owner holds it for a moment, too."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,13 @@ def lock_owner(path: Path) -> Owner | None:
 
 
 def lock_is_held_by(owner: Owner, path: Path) -> bool:
-    """Whether that process of this machine has the file at `path` open: its number may be another
-    one's by now, or another container's."""
+    """Whether a process of this machine still has the lock's file open: its number may belong to
+    another process by now, or to another container's.
+
+    Args:
+        owner: as the file names it.
+        path: the lock's file.
+    """
     if not owner.on_this_host:
         return False
     try:

@@ -21,7 +21,13 @@ class Measures:
 
 
 def confusion_matrix(truth: Ints, predicted: Ints, classes: int) -> Ints:
-    """(C, C) counts; rows are true classes."""
+    """(C, C) counts; rows are true classes.
+
+    Args:
+        truth: (N,) class indices.
+        predicted: (N,) class indices.
+        classes: C.
+    """
     counts = np.bincount(truth * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fdan.config import Config, option
+from fdan.config import Above, Config, option
 from fdan.errors import ConfigError, unknown
 
 # Backbones, and their features after global average pooling.
@@ -54,9 +54,9 @@ class KernelConfig(Config):
 
     kernels: int = option(5, "Gaussians in the LMMD's kernel", low=1, high=64)
     ratio: float = option(2.0, "ratio of neighbouring bandwidths", low=1.0, high=100.0)
-    scale: float = option(1.0, "factor on all bandwidths", above=0.0)
+    scale: float = option(1.0, "factor on all bandwidths", low=Above(0.0))
     bandwidth: float | None = option(
-        None, "fixed base bandwidth; none: each batch's mean squared distance", above=0.0
+        None, "fixed base bandwidth; none: each batch's mean squared distance", low=Above(0.0)
     )
 
 
@@ -71,7 +71,9 @@ class TrainConfig(Config):
     """
 
     alpha: float = option(1e-3, "weight of the LMMD in the loss (Eq. 9); 0 is FDAN_2", low=0.0)
-    lr: float = option(1e-3, "the head's learning rate; backbones have a tenth of it", above=0.0)
+    lr: float = option(
+        1e-3, "the head's learning rate; backbones have a tenth of it", low=Above(0.0)
+    )
     momentum: float = option(0.9, "SGD's momentum", low=0.0, high=0.999)
     decay: float = option(5e-4, "SGD's weight decay", low=0.0)
     batch: int = option(32, "samples of each modality in a step", low=2)
@@ -93,9 +95,13 @@ class RunConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "configuration") -> RunConfig:
-        """Build from flat names and values. An unknown name is an error that names the nearest."""
-        parts = _PARTS
-        names = [[f.name for f in dataclasses.fields(part)] for part in parts]
+        """Build a run's configuration, as Config.from_mapping does.
+
+        Args:
+            values: of all three parts, by name.
+            where: they come from, for messages.
+        """
+        names = [[f.name for f in dataclasses.fields(part)] for part in _PARTS]
         known = [name for group in names for name in group]
         for name in values:
             if name not in known:
@@ -109,7 +115,12 @@ class RunConfig:
 
     @staticmethod
     def check(name: str, value: Any) -> None:
-        """ConfigError for a value that the setting `name` refuses, whatever the others are."""
+        """Raise ConfigError for a value that a setting refuses, whatever the others are.
+
+        Args:
+            name: of the setting.
+            value: to be checked.
+        """
         for part in _PARTS:
             part.check(name, value)
 

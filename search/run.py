@@ -24,6 +24,4 @@ if __name__ == "__main__":
             file=sys.stderr,
         )
         sys.exit(2)
-    from fdan.process_exit import leave
-
-    leave(main())
+    sys.exit(main())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Final
 
 from fdan.cli.arguments import Parser, exit_code
-from fdan.process_exit import leave
 from tracking.commands import champion, flush, promote, report, rollback
 
 COMMANDS: Final = (report, promote, rollback, champion, flush)
@@ -42,4 +42,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    sys.exit(main())

@@ -78,6 +78,19 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def exit_code(main: Callable[[], int]) -> int:
     """Run a command: a user's mistake is one line on stderr and 2, Ctrl-C is 130."""
+    code = _run(main)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"error: the output could not be written: {error}", file=sys.stderr)
+        return code or 1
+    return code
+
+
+def _run(main: Callable[[], int]) -> int:
     try:
         return main()
     except FdanError as error:

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.config import Config, option
+from fdan.config import Above, Config, option
 from fdan.data.task import Samples, Task
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError, DataError
@@ -48,14 +48,14 @@ class SplitConfig(Config):
         0.25,
         "validation part: of all acoustic samples (speaker), or of the training part (paper, and"
         " official where the corpus has none)",
-        above=0,
+        low=Above(0),
         high=0.8,
     )
     test: float | None = option(
         None,
         "test part of all acoustic samples: none means 0.25 (speaker) or 0.2 (paper); not for"
         " official",
-        above=0,
+        low=Above(0),
         high=0.8,
     )
     split_seed: int = option(0, "seed of the division", low=0)

@@ -1,4 +1,4 @@
-"""What a model said of the utterances of one part, and the file that keeps it.
+"""A model's predictions for the utterances of one part, and their file.
 
 Two models are compared on the same utterances by these files alone: no model has to run again.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from fdan.emotions import EMOTIONS, label
 from fdan.errors import DataError
+from fdan.files import write_atomic
 from fdan.metrics import Ints, Measures, confusion_matrix, measures
 
 COLUMNS: Final = ("content", "utterance", "speaker", "emotion", "predicted", *EMOTIONS)
@@ -30,18 +30,17 @@ _SUM: Final = 1e-6  # how far a row's probabilities may add up to other than 1
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """N utterances, one row each, in the order of the part that was predicted.
-
-    contents: sha256 of each speech file in hex, by which two models' answers are paired.
-    speakers: None where the corpus names none. truth: (N,) indices into EMOTIONS.
-    probabilities: (N, 7), rows add up to 1.
-    """
+    """N utterances, one row each, in the order of the part that was predicted."""
 
     contents: tuple[str, ...]
+    """sha256 of each speech file in hex, by which two models' answers are paired."""
     utterances: tuple[str, ...]
     speakers: tuple[str | None, ...]
+    """None where the corpus names none."""
     truth: Ints
+    """(N,) indices into EMOTIONS."""
     probabilities: npt.NDArray[np.float64]
+    """(N, 7), rows add up to 1."""
 
     def __post_init__(self) -> None:
         n = len(self.contents)
@@ -84,38 +83,31 @@ class Predictions:
     def per_speaker(self) -> dict[str, dict[str, float | int]]:
         """{speaker: {"uar", "war", "samples"}}, by name; utterances of no named speaker are left
         out. A speaker's UAR is over the emotions of this speaker's own utterances."""
-        found: dict[str, dict[str, float | int]] = {}
+        speakers: dict[str, dict[str, float | int]] = {}
         for name in sorted({speaker for speaker in self.speakers if speaker is not None}):
             own = np.array([speaker == name for speaker in self.speakers])
-            matrix = confusion_matrix(self.truth[own], self.predicted[own], len(EMOTIONS))
-            m = measures(matrix)
-            found[name] = {"uar": m.uar, "war": m.war, "samples": int(own.sum())}
-        return found
+            m = measures(confusion_matrix(self.truth[own], self.predicted[own], len(EMOTIONS)))
+            speakers[name] = {"uar": m.uar, "war": m.war, "samples": int(own.sum())}
+        return speakers
 
     def write(self, file: Path) -> None:
-        """As CSV, whole or not at all; `read` gives the same numbers back. Raises OSError."""
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            # A file's name need not be valid UTF-8.
-            with partial.open("w", encoding="utf-8", errors="surrogatepass", newline="") as text:
-                rows = csv.writer(text)  # its CR LF make it quote either in a name
-                rows.writerow(COLUMNS)
-                for i in range(len(self)):
-                    rows.writerow(
-                        [
-                            self.contents[i],
-                            self.utterances[i],
-                            self.speakers[i] or "",
-                            EMOTIONS[self.truth[i]],
-                            EMOTIONS[self.predicted[i]],
-                            *(f"{p:.17g}" for p in self.probabilities[i].tolist()),
-                        ]
-                    )
-                text.flush()
-                os.fsync(text.fileno())
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Write a CSV, whole or not at all; `read` gives the same numbers back. Raises OSError."""
+        text = io.StringIO(newline="")
+        rows = csv.writer(text)  # its CR LF make it quote either in a name
+        rows.writerow(COLUMNS)
+        for i in range(len(self)):
+            rows.writerow(
+                [
+                    self.contents[i],
+                    self.utterances[i],
+                    self.speakers[i] or "",
+                    EMOTIONS[self.truth[i]],
+                    EMOTIONS[self.predicted[i]],
+                    *(f"{p:.17g}" for p in self.probabilities[i].tolist()),
+                ]
+            )
+        # A file's name need not be valid UTF-8.
+        write_atomic(file, text.getvalue().encode(errors="surrogatepass"), sync=True)
 
     @classmethod
     def read(cls, file: Path) -> Predictions:
@@ -133,10 +125,10 @@ class Predictions:
             raise DataError(f"predictions {file} are damaged (not the columns of a prediction)")
         if len(rows) < 2 or not text.endswith("\n"):
             raise DataError(f"predictions {file} are damaged (cut off after row {len(rows)})")
-        found: list[list[float]] = []
+        probabilities: list[list[float]] = []
         for number, row in enumerate(rows[1:], start=2):
             try:
-                found.append(_probabilities(row))
+                probabilities.append(_probabilities(row))
             except ValueError as error:
                 raise DataError(f"predictions {file} are damaged (row {number}: {error})") from None
         contents, utterances, speakers, truth = zip(*(row[:4] for row in rows[1:]), strict=True)
@@ -145,12 +137,12 @@ class Predictions:
             utterances,
             tuple(speaker or None for speaker in speakers),
             np.array([label(emotion) for emotion in truth], dtype=np.int64),
-            np.array(found, dtype=np.float64),
+            np.array(probabilities, dtype=np.float64),
         )
 
 
 def _probabilities(row: list[str]) -> list[float]:
-    """Those of a row that is right in itself; ValueError says what is not."""
+    """A row's probabilities; ValueError says what is wrong with the row."""
     if len(row) != len(COLUMNS):
         raise ValueError(f"{len(row)} columns, not {len(COLUMNS)}")
     content, _, _, emotion, predicted, *texts = row

@@ -1,21 +1,19 @@
-"""All the statistics: an interval around a mean of seeds, an interval around a score, and whether
-one model is better than another on the same utterances.
+"""Statistics: intervals around a mean of seeds and around a score, and whether one model is better
+than another on the same utterances.
 
-What is asked of whom. **The interval asks about other speakers**: utterances of one speaker are
-alike, so a score of 500 utterances by three speakers says as much about a fourth speaker as three
-numbers do. `bootstrap` therefore draws whole speakers, and the interval is as wide as they differ.
-With fewer than about ten speakers it is still too narrow (a bootstrap of three speakers has ten
-different outcomes): take it as the least that one has to allow for.
+**The interval is about other speakers.** Utterances of one speaker are alike, so a score of 500
+utterances by three speakers says as much about a fourth speaker as three numbers do. `bootstrap`
+therefore draws whole speakers, and the interval is as wide as they differ. With fewer than about
+ten speakers it is still too narrow (a bootstrap of three has ten different outcomes).
 
-**The test asks about these utterances**: `compare` takes both models and the speakers as given and
-asks whether which of the two gave which answer could as well have been decided by a coin for each
-utterance. A speaker who is hard for both is no bias in it: each utterance is compared with itself.
-It was chosen since a coin for each speaker can never say yes below six speakers (p >= 2 / 2^5).
-What a small p does not say: that the challenger is better for other speakers, where the two models
-have speakers of their own whom they suit, nor that its settings are better, of which each model is
-one seed (confirm them for that). The comparison's interval, drawn by speaker, is for the first: in
-a simulation of equal models, of which each suits ten speakers by up to 0.1 more or less, the test
-called 8 % instead of 2.5 % better than the other.
+**The test is about these utterances.** `compare` takes both models and the speakers as given and
+tests whether a coin for each utterance could as well have decided which model gave which answer. A
+speaker who is hard for both is no bias: each utterance is compared with itself. A coin for each
+speaker could never reject below six speakers (p >= 2 / 2^5). A small p does not say that the
+challenger is better for other speakers, whom either model may suit, nor that its settings are
+better, of which each model is one seed (confirm them for that). The comparison's interval, drawn by
+speaker, is for the first: in a simulation of equal models, each of which suits ten speakers by up
+to 0.1 more or less, the test called 8 % instead of 2.5 % better than the other.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,41 +40,47 @@ _TIE: Final = 1e-12  # sums of the same fractions in another order are the same 
 
 @dataclass(frozen=True)
 class Interval:
-    """value: the figure itself; low, high: where it lies with probability `level`, nan where that
-    cannot be said. groups: how many units were drawn or averaged; by: "speaker", "utterance" or
-    "value"."""
+    """Where a figure lies."""
 
     value: float
+    """The figure itself."""
     low: float
+    """nan where the interval is unknown."""
     high: float
     level: float
+    """The probability that it lies between `low` and `high`."""
     groups: int
+    """How many units were drawn or averaged."""
     by: str
+    """The unit: "speaker", "utterance" or "value"."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """difference: the challenger's UAR less the champion's, its interval low .. high at `level`.
-
-    p: the share of coin tosses that make the two differ by as much or more, either way round.
-    samples: utterances; disagreements: those of which the two say different emotions.
-    """
+    """A challenger beside a champion."""
 
     difference: float
+    """The challenger's UAR less the champion's; its interval is low .. high at `level`."""
     low: float
     high: float
     p: float
+    """The share of coin tosses that make the two differ by as much or more, either way round."""
     samples: int
     disagreements: int
+    """Utterances for which the two predict different emotions."""
     level: float
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's interval around the mean of independent values, such as one a seed. One value has
-    no spread: its interval is nan .. nan."""
+    """Student's interval around a mean; nan .. nan for one value, which has no spread.
+
+    Args:
+        values: independent, such as one a seed.
+        level: of confidence, in 0 .. 1.
+    """
     n = len(values)
     assert n and 0 < level < 1
-    # Of scipy.special: scipy.stats takes a second to import.
+    # Not scipy.stats, which takes a second to import.
     from scipy.special import stdtrit
 
     mean = math.fsum(values) / n
@@ -98,6 +102,13 @@ def bootstrap(
     over resampled utterances where not every speaker is known or there is only one.
 
     A resample without an emotion is measured over the emotions that it has, as `metrics` does.
+
+    Args:
+        predictions: of one model.
+        measure: uar, war or wf1.
+        level: of confidence, in 0 .. 1.
+        repeats: resamples.
+        seed: of the resampling.
     """
     cells = predictions.truth * _C + predictions.predicted
     units, by, groups = _units(cells, _C**2, predictions)
@@ -119,6 +130,13 @@ def compare(
     p is that of a two-sided paired randomisation test: the two answers on an utterance change
     places by the toss of a coin; (1 + tosses as extreme) / (1 + repeats), so never 0. The interval
     is a paired bootstrap: both models measured on the same resampled speakers (or utterances).
+
+    Args:
+        challenger: its predictions.
+        champion: predictions for the same utterances, in any order.
+        repeats: tosses and resamples.
+        seed: of both.
+        level: of confidence, in 0 .. 1.
 
     Raises:
         DataError: the two are not about the same utterances with the same truth.
@@ -160,11 +178,11 @@ def _paired(challenger: Predictions, champion: Predictions) -> tuple[Ints, Ints]
     """The orders in which row i of both is the same utterance. Copies of a recording, whose
     contents are equal, go by their truth and place."""
     orders = []
-    for one in (challenger, champion):
-        keys = list(zip(one.contents, one.truth.tolist(), strict=True))
+    for model in (challenger, champion):
+        keys = list(zip(model.contents, model.truth.tolist(), strict=True))
         orders.append((sorted(range(len(keys)), key=keys.__getitem__), sorted(keys)))
-    (ours, here), (theirs, there) = orders
-    if here != there:
+    (ours, our_keys), (theirs, their_keys) = orders
+    if our_keys != their_keys:
         alone, other = set(challenger.contents), set(champion.contents)
         if alone != other:
             raise DataError(
@@ -176,7 +194,7 @@ def _paired(challenger: Predictions, champion: Predictions) -> tuple[Ints, Ints]
             "the two models were tested on the same files, but not with the same emotions as truth"
             " or not equally often; score both on one test part"
         )
-    if not here:
+    if not ours:
         raise DataError("no utterance to compare two models on")
     return np.array(ours, dtype=np.int64), np.array(theirs, dtype=np.int64)
 
@@ -209,20 +227,20 @@ def _resampled(units: Ints, groups: int, repeats: int, seed: int) -> Ints:
     return drawn
 
 
-def _measured(confusion: npt.NDArray[Any], measure: Measure) -> Floats:
+def _measured(confusion: Ints, measure: Measure) -> Floats:
     """(R,) of (R, C, C) counts, rows true: `metrics.measures` for many at once."""
     hits = np.diagonal(confusion, axis1=1, axis2=2).astype(np.float64)
     true, predicted = confusion.sum(2), confusion.sum(1)
     total: Ints = true.sum(1)
-    found: Floats
+    values: Floats
     if measure == "war":
-        found = hits.sum(1) / total
+        values = hits.sum(1) / total
     elif measure == "uar":
-        found = (hits / np.maximum(true, 1)).sum(1) / (true > 0).sum(1)
+        values = (hits / np.maximum(true, 1)).sum(1) / (true > 0).sum(1)
     else:
         f1 = 2 * hits / np.maximum(true + predicted, 1)
-        found = (f1 * true).sum(1) / total
-    return found
+        values = (f1 * true).sum(1) / total
+    return values
 
 
 def _percentiles(values: Floats, level: float) -> tuple[float, float]:

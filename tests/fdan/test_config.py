@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import pytest
 
 from fdan.cli.arguments import add_flags, given_options
-from fdan.config import Config, option
+from fdan.config import Above, Config, option
 from fdan.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Example(Config):
-    rate: float = option(0.1, "learning rate", unit="per step", above=0.0)
+    rate: float = option(0.1, "learning rate", unit="per step", low=Above(0.0))
     layers: int = option(1, "attention layers", low=0, high=8)
     mode: str = option("full", "what is trained", choices=("full", "frozen"))
-    bandwidth: float | None = option(None, "fixed bandwidth", above=0.0)
+    bandwidth: float | None = option(None, "fixed bandwidth", low=Above(0.0))
     augment: bool = option(True, "augmentation")
 
 

@@ -1,4 +1,4 @@
-"""A command's process ends at once, and loses nothing on the way."""
+"""How a command ends: its exit code, and that no output is lost unnoticed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 PROGRAM = """
 import atexit, sys, threading, time
-from fdan.process_exit import leave
+from fdan.cli.arguments import exit_code
 def late():
     time.sleep(0.3)
     print("thread")
 threading.Thread(target=late).start()
 atexit.register(lambda: print("registered"))
 print("first")
-leave(int(sys.argv[1]))
+sys.exit(exit_code(lambda: int(sys.argv[1])))
 """
 
 
