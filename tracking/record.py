@@ -2,8 +2,8 @@
 
     {"n":12,"t":1790000000000,"k":"metrics","r":"7","d":{...},"crc":"89abcdef"}
 
-The checksum covers every byte before it, so a line that a crash tore, or that a disk spoilt, is
-told from a whole one. Any JSON reader reads the file.
+The checksum covers every byte before it, so that a line that a crash tore or that a disk spoilt is
+distinguished from a whole one. Any JSON reader reads the file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
+RecordData = dict[str, Any]
+"""What a kind of record holds: tracking/tracker.py lists the kinds and their keys."""
+
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _MARK = b',"crc":"'
 _TAIL = len(_MARK) + 8 + len(b'"}')
@@ -20,21 +23,20 @@ _TAIL = len(_MARK) + 8 + len(b'"}')
 
 @dataclass(frozen=True)
 class Record:
-    """What the driver said, once.
-
-    number: 1, 2, ... over the whole life of the spool; time: ms since 1970, of recording, not of
-    sending; run: "study" or a trial's number; kind and data: see tracking/tracker.py.
-    """
+    """One event of a study."""
 
     number: int
+    """1, 2, ... over the whole life of the spool."""
     time: int
+    """When it was recorded, not sent: ms since 1970."""
     kind: str
     run: str
-    data: dict[str, Any]
+    """The run's key: tracking/tags.py."""
+    data: RecordData
 
     def line(self) -> bytes:
-        """The record's line, newline included. Non-finite numbers must have been written out as
-        text before: a bare NaN is not JSON."""
+        """The record's line, newline included. Non-finite numbers have to be text: a bare NaN is
+        not JSON."""
         body = _JSON.encode(
             {"n": self.number, "t": self.time, "k": self.kind, "r": self.run, "d": self.data}
         )
@@ -43,7 +45,7 @@ class Record:
 
 
 def parse(line: bytes) -> Record | None:
-    """The record of one line (newline included); None for one that is torn or spoilt.
+    """The record of one line (newline included); None if the line is torn or spoilt.
 
     >>> parse(Record(1, 5, "close", "7", {}).line())
     Record(number=1, time=5, kind='close', run='7', data={})

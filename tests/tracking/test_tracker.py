@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fdan.errors import FdanError
+from tests.tracking.history import history
 from tracking.backend.server import Server, ServerUnavailable
 from tracking.outbox import sender as sender_module
 from tracking.outbox.spool import SpoolError
@@ -116,7 +117,7 @@ def test_a_study_goes_on_in_its_own_runs(tmp_path: Path, database: Tables, uri: 
         tracker.open_trial(0, {"alpha": 0.5}, {})
         tracker.log_epoch(0, 2, {"value": 0.99})  # once more, from the checkpoint before
         tracker.log_epoch(0, 3, {"value": 0.3})
-        assert tracker.history(0) == [(n, {"value": n / 10}) for n in (1, 2, 3)]
+        assert history(tracker, 0) == [(n, {"value": n / 10}) for n in (1, 2, 3)]
         tracker.close_trial(0, "COMPLETE", "ran all its epochs")
         tracker.close_trial(0, "COMPLETE", "told twice")
         assert tracker.drain(60)
@@ -318,12 +319,13 @@ def test_a_batch_that_breaks_the_server_each_time_is_put_aside(
 DRIVER = """
 import sys
 from pathlib import Path
+from tests.tracking.history import history
 from tracking.tracker import Tracker
 tracker = Tracker(Path(sys.argv[1]), sys.argv[2], "fdan")
 tracker.open_study("demo", {"sampler": "tpe"}, {})
 for number in range(6):
     tracker.open_trial(number, {"alpha": number}, {})
-    done = [epoch for epoch, _ in tracker.history(number)]
+    done = [epoch for epoch, _ in history(tracker, number)]
     for epoch in range(max(done, default=1), 201):  # the last one once more
         tracker.log_epoch(number, epoch, {"value": number + epoch / 1000, "train/loss": epoch})
     tracker.close_trial(number, "COMPLETE", "done")

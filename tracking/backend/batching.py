@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tracking.backend import limits
 from tracking.record import Record
@@ -14,14 +14,16 @@ Kind = Literal["metric", "param", "tag"]
 
 
 class Item(NamedTuple):
-    """One metric, parameter or tag of a record. value: a number for a metric, else text; step: a
-    metric's epoch. Its time is the record's."""
+    """One metric, parameter or tag of a record."""
 
     record: Record
+    """Its time is the item's."""
     kind: Kind
     key: str
     value: float | str
+    """A number for a metric, else text."""
     step: int = 0
+    """A metric's epoch."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}"
@@ -37,21 +39,20 @@ class Item(NamedTuple):
 
 
 def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Split in order. A batch holds each parameter and each tag once: of a tag the latest value
-    (as the server would), and a parameter's second value starts a new batch, so that a refusal
-    of it is seen for what it is."""
+    """Split items in order. A batch holds each parameter and each tag once: of a tag the latest
+    value, as the server would; a parameter's second value starts a new batch, so that the server
+    rejects that value alone."""
     room = {
         "metric": limits.METRICS_PER_CALL,
         "param": limits.PARAMS_PER_CALL,
         "tag": limits.TAGS_PER_CALL,
     }
-    batch: dict[tuple[str, Any], Item] = {}
+    batch: dict[tuple[str, str, int | None], Item] = {}
     count = dict.fromkeys(room, 0)
     size = 0
     for item in items:
-        # A metric may come twice; only its record tells one from the other.
-        which = item.record.number if item.kind == "metric" else None
-        key = (item.kind, (item.key, which))
+        # A metric may come twice; only its record distinguishes the two.
+        key = (item.kind, item.key, item.record.number if item.kind == "metric" else None)
         earlier = batch.get(key)
         if earlier is not None and earlier.value == item.value:
             continue

@@ -1,5 +1,5 @@
-"""What MLflow takes: names, lengths and batch sizes. Everything is made to fit before it is
-recorded, so that the server has no reason to refuse it.
+"""What MLflow accepts: names, lengths and batch sizes. Everything is made to fit before it is
+recorded, so that the server has no reason to reject it.
 
 The limits are those of mlflow.utils.validation and of its SQL columns, checked by a test
 against the installed MLflow.
@@ -12,7 +12,7 @@ import json
 import posixpath
 import re
 import zlib
-from typing import Any, Final
+from typing import Final
 
 METRICS_PER_CALL: Final = 1000
 PARAMS_PER_CALL: Final = 100
@@ -30,8 +30,8 @@ _OTHER: Final = re.compile(r"[^/\w.\- :]")
 
 @functools.lru_cache(4096)  # the same few names come with every epoch
 def name(text: str) -> str:
-    """A metric's, parameter's or tag's name that MLflow takes. A name that had to change ends
-    in a checksum of what it was, so that two different ones stay different.
+    """The name of a metric, parameter or tag as MLflow accepts it. A name that had to change ends
+    in a checksum of the original, so that two different ones stay different.
 
     >>> name("validation/uar"), name("lr*2"), name("../up")
     ('validation/uar', 'lr_2-59bb3ca0', '__/up-bc47d24d')
@@ -46,14 +46,18 @@ def name(text: str) -> str:
     return f"{clean[: NAME - 9]}-{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
 
 
-def value(thing: Any, longest: int) -> str:
-    """A parameter's or tag's value as text: text as it is, everything else as JSON, so that
-    numbers come back exactly and `true` and `null` are told from words.
+def value(content: object, longest: int) -> str:
+    """The value of a parameter or tag as text: text as it is, everything else as JSON, so that
+    numbers come back exactly and `true` and `null` are distinguished from words.
+
+    Args:
+        content: the value; NumPy's types are written as Python's, others as their text.
+        longest: characters at most; longer text is cut and says so.
 
     >>> value("speaker", TAG), value(0.1, PARAM), value(True, PARAM), value(None, PARAM)
     ('speaker', '0.1', 'true', 'null')
     """
-    text = thing if isinstance(thing, str) else json.dumps(thing, default=_plain)
+    text = content if isinstance(content, str) else json.dumps(content, default=_plain)
     # PostgreSQL refuses NUL in text, UTF-8 has no lone surrogates.
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     if len(text) <= longest:
@@ -62,6 +66,6 @@ def value(thing: Any, longest: int) -> str:
     return text[: longest - len(note)] + note
 
 
-def _plain(thing: Any) -> Any:
+def _plain(content: object) -> object:
     """NumPy's scalars and arrays as Python's, anything else (a Path, an Enum) as its text."""
-    return thing.tolist() if hasattr(thing, "tolist") else str(thing)
+    return content.tolist() if hasattr(content, "tolist") else str(content)

@@ -74,13 +74,13 @@ def _send(spool: Spool, state: DeliveryState, server: Server, wait: float) -> in
         while not sender.drain(0.5):
             progress.update(bar, completed=state.sent)
             time_left = time_left - 0.5 if sender.unavailable_since is not None else wait
-            if time_left <= 0 or sender.broken:
+            if time_left <= 0 or sender.unusable:
                 break
         progress.update(bar, completed=state.sent)
     sender.stop()
     if state.sent < total:
         reason, again = f"{uri} is unavailable ({sender.reason})", "once it is back"
-        if sender.broken:
+        if sender.unusable:
             reason, again = sender.reason, "then"
         print(
             f"error: {reason}: {state.sent - before} records sent, {total - state.sent} wait "

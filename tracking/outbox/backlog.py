@@ -1,4 +1,4 @@
-"""What a spool says of itself, read from outside while its owner writes, or after it died."""
+"""How much of a spool is sent, read from outside while its owner writes, or after it died."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tracking.record import parse
 
 @dataclass(frozen=True)
 class Backlog:
-    """uri: of the server that gets the records, without its password; recorded, sent: how many."""
+    """What a spool holds for its server."""
 
     uri: str
+    """Of the server, without its password."""
     recorded: int
     sent: int
 
@@ -24,15 +25,15 @@ class Backlog:
 
 
 def read_backlog(spool: Path) -> Backlog:
-    """Raises FdanError if the folder is no spool. Takes no lock and touches nothing."""
+    """Raises FdanError if the folder is no spool. Takes no lock and writes nothing."""
     uri = Target.load(spool).uri
     recorded = 0
     for segment in sorted(spool.glob("*.jsonl"), reverse=True):
         if segment.stem.isdecimal():
             lines = reversed(segment.read_bytes().splitlines(keepends=True))
-            record = next((found for line in lines if (found := parse(line))), None)
-            if record is not None:
-                recorded = record.number
+            newest = next((record for line in lines if (record := parse(line))), None)
+            if newest is not None:
+                recorded = newest.number
                 break
     try:
         content = json.loads((spool / "sent.json").read_text())

@@ -2,7 +2,7 @@
 
 Delivering a window twice changes nothing on the server: a metric's row is (run, key, step,
 timestamp, value), a parameter's or tag's is (run, key), and a run is looked up by its tags before
-it is created. So after any failure the whole window is simply delivered again.
+it is created. So after any failure the whole window is delivered again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class RunLost(Exception):  # noqa: N818
-    """The server had this run and has it no more: a new database, or a purge."""
+    """The server had this run and does not have it any more: a new database, or a purge."""
 
     def __init__(self, run: str, reason: str) -> None:
         super().__init__(reason)
@@ -31,20 +31,20 @@ class RunLost(Exception):  # noqa: N818
 class Delivery:
     """Delivers windows of the spool's records to one server."""
 
-    def __init__(self, spool: Spool, ledger: DeliveryState, server: Server) -> None:
+    def __init__(self, spool: Spool, state: DeliveryState, server: Server) -> None:
         self._spool = spool
-        self._ledger = ledger
+        self._state = state
         self._server = server
         self._waiting: dict[str, list[Item]] = {}
-        self._at: tuple[str, list[Item]] | None = None
-        self._before = spool.last
-        self._made: set[str] = set()
+        self._in_flight: tuple[str, list[Item]] | None = None
+        self._recorded_before = spool.last
+        self._requested: set[str] = set()
         self.given_up: set[str] = set()
         """Runs whose loss is no reason to start over any more: their records are put aside."""
 
     def deliver(self, window: Sequence[Record]) -> None:
         """Raises ServerUnavailable, and RunLost for a run that is not in `given_up`."""
-        self._waiting, self._at = {}, None
+        self._waiting, self._in_flight = {}, None
         for record in window:
             match record.kind:
                 case "open":
@@ -63,21 +63,21 @@ class Delivery:
             self._flush(run)
 
     def single_out(self, reason: str) -> bool:
-        """For a server that works, but fails each time at one batch without refusing it: find
-        the item that it stumbles over and put that aside. False if the server itself is in
-        trouble, or the fault is not in a batch."""
-        if self._at is None or not self._server.writable(self._at[0]):
+        """For a server that works, but fails each time at one batch without rejecting it: find the
+        item that causes this and put it aside. False if the server itself is in trouble, or the
+        fault is not in a batch."""
+        if self._in_flight is None or not self._server.writable(self._in_flight[0]):
             return False
-        run_id, batch = self._at
+        run_id, batch = self._in_flight
         while len(batch) > 1:
             half = batch[: len(batch) // 2]
-            batch = batch[len(half) :] if self._takes(run_id, half) else half
-        if self._takes(run_id, batch) or not self._server.writable(run_id):
+            batch = batch[len(half) :] if self._accepts(run_id, half) else half
+        if self._accepts(run_id, batch) or not self._server.writable(run_id):
             return False
         self._put_aside(batch[0].record, str(batch[0]), reason)
         return True
 
-    def _takes(self, run_id: str, batch: Sequence[Item]) -> bool:
+    def _accepts(self, run_id: str, batch: Sequence[Item]) -> bool:
         try:
             self._server.log(run_id, batch)
         except (ServerUnavailable, Rejected, RunNotFound):
@@ -87,35 +87,35 @@ class Delivery:
     def _open(self, record: Record) -> None:
         self._flush(record.run)
         data = record.data
-        known = self._ledger.run_id(record.run)
+        known = self._state.run_id(record.run)
         run_id = known or (
-            self._server.find_run(data["identity"]) if self._may_be(record) else None
+            self._server.find_run(data["identity"]) if self._may_exist(record) else None
         )
         if run_id is not None:
             if known is None:
-                self._ledger.add_run(record.run, run_id)
+                self._state.add_run(record.run, run_id)
             self._call(record, "status RUNNING", self._server.reopen)
             self._add_tags(record)
         else:
             tags = {**data["tags"], **data["identity"]}
-            parent = self._ledger.run_id(STUDY_RUN)
+            parent = self._state.run_id(STUDY_RUN)
             if record.run != STUDY_RUN and parent is not None:
                 tags[PARENT_RUN] = parent
-            self._made.add(record.run)
+            self._requested.add(record.run)
             try:
                 run_id = self._server.create_run(data["name"], record.time, tags)
-            except Rejected as refusal:
+            except Rejected as error:
                 self.given_up.add(record.run)
-                self._put_aside(record, "the run", str(refusal))
+                self._put_aside(record, "the run", str(error))
                 return
-            self._ledger.add_run(record.run, run_id)
+            self._state.add_run(record.run, run_id)
         for key, value in data["params"].items():
             self._add(Item(record, "param", key, value))
 
-    def _may_be(self, record: Record) -> bool:
-        """Whether the server may have the run of this opening without our knowing its id: somebody
-        else may have made it from an older record, or we, without hearing the answer."""
-        return record.number <= self._before or record.run in self._made
+    def _may_exist(self, record: Record) -> bool:
+        """Whether the server may have the run although its id is not known: an earlier process may
+        have created it from an older record, or this one, and the answer was lost."""
+        return record.number <= self._recorded_before or record.run in self._requested
 
     def _add_metrics(self, record: Record) -> None:
         step = record.data["step"]
@@ -129,7 +129,7 @@ class Delivery:
             self._add(Item(record, "tag", key, value))
 
     def _add(self, item: Item) -> None:
-        if not (self._ledger.refused and self._ledger.was_refused(item.record.number, str(item))):
+        if not (self._state.refused and self._state.was_refused(item.record.number, str(item))):
             self._waiting.setdefault(item.record.run, []).append(item)
 
     def _close(self, record: Record) -> None:
@@ -144,7 +144,7 @@ class Delivery:
         file, folder = self._spool.kept(record.data["kept"]), record.data["folder"]
         if not self._spool.holds(record):
             # Sent before; a server that needs it again after starting over cannot have it.
-            log.info("artifact %s of run %s is not kept any more", file.name, record.run)
+            log.info("artifact %s of run %s is not in the spool any more", file.name, record.run)
             return
         self._call(
             record,
@@ -156,42 +156,42 @@ class Delivery:
         """One call that is about one record."""
         try:
             call(self._run_id(record.run))
-        except Rejected as refusal:
-            self._put_aside(record, what, str(refusal))
-        except RunNotFound as gone:
+        except Rejected as error:
+            self._put_aside(record, what, str(error))
+        except RunNotFound as error:
             if record.run not in self.given_up:
-                raise RunLost(record.run, str(gone)) from gone
-            self._put_aside(record, what, str(gone))
+                raise RunLost(record.run, str(error)) from error
+            self._put_aside(record, what, str(error))
 
     def _flush(self, run: str) -> None:
-        """Send what has gathered for a run."""
+        """Send the items that wait for a run."""
         items = self._waiting.pop(run, [])
         try:
             for batch in batches(items):
                 self._send(self._run_id(run), batch)
-        except RunNotFound as gone:
+        except RunNotFound as error:
             if run not in self.given_up:
-                raise RunLost(run, str(gone)) from gone
-            self._put_all_aside(items, str(gone))
+                raise RunLost(run, str(error)) from error
+            self._put_all_aside(items, str(error))
 
     def _send(self, run_id: str, batch: list[Item]) -> None:
-        self._at = (run_id, batch)
+        self._in_flight = (run_id, batch)
         try:
             self._server.log(run_id, batch)
-        except Rejected as refusal:
-            # One bad item must cost its neighbours nothing: halve until it stands alone.
+        except Rejected as error:
+            # One bad item must not cost the others: halve the batch until it stands alone.
             if self._server.deleted(run_id):
                 self._put_all_aside(batch, "the run was deleted on the server")
             elif len(batch) == 1:
-                self._put_all_aside(batch, str(refusal))
+                self._put_all_aside(batch, str(error))
             else:
                 half = len(batch) // 2
                 self._send(run_id, batch[:half])
                 self._send(run_id, batch[half:])
-        self._at = None
+        self._in_flight = None
 
     def _run_id(self, run: str) -> str:
-        run_id = self._ledger.run_id(run)
+        run_id = self._state.run_id(run)
         if run_id is None:
             raise RunNotFound(f"run '{run}' was never opened there")
         return run_id
@@ -201,7 +201,7 @@ class Delivery:
             self._put_aside(item.record, str(item), reason)
 
     def _put_aside(self, record: Record, what: str, reason: str) -> None:
-        if self._ledger.refuse(record.number, record.run, what, reason):
+        if self._state.refuse(record.number, record.run, what, reason):
             log.warning(
                 "the tracking server refused %s of run '%s' and never will take it (%s); "
                 "it is noted in %s",

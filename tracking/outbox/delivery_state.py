@@ -1,15 +1,14 @@
-"""The ledger: what one server has of a spool. The number of the last record it holds and the id
-of each run on it.
+"""What one server has of a spool: the number of the last record it holds, and each run's id there.
 
     spool/sent.json      {"uri": ..., "sent": 1234}
     spool/runs.json      {"uri": ..., "runs": {"study": "3f...", "7": "a1..."}}
-    spool/refused.jsonl  what the server would not take, one line each, with its reason
+    spool/refused.jsonl  what the server rejected, one line each, with its reason
 
-Both JSON files are replaced whole, once for all the records that were sent together. A ledger that
-is lost, behind, or another server's costs time and nothing else: everything is sent again from the
+The JSON files are replaced whole, once for all the records that were sent together. State that is
+lost, behind, or another server's costs time and nothing else: everything is sent again from the
 first record, runs are found by their tags, and a metric that the server has already stays one. So a
-full disk, which the ledger shares with the spool, does not keep records from being sent: what
-cannot be noted is known until the process ends.
+full disk, which the state shares with the spool, does not keep records from being sent: what cannot
+be written is remembered until the process ends.
 """
 
 from __future__ import annotations
@@ -17,123 +16,129 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from fdan.files import JsonLines, read_json_lines, write_atomic
 from tracking.outbox.spool import FULL
 
 log = logging.getLogger(__name__)
 
 
 class DeliveryState:
-    """The ledger of the server at `uri` (without its password), beside the spool in `folder`."""
+    """What the server at `uri` has of the spool in a folder."""
 
     def __init__(self, folder: Path, uri: str, last: int) -> None:
-        """last: the spool's newest record; a ledger that knows of later ones is another spool's."""
+        """Read what earlier processes have written.
+
+        Args:
+            folder: of the spool.
+            uri: of the server, without its password.
+            last: number of the spool's newest record; state that knows of later ones is another
+                spool's.
+        """
         self._folder = folder
         self._uri = uri
-        position = self._load("sent.json").get("sent", 0)
-        runs = self._load("runs.json").get("runs", {})
-        self._sent: int = position if isinstance(position, int) and 0 <= position <= last else 0
+        sent, runs = self._load("sent"), self._load("runs")
+        self._sent = sent if isinstance(sent, int) and 0 <= sent <= last else 0
         self._runs: dict[str, str] = runs if isinstance(runs, dict) else {}
         if not self._runs:
             self._sent = 0  # records without their runs: begin with the runs
-        self._runs_noted = True
+        self._runs_saved = True
         self._refused: set[tuple[int, str]] = set()
         with contextlib.suppress(OSError):
-            for line in (folder / "refused.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError):
-                    entry = json.loads(line)
+            for entry in read_json_lines(folder / "refused.jsonl"):
+                with contextlib.suppress(KeyError, TypeError):
                     if entry["uri"] == uri:
                         self._refused.add((entry["record"], entry["what"]))
-        self._no_room = False
+        self._disk_full = False
 
     @property
     def sent(self) -> int:
-        """Every record up to this number is with the server, or was refused by it."""
+        """The server has, or rejected, every record up to this number."""
         return self._sent
 
     @property
     def refused(self) -> int:
-        """How many things this server refused."""
+        """How many things this server rejected."""
         return len(self._refused)
 
     def was_refused(self, record: int, what: str) -> bool:
+        """Whether this server rejected something before.
+
+        Args:
+            record: number of its record.
+            what: which part of the record.
+        """
         return (record, what) in self._refused
 
     def run_id(self, run: str) -> str | None:
         return self._runs.get(run)
 
     def add_run(self, run: str, run_id: str) -> None:
-        """Noted by the next `advance`: until then a run that is not known is looked up by its
-        tags."""
+        """Remember a run, written down by the next `advance`; until then a process that does not
+        know the run looks it up by its tags.
+
+        Args:
+            run: its key.
+            run_id: its id on the server.
+        """
         self._runs[run] = run_id
-        self._runs_noted = False
+        self._runs_saved = False
 
     def advance(self, number: int) -> None:
+        """The server has every record up to this number."""
         self._sent = number
-        if not self._runs_noted:
-            self._runs_noted = self._note("runs.json", {"uri": self._uri, "runs": self._runs})
-        self._note("sent.json", {"uri": self._uri, "sent": number})
+        self._runs_saved = self._runs_saved or self._save("runs", self._runs)
+        self._save("sent", number)
 
     def forget(self) -> None:
-        """The server has none of it any more: everything is to be sent again."""
+        """The server has nothing any more: everything is to be sent again."""
         self._runs, self._sent = {}, 0
 
     def refuse(self, record: int, run: str, what: str, reason: str) -> bool:
-        """Put something aside for good. False when it was there already."""
+        """Note that something is not sent again. False if it was noted before.
+
+        Args:
+            record: number of its record.
+            run: key of its run.
+            what: which part of the record.
+            reason: the server's words.
+        """
         if (record, what) in self._refused:
             return False
-        entry = {"record": record, "run": run, "what": what, "reason": reason, "uri": self._uri}
-        with (self._folder / "refused.jsonl").open("ab") as file:
-            end = file.tell()
-            try:
-                file.write(json.dumps(entry).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), end)  # no half a line on a full disk
-                raise
+        with JsonLines(self._folder / "refused.jsonl") as file:
+            file.append(
+                {"record": record, "run": run, "what": what, "reason": reason, "uri": self._uri}
+            )
+            file.sync()
         self._refused.add((record, what))
         return True
 
-    def _load(self, name: str) -> dict[str, Any]:
+    def _load(self, key: str) -> object:
         try:
-            content = json.loads((self._folder / name).read_text())
+            content = json.loads((self._folder / f"{key}.json").read_text())
         except (OSError, ValueError):
-            return {}
-        mine = isinstance(content, dict) and content.get("uri") == self._uri
-        return content if mine else {}
+            return None
+        own = isinstance(content, dict) and content.get("uri") == self._uri
+        return content.get(key) if own else None
 
-    def _note(self, name: str, content: dict[str, Any]) -> bool:
+    def _save(self, key: str, value: int | Mapping[str, str]) -> bool:
         """Whether there was room for it."""
+        content = json.dumps({"uri": self._uri, key: value})
         try:
-            _replace(self._folder / name, content)
+            write_atomic(self._folder / f"{key}.json", content, sync=True)
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            if not self._no_room:
+            if not self._disk_full:
                 log.warning(
                     "no room in %s to note what the tracking server has (%s): records are sent all "
                     "the same, and once more after a restart",
                     self._folder,
                     error.strerror,
                 )
-            self._no_room = True
+            self._disk_full = True
             return False
-        self._no_room = False
+        self._disk_full = False
         return True
-
-
-def _replace(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    try:
-        with part.open("w") as file:
-            file.write(json.dumps(content))  # at once; json.dump encodes in Python
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    part.replace(path)

@@ -8,13 +8,17 @@ What a crash can take:
 - The process is killed, by whatever signal: nothing. `append` returns when the kernel has the
   line, and the kernel outlives us.
 - The machine loses power: a record appended with `durable=True` (a study opened and closed) is on
-  the disk when `append` returns. A trial's opening and closing is on its way there at once, an
-  epoch within SYNC_EVERY seconds, and nobody waits for it: the last half second can be missing.
-  Kept files go before their records. The sender is given only what is on the disk, so the server
-  never has a record that the spool does not.
-- A line that was torn on the way is dropped at the next opening; it never counted.
-- A full disk: the part of a line that went in is cut off again and SpoolFull is raised. All
+  the disk when `append` returns. A trial's opening and closing is written there at once, an epoch
+  within SYNC_EVERY seconds, and nobody waits for it: the last half second can be missing.
+  Kept files are written before their records. The sender reads only what is on the disk, so the
+  server never has a record that the spool does not have.
+- A line that was torn by a crash is dropped at the next opening; it never counted.
+- A full disk: the part of a line that was written is cut off again and SpoolFull is raised. All
   earlier records stay readable, and appending works again once there is room.
+
+fdan.files.JsonLines does not fit: here a line is whole only if its checksum is right (a power cut
+can leave zeros or parts of several lines), a log has many segments, and it is synced by a thread
+that appending does not wait for.
 """
 
 from __future__ import annotations
@@ -28,12 +32,12 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fdan.errors import FdanError
-from tracking.record import Record, parse
+from fdan.files import sync_path
+from tracking.record import Record, RecordData, parse
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +60,21 @@ class SpoolFull(SpoolError):  # noqa: N818
 
 
 class Spool:
-    """Opens the spool in `folder`, or makes it. One process at a time: SpoolError for a second.
-
-    All methods may be called from any thread; records are numbered in the order of the calls.
-    """
+    """A spool that this process writes. All methods may be called from any thread; records are
+    numbered in the order of the calls."""
 
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Open the spool in a folder, or make it. SpoolError if another process has it open.
+
+        Args:
+            folder: of the spool.
+            segment_bytes: size from which on a new segment is begun.
+        """
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._trouble: OSError | None = None
+        self._sync_error: OSError | None = None
         self._last = self._durable = self._size = 0
         self._handle = -1
         self._torn = False
@@ -99,22 +107,28 @@ class Spool:
         self,
         kind: str,
         run: str,
-        data: dict[str, Any],
+        data: RecordData,
         *,
         durable: bool = False,
         soon: bool = False,
     ) -> Record:
-        """Record something, stamped with this moment.
+        """Append a record with the current time.
 
-        durable: wait for the disk (some ms), for what must outlive a power cut; soon: have it
-        written there at once, but wait for nothing.
-        Raises SpoolFull; the record then is not in the spool.
+        Args:
+            kind: what happened.
+            run: key of the run that it happened to.
+            data: what the kind says.
+            durable: wait for the disk (some ms), for what must outlive a power cut.
+            soon: have it written to the disk at once, without waiting for that.
+
+        Raises:
+            SpoolFull: the record is not in the spool.
         """
         with self._lock:
             assert not self._closed, "append after close"
-            trouble, self._trouble = self._trouble, None
-            if trouble is not None:
-                raise write_error(self.folder, trouble) from trouble
+            sync_error, self._sync_error = self._sync_error, None
+            if sync_error is not None:
+                raise write_error(self.folder, sync_error) from sync_error
             record = Record(self._last + 1, time.time_ns() // 1_000_000, kind, run, data)
             line = record.line()
             try:
@@ -127,7 +141,7 @@ class Spool:
             self._last = record.number
         if durable:
             try:
-                # Not the kept files, which take several times as long: they are the syncer's.
+                # Without the kept files, which take several times as long: the syncer does those.
                 self._sync(files=False)
             except OSError as error:
                 raise write_error(self.folder, error) from error
@@ -136,7 +150,7 @@ class Spool:
         return record
 
     def sync(self) -> None:
-        """Everything kept and appended so far is on the disk when this returns. Raises OSError."""
+        """Have everything kept and appended so far on the disk. Raises OSError."""
         self._sync(files=True)
 
     def _sync(self, *, files: bool) -> None:
@@ -147,9 +161,9 @@ class Spool:
             if unsynced and files:
                 for copy in unsynced:
                     for path in (copy, copy.parent):
-                        with contextlib.suppress(FileNotFoundError):  # whoever removed it
-                            _sync_path(path)
-                _sync_path(self.folder / "files")
+                        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                            sync_path(path)
+                sync_path(self.folder / "files")
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -159,21 +173,15 @@ class Spool:
                 for copy in unsynced:
                     self._unsynced.pop(copy, None)
 
-    def records(self, after: int = 0) -> Iterator[Record]:
-        """Every record from the one numbered after + 1 to the newest, in order."""
-        reader = Reader(self, after, durable_only=False)
-        while batch := reader.take(1000):
-            yield from batch
-
     def segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
 
     def keep(self, file: Path) -> str:
-        """Copy a file in, so that it can be sent whatever becomes of the original.
+        """Copy a file into the spool, to be sent whatever becomes of the original.
 
-        Returns the copy's name, to be given to `kept` and `drop`. A record appended after it
-        counts as durable only when the copy is on the disk, too. Raises SpoolFull, and SpoolError
-        for a file that cannot be read.
+        Returns the copy's name for `kept` and `drop`. A record appended after it counts as durable
+        only when the copy is on the disk, too. Raises SpoolFull, and SpoolError if the file cannot
+        be read.
         """
         name = f"{self._last + 1}-{time.time_ns() % 1_000_000_000:09d}"
         folder = self.folder / "files" / name
@@ -191,11 +199,12 @@ class Spool:
         return f"{name}/{file.name}"
 
     def kept(self, name: str) -> Path:
+        """Path of a copy."""
         return self.folder / "files" / name
 
     def holds(self, artifact: Record) -> bool:
-        """Whether the copy that this record is about is there, and whole: a power cut may have left
-        the record, but of the copy nothing or a part."""
+        """Whether the record's copy exists and is whole: a power cut may have left the record, but
+        nothing or a part of the copy."""
         try:
             size = self.kept(artifact.data["kept"]).stat().st_size
         except FileNotFoundError:
@@ -207,14 +216,14 @@ class Spool:
         shutil.rmtree(self.kept(name).parent, ignore_errors=True)
 
     def drop_others(self, needed: set[str]) -> None:
-        """Remove the copies that no record waiting to be sent needs: a crash between keeping
-        and recording, or between sending and dropping, left them."""
+        """Remove the copies that no unsent record needs: a crash between copying and recording, or
+        between sending and dropping, left them."""
         for folder in (self.folder / "files").iterdir():
             if not any(name.startswith(folder.name + "/") for name in needed):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Sync and let go of the folder. May be called twice."""
+        """Sync and release the folder. May be called twice."""
         if self._closed:
             return
         with contextlib.suppress(OSError):
@@ -233,21 +242,21 @@ class Spool:
             return
         path = segments[-1]
         self._last, self._size = int(path.stem) - 1, 0
-        at = 0
+        size = 0
         with path.open("rb") as lines:
             for line in lines:
-                at += len(line)
+                size += len(line)
                 record = parse(line)
                 if record is not None:
-                    self._last, self._size = record.number, at
+                    self._last, self._size = record.number, size
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-        if at > self._size:
-            # Only the end can be torn: what lies behind the last whole record never counted.
+        if size > self._size:
+            # Only the end can be torn: what follows the last whole record never counted.
             log.warning(
                 "%s: dropped %d bytes of a record that a crash left unfinished; all %d before it "
                 "are whole",
                 path,
-                at - self._size,
+                size - self._size,
                 self._last,
             )
             os.ftruncate(self._handle, self._size)
@@ -258,7 +267,7 @@ class Spool:
         path = self.folder / f"{first:012d}.jsonl"
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._size = os.fstat(self._handle).st_size
-        _sync_path(self.folder)
+        sync_path(self.folder)
 
     def _rotate(self) -> None:
         os.fsync(self._handle)
@@ -271,9 +280,9 @@ class Spool:
             if self._torn:
                 os.ftruncate(self._handle, self._size)
                 self._torn = False
-            done = os.write(self._handle, line)
-            while done < len(line):  # a nearly full disk takes a part first, then refuses
-                done += os.write(self._handle, line[done:])
+            written = 0
+            while written < len(line):  # a nearly full disk takes a part first, then refuses
+                written += os.write(self._handle, line[written:])
         except OSError:
             self._torn = True  # in case cutting fails as well
             with contextlib.suppress(OSError):
@@ -281,67 +290,16 @@ class Spool:
             raise
 
     def _keep_syncing(self) -> None:
-        # Looking twice a second is cheaper for `append` than waking this each time.
+        # Looking twice a second costs `append` less than waking this thread each time.
         while not self._closed:
             self._wake.wait(SYNC_EVERY)
             self._wake.clear()
             try:
                 if self._durable < self._last and not self._closed:
                     self.sync()
-            except OSError as error:  # told at the next append
+            except OSError as error:  # raised by the next append
                 if not self._closed:
-                    self._trouble = error
-
-
-class Reader:
-    """Walks a spool from a given record on, while it is being written."""
-
-    def __init__(self, spool: Spool, after: int = 0, *, durable_only: bool = True) -> None:
-        """durable_only: stop at what is on the disk for certain."""
-        self._spool = spool
-        self._durable_only = durable_only
-        self.rewind(after)
-
-    def rewind(self, after: int) -> None:
-        """Go on with the record numbered after + 1."""
-        self._number = after
-        starts = [path for path in self._spool.segments() if int(path.stem) <= after + 1]
-        self._path = starts[-1] if starts else self._spool.segments()[0]
-        self._at = 0
-
-    def take(self, limit: int) -> list[Record]:
-        """The next records, at most `limit`; [] when there are none yet."""
-        end = self._spool.durable if self._durable_only else self._spool.last
-        found: list[Record] = []
-        while self._number < end and len(found) < limit:
-            # Asked before reading: a segment with another after it will not grow any more.
-            later = [path for path in self._spool.segments() if path > self._path]
-            with self._path.open("rb") as lines:
-                lines.seek(self._at)
-                for line in lines:
-                    # What lies beyond the end is being written: a line of it can be a part of one.
-                    if self._number >= end or len(found) == limit:
-                        return found
-                    record = parse(line)
-                    if record is None and not line.endswith(b"\n"):
-                        break
-                    if record is not None and record.number > end:
-                        return found
-                    self._at += len(line)
-                    if record is None and self._durable_only:  # the sender, once
-                        log.warning(
-                            "%s: the line that ends at byte %d is spoilt and was passed over; "
-                            "the records around it are whole",
-                            self._path,
-                            self._at,
-                        )
-                    if record is not None and record.number > self._number:
-                        found.append(record)
-                        self._number = record.number
-            if not later:
-                break
-            self._path, self._at = later[0], 0
-        return found
+                    self._sync_error = error
 
 
 def _lock(path: Path) -> int:
@@ -361,17 +319,13 @@ def _lock(path: Path) -> int:
     return handle
 
 
-def _sync_path(path: Path) -> None:
-    """fsync a file, or a folder so that the names in it last."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_error(folder: Path, error: OSError) -> SpoolError:
-    """What an error of the disk below a spool means to its user."""
+    """The error that a spool's user gets for one of the disk.
+
+    Args:
+        folder: of the spool.
+        error: of the disk.
+    """
     if error.errno in FULL:
         return SpoolFull(
             f"no room left for tracking records in {folder} ({error.strerror}): everything "

@@ -1,4 +1,4 @@
-"""Where a study's records go: the tracking URI and the experiment, noted beside the spool so that
+"""Where a study's records go: the tracking URI and the experiment, noted in the spool so that
 `python -m tracking flush` needs no more than the folder."""
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fdan.errors import FdanError
+from fdan.files import write_atomic
 from tracking.uri import mask_password, sqlite_file
 
 
 @dataclass(frozen=True)
 class Target:
-    """uri: an MLflow server or database; experiment: MLflow's name for a group of runs."""
+    """An MLflow server or database, and an experiment there."""
 
     uri: str
     experiment: str
@@ -22,15 +23,8 @@ class Target:
         """Note it in the spool's folder, without the password. Raises OSError."""
         path = spool / "target.json"
         text = json.dumps({**asdict(self), "uri": mask_password(self.uri)}) + "\n"
-        if path.exists() and path.read_text() == text:
-            return
-        part = path.with_suffix(".part")
-        try:
-            part.write_text(text)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        part.replace(path)
+        if not (path.exists() and path.read_text() == text):
+            write_atomic(path, text)
 
     @classmethod
     def load(cls, spool: Path) -> Target:

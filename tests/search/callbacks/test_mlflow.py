@@ -24,6 +24,7 @@ from search.worker.epoch_log import EpochLog
 from search.worker.messages import Report
 from search.worker.trial_folder import trial_folder
 from tests.search.conftest import KNOWN, SPACE, MakeStudy, bridge_of
+from tests.tracking.history import history
 from tracking.tracker import Tracker
 
 EPOCHS = 3
@@ -136,7 +137,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         assert [second.files(number) for number in (0, 1, 3)] == [figures] * 3
         assert (second.files(2), second.files(4)) == ({"config.json"}, set())
         epochs = [(e, {"train/loss": 1 / e, "value": e / 10}) for e in range(1, EPOCHS + 1)]
-        assert [second.history(number) for number in (0, 1, 3)] == [epochs] * 3
+        assert [history(second, number) for number in (0, 1, 3)] == [epochs] * 3
         before = recorded(tmp_path)
         assert second.drain(60)
     with tracker(tmp_path) as third:

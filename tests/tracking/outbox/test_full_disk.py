@@ -11,6 +11,7 @@ import pytest
 
 from tests.disk import fill
 from tests.tracking.conftest import Tables
+from tests.tracking.history import history
 from tracking.outbox import sender as sender_module
 from tracking.outbox.spool import SpoolFull
 from tracking.tracker import Tracker
@@ -68,7 +69,7 @@ def test_a_tracker_ends_clearly_sends_what_it_has_and_goes_on_once_there_is_room
         )  # a full disk does not hold up the sending
         assert tracker.unavailable_since is None
         assert tracker.open_trials() == {0} and tracker.files(0) == set()
-        assert [epoch for epoch, _ in tracker.history(0)] == list(range(1, last + 1))
+        assert [epoch for epoch, _ in history(tracker, 0)] == list(range(1, last + 1))
         ballast.unlink()
         tracker.log_artifact(0, figure)
         tracker.log_epoch(0, last + 1, {"value": -1.0})
@@ -88,7 +89,7 @@ def test_starting_again_on_a_full_disk_is_told_in_one_line(disk: Path, uri: str)
         fill(disk)
         last = record_until_full(tracker)
     with Tracker(spool, NOBODY, "fdan") as tracker:
-        assert [epoch for epoch, _ in tracker.history(0)] == list(range(1, last + 1))
+        assert [epoch for epoch, _ in history(tracker, 0)] == list(range(1, last + 1))
         with pytest.raises(SpoolFull):
             tracker.open_study("demo", {}, {})
     with pytest.raises(SpoolFull, match="No space left"):  # there is no room for another target

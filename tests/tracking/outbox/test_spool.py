@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fdan.files import sync_path
 from tracking.outbox import spool as spool_module
-from tracking.outbox.spool import Reader, Spool, SpoolError, SpoolFull
+from tracking.outbox.reader import Reader, read_records
+from tracking.outbox.spool import Spool, SpoolError, SpoolFull
 from tracking.record import Record
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -27,7 +29,7 @@ def fill(folder: Path, count: int, **options: int) -> None:
 
 def steps(folder: Path, after: int = 0) -> list[int]:
     spool = Spool(folder)
-    found = [(record.number, record.data["step"]) for record in spool.records(after)]
+    found = [(record.number, record.data["step"]) for record in read_records(spool, after)]
     spool.close()
     assert all(number == step for number, step in found)
     return [number for number, _ in found]
@@ -184,9 +186,8 @@ def test_a_kept_file_is_on_the_disk_before_its_record_counts(
     file.write_bytes(b"png")
     spool = Spool(tmp_path / "spool")
     synced: list[Path] = []
-    original = spool_module._sync_path
     monkeypatch.setattr(
-        spool_module, "_sync_path", lambda path: (synced.append(path), original(path))
+        spool_module, "sync_path", lambda path: (synced.append(path), sync_path(path))
     )
     kept = spool.keep(file)
     spool.append("artifact", "7", {"kept": kept})
