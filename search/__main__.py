@@ -113,14 +113,8 @@ def _rerun(arguments: argparse.Namespace) -> int:
     from search.reproduce import comparison as compared
     from search.reproduce import rerun
 
-    found, differing = rerun.rerun(
-        run,
-        uri,
-        Console(stderr=True),
-        stores=arguments.stores,
-        weights=arguments.weights,
-        epochs=arguments.epochs,
-    )
+    options = rerun.RerunOptions(arguments.stores, arguments.weights, arguments.epochs)
+    found, differing = rerun.rerun(run, uri, Console(stderr=True), options)
     if arguments.json:
         print(json.dumps(rerun.as_json(run, found, differing), indent=1))
     else:

@@ -31,6 +31,7 @@ from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
 from fdan.training.training_data import load_training_data
+from tracking.json_types import decode
 from tracking.result import (
     PREDICTIONS,
     WINNER,
@@ -47,7 +48,6 @@ from tracking.result import (
     SpeakerScore,
     StudyResult,
     TestScore,
-    decode,
 )
 from tracking.tracker import Tracker
 from tracking.uri import default_uri

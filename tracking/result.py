@@ -11,24 +11,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import (
-    Any,
-    Final,
-    Literal,
-    TypeAlias,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Final, Literal, TypeAlias
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
+from tracking.json_types import decode
 
 RESULT: Final = "result.json"
 WINNER: Final = "winner"
@@ -366,69 +354,3 @@ class StudyResult:
             raise ResultError(f"{file} cannot be read ({error}); run the study again") from None
         except ResultError as error:
             raise ResultError(f"{file}: {error}") from None
-
-
-_T = TypeVar("_T")
-
-
-def decode(kind: type[_T], values: object) -> _T:
-    """Build one of the dataclasses of this module out of parsed JSON.
-
-    Args:
-        kind: The dataclass.
-        values: What `dataclasses.asdict` and `json.dumps` made of it.
-
-    Raises:
-        ValueError: A field is missing, unknown or of another type; the message names it.
-    """
-    return cast(_T, _decode(kind, values, ""))
-
-
-def _decode(kind: object, value: object, path: str) -> object:
-    """`value` as the type hint `kind` has it; lists become tuples. path: for messages."""
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, path)
-    arguments = get_args(kind)
-    match get_origin(kind):
-        case origin if origin in (Union, UnionType):
-            if value is None and NoneType in arguments:
-                return None
-            error = None
-            for argument in arguments:
-                try:
-                    return _decode(argument, value, path)
-                except ValueError as other:
-                    error = error or other
-            assert error is not None
-            raise error
-        case origin if origin is Literal and value in arguments:
-            return value
-        case origin if origin is tuple and isinstance(value, list):
-            kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-            if len(kinds) == len(value):
-                pairs = enumerate(zip(kinds, value, strict=True))
-                return tuple(_decode(item, entry, f"{path}[{i}]") for i, (item, entry) in pairs)
-        case origin if origin is Mapping and isinstance(value, dict):
-            return {
-                name: _decode(arguments[1], entry, f"{path}[{name!r}]")
-                for name, entry in value.items()
-            }
-        case None:
-            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-            if kind is Any or number or type(value) is kind:
-                return value
-    raise ValueError(f"{path.lstrip('.')} is {str(value)[:40]!r}")
-
-
-def _decode_fields(kind: type, value: object, path: str) -> object:
-    hints = _hints(kind)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        keys = set(value) if isinstance(value, dict) else set()
-        wrong = sorted(map(str, keys ^ hints.keys()))
-        raise ValueError(f"{path.lstrip('.')}: {', '.join(wrong)} missing or unknown")
-    return kind(**{name: _decode(hints[name], value[name], f"{path}.{name}") for name in hints})
-
-
-@cache
-def _hints(kind: type) -> dict[str, object]:
-    return get_type_hints(kind)

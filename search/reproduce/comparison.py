@@ -72,7 +72,12 @@ class Compared:
 def compare(
     recorded: Mapping[int, Mapping[str, float]], found: Mapping[int, Mapping[str, float]]
 ) -> Compared:
-    """What MLflow has of the epochs that were trained again (`found`), against what they gave."""
+    """Compare two trainings of one trial.
+
+    Args:
+        recorded: {epoch: metrics} of MLflow's run.
+        found: The same of the epochs that were trained again.
+    """
     names, differing = set[str](), []
     for epoch in sorted(found):
         there, here = recorded.get(epoch, {}), found[epoch]
@@ -86,7 +91,12 @@ def compare(
 
 
 def show(compared: Compared, console: Console) -> None:
-    """The last line, or the table of what differs."""
+    """Print that all metrics are equal, or the table of those that differ.
+
+    Args:
+        compared: The comparison.
+        console: Where to.
+    """
     console.print(compared.line, highlight=False, soft_wrap=True)
     if not compared.differing:
         return

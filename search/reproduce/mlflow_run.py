@@ -71,7 +71,15 @@ class Recorded:
 
 
 def read(uri: str, run_id: str) -> Recorded:
-    """A trial's run. Raises RecordError, in one line, for whatever is not one."""
+    """Read a trial's run from MLflow.
+
+    Args:
+        uri: The server or database.
+        run_id: MLflow's.
+
+    Raises:
+        RecordError: The run cannot be read, or is not a trial's with what a repetition needs.
+    """
     check_uri(uri)
     _database(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

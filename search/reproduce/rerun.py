@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,11 +43,29 @@ _EVERY_S: Final = 10.0
 """Without a terminal, a line at most this often."""
 
 
-def open_data(run: Recorded, uri: str, stores: Path | None) -> tuple[Task, Split]:
-    """The data that the run was trained on, divided as it was.
+@dataclass(frozen=True)
+class RerunOptions:
+    """What of a repetition is not in the run."""
 
-    stores: where its stores lie now; None looks where they lay, beside MLflow's database and in
-    ./runs. Raises DataError where one is gone or holds other data.
+    stores: Path | None = None
+    """the folder that its stores lie in now; None: where they lay"""
+    weights: Path | None = None
+    """the backbone's weights, if they were moved"""
+    epochs: int | None = None
+    """only the first so many"""
+
+
+def open_data(run: Recorded, uri: str, stores: Path | None) -> tuple[Task, Split]:
+    """Open the data that the run was trained on, divided as it was.
+
+    Args:
+        run: The run.
+        uri: Where it was read.
+        stores: Where its stores lie now; None looks where they lay, beside MLflow's database and
+            in ./runs.
+
+    Raises:
+        DataError: A store is gone or holds other data.
     """
     facts = {**run.origin, "stores": {}}
     for modality, entries in run.origin["stores"].items():
@@ -81,7 +100,15 @@ def _find(run: Recorded, entry: Mapping[str, str], uri: str, stores: Path | None
 
 
 def elsewhere(run: Recorded, device: str) -> list[tuple[str, str, str]]:
-    """(what, there, here) of everything that may change a trial and is another here."""
+    """What may change a trial and is not as it was.
+
+    Args:
+        run: The run.
+        device: That it is repeated on.
+
+    Returns:
+        (name, recorded value, value here) each.
+    """
     versions = provenance.versions()
     pairs = [
         (name, run.tags.get(VERSION_PREFIX + name, ""), versions.get(VERSION_PREFIX + name, ""))
@@ -108,18 +135,25 @@ def rerun(
     run: Recorded,
     uri: str,
     console: Console,
-    *,
-    stores: Path | None = None,
-    weights: Path | None = None,
-    epochs: int | None = None,
+    options: RerunOptions,
 ) -> tuple[Compared, list[tuple[str, str, str]]]:
-    """Train a recorded trial again and compare. Returns what came of it and what was another here.
+    """Train a recorded trial again and compare.
 
-    uri: where the run was read; stores, weights: where these lie now; epochs: only the first so
-    many. Raises FdanError's kinds for a run that cannot be repeated here.
+    Args:
+        run: The run.
+        uri: Where it was read.
+        console: For progress and what differs.
+        options: Of the repetition.
+
+    Returns:
+        The comparison, and what was not as it was (`elsewhere`).
+
+    Raises:
+        FdanError: The run cannot be repeated here.
     """
     has = max(run.epochs)
-    wanted = has if epochs is None else epochs
+    stores, weights = options.stores, options.weights
+    wanted = has if options.epochs is None else options.epochs
     if not 1 <= wanted <= has:
         raise ConfigError(f"--epochs {wanted}: run {run.run_id} ({run.name}) has {has} epochs")
     settings = {**run.settings, "epochs": wanted}
@@ -191,7 +225,13 @@ def _train(
 def as_json(
     run: Recorded, compared: Compared, differing: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """The same for programs."""
+    """The comparison as a JSON object.
+
+    Args:
+        run: The run.
+        compared: Its metrics and those of the repetition.
+        differing: What `elsewhere` gave.
+    """
     return {
         "run": run.run_id,
         "study": run.study,

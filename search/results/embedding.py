@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fdan.training.checkpoint import Checkpoint
     from fdan.training.training_data import TrainingData
 
-MOST: Final = 600
+MAX_POINTS: Final = 600
 """Points, both modalities together: more cost seconds and hide each other."""
 
-LEAST: Final = 10
+MIN_POINTS: Final = 10
 """Points below which neighbourhoods say nothing."""
 
 _PERPLEXITY: Final = 30.0
@@ -35,11 +35,18 @@ Indices = NDArray[np.int64]
 def embedding(
     checkpoint: Checkpoint, data: TrainingData, task: Task, parts: Split, seed: int = 0
 ) -> Embedding | None:
-    """The acoustic validation part and as many faces of the training part, drawn by the seed, as
-    `embed` gives them. `data` and `parts` are the task's."""
+    """The acoustic validation part and as many faces of the training part, as `embed` gives them.
+
+    Args:
+        checkpoint: Of the model.
+        data: The task's.
+        task: For labels and speakers.
+        parts: The task's split.
+        seed: Draws the faces, and the points where there are too many.
+    """
     random = np.random.default_rng(seed)
-    acoustic = _some(parts.acoustic_validation, MOST // 2, random)
-    visual = _some(parts.visual_train, len(acoustic), random)
+    acoustic = _draw(parts.acoustic_validation, MAX_POINTS // 2, random)
+    visual = _draw(parts.visual_train, len(acoustic), random)
     z_a, z_v = features(checkpoint, data, acoustic, visual)
     emotions: list[int] = []
     speakers: list[str | None] = []
@@ -57,7 +64,11 @@ def features(
     """(A, D) of speech and (V, D) of faces, as they enter the classifier: of speech as a prediction
     has it, of faces as in training, beside speech of the training part, balanced over classes.
 
-    acoustic, visual: sample numbers in `data`.
+    Args:
+        checkpoint: Of the model.
+        data: What the samples are in.
+        acoustic: (A,) numbers of speech samples.
+        visual: (V,) numbers of faces.
     """
     import torch
 
@@ -89,13 +100,20 @@ def embed(
 ) -> Embedding | None:
     """t-SNE of feature vectors (N, D). Only neighbourhoods mean something, not the places.
 
-    At most MOST points, drawn by the seed. None where there are fewer than LEAST, or where the
-    features are not finite or all the same.
+    Args:
+        z: (N, D), of which at most MAX_POINTS are drawn by the seed.
+        emotions: (N,) indices into EMOTIONS.
+        speakers: (N,) names, None where one is not known.
+        modalities: (N,) acoustic or visual.
+        seed: Of the draw and of the t-SNE.
+
+    Returns:
+        None for fewer than MIN_POINTS vectors, or where they are not finite or all the same.
     """
     assert len(z) == len(emotions) == len(speakers) == len(modalities)
-    chosen = _some(np.arange(len(z)), MOST, np.random.default_rng(seed))
+    chosen = _draw(np.arange(len(z)), MAX_POINTS, np.random.default_rng(seed))
     z = z[chosen]
-    if len(z) < LEAST or not np.isfinite(z).all() or np.ptp(z, axis=0).max() == 0:
+    if len(z) < MIN_POINTS or not np.isfinite(z).all() or np.ptp(z, axis=0).max() == 0:
         return None
     from sklearn.manifold import TSNE
 
@@ -117,6 +135,6 @@ def embed(
     return Embedding("t-SNE", "validation", points)
 
 
-def _some(samples: Indices, most: int, random: np.random.Generator) -> Indices:
+def _draw(samples: Indices, most: int, random: np.random.Generator) -> Indices:
     """All of them, or `most` drawn ones; sorted."""
     return np.sort(random.permutation(samples)[:most])

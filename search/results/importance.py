@@ -18,7 +18,7 @@ _TOP: Final = 0.25
 """Share of the complete trials that counts as good. PED-ANOVA's own default is a tenth, of which a
 study of this size has two or three trials left."""
 
-ENOUGH: Final = 20
+MIN_TRIALS_FOR_IMPORTANCE: Final = 20
 """Complete trials from which the method works: it wants five good ones."""
 
 _REPEATS: Final = 80
@@ -30,11 +30,16 @@ def importances(study: optuna.Study, seed: int = 0) -> Importances:
     as shares that sum to 1 (`mean`: of all the trials), the most important one first, each with its
     95 % interval over bootstrap samples of the trials.
 
-    `enough` is false, and the order arbitrary, with fewer than ENOUGH complete trials, or where the
-    interval of the first overlaps the interval of the last. `values` is empty where nothing can be
-    computed: fewer than two complete trials of unlike values, or nothing that varied.
+    `enough` is false, and the order arbitrary, with fewer than MIN_TRIALS_FOR_IMPORTANCE complete
+    trials, or where the interval of the first overlaps the interval of the last. `values` is empty
+    where nothing can be computed: fewer than two complete trials of unlike values, or nothing that
+    varied.
 
     Pruned trials take no part: their values are of other budgets.
+
+    Args:
+        study: The study.
+        seed: Of the bootstrap samples.
     """
     trials = [
         trial
@@ -55,7 +60,7 @@ def importances(study: optuna.Study, seed: int = 0) -> Importances:
     return Importances(
         method="PED-ANOVA, best quarter of the complete trials",
         trials=len(trials),
-        enough=len(trials) >= ENOUGH and apart,
+        enough=len(trials) >= MIN_TRIALS_FOR_IMPORTANCE and apart,
         values=intervals,
     )
 

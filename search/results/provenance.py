@@ -19,7 +19,12 @@ from tracking.tags import CPU, DATA, DEVICE, GIT, PROTOCOL, SEED, TASK, THREADS,
 
 
 def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
-    """Of the parent run: everything that its trials share, and the space."""
+    """Parameters of the parent run: everything that its trials share, and the space.
+
+    Args:
+        spec: The study's.
+        task: Its data.
+    """
     searched = {f"space.{d.name}": str(d) for d in spec.space.dimensions}
     return {
         "task": task.name,
@@ -33,7 +38,12 @@ def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
 
 
 def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
-    """Of every run: data, protocol, seed, the versions of the code, and what it ran on."""
+    """Tags of every run: data, protocol, seed, the versions of the code, and what it ran on.
+
+    Args:
+        spec: The study's.
+        task: Its data.
+    """
     return {
         TASK: task.name,
         DATA: task.fingerprint,
@@ -48,8 +58,13 @@ def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
 
 
 def made_from(spec: StudySpec, task: Task) -> dict[str, Any]:
-    """Of every trial, beside its settings: the data with its split, and the machine. Enough for
-    `python -m search rerun`."""
+    """What is recorded with every trial beside its settings: the data with its split, and the
+    machine. It is enough for `python -m search rerun`.
+
+    Args:
+        spec: The study's.
+        task: Its data.
+    """
     return {
         "origin": origin(task, spec.settings.split),
         "machine": {

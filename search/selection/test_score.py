@@ -16,6 +16,7 @@ from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, SpeechModel
+from tracking.json_types import decode
 from tracking.result import (
     PREDICTIONS,
     ClassScore,
@@ -24,7 +25,6 @@ from tracking.result import (
     ScoreInterval,
     SpeakerScore,
     TestScore,
-    decode,
 )
 
 TEST: Final = "test"

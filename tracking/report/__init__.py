@@ -3,40 +3,36 @@ study's result.json alone."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Final
 
 from fdan.errors import FdanError
+from fdan.files import write_atomic
 from tracking.report.content import content
 from tracking.report.markdown import markdown
 from tracking.report.page import page
-from tracking.result import StudyResult
-
-REPORT: Final = "report.html"
+from tracking.result import REPORT, StudyResult
 
 
 def write(study: Path, out: Path | None = None) -> list[Path]:
-    """Write the report of the study in this folder; returns the page and, beside it, the Markdown.
+    """Write the report of a study, as HTML and beside it as Markdown, each whole or not at all.
 
-    out: the page's file (default: REPORT in the study's folder). Each is written whole or not at
-    all. Raises ResultError where the folder holds no result, FdanError for a file that is no
-    page's, OSError.
+    Args:
+        study: The study's folder.
+        out: The page's file; None: REPORT in the study's folder.
+
+    Returns:
+        The page and the Markdown.
+
+    Raises:
+        ResultError: The folder holds no result.
+        FdanError: `out` is not named as a page.
+        OSError: A file cannot be written.
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise FdanError(f"{out}: a page's name ends in .html; the Markdown lies beside it")
     made = content(StudyResult.load(study))
     file = out or study / REPORT
     beside = file.with_suffix(".md")
-    _replace(file, page(made))
-    _replace(beside, markdown(made, file.name))
+    write_atomic(file, page(made))
+    write_atomic(beside, markdown(made, file.name))
     return [file, beside]
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -41,7 +41,12 @@ def signed(value: object) -> str:
 
 
 def interval(low: object, high: object) -> str:
-    """
+    """An interval of scores.
+
+    Args:
+        low: Its lower end.
+        high: Its upper end; "none" where one of them is no number.
+
     >>> interval(0.41, 0.5612), interval(float("nan"), float("nan"))
     ('0.410 to 0.561', 'none')
     """
@@ -146,7 +151,13 @@ def thousands(value: int) -> str:
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
-    """
+    """A number with its noun.
+
+    Args:
+        number: How many.
+        noun: For one of them.
+        nouns: For several, if that is not the noun with an s.
+
     >>> [*count(1, "trial").split(), *count(2, "class", "classes").split()]
     ['1', 'trial', '2', 'classes']
     """
@@ -154,7 +165,12 @@ def count(number: int, noun: str, nouns: str = "") -> str:
 
 
 def listed(words: Sequence[str], most: int = 12) -> str:
-    """
+    """Words in a sentence.
+
+    Args:
+        words: Each is cut after 40 characters.
+        most: How many are named; the others are counted.
+
     >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2), listed([])
     ('a, b and c', 'a, b and 2 more', '')
     """
@@ -167,7 +183,12 @@ def listed(words: Sequence[str], most: int = 12) -> str:
 
 
 def short(text: str, most: int = _LONGEST) -> str:
-    """In one line, at most so many characters."""
+    """A text in one line.
+
+    Args:
+        text: Whitespace in it is collapsed.
+        most: Characters; what is cut off ends in an ellipsis.
+    """
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 

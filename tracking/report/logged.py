@@ -22,9 +22,18 @@ class NotLogged(FdanError):  # noqa: N818
 
 
 def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
-    """Log files with the parent run of the study in this folder; returns the run's id.
+    """Log files with a study's parent run in MLflow.
 
-    uri: the server or database (default: the study's own). Raises NotLogged, in one line.
+    Args:
+        study: The study's folder.
+        files: What is logged.
+        uri: The server or database; None: the study's own.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        NotLogged: MLflow did not take them; says why, in one line.
     """
     result = StudyResult.load(study)
     uri = uri or result.tracking_uri

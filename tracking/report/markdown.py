@@ -24,7 +24,12 @@ _SPECIAL: Final = re.compile(r"([\\`*_\[\]{}|#~$])")
 
 
 def markdown(report: Report, page: str) -> str:
-    """page: name of the HTML file beside it."""
+    """Write a report as Markdown.
+
+    Args:
+        report: The report.
+        page: Name of the HTML file beside it, which has the pictures.
+    """
     parts = [f"# {plain(report.title)}"]
     parts.append("\n".join(f"- {plain(line)}" for line in report.lines))
     parts.append(f"**{plain(report.verdict)}**")

@@ -17,6 +17,12 @@ def complete(result: StudyResult) -> list[TrialRecord]:
 
 
 def in_state(result: StudyResult, state: str) -> list[TrialRecord]:
+    """Trials by their state.
+
+    Args:
+        result: The study's.
+        state: The name of one of Optuna's.
+    """
     return [trial for trial in result.trials if trial.state == state]
 
 
@@ -39,6 +45,12 @@ def winners_test(result: StudyResult) -> TestScore | None:
 
 
 def is_winner(result: StudyResult, trial: TrialRecord) -> bool:
+    """Whether a trial is the one that `winner` gives.
+
+    Args:
+        result: The study's.
+        trial: One of its trials.
+    """
     best = winner(result)
     return best is not None and best.number == trial.number
 
@@ -51,7 +63,11 @@ def reached(trial: TrialRecord) -> float | None:
 
 
 def settings(params: Mapping[str, ParameterValue], names: Iterable[str]) -> str:
-    """In a line, in the order of the names.
+    """A trial's settings in a line.
+
+    Args:
+        params: Of the trial.
+        names: Of the settings, in the order in which they are shown.
 
     >>> settings({"lr": 0.01, "layers": 2}, ["layers", "ratio", "lr"])
     'layers 2, lr 0.01'
@@ -60,7 +76,12 @@ def settings(params: Mapping[str, ParameterValue], names: Iterable[str]) -> str:
 
 
 def asked(params: Mapping[str, ParameterValue], name: str) -> str:
-    """A setting's value, or that the trial has no use for it."""
+    """A setting's value as text, or a dash where the trial has no use for it.
+
+    Args:
+        params: Of the trial.
+        name: Of the setting.
+    """
     return setting(params[name]) if name in params else NOTHING
 
 

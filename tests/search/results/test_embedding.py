@@ -24,9 +24,10 @@ from fdan.training.train import train
 from fdan.training.training_data import TrainingData, load_training_data
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.results.embedding import LEAST, MOST, embed, embedding, features
+from search.results.embedding import MAX_POINTS, MIN_POINTS, embed, embedding, features
 from tests.search.conftest import SMALL
-from tracking.result import Embedding, decode
+from tracking.json_types import decode
+from tracking.result import Embedding
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +92,12 @@ def clusters(count: int, width: int = 8) -> tuple[np.ndarray, list[int], list[No
     return z, labels.tolist(), [None] * count, ["acoustic"] * count
 
 
-@pytest.mark.parametrize("count", [LEAST, 24, MOST + 50])
+@pytest.mark.parametrize("count", [MIN_POINTS, 24, MAX_POINTS + 50])
 def test_neighbours_stay_neighbours(count: int) -> None:
     found = embed(*clusters(count))
     assert found is not None
     points = found.points
-    assert len(points) == min(count, MOST)
+    assert len(points) == min(count, MAX_POINTS)
     if count < 100:  # too few of each group to be near anybody
         return
     places = np.array([(point.x, point.y) for point in points])
@@ -108,7 +109,7 @@ def test_neighbours_stay_neighbours(count: int) -> None:
 
 def test_nothing_to_show() -> None:
     z, *rest = clusters(30)
-    assert embed(*clusters(LEAST - 1)) is None
+    assert embed(*clusters(MIN_POINTS - 1)) is None
     assert embed(np.ones_like(z), *rest) is None
     z[3, 2] = np.nan
     assert embed(z, *rest) is None

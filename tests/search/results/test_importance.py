@@ -13,8 +13,9 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from search.results.importance import ENOUGH, importances
-from tracking.result import Importances, decode
+from search.results.importance import MIN_TRIALS_FOR_IMPORTANCE, importances
+from tracking.json_types import decode
+from tracking.result import Importances
 
 Objective = Callable[[optuna.Trial], float]
 
@@ -54,7 +55,7 @@ def test_the_setting_that_matters_leads() -> None:
 
 
 def test_few_trials_are_not_enough() -> None:
-    found = importances(study_of(one_matters, ENOUGH - 1))
+    found = importances(study_of(one_matters, MIN_TRIALS_FOR_IMPORTANCE - 1))
     assert found.values and not found.enough
     # More of them make the interval of the first narrower.
     more = importances(study_of(one_matters, 120))

@@ -107,8 +107,13 @@ class Choices:
 
 
 def of_dimension(dimension: Dimension, values: Iterable[ParameterValue]) -> Scale:
-    """The scale of a searched setting: its range, widened where a trial lies outside it (an
-    enqueued one may)."""
+    """The scale of a searched setting.
+
+    Args:
+        dimension: Its range or choices.
+        values: Of the trials; the scale is widened to hold them, as an enqueued one may lie
+            outside its range.
+    """
     if isinstance(dimension, ChoicesDimension):
         choices = list(dimension.choices)
         for value in values:
@@ -129,15 +134,25 @@ def of_dimension(dimension: Dimension, values: Iterable[ParameterValue]) -> Scal
 
 
 def counted(first: int, last: int) -> Linear:
-    """From one whole number to another, with a little room beside either."""
+    """A scale of whole numbers, with a little room beside either end.
+
+    Args:
+        first: The least of them.
+        last: The greatest.
+    """
     last = max(last, first + 1)
     room = 0.02 * (last - first)
     return Linear(first - room, last + room, whole=True)
 
 
 def around(values: Sequence[float], share: float = 0.06, least: float = 1e-9) -> Linear:
-    """From the least to the greatest value and a share of that beyond either; `least`: how far
-    apart the two ends are at least."""
+    """A scale from the least to the greatest value, and a margin.
+
+    Args:
+        values: Finite ones; none: 0 .. 1.
+        share: The margin on either side, as a share of the values' span.
+        least: How far apart the two ends are at least, before the margin.
+    """
     if not values:
         return Linear(0.0, 1.0)
     low, high = min(values), max(values)
@@ -169,7 +184,15 @@ class Frame:
     y: Scale
 
     def at(self, x: object, y: object) -> Point | None:
-        """Where a point lies; None where one of its values has no place."""
+        """Where a point lies, in pixels.
+
+        Args:
+            x: Its value on the x scale.
+            y: Its value on the y scale.
+
+        Returns:
+            None where one of its values has no place.
+        """
         across, up = self.x.place(x), self.y.place(y)
         if across is None or up is None:
             return None
@@ -184,7 +207,13 @@ class Frame:
         return self.bottom - place * (self.bottom - self.top)
 
     def axes(self, across: str = "", up: str = "", most: tuple[int, int] = (8, 5)) -> None:
-        """Ticks with their words, and what the axes show. most: ticks on x and y."""
+        """Draw the grid, the ticks and the axes' names.
+
+        Args:
+            across: What the x axis shows.
+            up: What the y axis shows.
+            most: Ticks on x and y, at most.
+        """
         d = self.drawing
         for place, words in self.y.ticks(most[1]):
             y = self.up(place)
@@ -202,7 +231,12 @@ class Frame:
             d.text((self.left, self.top - 10), up, "label")
 
     def level(self, y: object, kind: str) -> None:
-        """A line across at the height of y."""
+        """Draw a line across.
+
+        Args:
+            y: Its value on the y scale.
+            kind: Classes of style.css.
+        """
         place = self.y.place(y)
         if place is not None:
             height = self.up(place)

@@ -36,7 +36,16 @@ class Row:
 def draw(
     rows: Sequence[Row], scale: Linear, label: str, axis: str, *, wide: bool, bars: bool = False
 ) -> str:
-    """SVG. label: what the whole shows; axis: what the figures are; bars: from 0, not points."""
+    """Draw rows of values with their intervals, as SVG.
+
+    Args:
+        rows: From top to bottom.
+        scale: Of all the values.
+        label: What the picture shows.
+        axis: What the values are.
+        wide: For a wide window, with the labels at the left; else above the rows.
+        bars: Bars from 0 in place of points.
+    """
     width, height = (WIDE, _WIDE_ROW) if wide else (NARROW, _NARROW_ROW)
     names = 26 + 8.2 * max(len(row.label) for row in rows)
     left, right = (min(names, 260.0), width - 80) if wide else (2.0, width - 2)
@@ -74,7 +83,7 @@ def _row(frame: Frame, row: Row, y: float, kind: str, bars: bool) -> None:
     title = row.title or f"{row.label}: {row.figure}"
     if bars:
         start = x(0.0)
-        d.rectangle((start, y - 7), max(x(row.value) - start, 1), 14, f"bar {kind}", title)
+        d.rectangle((start, y - 7), (max(x(row.value) - start, 1), 14), f"bar {kind}", title)
     if is_number(row.low) and is_number(row.high):
         assert row.low is not None and row.high is not None
         low, high = x(row.low), x(row.high)

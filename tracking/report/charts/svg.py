@@ -12,11 +12,8 @@ Point = tuple[float, float]
 
 
 class Svg:
-    """Elements in the order in which they are drawn, later ones above. Lengths are CSS pixels at
-    the picture's full width; y runs downward.
-
-    kind: classes of style.css. title: what a pointer that rests there is told.
-    """
+    """A picture: elements in the order in which they are drawn, later ones above. Lengths are CSS
+    pixels at the picture's full width; y runs downward."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
         """label: what the picture shows, for who cannot see it."""
@@ -25,53 +22,98 @@ class Svg:
         self._parts: list[str] = []
 
     def line(self, a: Point, b: Point, kind: str, title: str = "") -> None:
+        """A straight line.
+
+        Args:
+            a: One end.
+            b: The other one.
+            kind: Classes of style.css.
+            title: Shown to a pointer that rests there.
+        """
         ends = f'x1="{_n(a[0])}" y1="{_n(a[1])}" x2="{_n(b[0])}" y2="{_n(b[1])}"'
         self._add("line", f'{ends} class="{kind}"', title)
 
     def path(self, points: Sequence[Point], kind: str, title: str = "") -> None:
-        """A polyline."""
+        """A polyline.
+
+        Args:
+            points: Its corners; nothing is drawn of none.
+            kind: Classes of style.css.
+            title: Shown to a pointer that rests there.
+        """
         if points:
             course = "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
             self._add("path", f'd="M{course}" class="{kind}"', title)
 
     def circle(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
+        """A circle.
+
+        Args:
+            centre: Its middle.
+            radius: From the middle to an edge.
+            kind: Classes of style.css.
+            title: Shown to a pointer that rests there.
+        """
         place = f'cx="{_n(centre[0])}" cy="{_n(centre[1])}" r="{_n(radius)}"'
         self._add("circle", f'{place} class="{kind}"', title)
 
     def rectangle(
-        self,
-        corner: Point,
-        width: float,
-        height: float,
-        kind: str,
-        title: str = "",
-        opacity: float | None = None,
+        self, corner: Point, size: Point, kind: str, title: str = "", opacity: float | None = None
     ) -> None:
-        """corner: the upper left one."""
+        """A rectangle along the axes.
+
+        Args:
+            corner: The upper left one.
+            size: Width and height.
+            kind: Classes of style.css.
+            title: Shown to a pointer that rests there.
+            opacity: Of its fill, 0 .. 1; None leaves that to the style.
+        """
+        width, height = size
         place = f'x="{_n(corner[0])}" y="{_n(corner[1])}" width="{_n(width)}" height="{_n(height)}"'
         shade = "" if opacity is None else f' fill-opacity="{opacity:.2f}"'
         self._add("rect", f'{place} class="{kind}"{shade}', title)
 
     def cross(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
+        """A cross of two diagonals.
+
+        Args:
+            centre: Its middle.
+            radius: From the middle to an edge.
+            kind: Classes of style.css.
+            title: Shown to a pointer that rests there.
+        """
         (x, y), r = centre, radius
         falling = f"M{_n(x - r)} {_n(y - r)}L{_n(x + r)} {_n(y + r)}"
         rising = f"M{_n(x - r)} {_n(y + r)}L{_n(x + r)} {_n(y - r)}"
         self._add("path", f'd="{falling}{rising}" class="{kind}"', title)
 
     def diamond(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
+        """A square that stands on a corner.
+
+        Args:
+            centre: Its middle.
+            radius: From the middle to an edge.
+            kind: Classes of style.css.
+            title: Shown to a pointer that rests there.
+        """
         (x, y), r = centre, radius
         upper = f"M{_n(x - r)} {_n(y)}L{_n(x)} {_n(y - r)}L{_n(x + r)} {_n(y)}"
         self._add("path", f'd="{upper}L{_n(x)} {_n(y + r)}Z" class="{kind}"', title)
 
-    def text(
-        self, place: Point, words: str, kind: str = "", anchor: str = "start", turn: float = 0
-    ) -> None:
-        """anchor: start, middle or end; turn: degrees, clockwise about its place."""
+    def text(self, place: Point, words: str, kind: str = "", anchor: str = "start") -> None:
+        """Words in one line.
+
+        Args:
+            place: Where their baseline has its anchor.
+            words: Plain text, escaped here.
+            kind: Classes of style.css.
+            anchor: start, middle or end.
+        """
         x, y = _n(place[0]), _n(place[1])
-        turned = f' transform="rotate({_n(turn)} {x} {y})"' if turn else ""
         side = "" if anchor == "start" else f' text-anchor="{anchor}"'
         named = f' class="{kind}"' if kind else ""
-        self._parts.append(f'<text x="{x}" y="{y}"{named}{side}{turned}>{escape(words)}</text>')
+        self._parts.append(f'<text x="{x}" y="{y}"{named}{side}>{escape(words)}</text>')
 
     def __str__(self) -> str:
         return (

@@ -90,7 +90,7 @@ def _figure(part: str, counts: Sequence[Sequence[int]]) -> Figure:
 
 
 def _draw(part: str, matrix: list[list[int]]) -> Svg:
-    size = _CELL * _CLASSES
+    size, inside = _CELL * _CLASSES, (_CELL - 1.5, _CELL - 1.5)
     d = Svg(_LEFT + size + 2, _TOP + size + 22, f"Confusion matrix of the {part} part")
     for index, emotion in enumerate(EMOTIONS):
         middle = _CELL * (index + 0.5)
@@ -102,9 +102,9 @@ def _draw(part: str, matrix: list[list[int]]) -> Svg:
             corner = (_LEFT + _CELL * column, _TOP + _CELL * row)
             share = value / total if total else 0.0
             title = f"{EMOTIONS[row]} taken for {EMOTIONS[column]}: {value} of {total}"
-            d.rectangle(corner, _CELL - 1.5, _CELL - 1.5, "cell empty", title)
+            d.rectangle(corner, inside, "cell empty", title)
             if value:
-                d.rectangle(corner, _CELL - 1.5, _CELL - 1.5, "cell", title, opacity=share)
+                d.rectangle(corner, inside, "cell", title, opacity=share)
             x, y = corner[0] + (_CELL - 1.5) / 2, corner[1] + _CELL / 2
             tone = "inside" if share > 0.5 else "count" if value else "none"
             d.text((x, y + 4), _number(value) if total else "–", f"{tone} tick", "middle")

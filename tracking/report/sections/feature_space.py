@@ -54,7 +54,7 @@ def _draw(points: list[EmbeddedPoint], width: float, height: float) -> Svg:
     d = Svg(width, height, "t-SNE of speech and faces, coloured by emotion")
     across = around([point.x for point in points], share=0.04)
     up = around([point.y for point in points], share=0.04)
-    d.rectangle((0.5, 0.5), width - 1, height - 1, "ground")
+    d.rectangle((0.5, 0.5), (width - 1, height - 1), "ground")
     for modality in ("visual", "acoustic"):
         for point in points:
             if point.modality != modality:

@@ -1,0 +1,74 @@
+"""Typed values out of parsed JSON: dataclasses of plain values, tuples, mappings and unions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+_T = TypeVar("_T")
+
+
+def decode(kind: type[_T], values: object) -> _T:
+    """Build a dataclass, and those in its fields, out of parsed JSON.
+
+    Args:
+        kind: The dataclass.
+        values: What `dataclasses.asdict` and `json.dumps` made of it.
+
+    Raises:
+        ValueError: A field is missing, unknown or of another type; the message names it.
+    """
+    return cast(_T, _decode(kind, values, ""))
+
+
+def _decode(kind: object, value: object, path: str) -> object:
+    """`value` as the type hint `kind` has it; lists become tuples. path: for messages."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, value, path)
+    arguments = get_args(kind)
+    match get_origin(kind):
+        case origin if origin in (Union, UnionType):
+            if value is None and NoneType in arguments:
+                return None
+            error = None
+            for argument in arguments:
+                try:
+                    return _decode(argument, value, path)
+                except ValueError as other:
+                    error = error or other
+            assert error is not None
+            raise error
+        case origin if origin is Literal and value in arguments:
+            return value
+        case origin if origin is tuple and isinstance(value, list):
+            kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+            if len(kinds) == len(value):
+                pairs = enumerate(zip(kinds, value, strict=True))
+                return tuple(_decode(item, entry, f"{path}[{i}]") for i, (item, entry) in pairs)
+        case origin if origin is Mapping and isinstance(value, dict):
+            return {
+                name: _decode(arguments[1], entry, f"{path}[{name!r}]")
+                for name, entry in value.items()
+            }
+        case None:
+            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+            if kind is Any or number or type(value) is kind:
+                return value
+    raise ValueError(f"{path.lstrip('.')} is {str(value)[:40]!r}")
+
+
+def _decode_fields(kind: type, value: object, path: str) -> object:
+    hints = _hints(kind)
+    if not isinstance(value, dict) or value.keys() != hints.keys():
+        keys = set(value) if isinstance(value, dict) else set()
+        wrong = sorted(map(str, keys ^ hints.keys()))
+        raise ValueError(f"{path.lstrip('.')}: {', '.join(wrong)} missing or unknown")
+    return kind(**{name: _decode(hints[name], value[name], f"{path}.{name}") for name in hints})
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    return get_type_hints(kind)
