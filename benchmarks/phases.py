@@ -70,9 +70,9 @@ _WORKER: Final[_Rules] = (
     (f"{_ROOT}fdan/training/validate.py", ("make_bank", "logits", "scores"), VALIDATION),
     (f"{_ROOT}search/worker/async_report.py", (), IDLE),  # waiting for the driver's answer
     ("/ray/", (), IDLE),
-    (f"{_ROOT}search/worker/trainable.py", ("_alone",), IDLE),
+    (f"{_ROOT}search/worker/trainable.py", ("_locked",), IDLE),
 )
-_TRIAL: Final = (f"{_ROOT}search/worker/trainable.py", "fdan_trial")
+_TRIAL: Final = (f"{_ROOT}search/worker/trainable.py", "run_assignments")
 
 
 def watch() -> None:

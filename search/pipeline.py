@@ -43,9 +43,9 @@ from search.study.start_record import record_start, write_begun
 from search.study.stopping import StopSignal, stop_on_signals
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry, translate_storage_errors
-from search.tune import recovery as running
 from search.tune.autoscaler import cluster_has_gpu
 from search.tune.ray_session import check_address
+from search.tune.recovery import make_ray_session
 from search.worker.data import WorkerData
 from search.worker.store_sync import publish_stores
 from tracking import report
@@ -234,7 +234,7 @@ def _search(
         of = ending.Study(
             spec, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
         )
-        with running.ray_for(spec, folder) as ray, TrialFigures() as drawing:
+        with make_ray_session(spec, folder) as ray, TrialFigures() as drawing:
             context = rounds.RunContext(
                 work,
                 ray,

@@ -22,8 +22,8 @@ from search.study.open import HOME
 from search.study.queries import best_trial, count_finished, count_started, running_trials
 from search.study.stopping import StopSignal
 from search.study.storage_retry import StorageRetry
-from search.tune import recovery as running
 from search.tune.ray_session import RaySession
+from search.tune.recovery import Round, RoundContext, run_round
 from search.worker.data import WorkerData
 from tracking.tags import CONFIRM
 from tracking.tracker import Tracker
@@ -44,6 +44,10 @@ class RunContext:
     stop: StopSignal
     patience: StorageRetry
     console: Console
+
+    @property
+    def round_context(self) -> RoundContext:
+        return RoundContext(self.work, self.ray, self.stop, self.patience, self.console)
 
 
 def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
@@ -70,24 +74,20 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
             f"study {name}: {context.stop.reason}", highlight=False, soft_wrap=True
         )
     elif left or running_trials(opened):
-        running.run(
+        run_round(
             spec,
-            running.Round(
-                opened=opened,
+            Round(
+                study=opened,
                 suggest=spec.space.suggest,
                 sampler=spec.search.sampler,
                 pruner=spec.search.pruner,
                 trials=spec.trials,
-                left=left,
+                new_trials=left,
                 folder=folder,
                 callbacks=(tracked, CheckpointRetention(folder, best), *rules),
+                title=name,
             ),
-            context.work,
-            context.ray,
-            context.stop,
-            context.patience,
-            name,
-            context.console,
+            context.round_context,
         )
     else:
         context.console.print(
@@ -120,25 +120,21 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
                 f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
                 highlight=False,
             )
-            running.run(
+            run_round(
                 spec,
-                running.Round(
-                    opened=opened,
+                Round(
+                    study=opened,
                     suggest=queue.suggest,
                     sampler="",
                     pruner="none",
                     trials=count_started(opened.study_name, opened._storage) + queue.left,
-                    left=queue.left,
+                    new_trials=queue.left,
                     folder=folder,
                     callbacks=(tracked,),
+                    title=f"{of.opened.study_name}, confirming",
                     noun="run",
                 ),
-                context.work,
-                context.ray,
-                context.stop,
-                context.patience,
-                f"{of.opened.study_name}, confirming",
-                context.console,
+                context.round_context,
             )
         tracked.finish()
     return confirm.settings(of.opened)

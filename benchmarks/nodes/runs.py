@@ -24,7 +24,7 @@ from search.callbacks.mlflow import Tracked
 from search.callbacks.progress import Progress, ProgressState
 from search.callbacks.trial_figures import TrialFigures
 from search.config.spec import TrialResources
-from search.optimizer.pruners import make_pruner
+from search.optimizer.pruners import decision_epochs, make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import load_space
 from search.study.events import StudyCallback
@@ -33,10 +33,11 @@ from search.study.open import open_study
 from search.study.stopping import StopSignal
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry
-from search.study.trial_controller import Bridge
-from search.tune import tune_run as driver
-from search.worker.messages import Report
-from search.worker.trainable import Assignment
+from search.study.trial_controller import TrialController, TrialPolicy
+from search.study.writer import StudyWriter
+from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.worker.messages import EpochResult
+from search.worker.trainable import TrialContext
 from tracking.tracker import Tracker
 
 _DRAIN_S = 300.0
@@ -199,41 +200,41 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
         tracked = Tracked(tracker, drawing, folder, fixed, {})
         with Progress(state, console) as progress:
-            listeners: tuple[StudyCallback, ...] = (
+            callbacks: tuple[StudyCallback, ...] = (
                 progress,
                 tracked,
                 CheckpointRetention(folder, None),
             )
-            bridge = Bridge(
-                opened,
-                searched.suggest,
-                pruner=pruner,
-                epochs=terms.epochs,
-                trials=terms.trials,
-                patience=StorageRetry(None, progress.say, stop.due),
-                callbacks=listeners,
+            retry = StorageRetry(None, progress.say, stop.due)
+            controller = TrialController(
+                StudyWriter(opened, searched.suggest, pruner, retry),
+                TrialPolicy(terms.epochs, decision_epochs(pruner, terms.epochs)),
+                terms.trials,
+                callbacks,
             )
-            capacity = driver.find_capacity(TrialResources(1))
+            capacity = find_capacity(TrialResources(1))
             _must(
                 capacity.max_concurrent == terms.nodes,
                 f"room for {capacity.max_concurrent} trials at once",
             )
             trial = course(terms, places)
 
-            def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+            def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
                 quality = float(assignment.params["decay"]) ** 0.1
-                for epoch, metrics in trial(quality, assignment.after):
-                    report(Report(epoch, metrics["value"], metrics, [[9] * 7] * 7))
+                for epoch, metrics in trial(quality, assignment.start_epoch):
+                    report(EpochResult(epoch, metrics["value"], metrics, [[9] * 7] * 7))
 
             with _Clock(terms, places, profile) as clock:
-                driver.run(
-                    bridge,
+                run_trials(
+                    controller,
                     train,
-                    capacity=capacity,
-                    epoch_timeout=600,
-                    folder=folder,
-                    stop=stop,
-                    say=progress.say,
+                    TuneRun(
+                        capacity=capacity,
+                        epoch_timeout=600,
+                        folder=folder,
+                        stop=stop,
+                        notify=progress.say,
+                    ),
                 )
         ended = time.time()
         tracked.finish()

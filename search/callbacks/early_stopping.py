@@ -26,7 +26,7 @@ from search.selection.confirm import settings
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import StopSignal
 from search.worker.epoch_log import read_epoch_log
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 from search.worker.trial_folder import trial_folder
 
 LOOKAHEAD: Final = 10
@@ -156,7 +156,9 @@ class EarlyStopping(StudyCallback):
         self._learn(outcome.state, outcome.value, outcome.reports)
         self._decide()
 
-    def _learn(self, state: TrialState, value: float | None, reports: Sequence[Report]) -> None:
+    def _learn(
+        self, state: TrialState, value: float | None, reports: Sequence[EpochResult]
+    ) -> None:
         complete = state is TrialState.COMPLETE and value is not None
         self._values.append(value if complete else None)
         if complete:

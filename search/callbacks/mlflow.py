@@ -12,10 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, FigureJob, TrialFigures
 from search.optimizer.space import Value
-from search.study.events import StudyCallback, TrialOutcome
-from search.study.open import REASON
+from search.study.events import REASON, StudyCallback, TrialOutcome
 from search.worker.epoch_log import read_epoch_log
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 from search.worker.trial_folder import trial_folder
 from tracking.tags import (
     BEST_VALUE,
@@ -120,7 +119,7 @@ class MlflowCallback(StudyCallback):
         tags = {**self._runs.tags, **own, **self._runs.trial_tags(number)}
         self._tracker.open_trial(number, settings, tags, self._runs.stage)
 
-    def on_epoch(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: EpochResult) -> None:
         self._record(number, report)
         self._record_drawn(wait=False)
 
@@ -167,7 +166,7 @@ class MlflowCallback(StudyCallback):
             outcome.reports[-1].confusion if outcome.reports else (),
         )
 
-    def _record(self, number: int, report: Report) -> None:
+    def _record(self, number: int, report: EpochResult) -> None:
         metrics = {**report.metrics, VALUE: report.value}
         self._tracker.log_epoch(number, report.epoch, metrics, self._runs.stage)
 
@@ -209,7 +208,7 @@ def _outcome(trial: FrozenTrial, study: Path) -> TrialOutcome:
     """What the callbacks were told, or should have been, when the trial ended."""
     logged = read_epoch_log(trial_folder(study, trial.number))
     reports = [
-        logged.get(epoch) or Report(epoch, value)
+        logged.get(epoch) or EpochResult(epoch, value)
         for epoch, value in sorted(trial.intermediate_values.items())
     ]
     reason = trial.user_attrs.get(REASON, "")

@@ -17,7 +17,7 @@ from rich.text import Text
 from search.formatting import format_duration, format_settings
 from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 
 _MAX_ROWS = 12
 """Rows of the live table: running trials first, then the newest that ended."""
@@ -147,7 +147,7 @@ class Progress(StudyCallback):
         with self._lock:
             self._state.running[number] = _Row(number, params, time.monotonic())
 
-    def on_epoch(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: EpochResult) -> None:
         with self._lock:
             row = self._state.running[number]
             row.epoch, row.value = report.epoch, report.value

@@ -23,7 +23,7 @@ from search.results.provenance import tags
 from search.selection import confirm
 from search.selection import winner as ending
 from search.selection.test_score import stored_score
-from search.study.open import REASON
+from search.study.events import REASON
 from search.study.queries import count_finished, ranking_key
 from search.study.start_record import command_line
 from search.worker.epoch_log import read_epoch_log

@@ -8,7 +8,7 @@ import io
 import optuna
 from optuna.trial import TrialState
 
-from search.study.open import REASON
+from search.study.events import REASON
 
 
 def trials_csv(study: optuna.Study) -> str:

@@ -2,7 +2,7 @@
 
 The best of many noisy trials is lucky: its value is partly its seed's. So the search only
 nominates. The runs are trials of a second Optuna study beside the first, which nothing prunes; Ray,
-the bridge, checkpoints and tracking are those of the search, so they survive what it survives.
+the controller, checkpoints and tracking are those of the search, so they survive what it survives.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fdan.evaluation.statistics import Interval, mean_interval
 from search.optimizer.space import Value
 from search.study.queries import complete_trials
+from search.study.writer import create_study, requeue, set_trial_attributes
 from tracking.result import Confirmation, ConfirmedSetting
 from tracking.tags import CONFIRM, CONFIRMS
 
@@ -71,12 +72,11 @@ def name_of(search: str) -> str:
 
 def open_confirming(search: optuna.Study) -> optuna.Study:
     """The second study, in the same storage."""
-    return optuna.create_study(
-        study_name=name_of(search.study_name),
-        storage=search._storage,
-        direction="maximize",
-        sampler=optuna.samplers.RandomSampler(),
-        pruner=optuna.pruners.NopPruner(),
+    return create_study(
+        name_of(search.study_name),
+        search._storage,
+        optuna.samplers.RandomSampler(),
+        optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
 
@@ -109,7 +109,7 @@ class Queue:
         under_way = confirming.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         bare = [run for run in under_way if _pair(run) is None]
         for run in bare[len(self._waiting) :]:  # more were wanted then: it goes back
-            confirming._storage.set_trial_state_values(run._trial_id, TrialState.WAITING)
+            requeue(confirming, run._trial_id)
         self.left = max(0, len(self._waiting) - len(bare))
         """Runs to ask for; one that a driver asked for and gave nothing is there already."""
 
@@ -121,9 +121,8 @@ class Queue:
         """The run's settings, seed included; the same ones when asked again."""
         if _SEED not in run.user_attrs:
             of, seed = self._waiting[0]
-            run.set_user_attr("params", self._params[of])
-            run.set_user_attr(_OF, of)
-            run.set_user_attr(_SEED, seed)
+            # The seed comes last: a run that has one is whole.
+            set_trial_attributes(run, {"params": self._params[of], _OF: of, _SEED: seed})
         # The storage may have taken the seed, and its answer been lost: only what it has is given.
         pair = (run.user_attrs[_OF], run.user_attrs[_SEED])
         if pair in self._waiting:

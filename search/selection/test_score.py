@@ -16,6 +16,7 @@ from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, SpeechModel
+from search.study.writer import set_study_attribute
 from tracking.json_types import decode
 from tracking.result import (
     PREDICTIONS,
@@ -125,7 +126,8 @@ def score_model(
         model_sha256=digest,
         again=again,
     )
-    study.set_user_attr(TEST, {**asdict(score), "confusion": measured.confusion.tolist()})
+    facts = {**asdict(score), "confusion": measured.confusion.tolist()}
+    set_study_attribute(study, TEST, facts)
     found.write(folder / PREDICTIONS)
     return score
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from optuna.trial import TrialState
 
 from search.optimizer.space import Value
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
+
+REASON: Final = "reason"
+"""The user attribute of a trial in Optuna's storage that keeps its outcome's reason."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class TrialOutcome:
     number: int
     state: TrialState
     reason: str
-    reports: tuple[Report, ...]
+    reports: tuple[EpochResult, ...]
 
     @property
     def value(self) -> float | None:
@@ -37,7 +41,7 @@ class StudyCallback:
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         """A trial starts, or this driver resumes it."""
 
-    def on_epoch(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: EpochResult) -> None:
         """A trial has finished an epoch."""
 
     def on_worker_lost(self, number: int, reason: str) -> None:

@@ -18,14 +18,10 @@ from optuna.storages import BaseStorage
 
 from search.study.folder import STUDY_FILE, StudyError, read_study_file, write_study_file
 from search.study.identity import IDENTITY, RequestedStudy, describe_differences
-
-DIRECTION: Final = "maximize"
+from search.study.writer import create_study, enqueue, set_study_attribute
 
 HOME: Final = "home"
 """The study's user attribute that says in which folder its checkpoints and records are."""
-
-REASON = "reason"
-"""The trial's user attribute that says in words why it ended as it did."""
 
 _HOME_TIMEOUT_S: Final = 3.0
 
@@ -54,14 +50,7 @@ def open_study(
             f" are gone from {requested.storage_name}: bring that back, move the folder away, or"
             " choose another --study"
         )
-    open_or_make = partial(
-        optuna.create_study,
-        storage=storage,
-        sampler=sampler,
-        pruner=pruner,
-        study_name=name,
-        direction=DIRECTION,
-    )
+    open_or_make = partial(create_study, name, storage, sampler, pruner)
     try:
         study = open_or_make(load_if_exists=exists)
     except DuplicatedStudyError:  # another driver was the first by a moment
@@ -91,13 +80,13 @@ def open_study(
         # The identity comes last: a driver that dies on the way leaves a study with a home that
         # can be made whole, and skip_if_exists keeps each setting single.
         if HOME not in study.user_attrs:
-            study.set_user_attr(HOME, home)
+            set_study_attribute(study, HOME, home)
             if exists:  # others may have waited in vain, too: the last one has it
                 time.sleep(random.uniform(0.5, 1.5))
         home = _check_home(study, home)
         for point in requested.enqueue:
-            study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
-        study.set_user_attr(IDENTITY, identity)
+            enqueue(study, point)
+        set_study_attribute(study, IDENTITY, identity)
     if recorded is None:
         facts = {"id": home["id"], "storage": requested.storage_name, **identity}
         write_study_file(requested.folder, facts)

@@ -21,14 +21,14 @@ from typing import Any
 
 from fdan.errors import FdanError
 from search.worker.data import WorkerData
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 from search.worker.training import load_resume_point
 from search.worker.trial_folder import trial_folder
 
 
 def unreported_epochs(
     data: WorkerData, folder: Path, number: int, params: Mapping[str, Any], last_reported: int
-) -> list[Report]:
+) -> list[EpochResult]:
     """Epochs that a trial's workers finished and saved, but never reported to the driver. The
     trial's next worker would report them first.
 

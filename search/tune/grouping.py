@@ -1,70 +1,142 @@
-"""Which trials train together, as one: those of one shape, each up to the next epoch at which the
-pruner compares. There Optuna decides, and whoever goes on is grouped anew."""
+"""Which trials one worker gets, and to which of them its messages belong.
+
+By default, one trial at a time: `SingleTrials`. With `--group`, trials of one shape train as one,
+each up to the next epoch at which the pruner compares: `TrialGroups`. There Optuna decides, and the
+survivors are grouped anew. Ray Tune takes the trials of one worker for one trial of its own.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 from search.optimizer.space import Value
-from search.study.trial_controller import Bridge, Waiting
-from search.worker.messages import Turn
+from search.study.active_trials import ActiveTrial
+from search.study.trial_controller import TrialController
+from search.worker.group_trainable import TrainGroup, make_group_trainable
+from search.worker.messages import (
+    NodeRejected,
+    OutOfGpuMemory,
+    TrialAssignment,
+    TrialFailed,
+    WorkerLost,
+    WorkerMessage,
+)
+from search.worker.trainable import Train, WorkerSetup, make_trainable
 
-_AHEAD = 2
+_LOOKAHEAD = 2
 """Groups that the trials that wait could fill, at most: the more there are, the fuller the groups,
 and the less does the sampler know when it draws their settings."""
 
+Messages = list[tuple[int, WorkerMessage]]
+"""Pairs of a trial's number and a message about it."""
 
-class Groups:
-    """Gives trials of a bridge their turns, up to `most` at a time.
 
-    kind: trials of one kind can train together; None: one that trains alone. rung: the epoch after
-    the given one at which the pruner compares next.
-    """
+class SingleTrials:
+    """Each worker trains one trial at a time."""
+
+    def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
+        """Work for a free worker; empty where no trial waits and none is left to create."""
+        if controller.queue:
+            return (controller.start(),)
+        return (controller.start_new(),) if controller.new_trials_left else ()
+
+    def make_trainable(self, train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]], None]:
+        """The function that Ray Tune runs in a worker.
+
+        Args:
+            train: Trains a trial.
+            setup: What is the same for all trials.
+        """
+        return make_trainable(train, setup)
+
+    def route(self, trials: Sequence[int], message: Any) -> Messages:
+        """Whom a worker's message concerns.
+
+        Args:
+            trials: The worker's trials, by number.
+            message: What the function sent, or what became of its worker.
+        """
+        return [(trials[0], message)]
+
+
+class TrialGroups(SingleTrials):
+    """A worker trains up to `max_size` trials as one, if they are of one kind."""
 
     def __init__(
         self,
-        most: int = 1,
-        kind: Callable[[Mapping[str, Value]], Hashable | None] = lambda _: None,
-        rung: Callable[[int], int] = lambda _: 0,
+        max_size: int,
+        kind: Callable[[Mapping[str, Value]], Hashable | None],
+        next_rung: Callable[[int], int],
+        train_group: TrainGroup,
+        notify: Callable[[str], None],
     ) -> None:
-        self.most = most
+        """Args:
+        max_size: Trials in a group, at most; halved when a GPU has no memory for so many.
+        kind: What settings have to share in a group; None: such a trial trains alone.
+        next_rung: The first epoch after the given one at which the pruner compares.
+        train_group: Trains a group in a worker.
+        notify: Shows the user a line.
+        """
+        self.max_size = max_size
         self._kind = kind
-        self._rung = rung
+        self._next_rung = next_rung
+        self._train_group = train_group
+        self._notify = notify
         self._kinds: dict[int, Hashable] = {}
 
-    def turns(self, bridge: Bridge) -> tuple[Turn, ...]:
-        """For one worker; empty where no trial waits and none is left to ask for."""
-        if self.most == 1:
-            if bridge.waiting:
-                return (bridge.again(),)
-            return (bridge.ask(),) if bridge.left else ()
-        while bridge.left and bridge.waiting < _AHEAD * self.most:
-            if len(self._largest(bridge.queue)) >= self.most:
+    def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
+        while controller.new_trials_left and len(controller.queue) < _LOOKAHEAD * self.max_size:
+            if len(self._largest(controller.queue)) >= self.max_size:
                 break
-            bridge.draw()
-        for one in bridge.queue:  # few, and a group is soon found for the others
-            if self._kind_of(one) is None:
-                return (bridge.again(one.number),)
-            if one.suspect:  # alone until it has survived the epoch
-                return (bridge.again(one.number, one.epoch + 1),)
-        chosen = self._largest(bridge.queue)[: self.most]
-        return tuple(bridge.again(one.number, self._rung(one.epoch)) for one in chosen)
+            controller.enqueue_new()
+        for trial in controller.queue:  # few, and a group is soon found for the others
+            if self._kind_of(trial) is None:
+                return (controller.start(trial.number),)
+            if trial.suspect:  # alone until it has survived the epoch
+                return (controller.start(trial.number, trial.epoch + 1),)
+        group = self._largest(controller.queue)[: self.max_size]
+        return tuple(controller.start(t.number, self._next_rung(t.epoch)) for t in group)
 
-    def smaller(self, than: int) -> None:
-        """A group of so many was too much for a GPU."""
-        self.most = max(1, min(self.most, than // 2))
+    def make_trainable(self, train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]], None]:
+        return make_group_trainable(train, self._train_group, setup)
 
-    def _largest(self, waiting: Sequence[Waiting]) -> list[Waiting]:
-        """Trials of one kind: of the kind that most have, of several such the first."""
-        alike = defaultdict[Hashable, list[Waiting]](list)
-        for one in waiting:
-            kind = self._kind_of(one)
-            if kind is not None and not one.suspect:
-                alike[kind].append(one)
+    def route(self, trials: Sequence[int], message: Any) -> Messages:
+        if isinstance(message, tuple):  # pairs already
+            return [*message]
+        if len(trials) == 1:
+            return [(trials[0], message)]
+        match message:
+            case OutOfGpuMemory(reason):
+                self._shrink(len(trials), reason)
+                return [(trial, WorkerLost(reason, blame_trial=False)) for trial in trials]
+            case TrialFailed(reason):  # nobody knows whose fault it was: each goes on alone
+                return [(trial, WorkerLost(reason)) for trial in trials]
+            case WorkerLost():
+                return [(trial, message) for trial in trials]
+            case NodeRejected(reason):
+                lost = WorkerLost(reason, blame_trial=False)
+                return [(trials[0], message), *((trial, lost) for trial in trials[1:])]
+        return [(trials[0], message)]  # about the worker
+
+    def _shrink(self, size: int, reason: str) -> None:
+        """A group of so many trials was too much for a GPU."""
+        self.max_size = max(1, min(self.max_size, size // 2))
+        self._notify(
+            f"{reason} with {size} trials at a time: groups of {self.max_size} at most from here on"
+        )
+
+    def _largest(self, queue: Sequence[ActiveTrial]) -> list[ActiveTrial]:
+        """The trials of the kind that most have; of several such kinds, the first one."""
+        alike = defaultdict[Hashable, list[ActiveTrial]](list)
+        for trial in queue:
+            kind = self._kind_of(trial)
+            if kind is not None and not trial.suspect:
+                alike[kind].append(trial)
         return max(alike.values(), key=len, default=[])
 
-    def _kind_of(self, one: Waiting) -> Hashable | None:
-        if one.number not in self._kinds:
-            self._kinds[one.number] = self._kind(one.params)
-        return self._kinds[one.number]
+    def _kind_of(self, trial: ActiveTrial) -> Hashable | None:
+        if trial.number not in self._kinds:
+            self._kinds[trial.number] = self._kind(trial.params)
+        return self._kinds[trial.number]

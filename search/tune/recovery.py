@@ -1,21 +1,21 @@
-"""Running an open study's trials, on one Ray or, where that breaks down, on several."""
+"""A round of a study's trials: resumed where the last driver left them, run on Ray, and where that
+breaks down on another Ray."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from fdan.errors import ConfigError, FdanError
 from search.callbacks.progress import Progress, ProgressState
 from search.config.spec import StudySpec
-from search.optimizer.pruners import next_rung
+from search.optimizer.pruners import decision_epochs, next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
 from search.study.events import StudyCallback
@@ -23,17 +23,19 @@ from search.study.queries import best_trial, count_finished, running_trials
 from search.study.resume import unreported_epochs
 from search.study.stopping import StopSignal
 from search.study.storage_retry import StorageRetry
-from search.study.trial_controller import Bridge
-from search.tune import tune_run as driver
-from search.tune.grouping import Groups
+from search.study.trial_controller import TrialController, TrialPolicy
+from search.study.writer import StudyWriter
+from search.tune.grouping import SingleTrials, TrialGroups
 from search.tune.ray_session import ClusterError, RayLostError, RaySession, local_cpus
-from search.worker import trainable as trial
+from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.data import WorkerData
 from search.worker.epoch_log import read_epoch_log
-from search.worker.training import make_group_trainer, make_trainer
+from search.worker.group_trainable import make_group_trainer
+from search.worker.trainable import node_id
+from search.worker.training import make_trainer
 from search.worker.trial_folder import trial_folder
 
-_RAY_LOST = 3
+_MAX_RAY_LOSSES = 3
 """So many Rays in a row that break down before any trial has finished an epoch end the study."""
 
 
@@ -41,165 +43,175 @@ _RAY_LOST = 3
 class Round:
     """Trials that are run together: those of the search, or those that confirm what it found."""
 
-    opened: optuna.Study
+    study: optuna.Study
     suggest: Callable[[optuna.Trial], dict[str, Value]]
-    """A trial's settings; the same ones when asked again."""
+    """A trial's settings; the same ones when it is called again."""
     sampler: str
     """What proposes them; empty where nothing does."""
     pruner: str
     trials: int
     """In all, those of earlier starts included."""
-    left: int
-    """New ones to ask for."""
+    new_trials: int
+    """To be created."""
     folder: Path
     """Where their checkpoints are."""
     callbacks: tuple[StudyCallback, ...]
+    title: str
+    """What the terminal calls the round."""
     noun: str = "trial"
     """What the terminal calls one of them."""
 
 
-def ray_for(spec: StudySpec, folder: Path) -> RaySession:
-    """Ray for a study's rounds. folder: the study's."""
-    wanted = spec.resources.concurrent
-    cpus = None if wanted is None else local_cpus(wanted * spec.per_trial.cpus)
+@dataclass(frozen=True)
+class RoundContext:
+    """What the rounds of a study share."""
+
+    data: WorkerData
+    ray: RaySession
+    stop: StopSignal
+    retry: StorageRetry
+    console: Console
+
+
+def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
+    """Ray for a study's rounds.
+
+    Args:
+        spec: The study's.
+        folder: The study's.
+    """
+    concurrent = spec.resources.concurrent
+    cpus = None if concurrent is None else local_cpus(concurrent * spec.per_trial.cpus)
     return RaySession(spec.cluster, folder, cpus)
 
 
-def run(
-    spec: StudySpec,
-    of: Round,
-    work: WorkerData,
-    standing: RaySession,
-    stop: StopSignal,
-    patience: StorageRetry,
-    name: str,
-    console: Console,
-) -> None:
-    """Run the trials of a round that are under way, and the new ones. name: what the terminal calls
-    it."""
-    opened = of.opened
-    best = best_trial(opened)
+def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
+    """Run the trials of a round that are under way, and the new ones.
+
+    Args:
+        spec: The study's.
+        trials: The round.
+        context: What rounds share.
+    """
+    study, stop = trials.study, context.stop
+    best = best_trial(study)
     known = None if best is None or best.value is None else (best.number, best.value)
-    state = ProgressState(name, of.trials, spec.epochs, 1, of.noun, count_finished(opened), known)
-    with Progress(state, console) as progress:
-        bridge = Bridge(
-            opened,
-            of.suggest,
-            pruner=of.pruner,
-            epochs=spec.epochs,
-            trials=of.left,
-            patience=patience,
-            callbacks=(progress, *of.callbacks),
-            gpus=spec.per_trial.gpus,
-            untold=partial(unreported_epochs, work, of.folder),
+    state = ProgressState(
+        trials.title, trials.trials, spec.epochs, 1, trials.noun, count_finished(study), known
+    )
+    with Progress(state, context.console) as progress:
+        controller = TrialController(
+            StudyWriter(study, trials.suggest, trials.pruner, context.retry),
+            TrialPolicy(
+                spec.epochs, decision_epochs(trials.pruner, spec.epochs), spec.per_trial.gpus
+            ),
+            trials.new_trials,
+            (progress, *trials.callbacks),
+            partial(unreported_epochs, context.data, trials.folder),
         )
-        with _settling(bridge, stop):
-            _take_up(bridge, running_trials(opened), of.folder, progress, of.noun)
-            heard, lost = 0, 0
-            while bridge.left or bridge.waiting:
+        with _pausing_or_stopping(controller, stop):
+            _resume(controller, trials, progress)
+            recorded, losses = 0, 0
+            while controller.new_trials_left or controller.queue:
                 try:
-                    _on_ray(spec, bridge, of, work, standing, stop, state, progress)
+                    _run_on_ray(spec, trials, context, controller, progress, state)
                     return
                 except RayLostError as error:
-                    lost = lost + 1 if bridge.epochs_heard == heard else 1
-                    heard = bridge.epochs_heard
+                    losses = losses + 1 if controller.epochs_recorded == recorded else 1
+                    recorded = controller.epochs_recorded
                     if stop.due():
                         return
-                    if lost == _RAY_LOST:
+                    if losses == _MAX_RAY_LOSSES:
                         raise ClusterError(
-                            f"{error}, {lost} times in a row (see {standing.log}): nothing"
+                            f"{error}, {losses} times in a row (see {context.ray.log}): nothing"
                             " is lost, the same command continues the study"
                         ) from None
                     progress.say(f"{error}: another Ray is started")
-                    bridge.all_lost(str(error))
+                    controller.all_workers_lost(str(error))
 
 
-def _take_up(
-    bridge: Bridge, resting: Sequence[FrozenTrial], folder: Path, progress: Progress, noun: str
-) -> None:
+def _resume(controller: TrialController, trials: Round, progress: Progress) -> None:
     """Go on with what the last driver left."""
-    if resting:
-        numbers = ", ".join(str(one.number) for one in resting)
-        progress.say(f"going on with the {noun}s that were under way: {numbers}")
-    for one in resting:
-        bridge.take_up(one, read_epoch_log(trial_folder(folder, one.number)))
+    running = running_trials(trials.study)
+    if running:
+        numbers = ", ".join(str(trial.number) for trial in running)
+        progress.say(f"going on with the {trials.noun}s that were under way: {numbers}")
+    for trial in running:
+        controller.resume(trial, read_epoch_log(trial_folder(trials.folder, trial.number)))
 
 
-def _on_ray(
+def _run_on_ray(
     spec: StudySpec,
-    bridge: Bridge,
-    of: Round,
-    work: WorkerData,
-    standing: RaySession,
-    stop: StopSignal,
-    state: ProgressState,
+    trials: Round,
+    context: RoundContext,
+    controller: TrialController,
     progress: Progress,
+    state: ProgressState,
 ) -> None:
     """On Ray, for as long as it lives or there are trials. A round that breaks off takes Ray with
     it, and with Ray what is under way."""
-    wanted, group = spec.resources.concurrent, spec.resources.group
+    requested, group = spec.resources.concurrent, spec.resources.group
     with contextlib.ExitStack() as broken_off:
-        broken_off.callback(standing.stop)
-        standing.start()
+        broken_off.callback(context.ray.stop)
+        context.ray.start()
 
-        def changed(at_once: int) -> None:
-            state.at_once = at_once * group
+        def on_change(max_concurrent: int) -> None:
+            state.at_once = max_concurrent * group
 
-        capacity = driver.find_capacity(spec.per_trial, wanted, progress.say, changed)
-        state.at_once = min(capacity.max_concurrent * group, bridge.left + bridge.waiting)
+        capacity = find_capacity(spec.per_trial, requested, progress.say, on_change)
+        to_run = controller.new_trials_left + len(controller.queue)
+        state.at_once = min(capacity.max_concurrent * group, to_run)
         progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
-        if state.at_once > N_STARTUP_TRIALS and of.sampler in ("tpe", "gp"):
+        if state.at_once > N_STARTUP_TRIALS and trials.sampler in ("tpe", "gp"):
             progress.say(
                 f"{state.at_once} trials at once: as many are drawn at random before"
-                f" {of.sampler} has results to learn from"
+                f" {trials.sampler} has results to learn from"
             )
-        here = replace(work, home=trial.node())
-        driver.run(
-            bridge,
-            make_trainer(here),
-            capacity=capacity,
-            epoch_timeout=spec.resources.epoch_timeout,
-            folder=of.folder,
-            stop=stop,
-            say=progress.say,
-            together=make_group_trainer(here),
-            groups=_groups(spec, of),
+        data = replace(context.data, home=node_id())
+        settings = TuneRun(
+            trials.folder,
+            capacity,
+            context.stop,
+            spec.resources.epoch_timeout,
+            progress.say,
+            _grouping(spec, trials.pruner, data, progress.say),
         )
+        run_trials(controller, make_trainer(data), settings)
         progress.note("")
-        if not stop.reason:
+        if not context.stop.reason:
             broken_off.pop_all()
 
 
-def _groups(spec: StudySpec, of: Round) -> Groups:
+def _grouping(
+    spec: StudySpec, pruner: str, data: WorkerData, notify: Callable[[str], None]
+) -> SingleTrials:
     if spec.resources.group == 1:
-        return Groups()
-    from fdan.run_config import RunConfig
+        return SingleTrials()
     from fdan.training.group import group_key
 
-    def kind_of(params: Mapping[str, Value]) -> Hashable | None:
+    def kind(params: Mapping[str, Value]) -> Hashable | None:
         try:
-            return group_key(RunConfig.from_mapping({**spec.fixed, **params}))
-        except ConfigError:  # its worker will say so, and the trial be closed with that
+            return group_key(data.run_config(params, "a trial"))
+        except ConfigError:  # its worker will raise it again, and the trial fail with that
             return None
 
-    return Groups(
-        spec.resources.group,
-        kind_of,
-        partial(next_rung, of.pruner, spec.epochs),
-    )
+    rung = partial(next_rung, pruner, spec.epochs)
+    return TrialGroups(spec.resources.group, kind, rung, make_group_trainer(data), notify)
 
 
 @contextlib.contextmanager
-def _settling(bridge: Bridge, stop: StopSignal) -> Iterator[None]:
-    """Whatever ends the search: a time budget that is spent ends the trials under way, anything
-    else leaves them to the next driver."""
+def _pausing_or_stopping(controller: TrialController, stop: StopSignal) -> Iterator[None]:
+    """Whatever ends the round: a time budget that is spent ends the active trials, anything else
+    leaves them to the next driver."""
     try:
         yield
     except BaseException as error:
         with contextlib.suppress(FdanError):  # a full disk, say, must not hide the cause
-            bridge.pause_all(stop.reason or " ".join(str(error).split()) or type(error).__name__)
+            controller.pause_all(
+                stop.reason or " ".join(str(error).split()) or type(error).__name__
+            )
         raise
     if stop.final:
-        bridge.stop_all(stop.reason)
+        controller.stop_all(stop.reason)
     else:
-        bridge.pause_all(stop.reason)
+        controller.pause_all(stop.reason)

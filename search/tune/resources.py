@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray import tune
 
-TURNS = "turns"
-"""Key of a config for Ray Tune, which takes trials that train together for one: their Turns."""
-
 CPUS, GPUS, AVOID = "cpus", "gpus", "avoid"
-"""Further keys: its resources, and the ids of nodes that are excluded from the study."""
+"""Keys of a config for Ray Tune: its resources, and the ids of nodes excluded from the study."""
 
 _NODE_ID = "ray.io/node-id"
 """Ray's own label of each node."""

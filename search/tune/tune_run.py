@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,60 @@ from fdan.errors import DeviceError, FdanError
 from search.config.spec import TrialResources
 from search.study.folder import folder_for_workers
 from search.study.stopping import StopSignal
-from search.study.trial_controller import Bridge
+from search.study.trial_controller import TrialController
 from search.tune.capacity import Capacity
-from search.tune.grouping import Groups
+from search.tune.grouping import SingleTrials
 from search.tune.ray_session import ClusterError, check_ray_alive, owns_ray
-from search.tune.resources import TURNS, placement_group
+from search.tune.resources import placement_group
 from search.tune.scheduler import OptunaScheduler
-from search.tune.searcher import OptunaSearcher, Stopped, leaving
+from search.tune.searcher import OptunaSearcher, StopTune, stopping_tune
 from search.tune.stall_watchdog import StallWatchdog
-from search.worker import trainable as trial
+from search.worker.messages import ASSIGNMENTS
+from search.worker.trainable import Train, WorkerSetup, node_id
 from search.worker.trial_folder import TRIALS
+
+
+@dataclass(frozen=True)
+class TuneRun:
+    """How trials run on Ray Tune."""
+
+    folder: Path
+    """Where `trials` is: a study's, or that of its confirming runs."""
+    capacity: Capacity
+    """How many at once."""
+    stop: StopSignal
+    """Ends the run when it is due."""
+    epoch_timeout: float
+    """Seconds without an epoch after which a trial's worker is killed."""
+    notify: Callable[[str], None] = lambda _: None
+    """Shows the user what workers say of their nodes."""
+    grouping: SingleTrials = field(default_factory=SingleTrials)
+    """Which trials a worker gets."""
 
 
 def find_capacity(
     each: TrialResources,
-    wanted: int | None = None,
-    say: Callable[[str], None] = lambda _: None,
-    changed: Callable[[int], None] = lambda _: None,
+    requested: int | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+    on_change: Callable[[int], None] = lambda _: None,
 ) -> Capacity:
-    """How many trials fit the cluster that is up.
+    """How many trials fit the cluster that is up. A Ray of our own stays as it is; into a cluster,
+    nodes may still come.
 
-    A Ray of our own stays as it is: raises ClusterError where not even one trial fits it,
-    DeviceError where it is the GPU that is missing. Into a cluster, nodes may still come.
+    Args:
+        each: What one trial occupies.
+        requested: Trials at once; None for as many as fit.
+        notify: Shows the user a line.
+        on_change: Called with the new number of trials at once.
+
+    Raises:
+        ClusterError: Not even one trial fits a Ray of our own.
+        DeviceError: It is the GPU that is missing.
     """
-    alone = owns_ray()
-    if alone:
-        there = ray.cluster_resources()
-        cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    own = owns_ray()
+    if own:
+        available = ray.cluster_resources()
+        cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
         if each.gpus > gpus:
             raise DeviceError(
                 f"--gpus-per-trial {each.gpus:g}: Ray sees {gpus:g} GPUs; use --gpus-per-trial 0"
@@ -48,57 +76,54 @@ def find_capacity(
         if each.cpus > cpus:
             raise ClusterError(f"--cpus-per-trial {each.cpus}: Ray sees {cpus:g} CPUs")
     return Capacity(
-        each, ray.nodes, requested=wanted, grows=not alone, notify=say, on_change=changed
+        each, ray.nodes, requested=requested, grows=not own, notify=notify, on_change=on_change
     )
 
 
-def run(
-    bridge: Bridge,
-    train: trial.Trainable,
-    *,
-    capacity: Capacity,
-    epoch_timeout: float,
-    folder: Path,
-    stop: StopSignal,
-    say: Callable[[str], None] = lambda _: None,
-    together: trial.Together | None = None,
-    groups: Groups | None = None,
-) -> None:
-    """Run the bridge's trials, those that wait and new ones, on the cluster that is up.
+def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> None:
+    """Run the controller's trials, those that wait and new ones, on the cluster that is up, until
+    they are done or the stop is due. Trials that are under way then stay in the controller.
 
-    Returns when they are done or `stop` is due. Trials that are under way then stay in the bridge.
-    capacity: how many at once; epoch_timeout: seconds of silence after which a trial's worker is
-    killed; say: is told what workers say of their nodes; together: trains the trials that `groups`
-    puts together. Raises RayLost.
+    Args:
+        controller: Of the study.
+        train: Trains a trial in a worker.
+        settings: How they run.
+
+    Raises:
+        RayLostError: The Ray that was started here has lost one of its processes.
     """
-    tune_folder = folder / "tune"
+    tune_folder = settings.folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
-    (folder / TRIALS).mkdir(exist_ok=True)
-    ours = owns_ray()
-    worker = trial.function(
-        train,
-        folder_for_workers(folder),
+    (settings.folder / TRIALS).mkdir(exist_ok=True)
+    own, stop = owns_ray(), settings.stop
+    capacity, grouping = settings.capacity, settings.grouping
+    setup = WorkerSetup(
+        folder_for_workers(settings.folder),
         max(1, capacity.resources.cpus),
-        "" if ours else trial.node(),
-        together,
+        "" if own else node_id(),
     )
-    groups = groups or Groups()
 
-    def due() -> bool:
-        with leaving():
+    def is_due() -> bool:
+        with stopping_tune():
             check_ray_alive()
-        if not stop.due() and not ours:
+        if not stop.due() and not own:
             capacity.update()
         return bool(stop.reason)
 
+    scheduler = OptunaScheduler(
+        controller,
+        StallWatchdog(settings.epoch_timeout),
+        capacity,
+        grouping,
+        is_due,
+        settings.notify,
+    )
     try:
         tune.Tuner(
-            tune.with_resources(worker, placement_group),
+            tune.with_resources(grouping.make_trainable(train, setup), placement_group),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearcher(bridge, capacity, groups),
-                scheduler=OptunaScheduler(
-                    bridge, due, StallWatchdog(epoch_timeout), capacity, groups, say
-                ),
+                search_alg=OptunaSearcher(controller, capacity, grouping),
+                scheduler=scheduler,
                 num_samples=-1,  # the searcher knows when there are no more
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
@@ -110,7 +135,7 @@ def run(
                 failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             ),
         ).fit()
-    except Stopped as stopped:
+    except StopTune as stopped:
         if isinstance(stopped.__cause__, FdanError):
             raise stopped.__cause__ from None
     except KeyboardInterrupt:
@@ -121,4 +146,4 @@ def run(
 
 def _folder_name(tune_trial: Any) -> str:
     """Tune would put the settings in it, and a process id that says nothing."""
-    return f"{tune_trial.config[TURNS][0].number:04d}"
+    return f"{tune_trial.config[ASSIGNMENTS][0].number:04d}"

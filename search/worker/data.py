@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fdan.errors import DataError
 from search.worker.store_sync import NodeError, PublishedStores
-from search.worker.trainable import node
+from search.worker.trainable import node_id
 
 if TYPE_CHECKING:
     from fdan.data.store import Store
@@ -91,7 +91,7 @@ def open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
     from fdan.data.store import open_store
     from fdan.data.task import Task
 
-    elsewhere = node() != data.home
+    elsewhere = node_id() != data.home
     published = data.published if elsewhere else None
 
     def store(folder: Path) -> Store:

@@ -1,6 +1,6 @@
 """The log of a trial's epochs, which its worker writes before it reports them to the driver.
 
-    trials/0007/reports.jsonl   a Report a line
+    trials/0007/reports.jsonl   a EpochResult a line
 
 The driver may be gone when an epoch ends. Whoever resumes the trial reads here what the epochs of
 its checkpoint reported, and the figures of an ended trial can be drawn from it at any time.
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fdan.files import JsonLines, read_json_lines
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 
 EPOCH_LOG = "reports.jsonl"
 """In a trial's folder."""
@@ -28,15 +28,15 @@ class EpochLog(JsonLines):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / EPOCH_LOG)
 
-    def append(self, report: Report) -> None:
+    def append(self, report: EpochResult) -> None:
         super().append(asdict(report))
 
 
-def read_epoch_log(folder: Path) -> dict[int, Report]:
+def read_epoch_log(folder: Path) -> dict[int, EpochResult]:
     """The newest report of each epoch in a trial's log, by epoch. Empty if there is no log."""
     reports = {}
     for entry in read_json_lines(folder / EPOCH_LOG):
         with contextlib.suppress(TypeError):  # not a report
-            report = Report(**entry)
+            report = EpochResult(**entry)
             reports[report.epoch] = report
     return reports

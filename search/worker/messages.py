@@ -1,42 +1,20 @@
-"""What a worker and the driver say to each other. Light: a worker imports no Optuna for it."""
+"""What the driver and its workers send each other. Imports neither Ray nor Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-REPORT = "report"
-"""Key of a worker's result that holds pairs of a trial's number and its Report: Tune would flatten
-a mapping."""
+ASSIGNMENTS: Final = "assignments"
+"""Key of a config for Ray Tune: the TrialAssignments of one worker."""
 
-FAILED = "failed"
-"""Key of a worker's result that says why trials failed, numbers and words; the worker is well."""
-
-LOST = "lost"
-"""Key of a worker's result that says why it could not go on with its trial; another may."""
-
-STARVED = "starved"
-"""Key of a worker's result that says that its trial ran out of its share of the GPU's memory."""
-
-FULL = "full"
-"""Key of a worker's result that says where it found no room to write: no trial can go on there."""
-
-REFUSED = "refused"
-"""Key of a worker's result that says why its node takes no part in the study."""
-
-BROKEN = "broken"
-"""Key of a worker's result that says what its GPU broke down with; the worker ends then."""
-
-NODE = "node"
-"""Key of the worker's node's id, in those results and with a Report."""
-
-NOTE = "note"
-"""Key of a worker's result that is a line for whoever watches."""
+MESSAGE: Final = "message"
+"""Key of a result that a worker reports to Ray Tune: its WorkerMessage."""
 
 
 @dataclass(frozen=True)
-class Report:
+class EpochResult:
     """One epoch of a trial."""
 
     epoch: int
@@ -49,16 +27,91 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What a worker is to do: a trial, from its start or from where it is."""
+class TrialAssignment:
+    """What a worker is to train: a trial, from its start or from where it is."""
 
     number: int
     params: Mapping[str, Any]
-    after: int
-    """The last epoch that has been reported; 0 for a new trial."""
-    until: int
-    """The epoch that it ends with, or rests after: it then waits for another turn."""
-    gpus: float
-    """Its share: more than others have where that was too little for it."""
-    decided: tuple[int, ...] = ()
-    """Epochs after which the pruner decides whether it goes on, which the worker waits for."""
+    start_epoch: int
+    """The last epoch that the driver has recorded, after which training goes on; 0: a new trial."""
+    stop_epoch: int
+    """The epoch after which the worker releases the trial, to its end or to wait for another."""
+    gpu_fraction: float = 0.0
+    """GPUs that belong to the trial; of less than 1, that part of the GPU's memory. It is larger
+    than that of other trials where those ran out of memory with less."""
+    decision_epochs: tuple[int, ...] = ()
+    """Epochs after which the pruner decides whether the trial goes on; the worker waits there."""
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """The trial has finished an epoch."""
+
+    result: EpochResult
+    node: str = ""
+    """Ray's id of the worker's node."""
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """The trial's settings or its data are at fault. The worker is well."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerLost:
+    """The worker cannot go on with the trial; another one can."""
+
+    reason: str
+    blame_trial: bool = True
+    """Whether the trial may be the cause: one that costs worker after worker fails."""
+
+
+@dataclass(frozen=True)
+class OutOfGpuMemory:
+    """The trial ran out of its share of the GPU's memory."""
+
+    reason: str = "out of GPU memory"
+
+
+@dataclass(frozen=True)
+class DiskFull:
+    """The worker found no room to write. No trial can go on there."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class NodeRejected:
+    """The worker's node cannot train this study's trials; other nodes can."""
+
+    reason: str
+    node: str
+
+
+@dataclass(frozen=True)
+class GpuFault:
+    """The worker's GPU broke down. The worker ends, which Ray Tune reports as an error."""
+
+    reason: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for the user about the worker's node."""
+
+    text: str
+
+
+WorkerMessage = (
+    EpochDone
+    | TrialFailed
+    | WorkerLost
+    | OutOfGpuMemory
+    | DiskFull
+    | NodeRejected
+    | GpuFault
+    | Note
+)

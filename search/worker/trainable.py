@@ -1,11 +1,10 @@
-"""A trial, or several that train together, inside a worker. Nothing here knows Optuna's study or
-MLflow: a trial gets settings, reports epochs, and keeps its newest checkpoint and what it reported
-in the folder of its number, from where another worker goes on if this one dies."""
+"""A trial inside a worker, as a function for Ray Tune. It knows neither Optuna's study nor MLflow:
+a trial gets settings, reports epochs, and keeps its newest checkpoint and its log of epochs in the
+folder of its number, from where another worker goes on if this one dies."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import signal
@@ -13,77 +12,40 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from fdan.errors import DeviceError, FdanError, disk_full
-from fdan.files import write_atomic
+from fdan.files import first_line, write_atomic
 from fdan.lock import Lock, LockHeld, lock_is_held_by
-from search.tune.resources import GPUS, TURNS
 from search.worker.async_report import AsyncReporter
+from search.worker.failures import (
+    GpuFaultError,
+    TrialError,
+    Worker,
+    expected_failure,
+    machine_failure,
+)
 from search.worker.messages import (
-    BROKEN,
-    FAILED,
-    FULL,
-    LOST,
-    NODE,
-    NOTE,
-    REFUSED,
-    REPORT,
-    STARVED,
-    Report,
-    Turn,
+    ASSIGNMENTS,
+    MESSAGE,
+    EpochDone,
+    EpochResult,
+    GpuFault,
+    Note,
+    OutOfGpuMemory,
+    TrialAssignment,
+    WorkerMessage,
 )
 from search.worker.store_sync import NodeError
 from search.worker.trial_folder import trial_folder
 
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a worker is asked to run."""
-
-    number: int
-    params: Mapping[str, Any]
-    after: int
-    """The last epoch that is reported already."""
-    until: int
-    """The epoch that it ends with, or rests after."""
-    folder: Path
-    """The trial's own, made already: <study>/trials/0007. No other worker writes there."""
-    threads: int
-    """CPU threads that belong to this trial."""
-    gpus: float = 0.0
-    """Its share of GPUs. Less than 1: the part of the GPU's memory that is the trial's."""
-    say: Callable[[str], None] = lambda _: None
-    """Tells whoever watches a line about this node."""
-
-
-Trainable = Callable[[Assignment, Callable[[Report], None]], None]
-"""Runs a trial to its end and reports each epoch. Raises FdanError for what the settings or the
-data did (the worker goes on to the next trial); any other exception ends the worker too."""
-
-Tell = Callable[[Mapping[int, Report], Mapping[int, str]], None]
-"""Told of trials by number: an epoch of some, and why others failed."""
-
-Together = Callable[[Sequence[Assignment], Tell], None]
-"""Runs several trials as one, each to its `until`. What it raises is no verdict on any of them:
-they go on one by one."""
-
-
-class Crashed(Exception):  # noqa: N818
-    """A trial's exception in one message; its traceback is in error.txt."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split())[:300])
-
-
-class Broken(Crashed):
-    """The worker's GPU has broken down: another worker may go on with the trial."""
-
+_ORPHAN_S = 150.0
+"""How long a trial waits for a worker that still has it. NFS 4 releases the locks of a node that
+died after 90 s; a node that is merely cut off from its cluster ends its workers after 60 s."""
 
 _THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 _THREAD_TIMEOUT_S = 24 * 3600
@@ -91,117 +53,143 @@ _THREAD_TIMEOUT_S = 24 * 3600
 of an epoch when it is stopped. Where Tune waits in vain, by default for 2 s, it loses the next
 trial without a word."""
 
-_STORAGE_GONE = (errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM)
-"""What a mount says that has broken down, or belongs to somebody else."""
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext(TrialAssignment):
+    """An assignment, and what the worker has for it."""
+
+    folder: Path
+    """The trial's own, made already: <study>/trials/0007. No other worker writes there."""
+    threads: int = 1
+    """CPU threads that belong to this trial."""
+    notify: Callable[[str], None] = lambda _: None
+    """Shows the user a line about this node."""
 
 
-def function(
-    train: Trainable,
-    study: Path,
-    threads: int,
-    home: str = "",
-    together: Together | None = None,
-) -> Callable[[dict[str, Any]], None]:
-    """`train`, and `together` for several, as a function for Ray Tune, whose config is what
-    search.tune.placement says. study: the folder in which `trials` is, as this node sees it; home:
-    on a cluster, Ray's id of the driver's node."""
+Train = Callable[[TrialContext, Callable[[EpochResult], None]], None]
+"""Trains a trial up to its stop epoch and reports each epoch. Raises FdanError for what the
+settings or the data did (the worker goes on to the next trial); any other exception ends the worker
+too."""
 
-    def run(turns: Sequence[Turn], gpus: float, reporter: AsyncReporter) -> None:
-        decided = {turn.number: (*turn.decided, turn.until) for turn in turns}
 
-        def ends(number: int, report: Report) -> bool:
-            """Whether the driver may end the trial for what it hears."""
-            return report.epoch in decided[number] or not math.isfinite(report.value)
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What is the same for all trials of a run of Ray Tune."""
 
-        def tell(reports: Mapping[int, Report], failed: Mapping[int, str]) -> None:
-            result = {REPORT: [*reports.items()], FAILED: [*failed.items()], NODE: node()}
-            if failed or any(ends(number, report) for number, report in reports.items()):
-                reporter.report_and_wait(result)
+    study: Path
+    """The folder in which `trials` is, as this node sees it."""
+    threads: int
+    """CPU threads of a trial."""
+    driver_node: str = ""
+    """On a cluster, Ray's id of the driver's node."""
+
+
+def make_trainable(train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]], None]:
+    """A function for Ray Tune, whose config has ASSIGNMENTS.
+
+    Args:
+        train: Trains a trial.
+        setup: What is the same for all trials.
+    """
+
+    def run(reporter: AsyncReporter, trials: Sequence[TrialContext]) -> None:
+        (trial,) = trials
+
+        def report(result: EpochResult) -> None:
+            message = {MESSAGE: EpochDone(result, node_id())}
+            if awaits_decision(trial, result):
+                reporter.report_and_wait(message)
             else:
-                reporter.report(result)
+                reporter.report(message)
 
-        assignments = []
-        for turn in turns:
-            folder = trial_folder(study, turn.number)
-            _made(folder)
-            assignments.append(
-                Assignment(
-                    turn.number,
-                    turn.params,
-                    turn.after,
-                    turn.until,
-                    folder,
-                    threads,
-                    gpus,
-                    lambda text: reporter.report_and_wait({NOTE: f"{_address()} {text}"}),
-                )
-            )
-        with contextlib.ExitStack() as alone:
-            until = time.monotonic() + _ORPHAN_S
-            for assignment in assignments:
-                alone.enter_context(_alone(assignment.folder, until))
-            if len(assignments) > 1:
-                assert together is not None
-                together(assignments, tell)
-            else:
-                (one,) = assignments
-                train(one, lambda report: tell({one.number: report}, {}))
+        train(trial, report)
 
     def fdan_trial(config: dict[str, Any]) -> None:
-        turns: Sequence[Turn] = config[TURNS]
-        os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
-        with AsyncReporter() as reporter:
-            try:
-                run(turns, config[GPUS], reporter)
-            except Exception as error:
-                _ended(error, turns, reporter)
-
-    def _ended(error: Exception, turns: Sequence[Turn], reporter: AsyncReporter) -> None:
-        """Tell what a turn came to that did not end well; raises what ends the worker, too."""
-        folders = [trial_folder(study, turn.number) for turn in turns]
-        elsewhere = home not in ("", node())
-        if isinstance(error, NodeError):
-            reporter.report_and_wait({REFUSED: f"{_address()}: {error}", NODE: node()})
-        elif isinstance(error, DeviceError) and home:
-            # The cluster's node: the trial may go on elsewhere.
-            reporter.report_and_wait({REFUSED: f"{_address()}: {error}", NODE: node()})
-        elif isinstance(error, FdanError):
-            reporter.report_and_wait(_failed(turns, error))
-        elif isinstance(error, LockHeld):
-            reporter.report_and_wait({LOST: str(error)})
-        elif disk_full(error):
-            reporter.report_and_wait({FULL: getattr(error, "filename", None) or str(folders[0])})
-        elif elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
-            # Trial after trial would fail here, each at once.
-            reporter.report_and_wait({REFUSED: f"{_address()}: {error}", NODE: node()})
-        else:
-            for folder in folders:
-                _keep(folder / "error.txt", "".join(traceback.format_exception(error)))
-            if _out_of_gpu_memory(error):
-                with contextlib.suppress(Exception):
-                    sys.modules["torch"].cuda.empty_cache()
-                reporter.report_and_wait({STARVED: "out of GPU memory"})
-            elif _out_of_memory(error):
-                reporter.report_and_wait({LOST: "out of memory"})
-            elif _of_the_gpu(error):
-                told = " ".join(str(error).split("\n", 1)[0].split())
-                reporter.report_and_wait({BROKEN: f"{_address()}: {told}", NODE: node()})
-                raise Broken(told) from None
-            else:
-                # Whatever state this process is in, no other trial should inherit it.
-                raise Crashed(f"{type(error).__name__}: {error}") from None
+        run_assignments(config[ASSIGNMENTS], setup, run)
 
     return fdan_trial
 
 
-def _failed(turns: Sequence[Turn], error: FdanError) -> dict[str, Any]:
-    """Of several, nobody knows whose fault it was."""
-    if len(turns) > 1:
-        return {LOST: str(error)}
-    return {FAILED: [(turns[0].number, str(error))]}
+def awaits_decision(trial: TrialAssignment, result: EpochResult) -> bool:
+    """Whether the driver may end a trial after an epoch, so that nothing is trained meanwhile.
+
+    Args:
+        trial: The worker's assignment.
+        result: The epoch.
+    """
+    decision_epochs = (*trial.decision_epochs, trial.stop_epoch)
+    return result.epoch in decision_epochs or not math.isfinite(result.value)
 
 
-def _made(folder: Path) -> None:
+def run_assignments(
+    assignments: Sequence[TrialAssignment],
+    setup: WorkerSetup,
+    run: Callable[[AsyncReporter, Sequence[TrialContext]], None],
+) -> None:
+    """Have a worker's trials run while no other worker has them. An exception is reported to the
+    driver in the words of search.worker.failures; one that ends the worker is raised, too.
+
+    Args:
+        assignments: The trials.
+        setup: What is the same for all trials.
+        run: Runs them and reports their epochs.
+    """
+    os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
+    folders = [trial_folder(setup.study, assignment.number) for assignment in assignments]
+    with AsyncReporter() as reporter:
+
+        def send(message: WorkerMessage) -> None:
+            reporter.report_and_wait({MESSAGE: message})
+
+        def notify(text: str) -> None:
+            send(Note(f"{_address()} {text}"))
+
+        try:
+            for folder in folders:
+                _make_trial_folder(folder)
+            trials = [
+                TrialContext(
+                    **vars(assignment), folder=folder, threads=setup.threads, notify=notify
+                )
+                for assignment, folder in zip(assignments, folders, strict=True)
+            ]
+            with contextlib.ExitStack() as locks:
+                until = time.monotonic() + _ORPHAN_S
+                for folder in folders:
+                    locks.enter_context(_locked(folder, until))
+                run(reporter, trials)
+        except Exception as error:
+            worker = Worker(node_id(), _address(), setup.driver_node)
+            _report_failure(error, worker, folders, send)
+
+
+def _report_failure(
+    error: Exception,
+    worker: Worker,
+    folders: Sequence[Path],
+    send: Callable[[WorkerMessage], None],
+) -> None:
+    """Tell the driver; raises what ends the worker, too."""
+    message = expected_failure(error, worker, str(folders[0]))
+    if message is None:
+        text = "".join(traceback.format_exception(error))
+        for folder in folders:
+            # A disk that refuses it must not hide the cause itself.
+            with contextlib.suppress(OSError):
+                write_atomic(folder / "error.txt", text)
+        message = machine_failure(error, worker)
+        if message is None:
+            # Whatever state this process is in, no other trial should inherit it.
+            raise TrialError(f"{type(error).__name__}: {error}") from None
+    if isinstance(message, OutOfGpuMemory):
+        with contextlib.suppress(Exception):
+            sys.modules["torch"].cuda.empty_cache()
+    send(message)
+    if isinstance(message, GpuFault):
+        raise GpuFaultError(first_line(error)) from None
+
+
+def _make_trial_folder(folder: Path) -> None:
     """Make a trial's folder, and none above it: where those are missing, this node does not see the
     storage that the driver's does, and nobody else would see what is written here."""
     try:
@@ -212,12 +200,7 @@ def _made(folder: Path) -> None:
         ) from None
 
 
-_ORPHAN_S = 150.0
-"""How long a trial waits for a worker that has it still. NFS 4 lets go of what a node that died
-held after 90 s; a node that is merely cut off from its cluster ends its workers after 60 s."""
-
-
-def node() -> str:
+def node_id() -> str:
     """Ray's id of the node that this process is on; empty without Ray."""
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
@@ -234,12 +217,12 @@ def _hosts() -> set[str]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, until: float) -> Iterator[None]:
+def _locked(folder: Path, until: float) -> Iterator[None]:
     """Inside, no other worker has the trial in `folder`; one that has it is waited for `until` this
     monotonic time.
 
-    One that has is left over from a driver that died, since a driver gives a trial to one worker at
-    a time: it is ended here, for Ray takes its time over that. Or it was on a node that is lost:
+    One that has it is left over from a driver that died, since a driver gives a trial to one worker
+    at a time: it is ended here, for Ray takes its time over that. Or it was on a node that is lost:
     NFS 3 keeps the locks of a machine that never comes back for ever, so that the trial gets a new
     lock file.
     """
@@ -259,32 +242,3 @@ def _alone(folder: Path, until: float) -> Iterator[None]:
         time.sleep(0.1)
     with lock:
         yield
-
-
-def _out_of_gpu_memory(error: Exception) -> bool:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    # CUDA's own libraries have no class for it.
-    marks = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
-
-
-def _of_the_gpu(error: Exception) -> bool:
-    marks = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
-    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Of the machine: torch says so in words only."""
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-    )
-
-
-def _keep(path: Path, text: str) -> None:
-    """For whoever looks for the cause; a disk that refuses it must not hide the cause itself."""
-    with contextlib.suppress(OSError):
-        write_atomic(path, text)

@@ -3,29 +3,27 @@ on, with every epoch in the trial's log before it is reported."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.worker.data import WorkerData, load_data
 from search.worker.epoch_log import EpochLog, read_epoch_log
-from search.worker.messages import Report
-from search.worker.trainable import Assignment, Tell, Together, Trainable
+from search.worker.messages import EpochResult
+from search.worker.trainable import Train, TrialContext
 from search.worker.trial_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     from fdan.run_config import RunConfig
     from fdan.training.checkpoint import Checkpoint
-    from fdan.training.group import MemberEpoch
-    from fdan.training.train import Diverged, EpochReport
+    from fdan.training.train import EpochReport
 
 _CHECKPOINT_INTERVAL_S = 2.0
 """Training that may be lost beyond the epoch under way: an epoch this long is saved at its end."""
 
 
-class _CheckpointTimer:
+class CheckpointTimer:
     """When a checkpoint is due: after the first epoch, then every _CHECKPOINT_INTERVAL_S."""
 
     def __init__(self) -> None:
@@ -39,85 +37,39 @@ class _CheckpointTimer:
         self._saved_at = time.monotonic()
 
 
-def make_trainer(data: WorkerData) -> Trainable:
-    """The Trainable that trains an FDAN."""
+def make_trainer(data: WorkerData) -> Train:
+    """Trains an FDAN."""
 
-    def train_trial(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train_trial(trial: TrialContext, report: Callable[[EpochResult], None]) -> None:
         from fdan.training.train import train
 
-        _prepare_process(assignment)
-        run = _run_config(data, assignment)
-        folder = assignment.folder / CHECKPOINT
-        resume, unreported = load_resume_point(assignment.folder, assignment.after, run)
+        prepare_process(trial)
+        run = data.run_config(trial.params, f"trial {trial.number}")
+        folder = trial.folder / CHECKPOINT
+        resume, unreported = load_resume_point(trial.folder, trial.start_epoch, run)
         for earlier in unreported:
             report(earlier)
-        timer = _CheckpointTimer()
+        timer = CheckpointTimer()
 
         def after_epoch(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
-            message = _report(epoch)
-            log.append(message)
+            result = epoch_result(epoch)
+            log.append(result)
             if epoch.epoch == run.training.epochs or timer.due:
                 log.sync()
                 checkpoint().save(folder)
                 timer.saved()
-            report(message)
+            report(result)
 
-        with EpochLog(assignment.folder) as log:
-            loaded = load_data(data, run, assignment.say)
+        with EpochLog(trial.folder) as log:
+            loaded = load_data(data, run, trial.notify)
             train(run, loaded, after_epoch, device=data.device, resume=resume)
 
     return train_trial
 
 
-def make_group_trainer(data: WorkerData) -> Together:
-    """Trains several trials with frozen backbones as one."""
-
-    def train_trials(assignments: Sequence[Assignment], tell: Tell) -> None:
-        from fdan.training.group import train_group
-
-        _prepare_process(assignments[0])
-        runs = [_run_config(data, assignment) for assignment in assignments]
-        resume = []
-        for assignment, run in zip(assignments, runs, strict=True):
-            checkpoint, unreported = load_resume_point(assignment.folder, assignment.after, run)
-            resume.append(checkpoint)
-            for earlier in unreported:
-                tell({assignment.number: earlier}, {})
-        timer = _CheckpointTimer()
-
-        def after_epoch(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
-            reports = {}
-            for member in members:
-                message = _report(member.epoch)
-                logs[member.run].append(message)
-                reports[assignments[member.run].number] = message
-            due = timer.due
-            for member in members:
-                assignment = assignments[member.run]
-                if due or member.epoch.epoch == assignment.until:
-                    logs[member.run].sync()
-                    member.checkpoint().save(assignment.folder / CHECKPOINT)
-            if due:
-                timer.saved()
-            tell(reports, {assignments[place].number: str(why) for place, why in diverged.items()})
-
-        with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(EpochLog(one.folder)) for one in assignments]
-            train_group(
-                runs,
-                load_data(data, runs[0], assignments[0].say),
-                after_epoch,
-                device=data.device,
-                resume=resume,
-                until=[assignment.until for assignment in assignments],
-            )
-
-    return train_trials
-
-
 def load_resume_point(
     folder: Path, last_reported: int, run: RunConfig
-) -> tuple[Checkpoint | None, list[Report]]:
+) -> tuple[Checkpoint | None, list[EpochResult]]:
     """From where a trial goes on. Epochs that were reported and lie after the checkpoint are
     trained again.
 
@@ -145,22 +97,20 @@ def load_resume_point(
     return checkpoint, [logged[epoch] for epoch in unreported]
 
 
-def _prepare_process(assignment: Assignment) -> None:
+def prepare_process(trial: TrialContext) -> None:
+    """Give the trial its CPU threads and its share of the GPU's memory in this process."""
     # Here, so that a process that only plans imports no torch.
     import torch
 
     from fdan.device import limit_gpu_memory
 
-    torch.set_num_threads(assignment.threads)  # holds for the calling thread, so for each trial
-    if 0 < assignment.gpus < 1:
+    torch.set_num_threads(trial.threads)  # holds for the calling thread, so for each trial
+    if 0 < trial.gpu_fraction < 1:
         # Ray's fractions are book-keeping: without a bound, one trial starves its neighbours.
-        limit_gpu_memory(assignment.gpus)
+        limit_gpu_memory(trial.gpu_fraction)
 
 
-def _run_config(data: WorkerData, assignment: Assignment) -> RunConfig:
-    return data.run_config(assignment.params, f"trial {assignment.number}")
-
-
-def _report(epoch: EpochReport) -> Report:
+def epoch_result(epoch: EpochReport) -> EpochResult:
+    """What the driver is told of an epoch."""
     metrics = {name: float(value) for name, value in epoch.metrics.items()}
-    return Report(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())
+    return EpochResult(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())

@@ -26,11 +26,11 @@ from fdan.inference.model_folder import read_model
 from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.study.open import REASON
+from search.study.events import REASON
 from search.study.storage import open_storage_read_only
 from search.study.storage_retry import StorageError
-from search.worker import trainable as trial
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
+from search.worker.trainable import TrialContext
 from search.worker.training import make_trainer
 from tests.commands.conftest import ROOT
 
@@ -262,9 +262,9 @@ def test_its_trials_are_what_they_would_have_been(home: Home, tmp_path: Path) ->
     words = ["--runs", str(home.path / "runs"), *home.flags]
     spec = resolve(parse(words).options)
     task, _ = open_task(spec.data, spec.settings)
-    reports: list[Report] = []
+    reports: list[EpochResult] = []
     make_trainer(session._work(spec, task))(
-        trial.Assignment(0, trials[0].params, 0, 1, tmp_path, 1), reports.append
+        TrialContext(0, trials[0].params, 0, 1, folder=tmp_path), reports.append
     )
     assert {r.epoch: r.value for r in reports} == trials[0].intermediate_values
     losses = home.mlflow(

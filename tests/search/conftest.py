@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -24,7 +23,7 @@ from fdan.data.open_task import open_task
 from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.optimizer.pruners import make_pruner
+from search.optimizer.pruners import decision_epochs, make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
@@ -34,10 +33,11 @@ from search.study.open import open_study
 from search.study.queries import count_started
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry
-from search.study.trial_controller import Bridge
+from search.study.trial_controller import FindUnreported, TrialController, TrialPolicy
+from search.study.writer import StudyWriter
 from search.tune.ray_session import connected
 from search.worker.data import WorkerData
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 
 KNOWN: dict[str, Value] = {"lr": 0.1, "layers": 1, "heads": 1, "decay": 0.0, "context": "bank"}
 
@@ -158,11 +158,11 @@ def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerData:
 
 
 class Heard(StudyCallback):
-    """What a listener hears, in its order."""
+    """What a callback hears, in its order."""
 
     def __init__(self) -> None:
         self.asked_for: dict[int, Mapping[str, Value]] = {}
-        self.reports: list[tuple[int, Report]] = []
+        self.reports: list[tuple[int, EpochResult]] = []
         self.interruptions: list[tuple[int, str]] = []
         self.pauses: list[tuple[int, str]] = []
         self.ended: list[TrialOutcome] = []
@@ -170,7 +170,7 @@ class Heard(StudyCallback):
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         self.asked_for[number] = params
 
-    def on_epoch(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: EpochResult) -> None:
         self.reports.append((number, report))
 
     def on_worker_lost(self, number: int, reason: str) -> None:
@@ -183,10 +183,19 @@ class Heard(StudyCallback):
         self.ended.append(outcome)
 
 
-def bridge_of(
-    opened: optuna.Study, searched: Space, epochs: int, *listeners: StudyCallback, **given: Any
-) -> Bridge:
-    """A bridge over a storage that is there."""
-    patience = StorageRetry(None, lambda line: None, lambda: False)
-    settings = {"pruner": "none", "trials": 100, "patience": patience, **given}
-    return Bridge(opened, searched.suggest, epochs=epochs, callbacks=listeners, **settings)
+def controller_of(
+    study: optuna.Study,
+    searched: Space,
+    epochs: int,
+    *callbacks: StudyCallback,
+    pruner: str = "none",
+    trials: int = 100,
+    retry: StorageRetry | None = None,
+    gpus: float = 0.0,
+    find_unreported: FindUnreported = lambda number, params, epoch: (),
+) -> TrialController:
+    """A controller over a storage that is there."""
+    retry = retry or StorageRetry(None, lambda line: None, lambda: False)
+    writer = StudyWriter(study, searched.suggest, pruner, retry)
+    policy = TrialPolicy(epochs, decision_epochs(pruner, epochs), gpus)
+    return TrialController(writer, policy, trials, callbacks, find_unreported)

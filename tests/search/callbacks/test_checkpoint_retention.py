@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
 from search.study.events import TrialOutcome
-from search.study.open import DIRECTION
-from search.study.queries import best_trial as best_trial
-from search.worker.messages import Report
+from search.study.queries import best_trial
+from search.study.writer import DIRECTION
+from search.worker.messages import EpochResult
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 
 
@@ -31,7 +31,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
         retention = CheckpointRetention(root, None)
         for number in order:
             study.tell(trials[number], values[number])
-            reports = (Report(1, values[number], {}, ()),)
+            reports = (EpochResult(1, values[number], {}, ()),)
             retention.on_trial_end(TrialOutcome(number, TrialState.COMPLETE, "", reports))
         best = best_trial(study)
         assert best is not None
@@ -46,7 +46,7 @@ def test_what_is_not_complete_needs_no_checkpoint_any_more(tmp_path: Path) -> No
     retention = CheckpointRetention(tmp_path, study.best_trial)
     for number in range(5):
         (trial_folder(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
-    high = (Report(1, 0.99),)
+    high = (EpochResult(1, 0.99),)
     retention.on_worker_lost(1, "the worker died")
     retention.on_trial_pause(2, "stopped by the user")
     retention.on_trial_end(TrialOutcome(3, TrialState.PRUNED, "", high))

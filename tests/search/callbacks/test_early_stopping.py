@@ -30,7 +30,7 @@ from search.optimizer.space import Space
 from search.study.events import TrialOutcome
 from search.study.stopping import StopSignal
 from search.study.storage import open_storage
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 from tests.search.conftest import SMALL, MakeStudy
 
 pytestmark = pytest.mark.long
@@ -45,8 +45,8 @@ FINISHED = TrialState.COMPLETE
 def ended(number: int, value: float | None, last: Sequence[float] = ()) -> TrialOutcome:
     """A trial whose last epochs had these UARs; pruned where it has no value."""
     uars = [0.2, 0.4, *(last or [value or 0.3] * 5)]
-    reports = [Report(i, uar, {"validation/uar": uar}) for i, uar in enumerate(uars, 1)]
-    reports[-1] = Report(len(uars), value or 0.3, reports[-1].metrics)
+    reports = [EpochResult(i, uar, {"validation/uar": uar}) for i, uar in enumerate(uars, 1)]
+    reports[-1] = EpochResult(len(uars), value or 0.3, reports[-1].metrics)
     state = TrialState.PRUNED if value is None else FINISHED
     return TrialOutcome(number, state, "", tuple(reports))
 

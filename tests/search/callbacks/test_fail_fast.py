@@ -8,13 +8,13 @@ from optuna.trial import TrialState
 from search.callbacks.fail_fast import MAX_FIRST_FAILURES, FailFast
 from search.study.events import TrialOutcome
 from search.study.stopping import StopSignal
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 
 FAIL = TrialState.FAIL
 
 
 def ended(number: int, state: TrialState) -> TrialOutcome:
-    return TrialOutcome(number, state, f"reason {number}", (Report(1, 0.5),))
+    return TrialOutcome(number, state, f"reason {number}", (EpochResult(1, 0.5),))
 
 
 def test_the_first_trials_all_failing_stop_a_study() -> None:

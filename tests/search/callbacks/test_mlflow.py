@@ -16,14 +16,13 @@ from fdan.errors import DiskFull
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.optimizer.space_file import parse_space
-from search.study.events import StudyCallback, TrialOutcome
-from search.study.open import REASON
+from search.study.events import REASON, StudyCallback, TrialOutcome
 from search.study.queries import running_trials
-from search.study.trial_controller import Bridge
+from search.study.trial_controller import TrialController
 from search.worker.epoch_log import EpochLog
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 from search.worker.trial_folder import trial_folder
-from tests.search.conftest import KNOWN, SPACE, MakeStudy, bridge_of
+from tests.search.conftest import KNOWN, SPACE, MakeStudy, controller_of
 from tests.tracking.history import history
 from tracking.tracker import Tracker
 
@@ -38,8 +37,8 @@ def drawing() -> Iterator[TrialFigures]:
         yield made
 
 
-def of(epoch: int) -> Report:
-    return Report(epoch, epoch / 10, {"train/loss": 1 / epoch}, [[1] * 7] * 7)
+def of(epoch: int) -> EpochResult:
+    return EpochResult(epoch, epoch / 10, {"train/loss": 1 / epoch}, [[1] * 7] * 7)
 
 
 class Dies(StudyCallback):
@@ -59,7 +58,7 @@ class Fleeting(MlflowCallback):
     def draw(self, trial: TrialOutcome, settings: Mapping[str, Any]) -> None:
         pass
 
-    def on_epoch(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: EpochResult) -> None:
         if (number, report.epoch) != (1, EPOCHS):
             super().on_epoch(number, report)
 
@@ -86,14 +85,14 @@ def tracker(root: Path) -> Iterator[Tracker]:
         yield made
 
 
-def ends(bridge: Bridge, number: int, root: Path) -> None:
+def ends(controller: TrialController, number: int, root: Path) -> None:
     """A trial from its first epoch to its end; its worker writes each epoch down."""
     trial_folder(root, number).mkdir(parents=True, exist_ok=True)
     with contextlib.closing(EpochLog(trial_folder(root, number))) as log:
         for epoch in range(1, EPOCHS + 1):
             log.append(of(epoch))
-            bridge.report(number, of(epoch))
-    bridge.let_go(number)
+            controller.record(number, of(epoch))
+    controller.release(number)
 
 
 def recorded(root: Path) -> int:
@@ -105,24 +104,24 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
 ) -> None:
     with tracker(tmp_path) as first:
         tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({"batch": 8}, {"data": "d"}))
-        bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
-        ends(bridge, bridge.ask().number, tmp_path)
+        controller = controller_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
+        ends(controller, controller.start_new().number, tmp_path)
         tracked.finish()
         dies, fleeting = (
             Dies(),
             Fleeting(first, drawing, tmp_path, TrialRuns({"batch": 8}, {"data": "d"})),
         )
-        bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
+        controller = controller_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
         for _ in range(4):
-            bridge.ask()
+            controller.start_new()
         first.open_trial(7, {"batch": 8}, {})  # Optuna's storage was set back to a backup
-        bridge.condemn(2, "diverged")
-        bridge.let_go(2)
-        ends(bridge, 3, tmp_path)
-        bridge.report(4, of(1))
+        controller.fail(2, "diverged")
+        controller.release(2)
+        ends(controller, 3, tmp_path)
+        controller.record(4, of(1))
         dies.number = 1
         with pytest.raises(SystemExit):
-            ends(bridge, 1, tmp_path)
+            ends(controller, 1, tmp_path)
         fleeting.finish()
         assert first.open_trials() == {1, 4, 7}
         assert first.files(3) == set()
@@ -191,9 +190,9 @@ def test_figures_for_which_there_was_no_room_are_drawn_again(
 
         disk.setattr(first, "log_artifact", full)
         tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({}, {}))
-        bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
+        controller = controller_of(one, SEARCHED, EPOCHS, tracked)
         with pytest.raises(DiskFull):
-            ends(bridge, bridge.ask().number, tmp_path)
+            ends(controller, controller.start_new().number, tmp_path)
             tracked.finish()
         assert first.files(0) == set(taken) and len(taken) == room
     with tracker(tmp_path) as second:
@@ -209,28 +208,29 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
     one = make_study(SEARCHED)
     with tracker(tmp_path) as first:
         tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({}, {}))
-        bridge = bridge_of(one, SEARCHED, EPOCHS, tracked)
-        number = bridge.ask().number
-        bridge.report(number, of(1))
+        controller = controller_of(one, SEARCHED, EPOCHS, tracked)
+        number = controller.start_new().number
+        controller.record(number, of(1))
         for _ in range(2):
-            bridge.died(number, "the worker died")
-            bridge.let_go(number)
-            bridge.again()
+            controller.worker_lost(number, "the worker died")
+            controller.release(number)
+            controller.start()
         # The driver dies between two words: MLflow's records have an epoch that Optuna has not.
         tracked.on_epoch(number, of(2))
-        bridge.pause_all("stopped by the user")
+        controller.pause_all("stopped by the user")
         tracked.finish()
         assert first.open_trials() == set()
     again = make_study(SEARCHED)
     with tracker(tmp_path) as second:
         tracked = MlflowCallback(second, drawing, tmp_path, TrialRuns({}, {}))
         tracked.catch_up(again.get_trials())
-        bridge = bridge_of(again, SEARCHED, EPOCHS, tracked)
-        bridge.take_up(running_trials(again)[0], {1: of(1), 2: of(2)})
+        controller = controller_of(again, SEARCHED, EPOCHS, tracked)
+        controller.resume(running_trials(again)[0], {1: of(1), 2: of(2)})
+        controller.start()
         assert second.open_trials() == {number}
         for epoch in (2, 3):
-            bridge.report(number, of(epoch))
-        bridge.let_go(number)
+            controller.record(number, of(epoch))
+        controller.release(number)
         tracked.finish()
         assert second.drain(60)
 
@@ -254,9 +254,9 @@ def test_a_resting_trial_says_so(
 ) -> None:
     with tracker(tmp_path) as made:
         tracked = MlflowCallback(made, drawing, tmp_path, TrialRuns({}, {}))
-        bridge = bridge_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
-        bridge.ask()
-        bridge.pause_all("stopped by a signal")
+        controller = controller_of(make_study(SEARCHED), SEARCHED, EPOCHS, tracked)
+        controller.start_new()
+        controller.pause_all("stopped by a signal")
         tracked.finish()
         made.close_study("PAUSED", "0 of 1 trials")
         assert made.drain(60)

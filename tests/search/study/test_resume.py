@@ -1,5 +1,5 @@
-"""A trial changes hands: its worker dies, its driver dies, all of Ray does. The bridge without Ray;
-a driver that died is one whose study is read from the disk again."""
+"""A trial changes hands: its worker dies, its driver dies, all of Ray does. The controller without
+Ray; a driver that died is one whose study is read from the disk again."""
 
 from __future__ import annotations
 
@@ -10,68 +10,73 @@ from optuna.trial import TrialState
 from search.optimizer.samplers import SAMPLERS
 from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
-from search.study.open import REASON
+from search.study.active_trials import MAX_WORKER_DEATHS
+from search.study.events import REASON
 from search.study.queries import running_trials
-from search.study.trial_controller import DEATHS, Bridge, Untold
-from search.worker.messages import Report, Turn
-from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
+from search.study.trial_controller import FindUnreported, TrialController
+from search.worker.messages import EpochResult, TrialAssignment
+from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, controller_of
 
 EPOCHS = 9
 
 
-def of(epoch: int) -> Report:
-    return Report(epoch, 0.1 * epoch, {"loss": 1.0 / epoch}, [[epoch]])
+def of(epoch: int) -> EpochResult:
+    return EpochResult(epoch, 0.1 * epoch, {"loss": 1.0 / epoch}, [[epoch]])
 
 
 def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
-    dead = bridge_of(make_study(searched), searched, EPOCHS)
-    dead.ask()
-    turn = dead.ask()
+    dead = controller_of(make_study(searched), searched, EPOCHS)
+    dead.start_new()
+    assignment = dead.start_new()
     for epoch in (1, 2, 3):
-        dead.report(turn.number, of(epoch))
+        dead.record(assignment.number, of(epoch))
 
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
+    controller = controller_of(study, searched, EPOCHS, heard, trials=1)
     resting = running_trials(study)
     assert [trial.number for trial in resting] == [0, 1]
     # The worker wrote one epoch down that the driver never heard of: it is yet to be reported.
     for trial in resting:
-        bridge.take_up(trial, {epoch: of(epoch) for epoch in (1, 2, 3, 4)})
-    assert heard.asked_for[1] == turn.params
+        controller.resume(trial, {epoch: of(epoch) for epoch in (1, 2, 3, 4)})
+    assert heard.asked_for[1] == assignment.params
     assert heard.reports == [(1, of(1)), (1, of(2)), (1, of(3))], "figures and all"
-    assert (bridge.waiting, bridge.left, bridge.epochs_heard) == (2, 1, 0)
-    assert bridge.again() == Turn(0, heard.asked_for[0], 0, EPOCHS, 0.0)
-    assert bridge.again() == Turn(1, turn.params, 3, EPOCHS, 0.0)
+    assert (len(controller.queue), controller.new_trials_left, controller.epochs_recorded) == (
+        2,
+        1,
+        0,
+    )
+    assert controller.start() == TrialAssignment(0, heard.asked_for[0], 0, EPOCHS, 0.0)
+    assert controller.start() == TrialAssignment(1, assignment.params, 3, EPOCHS, 0.0)
 
     # It comes by two epochs again, which count once, whatever they say now.
     for epoch in (2, 3):
-        assert not bridge.report(1, Report(epoch, 0.9))
+        assert not controller.record(1, EpochResult(epoch, 0.9))
     assert len(heard.reports) == 3
     for epoch in range(4, EPOCHS + 1):
-        assert not bridge.report(1, of(epoch))
-    bridge.let_go(1)
+        assert not controller.record(1, of(epoch))
+    controller.release(1)
     trial = study.trials[1]
     assert trial.state is TrialState.COMPLETE
     assert trial.value == of(EPOCHS).value
     assert trial.intermediate_values == {e: of(e).value for e in range(1, EPOCHS + 1)}
     assert heard.ended[0].reports == tuple(of(epoch) for epoch in range(1, EPOCHS + 1))
-    assert bridge.epochs_heard == EPOCHS - 3
-    assert bridge.ask().number == 2, "a new trial is a new one"
+    assert controller.epochs_recorded == EPOCHS - 3
+    assert controller.start_new().number == 2, "a new trial is a new one"
 
 
 def test_without_what_the_worker_wrote_the_values_are_there(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
-    dead = bridge_of(make_study(searched), searched, EPOCHS)
-    number = dead.ask().number
-    dead.report(number, of(1))
+    dead = controller_of(make_study(searched), searched, EPOCHS)
+    number = dead.start_new().number
+    dead.record(number, of(1))
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard)
-    bridge.take_up(running_trials(study)[0], {})
-    assert heard.reports == [(number, Report(1, of(1).value))]
-    assert bridge.again().after == 1
+    controller = controller_of(study, searched, EPOCHS, heard)
+    controller.resume(running_trials(study)[0], {})
+    assert heard.reports == [(number, EpochResult(1, of(1).value))]
+    assert controller.start().start_epoch == 1
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -89,12 +94,12 @@ def test_settings_that_were_half_drawn_are_drawn_to_the_end(
     rate = half.suggest_float("lr", drawn.low, drawn.high, step=drawn.step)
 
     again = make_study(searched, sampler)
-    bridge = bridge_of(again, searched, EPOCHS)
-    bridge.take_up(running_trials(again)[0], {})
-    turn = bridge.again()
-    assert (turn.number, turn.params["lr"]) == (half.number, rate)
-    assert "layers" in turn.params
-    assert again.trials[half.number].params == turn.params
+    controller = controller_of(again, searched, EPOCHS)
+    controller.resume(running_trials(again)[0], {})
+    assignment = controller.start()
+    assert (assignment.number, assignment.params["lr"]) == (half.number, rate)
+    assert "layers" in assignment.params
+    assert again.trials[half.number].params == assignment.params
     assert len(again.trials) == 12
 
 
@@ -104,9 +109,9 @@ def test_enqueued_settings_are_not_lost_with_their_driver(make_study: MakeStudy)
     make_study(searched).ask()  # dies before anything is drawn
 
     study = make_study(searched)
-    bridge = bridge_of(study, searched, EPOCHS)
-    bridge.take_up(running_trials(study)[0], {})
-    taken, fresh, drawn = bridge.again(), bridge.ask(), bridge.ask()
+    controller = controller_of(study, searched, EPOCHS)
+    controller.resume(running_trials(study)[0], {})
+    taken, fresh, drawn = controller.start(), controller.start_new(), controller.start_new()
     assert (taken.number, taken.params["lr"], taken.params["layers"]) == (0, 0.25, 1)
     assert (fresh.number, fresh.params["lr"]) == (1, 0.75)
     assert drawn.params["lr"] not in (0.25, 0.75)
@@ -115,16 +120,16 @@ def test_enqueued_settings_are_not_lost_with_their_driver(make_study: MakeStudy)
 
 def test_a_trial_whose_last_epoch_was_reported_needs_no_worker(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
-    dead = bridge_of(make_study(searched), searched, EPOCHS)
-    number = dead.ask().number
+    dead = controller_of(make_study(searched), searched, EPOCHS)
+    number = dead.start_new().number
     for epoch in range(1, EPOCHS + 1):
-        dead.report(number, of(epoch))
+        dead.record(number, of(epoch))
 
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard)
-    bridge.take_up(running_trials(study)[0], {})
-    assert (bridge.live, bridge.waiting) == ((), 0)
+    controller = controller_of(study, searched, EPOCHS, heard)
+    controller.resume(running_trials(study)[0], {})
+    assert (controller.active, len(controller.queue)) == ((), 0)
     assert study.trials[number].state is TrialState.COMPLETE
     assert study.trials[number].value == of(EPOCHS).value
     assert study.trials[number].user_attrs[REASON] == "epoch 9: value 0.900"
@@ -136,11 +141,11 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
     """Its driver died between its report and the pruner's word."""
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", pruner, EPOCHS)
-    first = bridge_of(study, searched, EPOCHS, pruner=pruner)
+    first = controller_of(study, searched, EPOCHS, pruner=pruner)
     for _ in range(9):  # hyperband: some of them are rivals in its bracket
-        number = first.ask().number
-        if all(not first.report(number, Report(e, 0.9)) for e in range(1, EPOCHS + 1)):
-            first.close(number)
+        number = first.start_new().number
+        if all(not first.record(number, EpochResult(e, 0.9)) for e in range(1, EPOCHS + 1)):
+            first.finish(number)
     left = []
     for _ in range(4):
         trial = study.ask()
@@ -149,13 +154,13 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
         left.append(trial.number)
 
     again = make_study(searched, "random", pruner, EPOCHS)
-    bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
+    controller = controller_of(again, searched, EPOCHS, pruner=pruner)
     for resting in running_trials(again):
         if resting.number in left:
-            bridge.take_up(resting, {})
+            controller.resume(resting, {})
     pruned = [again.trials[n] for n in left if again.trials[n].state is TrialState.PRUNED]
     assert pruned
-    assert len(pruned) + bridge.waiting == len(left)
+    assert len(pruned) + len(controller.queue) == len(left)
     if pruner != "hyperband":
         assert len(pruned) == len(left)
     for ended in pruned:
@@ -167,54 +172,60 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
 def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: MakeStudy) -> None:
     """Optuna's pruners decide about an epoch once: asked again, they let the trial go on."""
     searched = parse_space(SPACE, KNOWN)
-    first = bridge_of(
+    first = controller_of(
         make_study(searched, "random", pruner, EPOCHS), searched, EPOCHS, pruner=pruner
     )
     pruned = []
     for value in (0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
-        number = first.ask().number
-        if any(first.report(number, Report(epoch, value)) for epoch in range(1, EPOCHS + 1)):
+        number = first.start_new().number
+        if any(first.record(number, EpochResult(epoch, value)) for epoch in range(1, EPOCHS + 1)):
             pruned.append(number)
         else:
-            first.close(number)
+            first.finish(number)
     assert pruned
     again = make_study(searched, "random", pruner, EPOCHS)
-    bridge = bridge_of(again, searched, EPOCHS, pruner=pruner)
+    controller = controller_of(again, searched, EPOCHS, pruner=pruner)
     for resting in running_trials(again):
-        bridge.take_up(resting, {})
-    assert bridge.waiting == 0
+        controller.resume(resting, {})
+    assert len(controller.queue) == 0
     assert {again.trials[number].state for number in pruned} == {TrialState.PRUNED}
 
 
-def die(bridge: Bridge, number: int) -> None:
+def die(controller: TrialController, number: int) -> None:
     """As the scheduler and then the searcher tell it."""
-    bridge.died(number, "the worker's\nprocess ended")
-    bridge.let_go(number)
+    controller.worker_lost(number, "the worker's\nprocess ended")
+    controller.release(number)
 
 
 def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard)
-    turn = bridge.ask()
-    bridge.report(turn.number, of(1))
-    for time in range(1, DEATHS):
-        die(bridge, turn.number)
-        assert heard.interruptions == [(turn.number, "the worker's process ended")] * time
-        assert bridge.waiting == 1
-        assert bridge.again() == Turn(turn.number, turn.params, 1, EPOCHS, 0.0)
-        bridge.report(turn.number, of(1))  # from its checkpoint: nothing new
+    controller = controller_of(study, searched, EPOCHS, heard)
+    assignment = controller.start_new()
+    controller.record(assignment.number, of(1))
+    for time in range(1, MAX_WORKER_DEATHS):
+        die(controller, assignment.number)
+        assert heard.interruptions == [(assignment.number, "the worker's process ended")] * time
+        assert len(controller.queue) == 1
+        assert controller.start() == TrialAssignment(
+            assignment.number, assignment.params, 1, EPOCHS, 0.0
+        )
+        controller.record(assignment.number, of(1))  # from its checkpoint: nothing new
     assert running_trials(study)
-    die(bridge, turn.number)
-    trial = study.trials[turn.number]
+    die(controller, assignment.number)
+    trial = study.trials[assignment.number]
     assert trial.state is TrialState.FAIL
     assert trial.user_attrs[REASON] == "the worker's process ended: 3 times in a row in epoch 2"
     assert trial.intermediate_values == {1: of(1).value}
-    assert (bridge.live, bridge.waiting, len(heard.interruptions)) == ((), 0, DEATHS - 1)
+    assert (controller.active, len(controller.queue), len(heard.interruptions)) == (
+        (),
+        0,
+        MAX_WORKER_DEATHS - 1,
+    )
 
 
-def saved(*epochs: int) -> Untold:
+def saved(*epochs: int) -> FindUnreported:
     """What workers finished and saved."""
     return lambda number, params, after: [of(epoch) for epoch in epochs if epoch > after]
 
@@ -223,12 +234,12 @@ def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
-    number = bridge.ask().number
-    for again in range(1, DEATHS):
-        die(bridge, number)
-        assert bridge.again().after == 2, f"death {again}"
-    die(bridge, number)
+    controller = controller_of(study, searched, EPOCHS, heard, find_unreported=saved(1, 2))
+    number = controller.start_new().number
+    for again in range(1, MAX_WORKER_DEATHS):
+        die(controller, number)
+        assert controller.start().start_epoch == 2, f"death {again}"
+    die(controller, number)
     trial = study.trials[number]
     assert trial.user_attrs[REASON] == "the worker's process ended: 3 times in a row in epoch 3"
     assert trial.intermediate_values == {epoch: of(epoch).value for epoch in (1, 2)}
@@ -237,80 +248,80 @@ def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy
 
 def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
-    bridge_of(make_study(searched), searched, EPOCHS).ask()  # both die
+    controller_of(make_study(searched), searched, EPOCHS).start_new()  # both die
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, untold=saved(1, 2))
-    bridge.take_up(running_trials(study)[0], {1: of(1), 2: of(2)})
-    assert heard.reports == [(0, of(1)), (0, of(2))] and bridge.again().after == 2
+    controller = controller_of(study, searched, EPOCHS, heard, find_unreported=saved(1, 2))
+    controller.resume(running_trials(study)[0], {1: of(1), 2: of(2)})
+    assert heard.reports == [(0, of(1)), (0, of(2))] and controller.start().start_epoch == 2
 
     study = make_study(searched)
     every = saved(*range(1, EPOCHS + 1))
-    bridge = bridge_of(study, searched, EPOCHS, Heard(), untold=every)
-    bridge.take_up(running_trials(study)[0], {})
-    assert (bridge.live, bridge.waiting) == ((), 0)
+    controller = controller_of(study, searched, EPOCHS, Heard(), find_unreported=every)
+    controller.resume(running_trials(study)[0], {})
+    assert (controller.active, len(controller.queue)) == ((), 0)
     assert study.trials[0].state is TrialState.COMPLETE
 
 
 def test_an_epoch_in_between_gives_a_trial_its_lives_back(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
-    bridge = bridge_of(study, searched, EPOCHS)
-    number = bridge.ask().number
+    controller = controller_of(study, searched, EPOCHS)
+    number = controller.start_new().number
     for epoch in range(1, EPOCHS + 1):
-        for _ in range(DEATHS - 1):
-            die(bridge, number)
-            assert bridge.again().after == epoch - 1
-        bridge.report(number, of(epoch))
-    bridge.let_go(number)
+        for _ in range(MAX_WORKER_DEATHS - 1):
+            die(controller, number)
+            assert controller.start().start_epoch == epoch - 1
+        controller.record(number, of(epoch))
+    controller.release(number)
     assert study.trials[number].state is TrialState.COMPLETE
 
 
 def test_trials_go_on_in_the_order_in_which_they_waited(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
-    bridge = bridge_of(make_study(searched), searched, EPOCHS)
-    numbers = [bridge.ask().number for _ in range(3)]
+    controller = controller_of(make_study(searched), searched, EPOCHS)
+    numbers = [controller.start_new().number for _ in range(3)]
     for number in (2, 0, 1):
-        die(bridge, numbers[number])
-    assert [bridge.again().number for _ in range(3)] == [2, 0, 1]
+        die(controller, numbers[number])
+    assert [controller.start().number for _ in range(3)] == [2, 0, 1]
 
 
 def test_a_lost_ray_is_no_trials_fault(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard)
-    numbers = [bridge.ask().number for _ in range(3)]
-    bridge.report(numbers[1], of(1))
-    bridge.condemn(numbers[2], "diverged")  # Tune did not come to let go of it
-    for time in range(1, 2 * DEATHS):
-        bridge.all_lost("Ray's raylet ended")
+    controller = controller_of(study, searched, EPOCHS, heard)
+    numbers = [controller.start_new().number for _ in range(3)]
+    controller.record(numbers[1], of(1))
+    controller.fail(numbers[2], "diverged")  # Tune did not come to let go of it
+    for time in range(1, 2 * MAX_WORKER_DEATHS):
+        controller.all_workers_lost("Ray's raylet ended")
         # One of them was waiting already: it waits once.
         assert heard.interruptions == [(n, "Ray's raylet ended") for n in (0, 1)] * time
-        bridge.all_lost("Ray's raylet ended")
-        assert bridge.waiting == 2
-        assert [bridge.again().after for _ in range(2)] == [0, 1]
+        controller.all_workers_lost("Ray's raylet ended")
+        assert len(controller.queue) == 2
+        assert [controller.start().start_epoch for _ in range(2)] == [0, 1]
     assert [trial.state for trial in study.trials] == [*[TrialState.RUNNING] * 2, TrialState.FAIL]
     for number in numbers[:2]:
-        die(bridge, number)
-    assert bridge.waiting == 2
+        die(controller, number)
+    assert len(controller.queue) == 2
 
 
 def test_resting_trials_stay_running_in_the_storage(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard)
-    numbers = [bridge.ask().number for _ in range(3)]
-    bridge.report(numbers[0], of(1))
-    die(bridge, numbers[1])
+    controller = controller_of(study, searched, EPOCHS, heard)
+    numbers = [controller.start_new().number for _ in range(3)]
+    controller.record(numbers[0], of(1))
+    die(controller, numbers[1])
     before = [trial for trial in study.trials if trial.number in numbers]
-    bridge.pause_all("stopped by the user")
+    controller.pause_all("stopped by the user")
     assert sorted(heard.pauses) == [(number, "stopped by the user") for number in numbers]
     assert heard.ended == []
-    assert (bridge.live, bridge.waiting) == ((), 0)
+    assert (controller.active, len(controller.queue)) == ((), 0)
     assert study.trials == before
-    bridge.let_go(numbers[0])  # a late word from Tune
+    controller.release(numbers[0])  # a late word from Tune
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 3
 
 
@@ -326,15 +337,15 @@ def test_a_sampler_that_raises_loses_no_trial(make_study: MakeStudy) -> None:
     """And whoever never heard of the trial does not hear that it rests."""
     searched = parse_space(SPACE, KNOWN)
     heard = Heard()
-    bridge = bridge_of(make_study(searched), Broken(searched.dimensions), EPOCHS, heard)
+    controller = controller_of(make_study(searched), Broken(searched.dimensions), EPOCHS, heard)
     with pytest.raises(RuntimeError):
-        bridge.ask()
-    bridge.pause_all("the driver failed")
+        controller.start_new()
+    controller.pause_all("the driver failed")
     assert heard.asked_for == {}
     assert heard.pauses == []
 
     study = make_study(searched)
     (resting,) = running_trials(study)
-    again = bridge_of(study, searched, EPOCHS)
-    again.take_up(resting, {})
-    assert again.again().params["lr"] == resting.params["lr"]
+    again = controller_of(study, searched, EPOCHS)
+    again.resume(resting, {})
+    assert again.start().params["lr"] == resting.params["lr"]

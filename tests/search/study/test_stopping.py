@@ -23,8 +23,6 @@ INTERRUPTED = """
 import sys, time
 from pathlib import Path
 import optuna
-from search.tune import ray_session as cluster
-from search.tune import tune_run as driver
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
@@ -32,8 +30,14 @@ from search.study.identity import Identity, RequestedStudy
 from search.study.open import open_study
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry
-from search.study.trial_controller import Bridge
-from search.worker.messages import Report
+from search.tune.ray_session import connected
+from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.optimizer.pruners import make_pruner
+from search.optimizer.samplers import make_sampler
+from search.optimizer.space_file import parse_space
+from search.study.trial_controller import TrialController, TrialPolicy
+from search.study.writer import StudyWriter
+from search.worker.messages import EpochResult
 from search.config.spec import TrialResources
 from search.study.stopping import StopSignal, stop_on_signals
 
@@ -43,23 +47,22 @@ def say(text):
 def main():
     def train(assignment, report):
         if assignment.number > 1:
-            report(Report(1, 0.5))
+            report(EpochResult(1, 0.5))
             time.sleep(300)
-        report(Report(3, 0.5))
+        report(EpochResult(3, 0.5))
 
     folder = Path(sys.argv[1])
     folder.mkdir()
     searched = parse_space(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
-    requested = RequestedStudy("s", folder, "journal", Identity({}, "", {}, {}, 0))
-    sampler = make_sampler("random", searched, 0, 0)
-    opened = open_study(requested, open_storage(None, folder), sampler, make_pruner("none", 3))
+    opened = study.open_study("s", open_storage(None, folder), "journal", folder,
+        study.Identity({}, "", {}, {}, 0), make_sampler("random", searched, 0, 0),
+        make_pruner("none", 3), searched)
     stop = StopSignal()
-    bridge = Bridge(opened, searched.suggest, pruner="none", epochs=3, trials=50,
-                    patience=StorageRetry(None, say, stop.due))
-    with stop_on_signals(stop, say), cluster.connected(None, folder, 2):
-        capacity = driver.find_capacity(TrialResources())
-        driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=folder, stop=stop)
-    bridge.pause_all(stop.reason)
+    writer = StudyWriter(opened, searched.suggest, "none", StorageRetry(None, say, stop.due))
+    controller = TrialController(writer, TrialPolicy(epochs=3), 50)
+    with signals(stop, say), connected(None, folder, 2):
+        run_trials(controller, train, TuneRun(folder, find_capacity(TrialResources()), stop, 600))
+    controller.pause_all(stop.reason)
     sys.exit(stop.code)
 
 main()

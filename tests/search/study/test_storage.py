@@ -24,15 +24,16 @@ from search.callbacks.progress import Progress, ProgressState
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
+from search.study.events import REASON
 from search.study.identity import Identity, RequestedStudy
 from search.study.journal import JOURNAL_FILE
-from search.study.open import REASON, open_study
+from search.study.open import open_study
 from search.study.queries import running_trials
 from search.study.storage import open_storage, open_storage_read_only
 from search.study.storage_retry import StorageError, StorageRetry, translate_storage_errors
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 from tests.postgres import postgres
-from tests.search.conftest import KNOWN, SPACE, Heard, bridge_of
+from tests.search.conftest import KNOWN, SPACE, Heard, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -115,13 +116,13 @@ def test_a_broken_connection_neither_loses_nor_doubles_anything(
     said = list[str]()
     heard = Heard()
     patience = StorageRetry(SERVER, said.append, lambda: False)
-    bridge = bridge_of(one, SEARCHED, EPOCHS, heard, trials=2, patience=patience)
+    controller = controller_of(one, SEARCHED, EPOCHS, heard, trials=2, retry=patience)
     for _ in range(2):
         store.doomed, store.after = frozenset({call}), after  # once in every trial
-        number = bridge.ask().number
+        number = controller.start_new().number
         for epoch in range(1, EPOCHS + 1):
-            assert not bridge.report(number, Report(epoch, epoch / 10))
-        bridge.let_go(number)
+            assert not controller.record(number, EpochResult(epoch, epoch / 10))
+        controller.release(number)
     trials = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db").trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert [trial.number for trial in heard.ended] == [0, 1]
@@ -178,12 +179,12 @@ def full(file: Path, room: int) -> Iterator[None]:
 
 def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path) -> None:
     one = opened(open_storage(None, tmp_path), tmp_path)
-    bridge = bridge_of(one, SEARCHED, EPOCHS)
-    number = bridge.ask().number
-    bridge.report(number, Report(1, 0.1))
+    controller = controller_of(one, SEARCHED, EPOCHS)
+    number = controller.start_new().number
+    controller.record(number, EpochResult(1, 0.1))
     before = (tmp_path / JOURNAL_FILE).read_bytes()
     with full(tmp_path / JOURNAL_FILE, 10), pytest.raises(StorageError) as caught:
-        bridge.report(number, Report(2, 0.2))
+        controller.record(number, EpochResult(2, 0.2))
     words = "Optuna's journal cannot be written (File too large): what it holds is whole"
     assert words in str(caught.value)
     assert (tmp_path / JOURNAL_FILE).read_bytes() == before, "no part of a line"
@@ -191,10 +192,10 @@ def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path) -> None:
     assert found.trials[number].intermediate_values == {1: 0.1}
     # Somebody makes room: the next driver goes on.
     one = opened(open_storage(None, tmp_path), tmp_path)
-    again = bridge_of(one, SEARCHED, EPOCHS)
-    again.take_up(one.trials[number], {})
-    assert again.again().after == 1
-    again.report(number, Report(2, 0.2))
+    again = controller_of(one, SEARCHED, EPOCHS)
+    again.resume(one.trials[number], {})
+    assert again.start().start_epoch == 1
+    again.record(number, EpochResult(2, 0.2))
     assert one.trials[number].intermediate_values == {1: 0.1, 2: 0.2}
 
 
@@ -204,15 +205,15 @@ def test_a_disk_that_is_full_while_a_trial_starts_is_said_as_such(tmp_path: Path
     heard = Heard()
     state = ProgressState("s", 3, EPOCHS, 1)
     with Progress(state, Console(quiet=True)) as progress:
-        bridge = bridge_of(one, SEARCHED, EPOCHS, progress, heard)
-        number = bridge.ask().number
+        controller = controller_of(one, SEARCHED, EPOCHS, progress, heard)
+        number = controller.start_new().number
         started = (tmp_path / JOURNAL_FILE).stat().st_size
-        bridge.ask()
+        controller.start_new()
         per_trial = (tmp_path / JOURNAL_FILE).stat().st_size - started
         # Room for the trial, not for all of its settings.
         with full(tmp_path / JOURNAL_FILE, per_trial // 2), pytest.raises(StorageError):
-            bridge.ask()
-        bridge.pause_all("the disk is full")
+            controller.start_new()
+        controller.pause_all("the disk is full")
     assert [paused for paused, _ in heard.pauses] == [number, number + 1]
     assert len(running_trials(one)) == 3
     assert state.running == {}
@@ -222,11 +223,11 @@ def test_a_database_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path
     url = f"sqlite:///{tmp_path}/study.db"
     one = opened(open_storage(url, tmp_path), tmp_path)
     patience = StorageRetry(url, lambda line: None, lambda: False)
-    bridge = bridge_of(one, SEARCHED, 1000, patience=patience)
-    number, written = bridge.ask().number, 0
+    controller = controller_of(one, SEARCHED, 1000, retry=patience)
+    number, written = controller.start_new().number, 0
     with full(tmp_path / "study.db", 0), pytest.raises(StorageError) as caught:
         while written < 1000:
-            bridge.report(number, Report(written + 1, 0.5))
+            controller.record(number, EpochResult(written + 1, 0.5))
             written += 1
     assert f"Optuna's storage {url} failed: " in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The bridge without Ray: samplers, pruners, verdicts and reasons in Optuna's own storage."""
+"""The controller without Ray: samplers, pruners, verdicts and reasons in Optuna's own storage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from search.optimizer.pruners import PRUNERS, make_pruner
 from search.optimizer.samplers import SAMPLERS, make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import parse_space
-from search.study.events import TrialOutcome
-from search.study.open import REASON
-from search.study.trial_controller import DEATHS
-from search.worker.messages import Report
-from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, bridge_of
+from search.study.active_trials import MAX_WORKER_DEATHS
+from search.study.events import REASON, TrialOutcome
+from search.worker.messages import EpochResult
+from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, controller_of
 
 EPOCHS = 9
 
@@ -27,19 +26,21 @@ def run(
 ) -> list[TrialOutcome]:
     """Trials two at a time, whose value grows towards lr."""
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, pruner=pruner, trials=trials)
+    controller = controller_of(study, searched, EPOCHS, heard, pruner=pruner, trials=trials)
     for _ in range(0, trials, 2):
-        pair = [bridge.ask(), bridge.ask()]
+        pair = [controller.start_new(), controller.start_new()]
         for epoch in range(1, EPOCHS + 1):
-            for turn in list(pair):
-                rate = float(turn.params["lr"])  # type: ignore[arg-type]
-                if bridge.report(turn.number, Report(epoch, rate * (1 - 0.5**epoch))):
-                    bridge.let_go(turn.number)
-                    pair.remove(turn)
-        for turn in pair:
-            bridge.let_go(turn.number)
-    assert (bridge.left, bridge.live, bridge.waiting) == (0, (), 0)
-    assert bridge.epochs_heard == len(heard.reports)
+            for assignment in list(pair):
+                rate = float(assignment.params["lr"])  # type: ignore[arg-type]
+                if controller.record(
+                    assignment.number, EpochResult(epoch, rate * (1 - 0.5**epoch))
+                ):
+                    controller.release(assignment.number)
+                    pair.remove(assignment)
+        for assignment in pair:
+            controller.release(assignment.number)
+    assert (controller.new_trials_left, controller.active, len(controller.queue)) == (0, (), 0)
+    assert controller.epochs_recorded == len(heard.reports)
     return heard.ended
 
 
@@ -79,15 +80,15 @@ def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) 
 def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", "median", EPOCHS)
-    bridge = bridge_of(study, searched, EPOCHS, pruner="median")
+    controller = controller_of(study, searched, EPOCHS, pruner="median")
     for value in (0.1, 0.2, 0.3, 0.4, 0.5):
-        number = bridge.ask().number
+        number = controller.start_new().number
         for epoch in range(1, EPOCHS + 1):
-            bridge.report(number, Report(epoch, value))
-        bridge.close(number)
-    number = bridge.ask().number
-    assert bridge.report(number, Report(1, 0.25))
-    bridge.close(number)
+            controller.record(number, EpochResult(epoch, value))
+        controller.finish(number)
+    number = controller.start_new().number
+    assert controller.record(number, EpochResult(1, 0.25))
+    controller.finish(number)
     reason = study.trials[number].user_attrs[REASON]
     assert reason == "epoch 1: value 0.250 below the median 0.300 of 5 trials"
 
@@ -95,11 +96,11 @@ def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
 def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", "halving", EPOCHS)
-    bridge = bridge_of(study, searched, EPOCHS, pruner="halving")
+    controller = controller_of(study, searched, EPOCHS, pruner="halving")
     for value in (0.9, 0.8, 0.7, 0.1):
-        number = bridge.ask().number
-        assert not bridge.report(number, Report(EPOCHS, value))
-        bridge.close(number)
+        number = controller.start_new().number
+        assert not controller.record(number, EpochResult(EPOCHS, value))
+        controller.finish(number)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
 
 
@@ -107,11 +108,11 @@ def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
 def test_a_value_that_is_no_number_fails_the_trial(value: float, make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
-    bridge = bridge_of(study, searched, EPOCHS)
-    number = bridge.ask().number
-    assert not bridge.report(number, Report(1, 0.5))
-    assert bridge.report(number, Report(2, value))
-    bridge.close(number)
+    controller = controller_of(study, searched, EPOCHS)
+    number = controller.start_new().number
+    assert not controller.record(number, EpochResult(1, 0.5))
+    assert controller.record(number, EpochResult(2, value))
+    controller.finish(number)
     trial = study.trials[number]
     assert trial.state is TrialState.FAIL
     assert trial.intermediate_values == {1: 0.5}
@@ -123,16 +124,16 @@ def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard)
-    numbers = [bridge.ask().number for _ in range(4)]
+    controller = controller_of(study, searched, EPOCHS, heard)
+    numbers = [controller.start_new().number for _ in range(4)]
     for number in numbers[:2]:
-        bridge.report(number, Report(1, 0.5))
-    bridge.condemn(numbers[1], "diverged")  # its verdict was set before the time was up
-    bridge.died(numbers[2], "the worker died")
-    bridge.let_go(numbers[2])  # waits for another worker
-    bridge.stop_all("the time budget is spent")
-    bridge.let_go(numbers[0])  # a late word from Tune changes nothing
-    bridge.close(numbers[0])
+        controller.record(number, EpochResult(1, 0.5))
+    controller.fail(numbers[1], "diverged")  # its verdict was set before the time was up
+    controller.worker_lost(numbers[2], "the worker died")
+    controller.release(numbers[2])  # waits for another worker
+    controller.stop_all("the time budget is spent")
+    controller.release(numbers[0])  # a late word from Tune changes nothing
+    controller.finish(numbers[0])
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.PRUNED, *[TrialState.FAIL] * 3]
     spent = "the time budget is spent"
@@ -140,32 +141,32 @@ def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
     assert [trial.user_attrs[REASON] for trial in study.trials] == expected
     assert [(trial.number, trial.reason) for trial in heard.ended] == [*enumerate(expected)]
     assert study.trials[0].intermediate_values == {1: 0.5}
-    assert (bridge.live, bridge.waiting) == ((), 0)
+    assert (controller.active, len(controller.queue)) == ((), 0)
 
 
 @pytest.mark.parametrize("end", ["time", "death", "memory", "ray", "trouble"])
 def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: MakeStudy) -> None:
-    """Whatever becomes of the group that it was trained in, whose turn goes on."""
+    """Whatever becomes of the group that it was trained in, whose assignment goes on."""
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, gpus=0.5)
-    done, under_way = (bridge.ask().number for _ in range(2))
+    controller = controller_of(study, searched, EPOCHS, heard, gpus=0.5)
+    done, under_way = (controller.start_new().number for _ in range(2))
     for epoch in range(1, EPOCHS + 1):
-        bridge.report(done, Report(epoch, 0.7))
-    bridge.report(under_way, Report(1, 0.5))
+        controller.record(done, EpochResult(epoch, 0.7))
+    controller.record(under_way, EpochResult(1, 0.5))
     if end == "time":
-        bridge.stop_all("the time budget is spent")
+        controller.stop_all("the time budget is spent")
     elif end == "ray":
-        bridge.all_lost("Ray's raylet ended")
+        controller.all_workers_lost("Ray's raylet ended")
     else:
         for number in (done, under_way):
             if end == "death":
-                bridge.died(number, "the worker died")
+                controller.worker_lost(number, "the worker died")
             elif end == "memory":
-                bridge.starved(number, "out of GPU memory")
+                controller.out_of_gpu_memory(number, "out of GPU memory")
             else:
-                bridge.condemn(number, "RuntimeError: a fault")
-            bridge.let_go(number)
+                controller.fail(number, "RuntimeError: a fault")
+            controller.release(number)
     assert study.trials[done].state is TrialState.COMPLETE and study.trials[done].value == 0.7
     assert study.trials[under_way].state is not TrialState.COMPLETE
     assert not [number for number, _ in heard.interruptions if number == done]
@@ -175,19 +176,19 @@ def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: M
     """It is nobody's failure. The next driver asks for it, with the settings it was drawn with."""
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, trials=5)
+    controller = controller_of(study, searched, EPOCHS, heard, trials=5)
     for _ in range(3):
-        bridge.draw()
-    bridge.again(1)
+        controller.enqueue_new()
+    controller.start(1)
     drawn = [dict(trial.params) for trial in study.trials]
     assert list(heard.asked_for) == [1], "the others have not begun"
-    bridge.stop_all("the time budget is spent")
+    controller.stop_all("the time budget is spent")
     assert [trial.number for trial in heard.ended] == [1]
     waiting, failed = TrialState.WAITING, TrialState.FAIL
     assert [trial.state for trial in study.trials] == [waiting, failed, waiting]
-    assert (bridge.live, bridge.waiting) == ((), 0)
-    again = bridge_of(study, searched, EPOCHS, heard, trials=3)
-    assert [again.ask().number for _ in range(3)] == [0, 2, 3]
+    assert (controller.active, len(controller.queue)) == ((), 0)
+    again = controller_of(study, searched, EPOCHS, heard, trials=3)
+    assert [again.start_new().number for _ in range(3)] == [0, 2, 3]
     assert [dict(trial.params) for trial in study.trials[:3]] == drawn
     assert heard.asked_for[2] == drawn[2]
 
@@ -195,12 +196,12 @@ def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: M
 def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
-    bridge = bridge_of(study, searched, EPOCHS)
-    number = bridge.ask().number
-    bridge.condemn(number, "diverged:\nthe loss is inf")
-    bridge.condemn(number, "something else")
-    bridge.died(number, "the worker died")
-    bridge.let_go(number)
+    controller = controller_of(study, searched, EPOCHS)
+    number = controller.start_new().number
+    controller.fail(number, "diverged:\nthe loss is inf")
+    controller.fail(number, "something else")
+    controller.worker_lost(number, "the worker died")
+    controller.release(number)
     assert study.trials[number].state is TrialState.FAIL
     assert study.trials[number].user_attrs[REASON] == "diverged: the loss is inf"
 
@@ -208,8 +209,8 @@ def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
 def test_a_trial_that_says_nothing_fails(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
-    bridge = bridge_of(study, searched, EPOCHS)
-    bridge.let_go(bridge.ask().number)
+    controller = controller_of(study, searched, EPOCHS)
+    controller.release(controller.start_new().number)
     assert study.trials[0].state is TrialState.FAIL
     assert study.trials[0].user_attrs[REASON] == "ended without a report"
 
@@ -219,18 +220,18 @@ def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> No
     """Also where its checkpoint was further than the driver that died had heard."""
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
-    bridge = bridge_of(study, searched, EPOCHS, heard, trials=1)
-    bridge.draw()
-    assert bridge.again(0, 3).until == 3
+    controller = controller_of(study, searched, EPOCHS, heard, trials=1)
+    controller.enqueue_new()
+    assert controller.start(0, 3).stop_epoch == 3
     for epoch in range(1, reached + 1):
-        bridge.report(0, Report(epoch, 0.5))
-    bridge.let_go(0)
-    assert not heard.ended and bridge.waiting == 1
-    turn = bridge.again(0)
-    assert (turn.after, turn.until) == (reached, EPOCHS)
+        controller.record(0, EpochResult(epoch, 0.5))
+    controller.release(0)
+    assert not heard.ended and len(controller.queue) == 1
+    assignment = controller.start(0)
+    assert (assignment.start_epoch, assignment.stop_epoch) == (reached, EPOCHS)
     for epoch in range(reached + 1, EPOCHS + 1):
-        bridge.report(0, Report(epoch, 0.5))
-    bridge.let_go(0)
+        controller.record(0, EpochResult(epoch, 0.5))
+    controller.release(0)
     assert [trial.state for trial in heard.ended] == [TrialState.COMPLETE]
 
 
@@ -239,17 +240,17 @@ def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy
     """Then it is the trial's own fault, and does not go on for ever."""
     heard = Heard()
     searched = parse_space(SPACE, KNOWN)
-    bridge = bridge_of(make_study(searched), searched, EPOCHS, heard, gpus=gpus, trials=1)
-    turn, shares = bridge.ask(), []
+    controller = controller_of(make_study(searched), searched, EPOCHS, heard, gpus=gpus, trials=1)
+    assignment, shares = controller.start_new(), []
     for _ in range(6):
-        shares.append(turn.gpus)
-        bridge.starved(turn.number, "out of GPU memory")
-        bridge.let_go(turn.number)
-        if not bridge.waiting:
+        shares.append(assignment.gpu_fraction)
+        controller.out_of_gpu_memory(assignment.number, "out of GPU memory")
+        controller.release(assignment.number)
+        if not len(controller.queue):
             break
-        turn = bridge.again()
+        assignment = controller.start()
     grown = [0.3, 0.6] if gpus == 0.3 else []
-    assert shares == [*grown, *[gpus if not grown else 1.0] * DEATHS]
+    assert shares == [*grown, *[gpus if not grown else 1.0] * MAX_WORKER_DEATHS]
     (ended,) = heard.ended
     assert ended.state is TrialState.FAIL and ended.reason.startswith("out of GPU memory: 3 times")
 

@@ -7,10 +7,9 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,18 +24,19 @@ from search.cli.parser import parse
 from search.config.spec import TrialResources, resolve
 from search.optimizer.pruners import next_rung
 from search.optimizer.space import Space, Value
-from search.study.open import REASON
+from search.study.events import REASON
 from search.study.stopping import StopSignal
-from search.study.trial_controller import Bridge
-from search.tune import recovery as running
-from search.tune import tune_run as driver
-from search.tune.grouping import Groups
+from search.study.trial_controller import TrialController
+from search.tune.grouping import TrialGroups
+from search.tune.recovery import _grouping
+from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.data import WorkerData
-from search.worker.messages import Report, Turn
-from search.worker.trainable import Assignment, Tell
-from search.worker.training import make_group_trainer, make_trainer
+from search.worker.group_trainable import ReportGroup, TrainGroup, make_group_trainer
+from search.worker.messages import EpochResult, OutOfGpuMemory, TrialAssignment, WorkerLost
+from search.worker.trainable import TrialContext
+from search.worker.training import make_trainer
 from search.worker.trial_folder import CHECKPOINT
-from tests.search.conftest import Heard, MakeStudy, bridge_of
+from tests.search.conftest import Heard, MakeStudy, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -48,20 +48,34 @@ EPOCHS = 18
 RUNG = partial(next_rung, "halving", EPOCHS)
 
 
+def never(trials: Sequence[TrialContext], report: ReportGroup) -> None:
+    raise AssertionError("nothing is trained here")
+
+
+def groups_of(
+    kind: Callable[[Any], Hashable | None], train_group: TrainGroup = never
+) -> TrialGroups:
+    return TrialGroups(4, kind, RUNG, train_group, print)
+
+
 def layers(params: Any) -> int:
     return int(params["layers"])
 
 
-def taken(groups: Groups, bridge: Bridge) -> list[int]:
-    return [turn.number for turn in groups.turns(bridge)]
+def taken(groups: TrialGroups, controller: TrialController) -> list[int]:
+    return [assignment.number for assignment in groups.next_assignments(controller)]
 
 
-def rest(bridge: Bridge, turns: Sequence[Turn], value: Callable[[int], float]) -> None:
-    """Their turn, as the driver hears of it."""
-    for turn in turns:
-        for epoch in range(turn.after + 1, turn.until + 1):
-            bridge.report(turn.number, Report(epoch, value(turn.number)))
-        bridge.let_go(turn.number)
+def rest(
+    controller: TrialController,
+    assignments: Sequence[TrialAssignment],
+    value: Callable[[int], float],
+) -> None:
+    """Their assignment, as the driver hears of it."""
+    for assignment in assignments:
+        for epoch in range(assignment.start_epoch + 1, assignment.stop_epoch + 1):
+            controller.record(assignment.number, EpochResult(epoch, value(assignment.number)))
+        controller.release(assignment.number)
 
 
 def test_a_group_is_of_one_kind_and_ends_at_the_next_rung(
@@ -69,7 +83,7 @@ def test_a_group_is_of_one_kind_and_ends_at_the_next_rung(
 ) -> None:
     """Whoever survives is put together again, with those that wait; nobody is lost."""
     heard = Heard()
-    bridge = bridge_of(
+    controller = controller_of(
         make_study(small_space, pruner="halving", epochs=EPOCHS),
         small_space,
         EPOCHS,
@@ -77,18 +91,18 @@ def test_a_group_is_of_one_kind_and_ends_at_the_next_rung(
         pruner="halving",
         trials=24,
     )
-    groups = Groups(4, layers, RUNG)
+    groups = groups_of(layers)
     sizes, seen = list[int](), list[tuple[int, int]]()
-    while turns := groups.turns(bridge):
-        assert len({layers(turn.params) for turn in turns}) == 1
-        assert len(turns) <= 4
-        assert bridge.waiting <= 8, "no more than two groups are drawn ahead"
-        for turn in turns:
-            assert turn.until == RUNG(turn.after)
-        sizes.append(len(turns))
-        seen += [(turn.number, turn.after) for turn in turns]
-        rest(bridge, turns, lambda number: number / 100)
-    assert (bridge.left, bridge.live) == (0, ())
+    while assignments := groups.next_assignments(controller):
+        assert len({layers(assignment.params) for assignment in assignments}) == 1
+        assert len(assignments) <= 4
+        assert len(controller.queue) <= 8, "no more than two groups are drawn ahead"
+        for assignment in assignments:
+            assert assignment.stop_epoch == RUNG(assignment.start_epoch)
+        sizes.append(len(assignments))
+        seen += [(assignment.number, assignment.start_epoch) for assignment in assignments]
+        rest(controller, assignments, lambda number: number / 100)
+    assert (controller.new_trials_left, controller.active) == (0, ())
     assert len(seen) == len(set(seen)), "an epoch is trained once"
     states = {trial.number: trial.state for trial in heard.ended}
     assert sorted(states) == list(range(24))
@@ -101,58 +115,68 @@ def test_one_that_a_worker_died_of_goes_alone_for_an_epoch(
     make_study: MakeStudy, small_space: Space
 ) -> None:
     """Before all others, and with others again when it has survived that."""
-    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=8)
-    groups = Groups(4, lambda _: "one", RUNG)
-    turns = groups.turns(bridge)
-    for turn in turns:
-        bridge.died(turn.number, "the worker's process ended unexpectedly")
-        bridge.let_go(turn.number)
-    alone = [turn for _ in turns for turn in groups.turns(bridge)]
-    assert [(one.number, one.until) for one in alone] == [(turn.number, 1) for turn in turns]
-    rest(bridge, alone, lambda _: 0.5)
-    assert [turn.after for turn in groups.turns(bridge)] == [0] * 4, "four that waited longer"
-    again = groups.turns(bridge)
+    controller = controller_of(make_study(small_space), small_space, EPOCHS, trials=8)
+    groups = groups_of(lambda _: "one")
+    assignments = groups.next_assignments(controller)
+    for assignment in assignments:
+        controller.worker_lost(assignment.number, "the worker's process ended unexpectedly")
+        controller.release(assignment.number)
+    alone = [assignment for _ in assignments for assignment in groups.next_assignments(controller)]
+    assert [(one.number, one.stop_epoch) for one in alone] == [
+        (assignment.number, 1) for assignment in assignments
+    ]
+    rest(controller, alone, lambda _: 0.5)
+    assert [assignment.start_epoch for assignment in groups.next_assignments(controller)] == [
+        0
+    ] * 4, "four that waited longer"
+    again = groups.next_assignments(controller)
     assert [one.number for one in again] == [one.number for one in alone]
-    assert [(one.after, one.until) for one in again] == [(1, 3)] * 4
+    assert [(one.start_epoch, one.stop_epoch) for one in again] == [(1, 3)] * 4
 
 
 def test_settings_that_are_refused_are_left_to_their_worker(tmp_path: Path) -> None:
     """Whether heads divide the width, no dimension knows by itself."""
     words = ["--runs", str(tmp_path), "--group", "4", "--tuning", "frozen", "--device", "cpu"]
     spec = resolve(parse(words).options)
-    groups = running._groups(spec, SimpleNamespace(pruner="none"))  # type: ignore[arg-type]
+    data = WorkerData((), (), {}, spec.fixed, "cpu", tmp_path, "")
+    groups = _grouping(spec, "none", data, print)
+    assert isinstance(groups, TrialGroups)
     point: dict[str, Value] = {"layers": 1, "heads": 2, "width": 64}
     assert groups._kind(point) == groups._kind({**point, "alpha": 0.5, "lr": 0.1}) is not None
     assert groups._kind({**point, "heads": 3}) is None
 
 
 def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space: Space) -> None:
-    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=4)
-    groups = Groups(4, lambda _: "one", RUNG)
-    turns = groups.turns(bridge)
-    for turn in turns:
-        bridge.died(turn.number, "its node is gone", blamed=False)
-        bridge.let_go(turn.number)
-    assert groups.turns(bridge) == turns
-    groups.smaller(4)
-    for turn in turns:
-        bridge.died(turn.number, "out of GPU memory", blamed=False)
-        bridge.let_go(turn.number)
-    assert [len(taken(groups, bridge)) for _ in range(2)] == [2, 2]
-    groups.smaller(2)
-    assert groups.most == 1
+    controller = controller_of(make_study(small_space), small_space, EPOCHS, trials=4)
+    groups = groups_of(lambda _: "one")
+    assignments = groups.next_assignments(controller)
+    for assignment in assignments:
+        controller.worker_lost(assignment.number, "its node is gone", blame_trial=False)
+        controller.release(assignment.number)
+    assert groups.next_assignments(controller) == assignments
+    lost = WorkerLost("out of GPU memory", blame_trial=False)
+    numbers = [assignment.number for assignment in assignments]
+    assert groups.route(numbers, OutOfGpuMemory()) == [(number, lost) for number in numbers]
+    for assignment in assignments:
+        controller.worker_lost(assignment.number, "out of GPU memory", blame_trial=False)
+        controller.release(assignment.number)
+    assert [len(taken(groups, controller)) for _ in range(2)] == [2, 2]
+    groups.route([0, 1], OutOfGpuMemory())
+    assert groups.max_size == 1
 
 
 def test_what_has_no_kind_goes_alone(make_study: MakeStudy, small_space: Space) -> None:
-    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=5)
-    groups = Groups(4, lambda params: layers(params) or None, RUNG)
-    alone = list[Turn]()
-    while turns := groups.turns(bridge):
-        if layers(turns[0].params) == 0:
-            assert len(turns) == 1
-            alone += turns
-        rest(bridge, turns, lambda _: 0.5)
-    assert alone and {(turn.after, turn.until) for turn in alone} == {(0, EPOCHS)}
+    controller = controller_of(make_study(small_space), small_space, EPOCHS, trials=5)
+    groups = groups_of(lambda params: layers(params) or None)
+    alone = list[TrialAssignment]()
+    while assignments := groups.next_assignments(controller):
+        if layers(assignments[0].params) == 0:
+            assert len(assignments) == 1
+            alone += assignments
+        rest(controller, assignments, lambda _: 0.5)
+    assert alone and {(assignment.start_epoch, assignment.stop_epoch) for assignment in alone} == {
+        (0, EPOCHS)
+    }
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -161,40 +185,41 @@ def test_a_study_of_groups(make_study: MakeStudy, small_space: Space, tmp_path: 
     three is FAIL for its own reason, and each other trial is what it is alone."""
     study = make_study(small_space, pruner="halving", epochs=EPOCHS)
 
-    def work(one: Assignment, epoch: int) -> Report:
+    def work(one: TrialContext, epoch: int) -> EpochResult:
         if one.number == 3 and epoch == 2:
             raise RuntimeError("a fault")
         if one.number == 5 and epoch == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         value = float(one.params["lr"]) * (1 - math.exp(-epoch))
-        return Report(epoch, value, {"pid": os.getpid()})
+        return EpochResult(epoch, value, {"pid": os.getpid()})
 
-    def alone(one: Assignment, report: Callable[[Report], None]) -> None:
+    def alone(one: TrialContext, report: Callable[[EpochResult], None]) -> None:
         (one.folder / "alone").touch()
-        for epoch in range(1, one.until + 1):
+        for epoch in range(1, one.stop_epoch + 1):
             report(work(one, epoch))
 
-    def together(group: Sequence[Assignment], tell: Tell) -> None:
-        last = max(one.until for one in group)
+    def together(group: Sequence[TrialContext], tell: ReportGroup) -> None:
+        last = max(one.stop_epoch for one in group)
         for epoch in range(1, last + 1):
-            there = [one for one in group if one.after < epoch <= one.until]
+            there = [one for one in group if one.start_epoch < epoch <= one.stop_epoch]
             diverged = {1: "diverged: the loss is nan"} if epoch == 2 else {}
             failed = {n: why for n, why in diverged.items() if n in {one.number for one in there}}
             tell({o.number: work(o, epoch) for o in there if o.number not in failed}, failed)
 
     heard = Heard()
-    bridge = bridge_of(study, small_space, EPOCHS, heard, pruner="halving", trials=16)
-    driver.run(
-        bridge,
+    controller = controller_of(study, small_space, EPOCHS, heard, pruner="halving", trials=16)
+    run_trials(
+        controller,
         alone,
-        capacity=driver.find_capacity(TrialResources(cpus=1), 1),
-        epoch_timeout=600.0,
-        folder=tmp_path,
-        stop=StopSignal(),
-        together=together,
-        groups=Groups(4, layers, RUNG),
+        TuneRun(
+            capacity=find_capacity(TrialResources(cpus=1), 1),
+            epoch_timeout=600.0,
+            folder=tmp_path,
+            stop=StopSignal(),
+            grouping=groups_of(layers, together),
+        ),
     )
-    assert (bridge.left, bridge.live) == (0, ())
+    assert (controller.new_trials_left, controller.active) == (0, ())
     trials = study.get_trials()
     reasons = {t.number: t.user_attrs[REASON] for t in trials if t.state is TrialState.FAIL}
     assert reasons == {
@@ -221,8 +246,8 @@ SHARED = {"layers": 1, "decay": 1e-4, "kernels": 5, "ratio": 2.0, "scale": 1.0, 
 
 
 def test_trained_as_one_they_are_what_they_are_alone(work: WorkerData, tmp_path: Path) -> None:
-    """Metrics and checkpoints, in two turns, the second one begun anew from the disk."""
-    heard: dict[int, dict[int, Report]] = {n: {} for n in range(len(OWN))}
+    """Metrics and checkpoints, in two assignments, the second one begun anew from the disk."""
+    heard: dict[int, dict[int, EpochResult]] = {n: {} for n in range(len(OWN))}
 
     def tell(reports: Any, failed: Any) -> None:
         assert not failed
@@ -230,12 +255,12 @@ def test_trained_as_one_they_are_what_they_are_alone(work: WorkerData, tmp_path:
             assert report.epoch not in heard[number]
             heard[number][report.epoch] = report
 
-    def assignments(folder: str, after: int, until: int) -> list[Assignment]:
+    def assignments(folder: str, after: int, until: int) -> list[TrialContext]:
         made = []
         for number, own in enumerate(OWN):
             its = tmp_path / folder / str(number)
             its.mkdir(parents=True, exist_ok=True)
-            made.append(Assignment(number, {**SHARED, **own}, after, until, its, 1))
+            made.append(TrialContext(number, {**SHARED, **own}, after, until, folder=its))
         return made
 
     together = make_group_trainer(work)
@@ -243,7 +268,7 @@ def test_trained_as_one_they_are_what_they_are_alone(work: WorkerData, tmp_path:
     assert all(list(reports) == [1, 2] for reports in heard.values())
     together(assignments("group", 2, 6), tell)
     for one in assignments("alone", 0, 6):
-        expected: list[Report] = []
+        expected: list[EpochResult] = []
         make_trainer(work)(one, expected.append)
         found = list(heard[one.number].values())
         assert [report.epoch for report in found] == [1, 2, 3, 4, 5, 6]

@@ -22,22 +22,18 @@ from ray.cluster_utils import Cluster
 from fdan.errors import DeviceError
 from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
-from search.study.events import StudyCallback
+from search.study.events import REASON, StudyCallback
 from search.study.folder import share_checkpoints
-from search.study.open import REASON
 from search.study.stopping import StopSignal
-from search.tune import tune_run as driver
-from search.worker import trainable as trial
-from search.worker.messages import Report
+from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.worker.messages import EpochResult
 from search.worker.store_sync import NodeError
-from search.worker.trainable import Assignment
-from tests.search.conftest import MakeStudy, bridge_of
+from search.worker.trainable import Train, TrialContext, node_id
+from tests.search.conftest import MakeStudy, controller_of
 
 pytestmark = pytest.mark.long
 
 EPOCHS = 3
-
-Train = Callable[[Assignment, Callable[[Report], None]], None]
 
 
 class Seen(StudyCallback):
@@ -59,10 +55,12 @@ def run(
     say: Callable[[str], None] = lambda _: None,
 ) -> Seen:
     seen, stop = Seen(), StopSignal(200)
-    bridge = bridge_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
-    capacity = driver.find_capacity(TrialResources(1, gpus), say=say)
-    driver.run(
-        bridge, train, capacity=capacity, epoch_timeout=600, folder=folder, stop=stop, say=say
+    controller = controller_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
+    capacity = find_capacity(TrialResources(1, gpus), notify=say)
+    run_trials(
+        controller,
+        train,
+        TuneRun(capacity=capacity, epoch_timeout=600, folder=folder, stop=stop, notify=say),
     )
     assert not stop.reason, "it should have ended by itself"
     return seen
@@ -80,13 +78,13 @@ def waiting(until: Path) -> Train:
     """Trials whose first epoch ends once the file is there. Nested, so that it travels to the
     workers by value: they have no module of this name."""
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         with (assignment.folder / "nodes").open("a") as file:
-            file.write(trial.node() + "\n")
+            file.write(node_id() + "\n")
         while not until.exists():
             time.sleep(0.1)
-        for epoch in range(assignment.after + 1, EPOCHS + 1):
-            report(Report(epoch, 0.5))
+        for epoch in range(assignment.start_epoch + 1, EPOCHS + 1):
+            report(EpochResult(epoch, 0.5))
 
     return train
 
@@ -112,10 +110,12 @@ def test_nodes_come_and_go(
             return super().due()
 
     seen, said, stop = Seen(), list[str](), Events(240)
-    bridge = bridge_of(study, small_space, EPOCHS, seen, trials=4)
-    capacity = driver.find_capacity(TrialResources(1), say=said.append)
-    driver.run(
-        bridge, waiting(go), capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop
+    controller = controller_of(study, small_space, EPOCHS, seen, trials=4)
+    capacity = find_capacity(TrialResources(1), notify=said.append)
+    run_trials(
+        controller,
+        waiting(go),
+        TuneRun(capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop),
     )
     assert go.exists() and not stop.reason
     assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 4
@@ -137,8 +137,8 @@ def test_a_node_that_refuses_gets_no_more_trials(
         if "takes no part" in line:
             go.touch()
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        if trial.node() == other:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        if node_id() == other:
             raise NodeError("its data differ")
         otherwise(assignment, report)
 
@@ -172,17 +172,15 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
         if "takes no part" in line:
             away.rename(shared)
 
-    bridge = bridge_of(study, small_space, EPOCHS, Unmounted(), trials=1)
-    capacity = driver.find_capacity(TrialResources(1), 1, say=say)
+    controller = controller_of(study, small_space, EPOCHS, Unmounted(), trials=1)
+    capacity = find_capacity(TrialResources(1), 1, notify=say)
     train = waiting(tmp_path)
-    driver.run(
-        bridge,
+    run_trials(
+        controller,
         train,
-        capacity=capacity,
-        epoch_timeout=600,
-        folder=tmp_path,
-        stop=StopSignal(120),
-        say=say,
+        TuneRun(
+            capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=StopSignal(120), notify=say
+        ),
     )
     (line,) = [line for line in said if "takes no part" in line]
     assert line.endswith("mount the shared storage")
@@ -221,9 +219,9 @@ def test_a_node_whose_storage_has_broken_down_gets_no_trials(
     shared.mkdir()
     share_checkpoints(tmp_path, "s-1", shared)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         time.sleep(1)
-        report(Report(EPOCHS, 0.5))
+        report(EpochResult(EPOCHS, 0.5))
 
     with read_only(shared, nodes.address):
         while sum(node["Alive"] for node in ray.nodes()) < 3:
@@ -258,11 +256,11 @@ def test_a_node_whose_gpu_is_broken_gets_no_trials(
         time.sleep(0.1)
     (bad,) = new
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        if trial.node() == bad:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        if node_id() == bad:
             raise error
         time.sleep(1)
-        report(Report(EPOCHS, 0.5))
+        report(EpochResult(EPOCHS, 0.5))
 
     run(study, small_space, train, tmp_path, 8, say=said.append)
     (line,) = [line for line in said if "takes no part" in line]
@@ -277,10 +275,10 @@ def test_the_last_node_is_kept_whatever_its_gpu_says(
     """It may be the trial's doing: that one fails, and the study goes on."""
     study, said = make_study(small_space), list[str]()
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         if assignment.number == 1:
             raise RuntimeError("CUDA error: device-side assert triggered")
-        report(Report(EPOCHS, 0.5))
+        report(EpochResult(EPOCHS, 0.5))
 
     run(study, small_space, train, tmp_path, 3, say=said.append)
     states = [one.state for one in study.trials]
@@ -295,12 +293,12 @@ def test_a_share_that_is_too_small_grows(
     """Trial 1 needs half a GPU, trial 2 more than there is."""
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         with (assignment.folder / "shares").open("a") as file:
-            file.write(f"{assignment.gpus:g} {os.environ['CUDA_VISIBLE_DEVICES']}\n")
-        if assignment.gpus < {1: 0.5, 2: 2.0}.get(assignment.number, 0.0):
+            file.write(f"{assignment.gpu_fraction:g} {os.environ['CUDA_VISIBLE_DEVICES']}\n")
+        if assignment.gpu_fraction < {1: 0.5, 2: 2.0}.get(assignment.number, 0.0):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        report(Report(EPOCHS, 0.5))
+        report(EpochResult(EPOCHS, 0.5))
 
     seen = run(study, small_space, train, tmp_path, 4, gpus=0.25)
     states = [one.state for one in study.trials]
@@ -322,10 +320,10 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
     the trial that the new node's worker is being started for."""
     study, joined, since = make_study(small_space), list[str](), list[float]()
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        (assignment.folder / "nodes").write_text(trial.node())
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        (assignment.folder / "nodes").write_text(node_id())
         time.sleep(0.3)
-        report(Report(EPOCHS, 0.5))
+        report(EpochResult(EPOCHS, 0.5))
 
     class Events(StopSignal):
         def due(self) -> bool:
@@ -338,9 +336,11 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
             return super().due()
 
     stop = Events(120)
-    bridge = bridge_of(study, small_space, EPOCHS, trials=1000)
-    capacity = driver.find_capacity(TrialResources(1))
-    driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
+    controller = controller_of(study, small_space, EPOCHS, trials=1000)
+    capacity = find_capacity(TrialResources(1))
+    run_trials(
+        controller, train, TuneRun(capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
+    )
     assert stop.reason == "the new node is used"
     assert time.monotonic() - since[0] < 60
 
@@ -353,13 +353,13 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         with (assignment.folder / "shares").open("a") as file:
-            file.write(f"{assignment.gpus:g}\n")
+            file.write(f"{assignment.gpu_fraction:g}\n")
         time.sleep(0.3)
-        if assignment.number == 5 and assignment.gpus < 0.5:
+        if assignment.number == 5 and assignment.gpu_fraction < 0.5:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        report(Report(EPOCHS, 0.5))
+        report(EpochResult(EPOCHS, 0.5))
 
     class Events(StopSignal):
         def due(self) -> bool:
@@ -369,7 +369,9 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
             return super().due()
 
     stop = Events(60)
-    bridge = bridge_of(study, small_space, EPOCHS, trials=1000, gpus=0.25)
-    capacity = driver.find_capacity(TrialResources(1, 0.25))
-    driver.run(bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
+    controller = controller_of(study, small_space, EPOCHS, trials=1000, gpus=0.25)
+    capacity = find_capacity(TrialResources(1, 0.25))
+    run_trials(
+        controller, train, TuneRun(capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
+    )
     assert stop.reason == "it has its turn"

@@ -147,12 +147,14 @@ from pathlib import Path
 import optuna
 import ray
 from search.tune import ray_session
-from search.study.trial_controller import Bridge
-from search.tune.grouping import Groups
+from search.study.trial_controller import TrialController
+from search.study.trial_controller import TrialPolicy
+from search.study.writer import StudyWriter
+from search.tune.grouping import SingleTrials
 from search.config.spec import TrialResources
 from search.tune.capacity import Capacity
-from search.tune.searcher import OptunaSearcher, Stopped
 from search.study.storage_retry import StorageRetry
+from search.tune.searcher import OptunaSearcher, StopTune
 
 def ends_meanwhile(trial):
     (gcs,) = ray._private.worker._global_node.all_processes["gcs_server"]
@@ -162,12 +164,13 @@ def ends_meanwhile(trial):
 
 patience = StorageRetry(None, print, lambda: False)
 study = optuna.create_study()
-bridge = Bridge(study, ends_meanwhile, pruner="none", epochs=3, trials=5, patience=patience)
+writer = StudyWriter(study, ends_meanwhile, "none", patience)
+controller = TrialController(writer, TrialPolicy(epochs=3), 5)
 with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
     capacity = Capacity(TrialResources(cpus=1), ray.nodes)
     try:
-        OptunaSearcher(bridge, capacity, Groups()).suggest("a")
-    except Stopped as stopped:
+        OptunaSearcher(controller, capacity, SingleTrials()).suggest("a")
+    except StopTune as stopped:
         print(repr(stopped.__cause__), file=sys.stderr)
 """
 

@@ -21,18 +21,16 @@ from fdan.errors import DeviceError, DiskFull, FdanError
 from search.callbacks.fail_fast import MAX_FIRST_FAILURES, FailFast
 from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
-from search.study.events import TrialOutcome
-from search.study.open import REASON
+from search.study.events import REASON, TrialOutcome
 from search.study.stopping import StopSignal
-from search.tune import tune_run as driver
 from search.tune.capacity import Capacity
-from search.tune.grouping import Groups
+from search.tune.grouping import SingleTrials
 from search.tune.ray_session import ClusterError
-from search.tune.resources import TURNS
 from search.tune.searcher import OptunaSearcher
-from search.worker.messages import Report
-from search.worker.trainable import Assignment
-from tests.search.conftest import Heard, MakeStudy, bridge_of
+from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.worker.messages import ASSIGNMENTS, EpochResult
+from search.worker.trainable import Train, TrialContext
+from tests.search.conftest import Heard, MakeStudy, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -59,16 +57,13 @@ class Seen(Heard):
         self._open.add(number)
         self.at_once = max(self.at_once, len(self._open))
 
-    def on_epoch(self, number: int, report: Report) -> None:
+    def on_epoch(self, number: int, report: EpochResult) -> None:
         super().on_epoch(number, report)
         self.pids.setdefault(number, set()).add(report.metrics["pid"])
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         super().on_trial_end(outcome)
         self._open.discard(outcome.number)
-
-
-Train = Callable[[Assignment, Callable[[Report], None]], None]
 
 
 def run(
@@ -86,21 +81,23 @@ def run(
 ) -> Seen:
     """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
     seen, stop = Seen(), stop or StopSignal()
-    listeners = (seen, FailFast(stop, {})) if fail_fast else (seen,)
-    bridge = bridge_of(study, searched, EPOCHS, *listeners, pruner=pruner, trials=trials)
-    driver.run(
-        bridge,
+    callbacks = (seen, FailFast(stop, {})) if fail_fast else (seen,)
+    controller = controller_of(study, searched, EPOCHS, *callbacks, pruner=pruner, trials=trials)
+    run_trials(
+        controller,
         train,
-        capacity=driver.find_capacity(ONE, at_once),
-        epoch_timeout=epoch_timeout,
-        folder=folder,
-        stop=stop,
+        TuneRun(
+            capacity=find_capacity(ONE, at_once),
+            epoch_timeout=epoch_timeout,
+            folder=folder,
+            stop=stop,
+        ),
     )
     if stop.final:
-        bridge.stop_all(stop.reason)
+        controller.stop_all(stop.reason)
     else:
-        bridge.pause_all(stop.reason)
-    assert bridge.live == ()
+        controller.pause_all(stop.reason)
+    assert controller.active == ()
     return seen
 
 
@@ -114,7 +111,7 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
     state with its reason, and the study goes on to the end."""
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         kind = assignment.number
         for epoch in range(1, 7):
             value = curve(float(assignment.params["lr"]), epoch)
@@ -129,7 +126,7 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
                 os.kill(os.getpid(), signal.SIGKILL)
             if kind == 5:
                 return
-            report(Report(epoch, value, {"pid": os.getpid()}))
+            report(EpochResult(epoch, value, {"pid": os.getpid()}))
 
     seen = run(study, small_space, train, tmp_path, trials=9)
     trials = study.get_trials()
@@ -165,12 +162,12 @@ def test_a_trial_outlives_its_workers(
     """Killed, out of memory, hanging: once each, in epoch 3. Another worker goes on."""
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         with (assignment.folder / "starts").open("a") as starts:
-            starts.write(f"{assignment.after}\n")
+            starts.write(f"{assignment.start_epoch}\n")
         # This one keeps a checkpoint after each epoch.
-        for epoch in range(assignment.after + 1, 7):
-            if epoch == 3 and assignment.after == 0:
+        for epoch in range(assignment.start_epoch + 1, 7):
+            if epoch == 3 and assignment.start_epoch == 0:
                 time.sleep(0.5)  # meanwhile the driver hears of epoch 2
                 if assignment.number == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -179,7 +176,7 @@ def test_a_trial_outlives_its_workers(
                 if assignment.number == 2:
                     time.sleep(300)
             value = curve(float(assignment.params["lr"]), epoch)
-            report(Report(epoch, value, {"pid": os.getpid()}))
+            report(EpochResult(epoch, value, {"pid": os.getpid()}))
 
     seen = run(study, small_space, train, tmp_path, trials=4, epoch_timeout=4)
     trials = study.get_trials()
@@ -202,10 +199,10 @@ def test_a_trial_outlives_its_workers(
 def all_but(good: int) -> Train:
     """Trials that fail, but one."""
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         if assignment.number != good:
             raise FdanError(f"diverged: trial {assignment.number}")
-        report(Report(EPOCHS, 0.5, {"pid": os.getpid()}))
+        report(EpochResult(EPOCHS, 0.5, {"pid": os.getpid()}))
 
     return train
 
@@ -243,10 +240,10 @@ def test_pruned_trials_and_reused_workers(
 ) -> None:
     study = make_study(small_space, "tpe", "median", EPOCHS)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         for epoch in range(1, 7):
             value = curve(float(assignment.params["lr"]), epoch)
-            report(Report(epoch, value, {"pid": os.getpid()}))
+            report(EpochResult(epoch, value, {"pid": os.getpid()}))
         (assignment.folder / "done").touch()
 
     seen = run(study, small_space, train, tmp_path, trials=16, pruner="median")
@@ -273,8 +270,8 @@ def test_a_spent_budget_keeps_what_was_learnt(
 ) -> None:
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        report(Report(1, 0.5, {"pid": os.getpid()}))
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        report(EpochResult(1, 0.5, {"pid": os.getpid()}))
         time.sleep(300)
 
     class AfterBoth(StopSignal):
@@ -297,33 +294,32 @@ def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
     """But where the pruner decides: there it waits, and nobody trains on what is pruned."""
     study = make_study(small_space, "random", "halving", EPOCHS)  # decides at 1 and 3
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         with (assignment.folder / "begun").open("a") as begun:
             for epoch in range(1, EPOCHS + 1):
                 begun.write(f"{epoch} {time.time()}\n")
                 begun.flush()
                 value = curve(float(assignment.params["lr"]), epoch)
-                report(Report(epoch, value, {"pid": os.getpid()}))
+                report(EpochResult(epoch, value, {"pid": os.getpid()}))
 
     class Slow(Seen):
         def __init__(self) -> None:
             super().__init__()
             self.heard_at: dict[tuple[int, int], float] = {}
 
-        def on_epoch(self, number: int, report: Report) -> None:
+        def on_epoch(self, number: int, report: EpochResult) -> None:
             self.heard_at[number, report.epoch] = time.time()
             time.sleep(0.2)
             super().on_epoch(number, report)
 
     seen = Slow()
-    bridge = bridge_of(study, small_space, EPOCHS, seen, pruner="halving", trials=8)
-    driver.run(
-        bridge,
+    controller = controller_of(study, small_space, EPOCHS, seen, pruner="halving", trials=8)
+    run_trials(
+        controller,
         train,
-        capacity=driver.find_capacity(ONE, 1),
-        epoch_timeout=600,
-        folder=tmp_path,
-        stop=StopSignal(),
+        TuneRun(
+            capacity=find_capacity(ONE, 1), epoch_timeout=600, folder=tmp_path, stop=StopSignal()
+        ),
     )
     ahead = []
     for trial in study.trials:
@@ -344,39 +340,41 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
 ) -> None:
     """Longer than Tune waits for a worker by itself."""
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         for epoch in range(1, EPOCHS + 1):
             if epoch == 3 and assignment.number == 0:
                 time.sleep(4)
-            report(Report(epoch, 0.5, {"pid": os.getpid()}))
+            report(EpochResult(epoch, 0.5, {"pid": os.getpid()}))
 
     class Strict(Seen):
-        def on_epoch(self, number: int, report: Report) -> None:
+        def on_epoch(self, number: int, report: EpochResult) -> None:
             super().on_epoch(number, report)
             if (number, report.epoch) == (0, 2):
-                bridge.condemn(0, "no more of it")
+                controller.fail(0, "no more of it")
 
     seen = Strict()
-    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
-    capacity = driver.find_capacity(ONE, 1)
-    driver.run(
-        bridge, train, capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=StopSignal()
+    controller = controller_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
+    capacity = find_capacity(ONE, 1)
+    run_trials(
+        controller,
+        train,
+        TuneRun(capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=StopSignal()),
     )
     assert [one.state for one in seen.ended] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
     assert len(set.union(*seen.pids.values())) == 1, "the worker is the same"
 
 
 @pytest.mark.usefixtures("free_ray")
-@pytest.mark.parametrize("first", ["placed", "reported", "untold"])
+@pytest.mark.parametrize("first", ["placed", "reported", "unreported"])
 def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
     first: str, make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        if first == "untold":  # what it has saved is found in its folder
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        if first == "unreported":  # what it has saved is found in its folder
             os.kill(os.getpid(), signal.SIGKILL)
-        report(Report(1, 0.5, {"pid": os.getpid()}))
+        report(EpochResult(1, 0.5, {"pid": os.getpid()}))
         time.sleep(300)
 
     class Full(Seen):
@@ -384,25 +382,26 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
             if first == "placed":
                 raise FdanError("the disk is full")
 
-        def on_epoch(self, number: int, report: Report) -> None:
+        def on_epoch(self, number: int, report: EpochResult) -> None:
             raise FdanError("the disk is full")
 
         def on_trial_end(self, outcome: TrialOutcome) -> None:
             raise FdanError("the disk is full")
 
-    def untold(number: int, params: Mapping[str, Value], after: int) -> list[Report]:
-        return [Report(1, 0.5, {"pid": 0})] if first == "untold" else []
+    def find_unreported(number: int, params: Mapping[str, Value], epoch: int) -> list[EpochResult]:
+        return [EpochResult(1, 0.5, {"pid": 0})] if first == "unreported" else []
 
-    bridge = bridge_of(study, small_space, EPOCHS, Full(), trials=4, untold=untold)
+    controller = controller_of(
+        study, small_space, EPOCHS, Full(), trials=4, find_unreported=find_unreported
+    )
     began = time.monotonic()
     with pytest.raises(FdanError, match="the disk is full"):
-        driver.run(
-            bridge,
+        run_trials(
+            controller,
             train,
-            capacity=driver.find_capacity(ONE),
-            epoch_timeout=600,
-            folder=tmp_path,
-            stop=StopSignal(),
+            TuneRun(
+                capacity=find_capacity(ONE), epoch_timeout=600, folder=tmp_path, stop=StopSignal()
+            ),
         )
     assert {trial.state for trial in study.trials} == {TrialState.RUNNING}, "they go on later"
     assert time.monotonic() - began < 60
@@ -415,8 +414,8 @@ def test_a_disk_that_is_full_for_a_worker_lets_the_trials_rest(
     """It is no fault of the trial, and the next one would fare no better."""
     study = make_study(small_space)
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
-        report(Report(1, 0.5, {"pid": os.getpid()}))
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        report(EpochResult(1, 0.5, {"pid": os.getpid()}))
         if assignment.number == 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/checkpoints/tensors")
         time.sleep(300)
@@ -440,41 +439,46 @@ def test_budget_is_counted_from_the_start() -> None:
 
 @pytest.mark.usefixtures("ray_here")
 def test_what_does_not_fit_is_said() -> None:
-    assert driver.find_capacity(ONE).max_concurrent == 2
-    assert driver.find_capacity(ONE, 1).max_concurrent == 1
-    assert driver.find_capacity(ONE, 20).max_concurrent == 2
-    assert driver.find_capacity(TrialResources(cpus=2)).max_concurrent == 1
+    assert find_capacity(ONE).max_concurrent == 2
+    assert find_capacity(ONE, 1).max_concurrent == 1
+    assert find_capacity(ONE, 20).max_concurrent == 2
+    assert find_capacity(TrialResources(cpus=2)).max_concurrent == 1
     with pytest.raises(DeviceError, match="Ray sees 0 GPUs"):
-        driver.find_capacity(TrialResources(cpus=1, gpus=1))
+        find_capacity(TrialResources(cpus=1, gpus=1))
     with pytest.raises(ClusterError, match="Ray sees 2 CPUs"):
-        driver.find_capacity(TrialResources(cpus=3))
+        find_capacity(TrialResources(cpus=3))
 
 
 def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) -> None:
     searcher = OptunaSearcher(
-        bridge_of(make_study(small_space), small_space, EPOCHS), MUCH, Groups()
+        controller_of(make_study(small_space), small_space, EPOCHS), MUCH, SingleTrials()
     )
     again = ray.cloudpickle.loads(ray.cloudpickle.dumps(searcher))
-    assert not hasattr(again, "_bridge")
+    assert not hasattr(again, "_controller")
 
 
 def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_space: Space) -> None:
     """The last one may still have to go on with another worker."""
-    bridge = bridge_of(make_study(small_space), small_space, EPOCHS, trials=1)
-    searcher = OptunaSearcher(bridge, MUCH, Groups())
+    study = make_study(small_space)
+    controller = controller_of(study, small_space, EPOCHS, trials=1)
+    searcher = OptunaSearcher(controller, MUCH, SingleTrials())
     first = searcher.suggest("a")
     assert isinstance(first, dict)
-    assert [(turn.number, turn.after) for turn in first[TURNS]] == [(0, 0)]
-    bridge.report(0, Report(1, 0.5))
+    assert [(assignment.number, assignment.start_epoch) for assignment in first[ASSIGNMENTS]] == [
+        (0, 0)
+    ]
+    controller.record(0, EpochResult(1, 0.5))
     assert searcher.suggest("b") is None
-    bridge.died(0, "the worker died")
+    controller.worker_lost(0, "the worker died")
     searcher.on_trial_complete("a", error=True)
     again = searcher.suggest("b")
     assert isinstance(again, dict)
-    assert [(turn.number, turn.after) for turn in again[TURNS]] == [(0, 1)]
-    assert {**again, TURNS: ()} == {**first, TURNS: ()}
+    assert [(assignment.number, assignment.start_epoch) for assignment in again[ASSIGNMENTS]] == [
+        (0, 1)
+    ]
+    assert {**again, ASSIGNMENTS: ()} == {**first, ASSIGNMENTS: ()}
     assert searcher.suggest("c") is None
-    bridge.report(0, Report(EPOCHS, 0.5))
+    controller.record(0, EpochResult(EPOCHS, 0.5))
     searcher.on_trial_complete("b")
     assert searcher.suggest("c") == OptunaSearcher.FINISHED
-    assert bridge.study.trials[0].state is TrialState.COMPLETE
+    assert study.trials[0].state is TrialState.COMPLETE

@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from search.worker.epoch_log import EPOCH_LOG, EpochLog, read_epoch_log
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 
 ROOT = Path(__file__).parents[3]
 
 
-def of(epoch: int, value: float = 0.5) -> Report:
-    return Report(epoch, value, {"validation/uar": value, "train/loss": 1.0 / epoch}, [[epoch, 0]])
+def of(epoch: int, value: float = 0.5) -> EpochResult:
+    return EpochResult(
+        epoch, value, {"validation/uar": value, "train/loss": 1.0 / epoch}, [[epoch, 0]]
+    )
 
 
-def write(folder: Path, *reports: Report) -> None:
+def write(folder: Path, *reports: EpochResult) -> None:
     with contextlib.closing(EpochLog(folder)) as log:
         for report in reports:
             log.append(report)
@@ -81,10 +83,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from search.worker.epoch_log import EpochLog
-from search.worker.messages import Report
+from search.worker.messages import EpochResult
 log = EpochLog(Path(sys.argv[1]))
 for epoch in range(1, 1_000_000):
-    log.append(Report(epoch, epoch / 7, {"padding": 0.1}, [[epoch] * 7] * 7))
+    log.append(EpochResult(epoch, epoch / 7, {"padding": 0.1}, [[epoch] * 7] * 7))
     if epoch == 50:
         print("writing", flush=True)
 """

@@ -14,9 +14,9 @@ import pytest
 from fdan.data.store import IMAGES, open_store
 from fdan.errors import FdanError
 from search.study.folder import StudyError, folder_for_workers, share_checkpoints
-from search.worker import trainable as trial
 from search.worker.data import WorkerData, open_task
 from search.worker.store_sync import NodeError, PublishedStores, publish_stores
+from search.worker.trainable import node_id
 from search.worker.trial_folder import trial_folder
 
 Publish = Callable[[], PublishedStores]
@@ -125,7 +125,7 @@ def test_a_worker_compares_the_fingerprint(work: WorkerData) -> None:
     with pytest.raises(NodeError, match=r"have the fingerprint .* the study's 000000000000"):
         open_task(other, print)
     with pytest.raises(FdanError, match="have the fingerprint"):
-        open_task(replace(other, home=trial.node()), print)
+        open_task(replace(other, home=node_id()), print)
     absent = replace(other, acoustic=(Path("/nowhere/store"),))
     with pytest.raises(NodeError, match="not a prepared store"):
         open_task(absent, print)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,13 +24,11 @@ from fdan import device as runtime
 from fdan.lock import Lock, lock_owner
 from fdan.training.checkpoint import Checkpoint
 from search.study.resume import unreported_epochs
-from search.tune.resources import GPUS, TURNS
-from search.worker import async_report, training
-from search.worker import trainable as trial
+from search.worker import async_report, failures, trainable, training
 from search.worker.data import WorkerData
 from search.worker.epoch_log import EPOCH_LOG, read_epoch_log
-from search.worker.messages import LOST, Report, Turn
-from search.worker.trainable import Assignment
+from search.worker.messages import ASSIGNMENTS, MESSAGE, EpochResult, TrialAssignment
+from search.worker.trainable import TrialContext, WorkerSetup, make_trainable
 from search.worker.training import make_trainer
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 
@@ -52,19 +51,19 @@ class Died(BaseException):
 
 def run(
     work: WorkerData, folder: Path, after: int = 0, until: int = EPOCHS, **params: float
-) -> dict[int, Report]:
+) -> dict[int, EpochResult]:
     """Train in `folder` and die while reporting epoch `until`, or come to the end; what the
     driver heard."""
-    heard: dict[int, Report] = {}
+    heard: dict[int, EpochResult] = {}
 
-    def report(told: Report) -> None:
+    def report(told: EpochResult) -> None:
         if told.epoch == until < EPOCHS:
             raise Died
         assert told.epoch not in heard
         heard[told.epoch] = told
 
     folder.mkdir(parents=True, exist_ok=True)
-    assignment = Assignment(3, {**PARAMS, **params}, after, EPOCHS, folder, 1)
+    assignment = TrialContext(3, {**PARAMS, **params}, after, EPOCHS, folder=folder)
     try:
         make_trainer(work)(assignment, report)
     except Died:
@@ -72,10 +71,10 @@ def run(
     return heard
 
 
-def same(reports: dict[int, Report]) -> dict[int, Report]:
+def same(reports: dict[int, EpochResult]) -> dict[int, EpochResult]:
     """Without the seconds, which no two trainings share."""
     return {
-        epoch: Report(
+        epoch: EpochResult(
             epoch,
             report.value,
             {name: v for name, v in report.metrics.items() if name != "time/epoch_s"},
@@ -104,7 +103,7 @@ def equal(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(
     work: WorkerData, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[int, Report]]:
+) -> tuple[Path, dict[int, EpochResult]]:
     """A training that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     heard = run(work, folder)
@@ -114,7 +113,7 @@ def whole(
     return folder, same(heard)
 
 
-Whole = tuple[Path, dict[int, Report]]
+Whole = tuple[Path, dict[int, EpochResult]]
 
 
 @pytest.fixture
@@ -129,7 +128,7 @@ def test_it_goes_on_as_if_it_had_not_stopped(
     stops: tuple[int, ...], work: WorkerData, whole: Whole, tmp_path: Path
 ) -> None:
     """Deaths while an epoch is on its way to the driver: trained, written down, not heard."""
-    after, heard = 0, dict[int, Report]()
+    after, heard = 0, dict[int, EpochResult]()
     for stop in (*stops, EPOCHS):
         now = run(work, tmp_path, after, stop)
         assert list(now) == list(range(after + 1, max(after, stop - (stop < EPOCHS)) + 1))
@@ -164,7 +163,7 @@ def test_epochs_after_the_newest_checkpoint_are_trained_again(
     heard = run(work, tmp_path, until=5)
     assert Checkpoint.load(tmp_path / CHECKPOINT).epoch == 1
     again = run(work, tmp_path, after=4)
-    assert list(again) == [2, 3, 4, 5, 6], "those that are known are passed over by the bridge"
+    assert list(again) == [2, 3, 4, 5, 6], "those that are known are passed over by the controller"
     assert same(heard | again) == whole[1]
     assert same({epoch: again[epoch] for epoch in (2, 3, 4)}) == {
         epoch: whole[1][epoch] for epoch in (2, 3, 4)
@@ -185,14 +184,14 @@ def test_a_trial_that_had_only_to_be_closed_trains_nothing(
 def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 55, dtype=torch.uint8)
-    assert trial._out_of_memory(raised.value)
+    assert failures._out_of_memory(raised.value)
     for error in (MemoryError(), OSError(errno.ENOMEM, "fork"), BlockingIOError(12, "no memory")):
-        assert trial._out_of_memory(error)
+        assert failures._out_of_memory(error)
     for other in (RuntimeError("shapes differ"), OSError(errno.ENOSPC, "full"), ValueError()):
-        assert not trial._out_of_memory(other)
+        assert not failures._out_of_memory(other)
     for text in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublas"):
-        assert trial._out_of_gpu_memory(RuntimeError(text))
-    assert not trial._out_of_gpu_memory(RuntimeError("CUDA error: device-side assert triggered"))
+        assert failures._out_of_gpu_memory(RuntimeError(text))
+    assert not failures._out_of_gpu_memory(RuntimeError("CUDA error: device-side assert triggered"))
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +309,7 @@ def test_what_a_dead_worker_saved_is_known_without_another_one(
 HOLDER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from fdan.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 print("held", flush=True)
@@ -336,13 +336,13 @@ def work_on(study: Path) -> list[int]:
     """As Ray calls it, for a trial that neither reports nor fails; the lock's owner meanwhile."""
     seen = []
 
-    def train(assignment: Assignment, report: Callable[[Report], None]) -> None:
+    def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         found = lock_owner(assignment.folder / "lock")
         assert found is not None
         seen.append(found.pid)
 
-    config = {TURNS: (Turn(3, {}, 0, EPOCHS, 0.0),), GPUS: 0.0}
-    trial.function(train, study, 1)(config)
+    config = {ASSIGNMENTS: (TrialAssignment(3, {}, 0, EPOCHS),)}
+    make_trainable(train, WorkerSetup(study, 1))(config)
     return seen
 
 
@@ -371,8 +371,8 @@ def test_only_who_has_the_trial_is_ended(
     held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name in the file may be another process's by now."""
-    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
-    told: list[dict[str, str]] = []
+    monkeypatch.setattr(trainable, "_ORPHAN_S", 0.5)
+    told: list[dict[str, Any]] = []
     monkeypatch.setattr(async_report.tune, "report", told.append)
     lock = trial_folder(tmp_path, 3) / "lock"
     written = lock.read_text()
@@ -380,7 +380,7 @@ def test_only_who_has_the_trial_is_ended(
         try:
             lock.write_text(written.replace(str(held.pid), str(bystander.pid), 1))
             assert work_on(tmp_path) == []
-            assert "is held by" in told[0][LOST]
+            assert "is held by" in told[0][MESSAGE].reason
             assert (bystander.poll(), held.poll()) == (None, None)
         finally:
             bystander.kill()
@@ -391,7 +391,7 @@ def test_a_lock_that_outlives_its_machine(
     written: bool, held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As NFS 3 keeps it for a node that is gone for good; its name may not have arrived."""
-    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
+    monkeypatch.setattr(trainable, "_ORPHAN_S", 0.5)
     lock = trial_folder(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} a-lost-node\n" if written else "")
@@ -405,15 +405,15 @@ def test_a_lock_that_outlives_its_machine(
 def test_a_node_of_the_cluster_keeps_its_lock(
     held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "_ORPHAN_S", 0.5)
-    monkeypatch.setattr(trial, "_hosts", lambda: {"another-node"})
-    told: list[dict[str, str]] = []
+    monkeypatch.setattr(trainable, "_ORPHAN_S", 0.5)
+    monkeypatch.setattr(trainable, "_hosts", lambda: {"another-node"})
+    told: list[dict[str, Any]] = []
     monkeypatch.setattr(async_report.tune, "report", told.append)
     lock = trial_folder(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} another-node\n")
     assert work_on(tmp_path) == []
-    assert "another-node" in told[0][LOST]
+    assert "another-node" in told[0][MESSAGE].reason
 
 
 def test_a_trial_s_share_of_a_gpu_is_a_bound(
@@ -425,7 +425,7 @@ def test_a_trial_s_share_of_a_gpu_is_a_bound(
     for number, gpus in enumerate((0.0, 0.25, 1.0)):
         folder = trial_folder(tmp_path, number)
         folder.mkdir(parents=True)
-        make_trainer(work)(Assignment(number, PARAMS, 0, 1, folder, 1, gpus), lambda _: None)
+        make_trainer(work)(TrialContext(number, PARAMS, 0, 1, gpus, folder=folder), lambda _: None)
     assert bounds == [0.25]
 
 
