@@ -21,6 +21,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from fdan.training.objective import VALUE_EPOCHS
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.selection.confirm import settings
 from search.study.events import StudyCallback, TrialOutcome
@@ -40,9 +41,6 @@ WINDOW: Final = 20
 """Complete values, the newest, that stand for those to come."""
 
 _MIN_PEAKS: Final = 3
-
-_VALUE_EPOCHS: Final = 5
-"""A value is the mean of the last five epochs (fdan.training.checkpoint)."""
 
 _UAR: Final = "validation/uar"
 _HIGHEST: Final = 1.0
@@ -107,8 +105,8 @@ def epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
     A lower bound of what the seed does, which also changes where a training goes. curves: complete
     trials' validation UAR, epoch by epoch.
     """
-    spreads = [np.var(c[-_VALUE_EPOCHS:], ddof=1) for c in curves if len(c) >= _VALUE_EPOCHS]
-    return math.sqrt(float(np.mean(spreads)) / _VALUE_EPOCHS) if spreads else None
+    spreads = [np.var(c[-VALUE_EPOCHS:], ddof=1) for c in curves if len(c) >= VALUE_EPOCHS]
+    return math.sqrt(float(np.mean(spreads)) / VALUE_EPOCHS) if spreads else None
 
 
 class EarlyStopping(StudyCallback):

@@ -159,8 +159,7 @@ class _Timed(Exception):  # noqa: N818
 def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     import torch
 
-    from fdan.training import batches
-    from fdan.training import validate as evaluate
+    from fdan.training import batches, validate
     from fdan.training.checkpoint import Checkpoint
     from fdan.training.train import train
 
@@ -182,16 +181,16 @@ def _time(run: RunConfig, work: Work, device: Any) -> Timing:
     with contextlib.suppress(_Timed):
         train(endless, data, report, device=device)
 
-    network = evaluate.restore_network(last[0]).to(device).eval()
+    network = validate.restore_network(last[0]).to(device).eval()
     data = data.to(device)
     bank_s = validation_s = 0.0
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()
-        bank = evaluate.make_bank(network, run, data)
+        bank = validate.make_bank(network, run, data)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         bank_s = time.perf_counter() - began
-        evaluate.predict_logits(network, data.acoustic, data.acoustic_validation, bank)
+        validate.predict_logits(network, data.acoustic, data.acoustic_validation, bank)
         validation_s = time.perf_counter() - began - bank_s
     step = (statistics.median(epochs[1:]) - bank_s - validation_s) / timed
     scale = work.sizes[2] / len(data.acoustic_validation)

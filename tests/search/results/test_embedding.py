@@ -18,7 +18,7 @@ from fdan.data.task import Task
 from fdan.device import choose_device
 from fdan.emotions import EMOTIONS
 from fdan.run_config import RunConfig
-from fdan.training import validate as evaluate
+from fdan.training import validate
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
 from fdan.training.training_data import TrainingData, load_training_data
@@ -56,12 +56,12 @@ def test_these_features_give_the_predictions(trained: dict[str, Any], context: s
     samples, faces = parts.acoustic_validation, parts.visual_train[:9]
     z_a, z_v = features(checkpoint, data, samples, faces)
     assert z_v.shape == (9, z_a.shape[1]) and z_v.std() > 0
-    classifier = evaluate.restore_network(checkpoint).head.classifier
+    classifier = validate.restore_network(checkpoint).head.classifier
     with torch.inference_mode():
         logits = classifier(torch.from_numpy(z_a).float())
     found = torch.softmax(logits.double(), dim=1).numpy()
     assert (
-        np.abs(found - evaluate.score_checkpoint(checkpoint, data, samples).probabilities).max()
+        np.abs(found - validate.score_checkpoint(checkpoint, data, samples).probabilities).max()
         < 1e-6
     )
 
