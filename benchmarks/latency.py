@@ -66,12 +66,12 @@ def compare(folder: Path, work: Path, clips: int) -> tuple[dict[str, Times], flo
     from fdan.inference.export import export
     from fdan.inference.model_folder import read_model
     from fdan.inference.onnx_model import OnnxModel
-    from fdan.media.pixels import read_pixels, settings_of
+    from fdan.media.pixels import read_pixels, settings_from_dict
 
     file, clip = work / f"{len(list(work.iterdir()))}.onnx", _clip(work / "clip.wav")
     export(folder, file)
     models: dict[str, Model] = {"torch": read_model(folder), "onnxruntime": OnnxModel.read(file)}
-    settings = settings_of("acoustic", models["torch"].facts["preparation"]["acoustic"])
+    settings = settings_from_dict("acoustic", models["torch"].facts["preparation"]["acoustic"])
     seconds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in models}
     answers: dict[str, npt.NDArray[np.float64]] = {}
     for number in range(clips + 5):
@@ -93,7 +93,7 @@ def untrained(folder: Path) -> Path:
     import torch
 
     from fdan.inference.model_writer import write_model
-    from fdan.media.pixels import store_settings
+    from fdan.media.pixels import settings_to_dict
     from fdan.media.spectrogram import SpectrogramSettings
     from fdan.model.backbones import find_weights
     from fdan.model.network import Network
@@ -108,7 +108,7 @@ def untrained(folder: Path) -> Path:
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"bank.{i}": z for i, z in enumerate(bank)}
     weights = find_weights("resnet34", "none").sha256
-    prepared = {"acoustic": store_settings(SpectrogramSettings(spectrogram_size=224))}
+    prepared = {"acoustic": settings_to_dict(SpectrogramSettings(spectrogram_size=224))}
     checkpoint = Checkpoint(run, 1, 1, (0.0,), weights, "none", tensors)
     write_model(folder, checkpoint, {"preparation": prepared})
     return folder

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from benchmarks.comparing import by_turns, count, heading, machine, parser, write
 from fdan.cli.arguments import exit_code
 from fdan.device import choose_device, half_precision, repeatable
+from fdan.emotions import MODALITIES
 from fdan.model.backbones import build_backbone, find_weights
-from fdan.model.network import MODALITIES, Head, fdan_loss
+from fdan.model.network import Head, fdan_loss
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import train
 from fdan.training.augment import augment

@@ -1,8 +1,11 @@
-"""The seven emotions of the paper (section 3.1), in the order of every label in this project."""
+"""The paper's seven emotions and two modalities, in the order that labels and weights have."""
 
 from __future__ import annotations
 
 from typing import Final
+
+MODALITIES: Final = ("visual", "acoustic")
+"""The order in which a network draws its weights: another one trains other networks."""
 
 EMOTIONS: Final = (
     "anger",
@@ -14,8 +17,8 @@ EMOTIONS: Final = (
     "surprise",
 )
 
-# The paper's abbreviations (figure 4), for figures.
 SHORT: Final = ("AN", "DI", "FE", "HA", "NE", "SA", "SU")
+"""The paper's abbreviations (figure 4), for figures."""
 
 _ALIASES: Final = {
     "angry": "anger",

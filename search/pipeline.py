@@ -13,7 +13,7 @@ import optuna
 from rich.console import Console
 
 from fdan.cli.terminal import Preparing, unreadable
-from fdan.corpora.demo.ahead import Ahead
+from fdan.corpora.demo.background import BackgroundDemo
 from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
@@ -63,7 +63,7 @@ _DRAIN_S = 60.0
 """How long the end waits for MLflow."""
 
 
-def run_command(spec: StudySpec, demo: Ahead | None = None) -> int:
+def run_command(spec: StudySpec, demo: BackgroundDemo | None = None) -> int:
     """Run the study that a command line asks for; returns the exit code.
     demo: the demo corpus, where it was begun before.
 
@@ -101,7 +101,7 @@ def _decide_device(spec: StudySpec) -> StudySpec:
     return spec.on_device("cpu")
 
 
-def _run(spec: StudySpec, demo: Ahead | None, began: float) -> int:
+def _run(spec: StudySpec, demo: BackgroundDemo | None, began: float) -> int:
     console = Console(stderr=True)
     with Preparing(console) as tell:
         task, parts = open_task(spec.data, spec.settings, tell, demo)

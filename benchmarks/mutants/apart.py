@@ -20,11 +20,11 @@ from unittest import mock
 
 from fdan.corpora import Source
 from fdan.data.prepare import prepare
-from fdan.data.store import Progress
+from fdan.data.store import PrepareProgress
 from fdan.errors import FdanError
 from fdan.media.faces import FaceSettings
 from fdan.media.pixels import Pixels, Settings
-from fdan.media.process import Process
+from fdan.media.pool import DecoderProcess
 from fdan.media.spectrogram import SpectrogramSettings
 
 # Small images: what is measured is decoding.
@@ -105,7 +105,7 @@ def _listen(ours: Connection, silence_s: float) -> Outcome:
 def _child(theirs: Connection, source: Source, stores: Path, timeout_s: float) -> None:
     outcome = Outcome()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: PrepareProgress) -> None:
         theirs.send(None)
 
     try:
@@ -131,7 +131,7 @@ def _child(theirs: Connection, source: Source, stores: Path, timeout_s: float) -
 def _observed(root: Path, costs: dict[str, Cost]) -> Iterator[None]:
     """While it lasts, processes that decode write what each file costs into `costs`."""
 
-    class Observed(Process):
+    class Observed(DecoderProcess):
         def answer(self, path: Path) -> Pixels | str:
             cost = costs.setdefault(path.relative_to(root).as_posix(), Cost())
             assert self._process is not None
@@ -150,7 +150,7 @@ def _observed(root: Path, costs: dict[str, Cost]) -> Iterator[None]:
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
             return answer
 
-    with mock.patch("fdan.media.workers.Process", Observed):
+    with mock.patch("fdan.media.pool.DecoderProcess", Observed):
         yield
 
 

@@ -20,7 +20,7 @@ from fdan.data.open_task import DataConfig, open_task
 from fdan.data.provenance import origin, reopen
 from fdan.data.settings import Settings, make_settings
 from fdan.data.split import describe
-from fdan.data.store import MANIFEST, Progress, Store
+from fdan.data.store import MANIFEST, PrepareProgress, Store
 from fdan.emotions import EMOTIONS, SHORT
 from fdan.errors import ConfigError
 from fdan.inference.model_source import model_folder
@@ -45,7 +45,7 @@ def demo(arguments: argparse.Namespace) -> int:
     with Preparing(_progress()) as tell:
 
         def told(done: int, total: int) -> None:
-            tell(Progress(f"demo corpus {arguments.folder}", "generating", done, total))
+            tell(PrepareProgress(f"demo corpus {arguments.folder}", "generating", done, total))
 
         folder = generate(arguments.folder, **settings.as_dict(), progress=told)
     count = settings.speakers * settings.takes * len(EMOTIONS)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from fdan.data.store import Progress
+from fdan.data.store import PrepareProgress
 from fdan.data.task import Task
 
 _EVERY_S = 10.0
@@ -19,13 +19,13 @@ _EVERY_S = 10.0
 
 
 class Preparing:
-    """Called with a store's Progress while it is entered; silent while there is nothing to do."""
+    """A ProgressCallback while it is entered; silent while there is nothing to do."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: Bars | None = None
         self._rows: dict[tuple[str, str], TaskID] = {}
-        self._last = time.monotonic()  # what is quick says nothing
+        self._last = time.monotonic()  # what is quick prints nothing
         self._features = 0
 
     def __enter__(self) -> Self:
@@ -50,12 +50,18 @@ class Preparing:
         if self._bars is not None:
             self._bars.stop()
 
-    def __call__(self, now: Progress) -> None:
-        unreadable = f", {now.unreadable} unreadable" if now.unreadable else ""
-        self._show(now.source, f"{now.stage}{unreadable}", now.stage, now.done, now.total)
+    def __call__(self, progress: PrepareProgress) -> None:
+        unreadable = f", {progress.unreadable} unreadable" if progress.unreadable else ""
+        text = f"{progress.stage}{unreadable}"
+        self._show(progress.source, text, progress.stage, progress.done, progress.total)
 
     def features(self, done: int, total: int) -> None:
-        """Frozen features of one store; a new store starts where `done` falls back."""
+        """Show how far the frozen features of one store are, of one store after another.
+
+        Args:
+            done: images of this store that are done.
+            total: images of this store.
+        """
         self._show("frozen features", "computing", str(self._features), done, total)
         self._features += done >= total
 
@@ -72,22 +78,17 @@ class Preparing:
         if row is None:
             row = self._rows[source, key] = self._bars.add_task("", total=total or None)
         description = f"{_tail(source)}: {text}"
-        self._bars.update(
-            row,
-            description=description,
-            completed=done,
-            total=total or None,
-        )
+        self._bars.update(row, description=description, completed=done, total=total or None)
 
 
 def unreadable(task: Task) -> Iterator[str]:
     """A line for each store that could not use all its files, naming the first."""
     for store in (*task.acoustic, *task.visual):
-        for what, found in (("unreadable", store.unreadable), ("missing", store.problems)):
-            if found:
-                first = found[0]
+        for what, files in (("unreadable", store.unreadable), ("missing", store.problems)):
+            if files:
+                first = files[0]
                 yield (
-                    f"{store.corpus} ({store.modality}): {len(found)} {what}, such as "
+                    f"{store.corpus} ({store.modality}): {len(files)} {what}, such as "
                     f"{first['path']}: {first['reason']}; all are listed in"
                     f" {store.folder / 'manifest.json'}"
                 )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from fdan.corpora import folders, meld, ravdess, savee
-from fdan.corpora.listing import MODALITIES, Listing, Problem, Row, Source
+from fdan.corpora.listing import Listing, Problem, Row, Source
+from fdan.emotions import MODALITIES
 from fdan.errors import DataError, unknown
 
 __all__ = [
@@ -33,15 +34,19 @@ CORPORA: Final[dict[str, Reader]] = {
     "demo": savee.read,
 }
 
-# The word that stands for a corpus where a prepared store is opened as it is.
 STORE: Final = "store"
+"""Stands for a corpus where a prepared store is opened as it is."""
 
 
 def parse_source(text: str, modality: str) -> Source:
     """`ravdess:/data/RAVDESS` as a Source; `store:/folder` is a store prepared before.
 
+    Args:
+        text: CORPUS:FOLDER.
+        modality: acoustic or visual.
+
     Raises:
-        DataError: not of this form, or a corpus that nobody knows (the nearest is named).
+        DataError: not of this form, or an unknown corpus (the nearest is named).
     """
     assert modality in MODALITIES, modality
     corpus, colon, folder = text.partition(":")
@@ -61,8 +66,8 @@ def check_folder(source: Source) -> None:
     """Raises DataError where a source is not a folder, or is not there."""
     if not source.path.is_dir():
         what = "is not a folder" if source.path.exists() else "there is no such folder"
-        held = "store" if source.corpus == STORE else "corpus"
-        raise DataError(f"{source}: {what}; give the folder that holds the {held}")
+        kind = "store" if source.corpus == STORE else "corpus"
+        raise DataError(f"{source}: {what}; give the folder that holds the {kind}")
 
 
 def read(source: Source) -> Listing:

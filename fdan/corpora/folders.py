@@ -1,4 +1,4 @@
-"""A folder of class folders, as FER2013, CK+ and many others are passed on.
+"""A folder of class folders, as FER2013, CK+ and many others are distributed.
 
 `angry/1.jpg`, or `train/angry/1.jpg` with the corpus's own parts. Images and videos give faces,
 sound files and videos give speech. Such a corpus says nothing about speakers.
@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, IMAGE, VIDEO, Listing, Problem, Row, files_below, one_each
+from fdan.corpora.listing import AUDIO, IMAGE, VIDEO, Listing, Problem, Row, deduplicate, find_files
 from fdan.emotions import EMOTIONS, from_name
 from fdan.errors import DataError
 
@@ -31,17 +31,21 @@ _PARTS: Final = {
 def read(root: Path, modality: str) -> Listing:
     """Rows of a folder of class folders.
 
+    Args:
+        root: the folder.
+        modality: acoustic or visual.
+
     Raises:
         DataError: there are files, but no folder is named for an emotion.
     """
     wanted = AUDIO + VIDEO if modality == "acoustic" else IMAGE + VIDEO
     rows: list[tuple[Row, int]] = []
-    strangers: Counter[Path] = Counter()
-    for path in files_below(root, wanted):
+    unnamed: Counter[Path] = Counter()
+    for path in find_files(root, wanted):
         inner = path.relative_to(root)
         emotion = next((e for e in map(from_name, reversed(inner.parts[:-1])) if e), None)
         if emotion is None:
-            strangers[path.parent] += 1
+            unnamed[path.parent] += 1
             continue
         parts = (_PARTS.get(name.lower()) for name in inner.parts[:-1])
         sound_file = path.suffix.lower() in AUDIO
@@ -49,15 +53,15 @@ def read(root: Path, modality: str) -> Listing:
         name = inner.with_suffix("") if modality == "acoustic" else inner
         row = Row(path, emotion, None, name.as_posix(), next((p for p in parts if p), None))
         rows.append((row, int(not sound_file)))
-    if strangers and not rows:
-        found = ", ".join(sorted({folder.name for folder in strangers})[:5])
+    if unnamed and not rows:
+        names = ", ".join(sorted({folder.name for folder in unnamed})[:5])
         raise DataError(
-            f"no class folder is named for an emotion (found: {found};"
+            f"no class folder is named for an emotion (found: {names};"
             f" known: {', '.join(EMOTIONS)}, and words such as angry, happy, sad)"
         )
-    kept, copies = one_each(rows)
     problems = tuple(
         Problem(folder, f"'{folder.name}' is not one of the seven emotions: {count} files left out")
-        for folder, count in strangers.items()
+        for folder, count in unnamed.items()
     )
-    return Listing(tuple(kept), problems, {"second copy": copies} if copies else {})
+    chosen, copies = deduplicate(rows)
+    return Listing(chosen, problems, copies)

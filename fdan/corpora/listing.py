@@ -10,7 +10,6 @@ from typing import Final
 
 from fdan.errors import DataError
 
-MODALITIES: Final = ("acoustic", "visual")
 PARTS: Final = ("train", "validation", "test")
 
 AUDIO: Final = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
@@ -51,23 +50,27 @@ class Problem:
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows in a fixed order, problems worth telling, and counts of what is left out on purpose."""
+    """Rows in a fixed order, problems worth showing, and counts of what is left out on purpose."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...] = ()
-    passed_over: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
-def files_below(root: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Media files below `root` in the order of their relative paths, links followed once.
+def find_files(root: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Media files below a folder in the order of their relative paths, links followed once.
 
     Hidden files and macOS's `._name` companions are not media, whatever their suffix says.
+
+    Args:
+        root: the folder.
+        suffixes: of media files, in lower case with their dot.
 
     Raises:
         DataError: a folder below `root` cannot be listed.
     """
     wanted = frozenset(suffixes)
-    found: list[Path] = []
+    files: list[Path] = []
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
@@ -84,11 +87,11 @@ def files_below(root: Path, suffixes: Iterable[str]) -> list[Path]:
         ]
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:  # noqa: PTH122
-                found.append(Path(folder, name))
-    return sorted(found, key=str)  # all begin alike
+                files.append(Path(folder, name))
+    return sorted(files, key=str)  # all begin alike
 
 
-def suffixes(modality: str) -> tuple[str, ...]:
+def media_suffixes(modality: str) -> tuple[str, ...]:
     """Suffixes of a corpus of recordings for one modality, the preferred ones first.
 
     A video's sound track serves as speech where there is no sound file.
@@ -96,20 +99,24 @@ def suffixes(modality: str) -> tuple[str, ...]:
     return AUDIO + VIDEO if modality == "acoustic" else VIDEO
 
 
-def one_each(rows: Iterable[tuple[Row, int]]) -> tuple[list[Row], int]:
-    """One row an utterance: the one of the lowest rank, then the first.
+def deduplicate(rows: Iterable[tuple[Row, int]]) -> tuple[tuple[Row, ...], dict[str, int]]:
+    """One row of each utterance: the first of those of the lowest rank.
 
-    Also how many were second copies of the one kept, that is, of its rank: that a video gives way
-    to its sound file is as it should be.
+    Args:
+        rows: each with its rank.
+
+    Returns:
+        The rows, and `second copy` with how many others had the same rank, if there were any: that
+        a video gives way to its sound file is as it should be.
     """
     ranked: dict[str, list[tuple[int, Row]]] = {}
     for row, rank in rows:
         ranked.setdefault(row.utterance, []).append((rank, row))
-    kept = []
+    chosen: list[Row] = []
     copies = 0
     for entries in ranked.values():
         lowest = min(rank for rank, _ in entries)
-        same = [row for rank, row in entries if rank == lowest]
-        kept.append(same[0])
-        copies += len(same) - 1
-    return kept, copies
+        first, *rest = (row for rank, row in entries if rank == lowest)
+        chosen.append(first)
+        copies += len(rest)
+    return tuple(chosen), {"second copy": copies} if copies else {}

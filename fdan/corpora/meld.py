@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import Listing, Problem, Row, suffixes
+from fdan.corpora.listing import Listing, Problem, Row, media_suffixes
 from fdan.emotions import from_name
 from fdan.errors import DataError
 
@@ -36,12 +36,16 @@ _COLUMNS: Final = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 # The test folder also holds final_videos_test..., which are other cuts of the same clips.
 _CLIP: Final = re.compile(r"dia(\d+)_utt(\d+)")
 _DEPTH: Final = 4
-# In MB (10^6 bytes), several times what the largest of MELD's tables has.
-_LARGEST: Final = 8.0
+_MAX_TABLE_MB: Final = 8.0
+"""Several times the size of the largest of MELD's tables (1 MB is 10^6 bytes)."""
 
 
 def read(root: Path, modality: str) -> Listing:
-    """Rows of MELD below `root`: those of its tables that have a clip, each clip once.
+    """Rows of MELD: those of its tables that have a clip, each clip once.
+
+    Args:
+        root: folder of the corpus.
+        modality: acoustic or visual.
 
     Raises:
         DataError: none of the three tables is there, or one is no table of MELD's.
@@ -63,12 +67,12 @@ def read(root: Path, modality: str) -> Listing:
             problems.append(Problem(table, f"its folder {part.folder} is missing"))
             continue
         clips = _clips(folder, modality)
-        found, missing = _read_part(part, table, clips)
-        rows += found
+        of_part, missing = _read_part(part, table, clips)
+        rows += of_part
         problems += missing
-        unused += len(clips) - len(found)
-    passed_over = {"clip without a usable row": unused} if unused else {}
-    return Listing(tuple(rows), tuple(problems), passed_over)
+        unused += len(clips) - len(of_part)
+    skipped = {"clip without a usable row": unused} if unused else {}
+    return Listing(tuple(rows), tuple(problems), skipped)
 
 
 def _locate(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -96,7 +100,7 @@ def _locate(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _clips(folder: Path, modality: str) -> dict[tuple[int, int], Path]:
     """Clips of one part by dialogue and utterance number, the preferred suffix of each."""
-    ranks = {suffix: rank for rank, suffix in enumerate(suffixes(modality))}
+    ranks = {suffix: rank for rank, suffix in enumerate(media_suffixes(modality))}
     best: dict[tuple[int, int], Path] = {}
     for path in sorted(folder.iterdir()):
         name = _CLIP.fullmatch(path.stem)
@@ -168,7 +172,7 @@ def _records(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     size = table.stat().st_size
     if not size:
         raise DataError(f"{table.name} is empty (0 bytes)")
-    if size > _LARGEST * 1e6:
+    if size > _MAX_TABLE_MB * 1e6:
         raise DataError(f"{table.name} has {size / 1e6:.0f} MB: is it MELD's own table?")
     # The published tables carry Windows-1252 quotes here and there; only names matter here.
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:

@@ -10,7 +10,15 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, Listing, Problem, Row, files_below, one_each, suffixes
+from fdan.corpora.listing import (
+    AUDIO,
+    Listing,
+    Problem,
+    Row,
+    deduplicate,
+    find_files,
+    media_suffixes,
+)
 
 CODES: Final = {
     "a": "anger",
@@ -27,10 +35,15 @@ _NAME: Final = re.compile(r"(?:(?P<speaker>[A-Z]{2})_)?(?P<code>sa|su|[adfhn])(?
 
 
 def read(root: Path, modality: str) -> Listing:
-    """Rows of SAVEE below `root`; an utterance such as DC_a01 is the same in both modalities."""
+    """Rows of SAVEE; an utterance such as DC_a01 is the same in both modalities.
+
+    Args:
+        root: folder of the corpus.
+        modality: acoustic or visual.
+    """
     rows: list[tuple[Row, int]] = []
     problems: list[Problem] = []
-    for path in files_below(root, suffixes(modality)):
+    for path in find_files(root, media_suffixes(modality)):
         name = _NAME.fullmatch(path.stem)
         speaker = name["speaker"] or path.parent.name if name else ""
         if name is None or not _SPEAKER.fullmatch(speaker):
@@ -38,8 +51,8 @@ def read(root: Path, modality: str) -> Listing:
             continue
         utterance = f"{speaker}_{name['code']}{int(name['number']):02d}"
         rows.append((Row(path, CODES[name["code"]], speaker, utterance), _rank(path, modality)))
-    kept, copies = one_each(rows)
-    return Listing(tuple(kept), tuple(problems), {"second copy": copies} if copies else {})
+    chosen, copies = deduplicate(rows)
+    return Listing(chosen, tuple(problems), copies)
 
 
 def _rank(path: Path, modality: str) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +13,13 @@ from typing import Final
 
 from filelock import FileLock
 
-# A file written this recently may change again within its time stamp's grain: not remembered.
+from fdan.files import sha256_file, write_atomic
+
 _FRESH_NS: Final = 2_000_000_000
+"""A file written this recently may change again within its time stamp's grain: not remembered."""
+
+_Entry = list[int | str]
+"""[size, mtime_ns, sha256] of a file."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,21 @@ class ContentCache:
     def hash(
         self, paths: Sequence[Path], threads: int, progress: Callable[[int], None]
     ) -> list[Content]:
-        """The content of each path, in order; `progress` is told how many are done."""
-        fresh: dict[str, list[int | str]] = {}
+        """The content of each file, those that are known without reading them.
+
+        Args:
+            paths: files.
+            threads: files that are read at once.
+            progress: called with how many are done.
+
+        Returns:
+            One Content for each path, in order.
+        """
+        fresh: dict[str, _Entry] = {}
         contents = []
         with ThreadPoolExecutor(threads) as pool:
-            for done, (path, found) in enumerate(
-                zip(paths, pool.map(self._one, paths), strict=True)
-            ):
-                content, entry = found
+            hashed = zip(paths, pool.map(self._hash_file, paths), strict=True)
+            for done, (path, (content, entry)) in enumerate(hashed):
                 contents.append(content)
                 if entry:
                     fresh[str(path.absolute())] = entry
@@ -57,7 +67,7 @@ class ContentCache:
             self._save(fresh)
         return contents
 
-    def _one(self, path: Path) -> tuple[Content, list[int | str] | None]:
+    def _hash_file(self, path: Path) -> tuple[Content, _Entry | None]:
         try:
             stat = path.stat()
             if not S_ISREG(stat.st_mode):  # a pipe would be read for ever
@@ -65,24 +75,21 @@ class ContentCache:
             known = self._known.get(str(path.absolute()))
             if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
                 return Content(str(known[2])), None
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_file(path)
         except OSError as error:
             return Content(problem=f"cannot be read ({error.strerror or error})"), None
-        entry: list[int | str] = [stat.st_size, stat.st_mtime_ns, sha256]
+        entry: _Entry = [stat.st_size, stat.st_mtime_ns, sha256]
         settled = time.time_ns() - stat.st_mtime_ns > _FRESH_NS
         return Content(sha256), entry if settled else None
 
-    def _load(self) -> dict[str, list[int | str]]:
+    def _load(self) -> dict[str, _Entry]:
         try:
             known = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # absent or damaged: only time is lost
             return {}
         return known if isinstance(known, dict) else {}
 
-    def _save(self, fresh: dict[str, list[int | str]]) -> None:
+    def _save(self, fresh: dict[str, _Entry]) -> None:
         with FileLock(f"{self._file}.lock"):
             self._known = {**self._load(), **fresh}
-            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(self._known), encoding="utf-8")
-            temporary.replace(self._file)
+            write_atomic(self._file, json.dumps(self._known))

@@ -9,13 +9,13 @@ from typing import Final
 
 from fdan.config import Config, flag_option
 from fdan.corpora import STORE, Source, parse_source
-from fdan.corpora.demo.ahead import Ahead
-from fdan.corpora.listing import MODALITIES
+from fdan.corpora.demo.background import BackgroundDemo
 from fdan.data.prepare import prepare
 from fdan.data.settings import Settings
 from fdan.data.split import Split, split
-from fdan.data.store import Progress, Store, Tell
+from fdan.data.store import PrepareProgress, ProgressCallback, Store
 from fdan.data.task import Task
+from fdan.emotions import MODALITIES
 from fdan.errors import ConfigError
 
 _DEMO: Final = "demo"
@@ -83,19 +83,19 @@ class DataConfig(Config):
             return "demo"
         return "gpu" if gpu else "cpu"
 
-    def generate_demo(self) -> Ahead | None:
+    def generate_demo(self) -> BackgroundDemo | None:
         """Start to write the demo corpus in the background; None where it is not among the
         sources."""
         if all(source.path != self.demo_folder for source in self.sources):
             return None
-        return Ahead(self.demo_folder, self.workers)
+        return BackgroundDemo(self.demo_folder, self.workers)
 
 
 def open_task(
     data: DataConfig,
     settings: Settings,
-    progress: Tell | None = None,
-    demo: Ahead | None = None,
+    progress: ProgressCallback | None = None,
+    demo: BackgroundDemo | None = None,
 ) -> tuple[Task, Split]:
     """Open the task and its split, after preparing what is not prepared yet.
 
@@ -127,9 +127,9 @@ def open_task(
     return task, split(task, settings.split)
 
 
-def _wait(demo: Ahead, progress: Tell | None) -> None:
+def _wait(demo: BackgroundDemo, progress: ProgressCallback | None) -> None:
     def report(done: int, total: int) -> None:
         if progress is not None:
-            progress(Progress(f"demo corpus {demo.folder}", "generating", done, total))
+            progress(PrepareProgress(f"demo corpus {demo.folder}", "generating", done, total))
 
     demo.wait(report)

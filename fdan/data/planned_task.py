@@ -17,25 +17,28 @@ from fdan.data.store import Store, open_store
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS, label
 from fdan.media.faces import FaceSettings
-from fdan.media.pixels import Settings, store_settings
+from fdan.media.pixels import Settings, settings_to_dict
 
 
-def listed_task(
+def plan_task(
     sources: Sequence[Source],
     settings: Mapping[str, Settings],
     absent_demo: Path | None = None,
 ) -> Task:
     """A task with samples and no images.
 
-    settings: of each modality's preparation. absent_demo: the demo corpus's folder, if it is still
-    to be generated; its listing is known all the same.
+    Args:
+        sources: corpora or prepared stores.
+        settings: how each modality is prepared.
+        absent_demo: the demo corpus's folder if it is still to be generated; its listing is known
+            all the same.
     """
     stores: dict[str, list[Store]] = {"acoustic": [], "visual": []}
     for source in sources:
         if source.corpus == STORE:
             store = open_store(source.path)
         else:
-            listing = _demo(source) if source.path == absent_demo else read(source)
+            listing = _list_demo(source) if source.path == absent_demo else read(source)
             store = _store(source, listing, settings[source.modality])
         stores[source.modality].append(store)
     return Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
@@ -52,7 +55,7 @@ def _store(source: Source, listing: Listing, settings: Settings) -> Store:
         folder=source.path,
         corpus=source.corpus,
         modality=source.modality,
-        settings=store_settings(settings),
+        settings=settings_to_dict(settings),
         fingerprint="not prepared",
         images=np.zeros((len(rows), 0, 0, 1), np.uint8),
         emotions=np.array([label(row.emotion) for row in rows], np.int64),
@@ -63,11 +66,11 @@ def _store(source: Source, listing: Listing, settings: Settings) -> Store:
         contents=[str(row.path) for row in rows],
         unreadable=[],
         problems=[{"path": str(p.path), "reason": p.reason} for p in listing.problems],
-        counts=listing.passed_over,
+        counts=listing.skipped,
     )
 
 
-def _demo(source: Source) -> Listing:
+def _list_demo(source: Source) -> Listing:
     """What the generator will write, in the order in which it will be read."""
     from fdan.corpora import demo
 

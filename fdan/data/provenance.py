@@ -1,6 +1,6 @@
-"""Where a model came from: its data, how they were prepared, and who trained, validated, tested.
+"""Where a model came from: its data, their preparation, and who trained, validated and tested.
 
-Kept in every model folder, and enough to open the same data again.
+It is kept in every model folder, and is enough to open the same data again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from fdan.errors import DataError
 
 
 def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
-    """Ready for JSON: task, data fingerprint, stores, preparation settings and protocol."""
+    """A model's origin, ready for JSON.
+
+    Args:
+        task: the data.
+        config: how they are divided.
+
+    Returns:
+        Task, data fingerprint, stores, preparation settings and protocol.
+    """
     return {
         "task": task.name,
         "data": task.fingerprint,
@@ -28,17 +36,18 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
             for modality in ("acoustic", "visual")
         },
         "preparation": {
-            "acoustic": task.acoustic[0].settings,
-            "visual": task.visual[0].settings,
+            "acoustic": dict(task.acoustic[0].settings),
+            "visual": dict(task.visual[0].settings),
         },
         "split": config.as_dict(),
     }
 
 
 def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, Split]:
-    """The data that `origin` speaks of, divided as it was.
+    """The data of an `origin`, divided as they were.
 
     Args:
+        facts: what `origin` returned.
         stores: where the stores lie now, if they were moved.
 
     Raises:
@@ -46,7 +55,7 @@ def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, 
     """
     opened: dict[str, tuple[Store, ...]] = {}
     for modality in ("acoustic", "visual"):
-        held = []
+        of_modality = []
         for entry in facts["stores"][modality]:
             folder = Path(entry["folder"])
             folder = stores / folder.name if stores is not None else folder
@@ -59,8 +68,8 @@ def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, 
             store = open_store(folder)
             if store.fingerprint != entry["fingerprint"]:
                 raise DataError(f"{folder}: holds other data than this model was trained on")
-            held.append(store)
-        opened[modality] = tuple(held)
+            of_modality.append(store)
+        opened[modality] = tuple(of_modality)
     task = Task(opened["acoustic"], opened["visual"])
     if task.fingerprint != facts["data"]:
         raise DataError(f"{task.name}: holds other data than this model was trained on")

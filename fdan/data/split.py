@@ -26,12 +26,12 @@ from fdan.errors import ConfigError, DataError
 Indices = NDArray[np.int64]
 Speaker = tuple[str, str]
 
-# The paper tests on 2/10 (section 3.2).
+# Test part where none is given. The paper tests on 2/10 (section 3.2).
 PAPER_TEST: Final = 0.2
 SPEAKER_TEST: Final = 0.25
 
-# Ways to divide speakers that are tried before giving up on one with every class in each part.
 _TRIES: Final = 200
+"""Divisions of the speakers that are tried before one without every class in each part serves."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,12 @@ class PartCount:
 def split(task: Task, config: SplitConfig) -> Split:
     """Divide a task's samples; a pure function of both.
 
+    Args:
+        task: the data.
+        config: protocol, fractions and seed.
+
     Raises:
-        DataError: the protocol cannot be had from these corpora; says why and what can.
+        DataError: these corpora do not allow the protocol; says why and which one they allow.
     """
     acoustic, visual = task.samples("acoustic"), task.samples("visual")
     rng = np.random.default_rng(config.split_seed)
@@ -128,24 +132,29 @@ def split(task: Task, config: SplitConfig) -> Split:
         and visual.contents[index] not in films
         and (config.protocol != "official" or visual.parts[index] in ("train", None))
     ]
-    parts = Split(
+    division = Split(
         visual_train=_indices(visual_train),
         acoustic_train=_indices(train),
         acoustic_validation=_indices(validation),
         acoustic_test=_indices(test),
         duplicates=before - len(train) - len(validation),
     )
-    _check(task, config, parts)
-    return parts
+    _check(task, config, division)
+    return division
 
 
-def describe(task: Task, parts: Split) -> list[PartCount]:
-    """Each part with its samples by emotion and by speaker, for a table."""
+def describe(task: Task, split: Split) -> list[PartCount]:
+    """Count each part's samples by emotion and by speaker, for a table.
+
+    Args:
+        task: the data.
+        split: its division.
+    """
     listed = (
-        ("visual train", "visual", parts.visual_train),
-        ("acoustic train", "acoustic", parts.acoustic_train),
-        ("acoustic validation", "acoustic", parts.acoustic_validation),
-        ("acoustic test", "acoustic", parts.acoustic_test),
+        ("visual train", "visual", split.visual_train),
+        ("acoustic train", "acoustic", split.acoustic_train),
+        ("acoustic validation", "acoustic", split.acoustic_validation),
+        ("acoustic test", "acoustic", split.acoustic_test),
     )
     counted = []
     for name, modality, indices in listed:
@@ -169,18 +178,13 @@ _Parts = tuple[Sequence[int], Sequence[int], Sequence[int], frozenset[Speaker]]
 
 def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator) -> _Parts:
     speakers = _speakers(samples, range(len(samples)))
-    nameless = sorted(
-        {
-            corpus
-            for corpus, name in zip(samples.corpora, samples.speakers, strict=True)
-            if name is None
-        }
-    )
+    pairs = zip(samples.corpora, samples.speakers, strict=True)
+    nameless = sorted({corpus for corpus, name in pairs if name is None})
     if nameless:
-        others = ["paper"] + ["official"] * ({"train", "test"} <= set(samples.parts))
+        possible = ["paper"] + ["official"] * ({"train", "test"} <= set(samples.parts))
         raise DataError(
             f"corpus {', '.join(nameless)} names no speakers, so protocol 'speaker' cannot divide"
-            f" it: use protocol {' or '.join(others)}"
+            f" it: use protocol {' or '.join(possible)}"
         )
     if len(speakers) < 3:
         names = ", ".join(name for _, name in speakers)
@@ -312,11 +316,9 @@ def _grouped(indices: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]
     return list(groups.values())
 
 
-def _without(
-    samples: Samples, indices: Sequence[int], others: Sequence[Sequence[int]]
-) -> list[int]:
-    """`indices` less those whose recording also lies in one of `others`."""
-    elsewhere = {samples.contents[index] for part in others for index in part}
+def _without(samples: Samples, indices: Sequence[int], parts: Sequence[Sequence[int]]) -> list[int]:
+    """`indices` without those whose recording also lies in one of `parts`."""
+    elsewhere = {samples.contents[index] for part in parts for index in part}
     return [index for index in indices if samples.contents[index] not in elsewhere]
 
 
@@ -327,25 +329,25 @@ def _speaker(samples: Samples, index: int) -> Speaker | None:
 
 def _speakers(samples: Samples, among: Iterable[int]) -> dict[Speaker, list[int]]:
     """Indices of each named speaker of each corpus, in a fixed order."""
-    found: dict[Speaker, list[int]] = {}
+    speakers: dict[Speaker, list[int]] = {}
     for index in among:
         speaker = _speaker(samples, index)
         if speaker is not None:
-            found.setdefault(speaker, []).append(index)
-    return dict(sorted(found.items()))
+            speakers.setdefault(speaker, []).append(index)
+    return dict(sorted(speakers.items()))
 
 
-def _check(task: Task, config: SplitConfig, parts: Split) -> None:
+def _check(task: Task, config: SplitConfig, division: Split) -> None:
     acoustic = task.samples("acoustic")
     for name in ("acoustic_train", "acoustic_validation", "acoustic_test"):
-        labels = acoustic.labels[getattr(parts, name)]
+        labels = acoustic.labels[getattr(division, name)]
         if len(set(labels.tolist())) < 2:
             raise DataError(
                 f"protocol '{config.protocol}': {name.replace('_', ' ')} holds {len(labels)}"
                 f" samples of {len(set(labels.tolist()))} emotions, at least 2 are needed; use"
                 " more data, other fractions or another protocol"
             )
-    trained = set(acoustic.labels[parts.acoustic_train].tolist())
+    trained = set(acoustic.labels[division.acoustic_train].tolist())
     unseen = [emotion for at, emotion in enumerate(EMOTIONS) if at not in trained]
     unseen = [emotion for emotion in unseen if emotion in task.emotions("acoustic")]
     if unseen:
@@ -353,7 +355,7 @@ def _check(task: Task, config: SplitConfig, parts: Split) -> None:
             f"protocol '{config.protocol}': no {unseen[0]} sample is left in the training part;"
             " use another split_seed, other fractions or another protocol"
         )
-    if not len(parts.visual_train):
+    if not len(division.visual_train):
         raise DataError(
             f"protocol '{config.protocol}': no visual sample is left for training (the faces of"
             " held-out speakers and of test parts are kept out); add a visual source"

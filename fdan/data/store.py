@@ -7,7 +7,7 @@ complete or absent: it is made under another name and renamed. Reading one needs
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.corpora.listing import MODALITIES, PARTS
-from fdan.emotions import EMOTIONS, label
+from fdan.corpora.listing import PARTS
+from fdan.emotions import EMOTIONS, MODALITIES, label
 from fdan.errors import DataError
 
 FORMAT: Final = 1
@@ -35,7 +35,7 @@ class Store:
     folder: Path
     corpus: str
     modality: str
-    settings: dict[str, Any]
+    settings: Mapping[str, object]
     fingerprint: str
     images: NDArray[np.uint8]
     """(N, height, width, channels), read-only; 1 channel for speech, 3 (RGB) for faces."""
@@ -58,7 +58,7 @@ class Store:
     def __len__(self) -> int:
         return len(self.emotions)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
         return open_store, (self.folder,)
 
 
@@ -128,7 +128,7 @@ def _damaged(folder: Path, why: str) -> DataError:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PrepareProgress:
     """How far preparing one source has come. `total` is 0 where it is not known."""
 
     source: str
@@ -139,4 +139,4 @@ class Progress:
     unreadable: int = 0
 
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[PrepareProgress], None]

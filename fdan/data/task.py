@@ -51,15 +51,15 @@ class Task:
                 raise DataError(f"no {modality} source: a task needs at least one")
             assert all(store.modality == modality for store in stores)
             first = stores[0]
-            for other in stores[1:]:
+            for store in stores[1:]:
                 differing = [
                     name
-                    for name in sorted({*first.settings, *other.settings})
-                    if first.settings.get(name) != other.settings.get(name)
+                    for name in sorted({*first.settings, *store.settings})
+                    if first.settings.get(name) != store.settings.get(name)
                 ]
                 if differing:
                     raise DataError(
-                        f"{other.folder} and {first.folder} were prepared with different settings"
+                        f"{store.folder} and {first.folder} were prepared with different settings"
                         f" ({', '.join(differing)}): prepare both alike"
                     )
 
@@ -93,7 +93,11 @@ class Task:
         return {modality: _joined(self.stores(modality)) for modality in ("acoustic", "visual")}
 
     def images(self, modality: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Copies of the images at `indices` into `samples(modality)`.
+        """Copies of the images of some samples.
+
+        Args:
+            modality: acoustic or visual.
+            indices: positions in `samples(modality)`.
 
         Returns:
             (len(indices), height, width, channels) uint8.
@@ -102,8 +106,8 @@ class Task:
         starts = np.cumsum([0, *map(len, stores)])
         images = np.empty((len(indices), *stores[0].images.shape[1:]), dtype=np.uint8)
         for store, start, end in zip(stores, starts[:-1], starts[1:], strict=True):
-            here = (indices >= start) & (indices < end)
-            images[here] = store.images[indices[here] - start]
+            inside = (indices >= start) & (indices < end)
+            images[inside] = store.images[indices[inside] - start]
         return images
 
     def emotions(self, modality: str) -> list[str]:

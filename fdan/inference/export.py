@@ -18,7 +18,7 @@ from fdan.files import sha256_file, write_atomic
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
 from fdan.inference.model_source import registered_as
 from fdan.inference.onnx_model import IMAGES, PROBABILITIES, OnnxModel, metadata
-from fdan.media.pixels import image_shape, settings_of
+from fdan.media.pixels import image_shape, settings_from_dict
 
 if TYPE_CHECKING:
     import onnx
@@ -78,7 +78,7 @@ def export(folder: Path, file: Path) -> float:
     model = read_model(folder)
     try:
         stored = model.facts["preparation"]["acoustic"]
-        shape = image_shape(settings_of("acoustic", stored))
+        shape = image_shape(settings_from_dict("acoustic", stored))
     except (KeyError, TypeError, AttributeError):
         raise WeightsError(f"model {folder} does not say how its speech was prepared") from None
     except DataError as error:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import safetensors.torch
 
-from fdan.emotions import EMOTIONS
+from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import WeightsError
 from fdan.files import write_atomic
 from fdan.inference.model_folder import FORMAT, TENSORS
 from fdan.inference.model_source import FACTS, Facts
 from fdan.model.backbones import build_backbone, find_weights
-from fdan.model.network import MODALITIES, Network
+from fdan.model.network import Network
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.validate import restore_network
 

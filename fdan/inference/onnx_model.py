@@ -22,7 +22,7 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
 from fdan.files import first_line
 from fdan.inference.model_source import Facts
-from fdan.media.pixels import image_shape, settings_of
+from fdan.media.pixels import image_shape, settings_from_dict
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -132,7 +132,7 @@ def _facts(stored: Mapping[str, str]) -> Facts:
 def _check(session: onnxruntime.InferenceSession, facts: Facts) -> None:
     """ValueError unless prepared images go in and seven probabilities come out."""
     (images,), (chances,) = session.get_inputs(), session.get_outputs()
-    shape = image_shape(settings_of("acoustic", facts["preparation"]["acoustic"]))
+    shape = image_shape(settings_from_dict("acoustic", facts["preparation"]["acoustic"]))
     if (images.name, images.type, tuple(images.shape[1:])) != (IMAGES, "tensor(uint8)", shape):
         raise ValueError("its input is not log-mel images as it says")
     if (chances.name, chances.shape[1:]) != (PROBABILITIES, [len(EMOTIONS)]):

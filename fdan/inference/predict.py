@@ -10,13 +10,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.corpora.listing import files_below, suffixes
+from fdan.corpora.listing import find_files, media_suffixes
 from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, WeightsError
 from fdan.inference.model_source import Model
-from fdan.media.pixels import Settings, settings_of
-from fdan.media.workers import Workers
+from fdan.media.pixels import Settings, settings_from_dict
+from fdan.media.pool import DecoderPool
 
 SPEECH: Final = "speech"
 BOTH: Final = "speech and face"
@@ -44,7 +44,7 @@ def speech_files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = files_below(path, suffixes("acoustic"))
+            inside = find_files(path, media_suffixes("acoustic"))
             if not inside:
                 raise DataError(f"{path}: no sound or video file in this folder")
             files += inside
@@ -73,7 +73,7 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
     """
     faces = None if face is None else [_faces(model, face)]
     settings = _settings(model, "acoustic")
-    with Workers(settings, min(cpu_count(), max(len(files), 1)), _TIMEOUT_S) as workers:
+    with DecoderPool(settings, min(cpu_count(), max(len(files), 1)), _TIMEOUT_S) as workers:
         for file, pixels in zip(files, workers.read(files), strict=True):
             if isinstance(pixels, str):
                 yield Prediction(file, None, {}, reason=pixels)
@@ -88,7 +88,7 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
 
 def _faces(model: Model, file: Path) -> NDArray[np.uint8]:
     """(K, H, W, 3): one from an image, several from a video."""
-    with Workers(_settings(model, "visual"), 1, _TIMEOUT_S) as workers:
+    with DecoderPool(_settings(model, "visual"), 1, _TIMEOUT_S) as workers:
         (pixels,) = workers.read([file])
     if isinstance(pixels, str):
         raise DataError(f"face {file}: {pixels}")
@@ -97,7 +97,7 @@ def _faces(model: Model, file: Path) -> NDArray[np.uint8]:
 
 def _settings(model: Model, modality: str) -> Settings:
     try:
-        return settings_of(modality, model.facts["preparation"][modality])
+        return settings_from_dict(modality, model.facts["preparation"][modality])
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, DataError):  # another version's, in words
             raise

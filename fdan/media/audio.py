@@ -11,30 +11,36 @@ from numpy.typing import NDArray
 
 from fdan.corpora.listing import VIDEO
 from fdan.errors import DataError
-from fdan.media.container import opened
+from fdan.media.container import open_container
 
-# One step of 16-bit audio: a recording that never leaves it holds no sound.
-SILENCE: Final = 1.0 / 32768.0
-# Samples that a header may declare before it is doubted: hours of sound. A FLAC file that comes
-# out of a pipe, for one, does not say how long it is.
-_LONGEST: Final = 2**28
-# In Hz. What says something else is damaged, and resampling it could fill any memory.
+_SILENCE: Final = 1.0 / 32768.0
+"""One step of 16-bit audio: a recording that never leaves it holds no sound."""
+
+_MAX_SAMPLES: Final = 2**28
+"""Samples that a header may declare before it is doubted: hours of sound. A FLAC file that comes
+out of a pipe, for one, does not say how long it is."""
+
 _RATES: Final = range(1000, 768_001)
+"""In Hz. A file that declares another rate is damaged, and resampling it could fill any memory."""
 
 
 def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """The sound of a file, mono, at `sample_rate` Hz.
+    """The sound of a file, mono; of a truncated file, whatever decodes.
 
-    Of a truncated file, whatever decodes. Channels are averaged; resampling is soxr's HQ, which
-    is librosa's default.
+    Channels are averaged; resampling is soxr's HQ, which is librosa's default.
+
+    Args:
+        path: a sound file or a video.
+        sample_rate: of the result, in Hz.
 
     Returns:
         (samples,) float32.
 
     Raises:
-        DataError: nothing can be decoded, or values that are not finite.
+        DataError: nothing can be decoded, or values are not finite.
     """
-    speech, rate = _of_container(path) if path.suffix.lower() in VIDEO else _of_sound_file(path)
+    read = _read_container if path.suffix.lower() in VIDEO else _read_sound_file
+    speech, rate = read(path)
     if not len(speech):
         raise DataError("holds no sound (0 samples)")
     if not np.isfinite(speech).all():
@@ -47,7 +53,11 @@ def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
 
 
 def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """The middle `length` samples, or all of them with silence on both sides.
+    """The middle of a recording, or all of it with silence on both sides.
+
+    Args:
+        speech: (samples,) float32.
+        length: samples of the result.
 
     Raises:
         DataError: there is no sound in the window.
@@ -58,7 +68,7 @@ def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     else:
         cut = np.zeros(length, np.float32)
         cut[-excess // 2 : -excess // 2 + len(speech)] = speech
-    if float(cut.max()) - float(cut.min()) <= 2 * SILENCE:
+    if float(cut.max()) - float(cut.min()) <= 2 * _SILENCE:
         raise DataError("is silent: there is no sound in the part that is used")
     return cut
 
@@ -68,25 +78,25 @@ def _check_rate(rate: int) -> None:
         raise DataError(f"declares a sample rate of {rate} Hz: its header is damaged")
 
 
-def _of_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
+def _read_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             rate = int(file.samplerate)
             _check_rate(rate)
-            if file.frames * file.channels > _LONGEST:
-                return _of_container(path)
+            if file.frames * file.channels > _MAX_SAMPLES:
+                return _read_container(path)
             speech = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         # m4a, a coding that libsndfile does not know, or a FLAC file that breaks off: FFmpeg
         # gives what comes before.
-        return _of_container(path)
+        return _read_container(path)
     return speech.mean(axis=1) if speech.shape[1] > 1 else speech[:, 0], rate
 
 
-def _of_container(path: Path) -> tuple[NDArray[np.float32], int]:
-    with opened(path) as container:
+def _read_container(path: Path) -> tuple[NDArray[np.float32], int]:
+    with open_container(path) as container:
         if not container.streams.audio:
             raise DataError("has no sound track")
         stream = container.streams.audio[0]

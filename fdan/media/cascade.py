@@ -20,22 +20,21 @@ from numpy.typing import NDArray
 
 from fdan.errors import DataError
 
-# In pixels: the smallest window of the cascade.
 WINDOW: Final = 24
-# What each size of window is to the next smaller one, and how many windows do not make a face yet.
+"""Width and height of the smallest window of the cascade, in pixels."""
 SCALE_FACTOR: Final = 1.1
 MIN_NEIGHBORS: Final = 5
 
-# OpenCV's own: two windows agree where no edges are further apart than this part of the smaller
-# one's size.
 _EDGES: Final = 0.2
-# So windows that agree differ in size by this factor at most; a face gives way to another one that
-# it lies in, give or take the same part, and that is therefore smaller by this factor at most.
+"""OpenCV's own: two windows agree if none of their edges are further apart than this part of the
+smaller one's size."""
 _REACH: Final = 1 + 2 * _EDGES
-# OpenCV moves windows from this many times the smallest on by every row (of the image shrunk so
-# that they fit), smaller ones by every other; whether those come to the last row depends on what
-# else it tries in the same call. So all of them are one call, as they would be in a call for all.
+"""Windows that agree differ in size by this factor at most. A face gives way to another one that it
+lies in, give or take the same part, and that is therefore smaller by this factor at most."""
 _EVERY_ROW: Final = 2.0
+"""OpenCV moves windows from this many times the smallest on by every row (of the image shrunk so
+that they fit), smaller ones by every other; whether those reach the last row depends on what else
+is tried in the same call. So all small ones are one call, as they would be in a call for all."""
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
@@ -52,6 +51,7 @@ def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
 
     Args:
         grey: (height, width) uint8.
+        smallest: width and height of the smallest face, in pixels.
 
     Raises:
         DataError: the cascade is missing.
@@ -61,9 +61,9 @@ def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
     for sizes in _turns(smallest, min(grey.shape)):
         if face is not None and _settled(windows, face, sizes[-1]):
             break
-        found = _accepted(grey, sizes)
-        if len(found):
-            windows = np.concatenate([windows, found])
+        accepted = _accepted(grey, sizes)
+        if len(accepted):
+            windows = np.concatenate([windows, accepted])
             face = _largest(windows, grey.shape)
     return face
 
@@ -83,14 +83,14 @@ def _turns(smallest: int, largest: int) -> list[list[int]]:
 
 def _accepted(grey: NDArray[np.uint8], sizes: list[int]) -> _Boxes:
     """The windows of these sizes, and of those between them, that the cascade accepts."""
-    found = cascade().detectMultiScale(
+    accepted = cascade().detectMultiScale(
         grey,
         scaleFactor=SCALE_FACTOR,
         minNeighbors=0,
         minSize=(sizes[0], sizes[0]),
         maxSize=(sizes[-1], sizes[-1]),
     )
-    windows: _Boxes = np.reshape(found, (-1, 4)).astype(np.int64)
+    windows: _Boxes = np.reshape(accepted, (-1, 4)).astype(np.int64)
     # Those that a rounding put over the image's edge come cut by a pixel or two, but OpenCV
     # groups them before it cuts them.
     windows[:, 2] = np.array(sizes)[np.searchsorted(sizes, windows[:, 2:].max(axis=1, initial=0))]
@@ -128,10 +128,10 @@ def _settled(windows: _Boxes, face: Box, size: int) -> bool:
     return not (reached & near).any()
 
 
-def _agree(some: _Boxes, others: _Boxes) -> NDArray[np.bool_]:
+def _agree(a: _Boxes, b: _Boxes) -> NDArray[np.bool_]:
     """(n, 4), (m, 4) -> (n, m): which windows OpenCV would put into one group, and a few more."""
-    apart = np.abs(_corners(some)[:, None] - _corners(others)[None]).max(axis=2)
-    agree: NDArray[np.bool_] = apart <= _EDGES * np.minimum(some[:, None, 2], others[:, 2]) + 1
+    apart = np.abs(_corners(a)[:, None] - _corners(b)[None]).max(axis=2)
+    agree: NDArray[np.bool_] = apart <= _EDGES * np.minimum(a[:, None, 2], b[:, 2]) + 1
     return agree
 
 

@@ -1,4 +1,4 @@
-"""Files that FFmpeg opens, with its errors in our words."""
+"""Media containers that FFmpeg opens, with its errors in plain words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fdan.errors import DataError
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_container(path: Path) -> Iterator[Any]:
     """An av.container.InputContainer, closed at the end.
 
     Raises:

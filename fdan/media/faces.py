@@ -13,18 +13,19 @@ from fdan.config import Config, option
 from fdan.errors import DataError
 from fdan.media.cascade import WINDOW, largest_face
 
-# How an image became a face image, counted in the store.
+# How an image became a face image: counted in the store.
 FOUND: Final = "faces found"
 CENTRE: Final = "no face, centre crop"
 WHOLE: Final = "face crops taken whole"
 
-# A still image no larger than this is a face crop already (FER2013 is 48 x 48, RAF-DB 100 x 100).
 _CROP_SIDE: Final = 128
+"""A still image no larger than this is a face crop already: FER2013 has 48 x 48 pixels, RAF-DB
+100 x 100."""
 
 _UNDECODABLE: Final = "cannot be decoded as an image (damaged, or not what its name says)"
 
-# A face smaller than an eighth of the frame is no speaker's.
 _SMALLEST_PART: Final = 8
+"""A face smaller than this part of the frame is not the speaker's."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def face_image(
 
     Args:
         image: (height, width, 3) uint8, BGR.
+        settings: size, margin and where to look for a face.
         still: whether it is an image of its own, not a frame of a video.
 
     Returns:
@@ -83,14 +85,14 @@ def face_image(
     import cv2
 
     height, width = image.shape[:2]
-    found: tuple[int, int, int] | None = None
+    square: tuple[int, int, int] | None = None
     if settings.detect == "auto" and still and max(height, width) <= _CROP_SIDE:
         how = WHOLE
     else:
-        found = None if settings.detect == "never" else _largest_face(image, settings)
-        how = FOUND if found else CENTRE
+        square = None if settings.detect == "never" else _largest_face(image, settings)
+        how = FOUND if square else CENTRE
     short = min(height, width)
-    left, top, side = found or ((width - short) // 2, (height - short) // 2, short)
+    left, top, side = square or ((width - short) // 2, (height - short) // 2, short)
     crop = image[top : top + side, left : left + side]
     size = settings.face_size
     interpolation = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR

@@ -16,8 +16,8 @@ from fdan.errors import DataError
 from fdan.media.faces import FaceSettings, face_image, read_image
 from fdan.media.spectrogram import SpectrogramSettings
 
-# Raised by one whenever the same file and settings give other pixels: old stores no longer fit.
 VERSION: Final = 1
+"""Raised by one whenever the same file and settings give other pixels: old stores no longer fit."""
 
 Settings = SpectrogramSettings | FaceSettings
 
@@ -31,17 +31,21 @@ class Pixels:
 
 
 def default_settings(modality: str) -> Settings:
-    """The settings that a modality is prepared with unless told otherwise."""
+    """The settings that a modality is prepared with by default."""
     return SpectrogramSettings() if modality == "acoustic" else FaceSettings()
 
 
-def store_settings(settings: Settings) -> dict[str, Any]:
+def settings_to_dict(settings: Settings) -> dict[str, Any]:
     """Everything that the pixels depend on, as a store's manifest and a model keep it."""
     return {**settings.as_dict(), "version": VERSION}
 
 
-def settings_of(modality: str, stored: Mapping[str, Any]) -> Settings:
-    """The settings back from `store_settings`, to prepare new files in the same way.
+def settings_from_dict(modality: str, stored: Mapping[str, Any]) -> Settings:
+    """The settings back from `settings_to_dict`, to prepare new files in the same way.
+
+    Args:
+        modality: acoustic or visual.
+        stored: names and values, and the version.
 
     Raises:
         DataError: they are of another version of this code.
@@ -67,8 +71,12 @@ def image_shape(settings: Settings) -> tuple[int, int, int]:
 def read_pixels(path: Path, settings: Settings) -> Pixels:
     """The images of one file: a speech image, or the faces of a video or still image.
 
+    Args:
+        path: the media file.
+        settings: what the images depend on.
+
     Raises:
-        DataError: it cannot be used; the message is a reason that goes on from the file's name.
+        DataError: it cannot be used; the message is a reason that continues the file's name.
     """
     try:
         if not path.stat().st_size:

@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
-from fdan.media.container import opened
+from fdan.media.container import open_container
 
 _MOTION_JPEG: Final = "mjpeg"
 """FFmpeg's name of the coding of many films that are cut or played frame by frame."""
 
 
 def positions(count: int, frames: int) -> list[int]:
-    """Indices of `frames` uniformly spaced frames out of `count`: the middle of each n-th part.
+    """Indices of uniformly spaced frames: the middle of each of `frames` equal parts.
 
-    Fewer when the video has fewer.
+    Args:
+        count: frames of the video.
+        frames: frames that are wanted; fewer come of a video that has fewer.
 
     >>> positions(90, 3), positions(2, 3)
     ([15, 45, 75], [0, 1])
@@ -31,10 +33,14 @@ def positions(count: int, frames: int) -> list[int]:
 def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     """Uniformly spaced frames of a video.
 
-    Of Motion JPEG, whose frames stand alone, only those wanted are decoded. Of other codings frames
-    are grabbed in order and only those wanted are converted: seeking would decode from the last key
-    frame again each time. Where fewer decode than the file holds (it is damaged), a second pass
-    takes the uniformly spaced ones of those.
+    Frames of Motion JPEG stand alone: only those wanted are decoded. With other codings, frames are
+    grabbed in order and only those wanted are converted: seeking would decode from the last key
+    frame again each time. If fewer frames decode than the file holds (it is damaged), a second pass
+    takes uniformly spaced ones of those.
+
+    Args:
+        path: the video.
+        frames: frames that are wanted.
 
     Returns:
         1 to `frames` images (height, width, 3) uint8, BGR as OpenCV has them.
@@ -42,7 +48,7 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     Raises:
         DataError: no frame can be decoded.
     """
-    with opened(path) as container:
+    with open_container(path) as container:
         count, coding = _packets(container)
         wanted = positions(count, frames)
         picked = _pick(container, wanted) if coding == _MOTION_JPEG else []

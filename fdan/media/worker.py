@@ -1,14 +1,16 @@
-"""A process that decodes media files: `python -m fdan.media.worker`, started by workers.py.
+"""A process that decodes media files: `python -m fdan.media.worker`, started by pool.py.
 
-It reads pickled messages on stdin and answers on stdout, each with its length before it: first
-the settings and the seconds that a file may take, answered with None or the reason why it cannot
-start; then lists of paths, answered with one Pixels or one reason (a str) a path. It ends when
-stdin does, and with the exit code OUT_OF_MEMORY when a file needs more memory than it may take.
+It reads pickled messages from stdin and answers on stdout, each preceded by its length. The first
+message holds the settings and the seconds that a file may take; the answer is None, or the reason
+why the process cannot start. Each further message is a list of paths, answered with one Pixels or
+one reason (a str) for each. The process ends when stdin does, and with the exit code OUT_OF_MEMORY
+when a file needs more memory than it may take.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import math
 import os
 import pickle
@@ -19,21 +21,25 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
+
 from fdan.errors import FdanError
+from fdan.files import first_line
 from fdan.media.pixels import Pixels, Settings, read_pixels
-from fdan.media.spectrogram import SpectrogramSettings
+from fdan.media.spectrogram import SpectrogramSettings, log_mel
 
 LENGTH: Final = struct.Struct("<Q")
 OUT_OF_MEMORY: Final = 77
-# What decoding a file may take, in MB (10^6 bytes). A film in 8K takes half of it, an hour of
-# stereo sound two thirds (measured); a damaged header can ask for any number.
 MEMORY_MB: Final = 2000
+"""Memory that decoding a file may take, in MB (10^6 bytes). A film in 8K takes half of it, an hour
+of stereo sound two thirds (measured); a damaged header can ask for any number."""
+
 _GRACE_S: Final = 3
 
 
 def main() -> None:
     # Libraries that print must not print into the answers.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    answers = io.FileIO(os.dup(1), "wb")
     os.dup2(2, 1)
     # Ctrl-C reaches the whole group: the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -55,7 +61,7 @@ def main() -> None:
 
 
 def _prepare(settings: Settings) -> str | None:
-    """Import what decoding needs; the reason if it cannot be had."""
+    """Import what decoding needs; return the reason if something is missing."""
     needed = {"cv2": "opencv-python<5", "av": "av"}
     if isinstance(settings, SpectrogramSettings):
         # librosa loads its parts when they are first used: this one brings all that takes time.
@@ -66,12 +72,15 @@ def _prepare(settings: Settings) -> str | None:
         except ImportError as error:
             return f"decoding media needs {package} ({error}): pip install '{package}'"
     sys.modules["cv2"].setNumThreads(1)  # files are decoded side by side
+    if isinstance(settings, SpectrogramSettings):
+        # What librosa loads when it is first used is not part of the first file's time.
+        log_mel(np.zeros(settings.length, np.float32), settings)
     return None
 
 
 def _bound_memory() -> None:
-    """From here on this process gets MEMORY_MB more and no byte beyond. Linux keeps to it; other
-    systems leave it to the machine's own memory."""
+    """Allow this process MEMORY_MB more than it has now. Linux enforces it; on other systems the
+    machine's own memory is the bound."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[5])
     except OSError:
@@ -90,23 +99,22 @@ def _answer(path: Path, settings: Settings) -> Pixels | str:
         return str(error)
     except Exception as error:  # one bad file of many must not end the run
         if _out_of_memory(error):
-            # A new process, so that what earlier files left behind is not this one's fault.
+            # A new process tries again: earlier files may have left too little memory.
             raise SystemExit(OUT_OF_MEMORY) from error
-        first_line = (str(error).splitlines() or [""])[0]
-        return f"cannot be decoded ({type(error).__name__}: {first_line})"
+        return f"cannot be decoded ({type(error).__name__}: {first_line(error)})"
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether Python, or OpenCV in its own words, was refused memory."""
+    """Whether Python, or OpenCV in its own way, was refused memory."""
     cv2 = sys.modules["cv2"]
     if isinstance(error, cv2.error):
         return getattr(error, "code", 0) == cv2.Error.StsNoMem or "bad_alloc" in str(error)
     return isinstance(error, MemoryError)
 
 
-def _send(stream: BinaryIO | Any, message: Any) -> None:
+def _send(stream: io.FileIO, message: object) -> None:
     data = pickle.dumps(message, protocol=5)
-    left = memoryview(LENGTH.pack(len(data)) + data)  # in one piece: who reads is woken once
+    left = memoryview(LENGTH.pack(len(data)) + data)  # in one piece: the reader wakes once
     while left:
         left = left[stream.write(left) :]
 

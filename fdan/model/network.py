@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fdan.emotions import EMOTIONS
+from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.model.attention import CrossAttention
 from fdan.model.backbones import Backbone
 from fdan.model.local_mmd import Kernel, lmmd
 from fdan.run_config import FEATURES, KernelConfig, ModelConfig
 
 CLASSES = len(EMOTIONS)
-MODALITIES = ("visual", "acoustic")
 
 
 class Standardise(nn.Module):

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fdan.device import choose_device, repeatable
-from fdan.model.network import MODALITIES, Bank, Network
+from fdan.emotions import MODALITIES
+from fdan.model.network import Bank, Network
 from fdan.run_config import RunConfig
 from fdan.training import batches
 from fdan.training.checkpoint import Checkpoint

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fdan.device import choose_device, half_precision, repeatable, seed_for, seeded
+from fdan.emotions import MODALITIES
 from fdan.errors import ConfigError, FdanError
 from fdan.metrics import Ints
 from fdan.model.backbones import build_backbone
-from fdan.model.network import MODALITIES, Bank, Head, Network, fdan_loss
+from fdan.model.network import Bank, Head, Network, fdan_loss
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import batches
 from fdan.training.augment import augment

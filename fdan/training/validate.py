@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fdan.device import choose_device, shapes_only
+from fdan.emotions import MODALITIES
 from fdan.errors import WeightsError
 from fdan.metrics import Ints, Measures, confusion_matrix, measures
-from fdan.model.network import CLASSES, MODALITIES, Bank, Network
+from fdan.model.network import CLASSES, Bank, Network
 from fdan.run_config import RunConfig
 from fdan.training.batches import balanced_sample
 from fdan.training.checkpoint import Checkpoint

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fdan.data.planned_task import listed_task
+from fdan.data.planned_task import plan_task
 from fdan.data.split import PartCount, describe, split
 from fdan.data.task import Task
 from search.config.spec import StudySpec
@@ -29,7 +29,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         StudyError: the study exists and would be refused.
     """
     demo = spec.data.demo_folder
-    task = listed_task(
+    task = plan_task(
         spec.data.sources,
         spec.settings.preparation,
         absent_demo=None if demo.exists() else demo,

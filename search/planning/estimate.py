@@ -13,11 +13,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from fdan.corpora.listing import MODALITIES
 from fdan.cpus import cpu_count
 from fdan.data.split import Split
 from fdan.data.task import Task
-from fdan.emotions import EMOTIONS
+from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import ConfigError
 from fdan.media.pixels import image_shape
 from fdan.run_config import RunConfig

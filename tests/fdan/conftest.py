@@ -97,7 +97,7 @@ def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: 
     from fdan.device import seeded
     from fdan.inference.model_writer import write_model
     from fdan.media.faces import FaceSettings
-    from fdan.media.pixels import store_settings
+    from fdan.media.pixels import settings_to_dict
     from fdan.media.spectrogram import SpectrogramSettings
     from fdan.model.backbones import find_weights
     from fdan.model.network import Network
@@ -119,8 +119,8 @@ def _write_model(folder: Path, facts: dict[str, Any] | None = None, **settings: 
     weights = find_weights(model.backbone, "none")
     checkpoint = Checkpoint(run, 1, 1, (0.5,), weights.sha256, "no data", tensors)
     prepared = {
-        "acoustic": store_settings(SpectrogramSettings(spectrogram_size=32)),
-        "visual": store_settings(FaceSettings(face_size=32)),
+        "acoustic": settings_to_dict(SpectrogramSettings(spectrogram_size=32)),
+        "visual": settings_to_dict(FaceSettings(face_size=32)),
     }
     write_model(folder, checkpoint, {"preparation": prepared, **(facts or {})})
     return folder

@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
 from fdan.inference.model_folder import SpeechModel
-from fdan.media.pixels import image_shape, settings_of
+from fdan.media.pixels import image_shape, settings_from_dict
 
 
 def multiply_adds(model: SpeechModel) -> int:
@@ -16,7 +16,7 @@ def multiply_adds(model: SpeechModel) -> int:
     Counted, not timed: the same on every machine. Additions alone, norms and activations are left
     out, as is preparing the sound.
     """
-    settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
+    settings = settings_from_dict("acoustic", model.facts["preparation"]["acoustic"])
     images = np.zeros((1, *image_shape(settings)), np.uint8)
     with FlopCounterMode(display=False) as counter:
         model.probabilities(images)

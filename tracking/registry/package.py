@@ -28,7 +28,7 @@ from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
 from fdan.inference.model_source import FACTS
-from fdan.media.pixels import read_pixels, settings_of
+from fdan.media.pixels import read_pixels, settings_from_dict
 from tracking.registry.pickle_scan import check_no_pickle
 from tracking.result import PREDICTIONS
 
@@ -144,7 +144,7 @@ def _write_example(folder: Path, model: SpeechModel) -> None:
     from tracking.registry.pyfunc_model import ANSWER, SOUND
 
     (folder / SOUND).write_bytes(example_sound())
-    settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
+    settings = settings_from_dict("acoustic", model.facts["preparation"]["acoustic"])
     images = read_pixels(folder / SOUND, settings).images
     with single_thread():  # so that building it again gives the same
         probabilities = model.probabilities(images)[0]

@@ -32,7 +32,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, FdanError
 from fdan.inference.model_folder import read_model
-from fdan.media.pixels import Settings, read_pixels, settings_of
+from fdan.media.pixels import Settings, read_pixels, settings_from_dict
 
 Images = npt.NDArray[np.uint8]
 
@@ -73,7 +73,9 @@ class SpeechEmotion(PythonModel):
         folder = Path(context.artifacts["model"])
         with _as_mlflow_error():
             self.model = read_model(folder)
-            self._settings = settings_of("acoustic", self.model.facts["preparation"]["acoustic"])
+            self._settings = settings_from_dict(
+                "acoustic", self.model.facts["preparation"]["acoustic"]
+            )
             self._name = _model_name(folder, self.model.facts)
             self._check_example(Path(context.artifacts["example"]))
 
@@ -114,7 +116,7 @@ class SpeechEmotion(PythonModel):
         }
 
     def _faces(self, content: object) -> Images:
-        settings = settings_of("visual", self.model.facts["preparation"]["visual"])
+        settings = settings_from_dict("visual", self.model.facts["preparation"]["visual"])
         still = isinstance(content, bytes) and content.startswith(_STILLS)
         return _images_of_bytes("the face", content, ".png" if still else ".mp4", settings)
 

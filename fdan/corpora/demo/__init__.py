@@ -1,9 +1,9 @@
-"""The demo corpus: voices and faces of our own making, written as real WAV and AVI files.
+"""The demo corpus: synthetic voices and faces, written as real WAV and AVI files.
 
 It stands in for a corpus that nobody may ship. In both modalities the emotion lies in what carries
 it in people (prosody; the geometry of brows, eyes and mouth), graded and blurred from utterance to
-utterance, while speaker, channel and noise change what a network sees without saying anything
-about the emotion. The layout is SAVEE's (`AudioData/DC/a01.wav`, `VisualData/DC/a01.avi`).
+utterance, while speaker, channel and noise change what a network sees without depending on the
+emotion. The layout is SAVEE's (`AudioData/DC/a01.wav`, `VisualData/DC/a01.avi`).
 
 The voice is a source-filter synthesiser: jittered glottal pulses and breath, shaped frame by frame
 by formants. The face is drawn, lit and filmed; its mouth moves with the voice.
@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fdan.corpora.demo.settings import CODES, DemoSettings, speaker_name
 from fdan.cpus import cpu_count
@@ -36,11 +36,11 @@ __all__ = ["CODES", "DemoSettings", "generate", "speaker_name"]
 
 MANIFEST: Final = "demo.json"
 
-# Written into demo.json: a corpus made by another version of the generator is another corpus.
 VERSION: Final = 2
+"""Written into demo.json: a corpus made by another version of the generator is another corpus."""
 
 _STALE_S: Final = 24 * 3600.0
-"""A corpus is written in seconds to minutes: what was begun so long ago, nobody writes any more."""
+"""A corpus is written in seconds to minutes: one begun so long ago was left by a killed process."""
 
 
 def generate(
@@ -52,16 +52,23 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Write the corpus to `folder` and return it; at once if it is there already.
+    """Write the corpus to a folder, which is complete or absent.
 
-    takes: utterances per emotion and speaker. progress: called with (utterances done, of how
-    many). workers: processes, one a core unless given; with 1, no process is started.
-    The folder is complete or absent. Raises ConfigError for a setting out of its range, DataError
-    where the folder holds something else, a demo corpus with other settings included.
+    Args:
+        folder: where; returned at once if the corpus is there already.
+        speakers: how many.
+        takes: utterances per emotion and speaker.
+        seed: of everything in the corpus.
+        progress: called with (utterances done, of how many).
+        workers: processes, one a core by default; with 1, no process is started.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+        DataError: the folder holds something else, such as a demo corpus with other settings.
     """
     settings = DemoSettings(speakers=speakers, takes=takes, seed=seed)
     folder = Path(folder)
-    if _there_already(folder, settings):
+    if _exists(folder, settings):
         return folder
     missing = [above for above in folder.parents if not above.exists()]
     try:
@@ -80,27 +87,27 @@ def generate(
                     above.rmdir()
     except OSError as error:
         # Another process may have finished the same corpus meanwhile.
-        if not _there_already(folder, settings):
+        if not _exists(folder, settings):
             reason = error.strerror or error
             raise DataError(f"{folder}: the demo corpus cannot be written: {reason}") from error
     return folder
 
 
 def _partial(folder: Path) -> Path:
-    """A folder of this process's own beside `folder`. Takes away what killed processes left."""
+    """A folder of this process's own beside `folder`. Removes what killed processes left."""
     prefix = f".{folder.name}.partial-"
     for stale in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        with contextlib.suppress(OSError):  # another process may be taking it away, too
+        with contextlib.suppress(OSError):  # another process may be removing it, too
             if time.time() - stale.stat().st_mtime > _STALE_S:
                 shutil.rmtree(stale)
     return Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
 
 
-def _manifest(settings: DemoSettings) -> dict[str, Any]:
+def _manifest(settings: DemoSettings) -> dict[str, object]:
     return {"corpus": "demo", "version": VERSION, **settings.as_dict()}
 
 
-def _there_already(folder: Path, settings: DemoSettings) -> bool:
+def _exists(folder: Path, settings: DemoSettings) -> bool:
     """True: this very corpus. False: nothing is in the way. Anything else is a DataError."""
     if not folder.exists():
         return False
@@ -111,18 +118,18 @@ def _there_already(folder: Path, settings: DemoSettings) -> bool:
             raise DataError(f"{folder}: holds other files; choose another folder")
         return False
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except ValueError:
-        found = None
+        stored = None
     wanted = _manifest(settings)
-    if found == wanted:
+    if stored == wanted:
         return True
-    if not isinstance(found, dict):
+    if not isinstance(stored, dict):
         raise DataError(f"{folder / MANIFEST}: unreadable; choose another folder")
     other = ", ".join(
-        f"{name} {found.get(name)} (asked for: {value})"
+        f"{name} {stored.get(name)} (asked for: {value})"
         for name, value in wanted.items()
-        if found.get(name) != value
+        if stored.get(name) != value
     )
     raise DataError(f"{folder}: holds a demo corpus with {other}; choose another folder")
 
@@ -139,7 +146,13 @@ def _write_all(
             (folder / modality / speaker_name(speaker)).mkdir(parents=True)
     # A process that writes fewer utterances than this costs more to start than it saves.
     workers = min(workers or cpu_count(), -(-total // 40))
-    counts = _side_by_side(folder, settings, workers) if workers > 1 else _here(folder, settings)
+    if workers > 1:
+        counts = _write_in_processes(folder, settings, workers)
+    else:
+        # Imported late: it needs OpenCV, which is not needed for training from prepared stores.
+        from fdan.corpora.demo.cells import write_part
+
+        counts = write_part(folder, settings)
     done = 0
     with contextlib.closing(counts):  # ends the processes, whatever `progress` raises
         progress(done, total)
@@ -150,11 +163,13 @@ def _write_all(
         raise OSError(f"a process ended after {done} of {total} utterances; see above for why")
 
 
-def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Generator[int, None, None]:
-    """The same, by `parts` processes.
+def _write_in_processes(
+    folder: Path, settings: DemoSettings, parts: int
+) -> Generator[int, None, None]:
+    """Write the corpus with `parts` processes; yields the number of utterances written since.
 
-    Plain ones: what multiprocessing spawns imports the caller's main script, and torch with it,
-    and fork is unsafe beside torch's threads. All of them write their counts into one pipe.
+    Plain subprocesses: what multiprocessing spawns imports the caller's main script, torch with
+    it, and fork is unsafe beside torch's threads. All of them write their counts into one pipe.
     """
     ours, theirs = os.pipe()
     processes: list[subprocess.Popen[bytes]] = []
@@ -175,11 +190,3 @@ def _side_by_side(folder: Path, settings: DemoSettings, parts: int) -> Generator
         for process in processes:
             process.kill()
             process.wait()
-
-
-def _here(folder: Path, settings: DemoSettings) -> Generator[int, None, None]:
-    """The same, by this process."""
-    # Here, because it needs OpenCV, and whoever trains from prepared stores may have none.
-    from fdan.corpora.demo.cells import write_part
-
-    yield from write_part(folder, settings)

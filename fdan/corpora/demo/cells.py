@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import cv2
@@ -19,8 +19,18 @@ from fdan.emotions import EMOTIONS
 
 def write_part(
     folder: Path, settings: DemoSettings, part: int = 0, parts: int = 1
-) -> Iterator[int]:
-    """Write every `parts`-th cell; yields the number of utterances written since the last."""
+) -> Generator[int, None, None]:
+    """Write one of several parts of a corpus: every `parts`-th cell.
+
+    Args:
+        folder: of the corpus.
+        settings: what is in it.
+        part: which part, from 0.
+        parts: how many there are.
+
+    Yields:
+        Number of utterances written since the last.
+    """
     cells = itertools.product(range(settings.speakers), EMOTIONS)
     for speaker, emotion in itertools.islice(cells, part, None, parts):
         yield _write_cell(folder, settings, speaker, emotion)

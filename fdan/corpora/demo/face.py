@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -125,9 +125,16 @@ class Face:
 def film(
     face: Face, emotion: str, opening: Array, rng: np.random.Generator
 ) -> Iterable[npt.NDArray[np.uint8]]:
-    """Frames (SIZE, SIZE, 3), BGR, of one utterance whose mouth opens as `opening` says.
+    """Film one utterance; the expression grows from almost neutral to its apex, then falls back.
 
-    The expression grows from almost neutral to its apex and falls back part of the way.
+    Args:
+        face: the speaker's.
+        emotion: what it shows.
+        opening: (frames,) how far the mouth is open, 0..1, at SAMPLE_RATE / HOP.
+        rng: of this take.
+
+    Yields:
+        (SIZE, SIZE, 3) uint8, BGR.
     """
     count = max(round(len(opening) * HOP / SAMPLE_RATE * FRAME_RATE), 3)
     through = np.arange(count) / (count - 1)
@@ -150,9 +157,11 @@ def film(
         if frame == blink:
             expressions[frame, 3] = -0.85
         place = _Place(where[frame], roll[frame], size)
-        seen = _draw(face, expressions[frame], place) * light
-        seen += np.repeat(face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32), 3, axis=2)
-        yield np.clip(seen, 0, 255, out=seen).astype(np.uint8)
+        picture = _draw(face, expressions[frame], place) * light
+        picture += np.repeat(
+            face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32), 3, axis=2
+        )
+        yield np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
 def _light(face: Face, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -286,8 +295,8 @@ def _mouth(fill: Fill, face: Face, shape: tuple[float, float, float, float]) -> 
         fill(teeth, np.array([205.0, 215, 220]))
 
 
-def _curve(start: Any, pull: Any, end: Any) -> Array:
+def _curve(start: npt.ArrayLike, pull: npt.ArrayLike, end: npt.ArrayLike) -> Array:
     """A quadratic Bézier curve (12, 2)."""
     first, second, third = _PULLS
-    curve: Array = first * start + second * pull + third * end
+    curve: Array = first * np.asarray(start) + second * np.asarray(pull) + third * np.asarray(end)
     return curve

@@ -6,17 +6,10 @@ import dataclasses
 from typing import Final
 
 from fdan.config import Config, option
+from fdan.corpora import savee
 
-# SAVEE's file codes.
-CODES: Final = {
-    "anger": "a",
-    "disgust": "d",
-    "fear": "f",
-    "happiness": "h",
-    "neutral": "n",
-    "sadness": "sa",
-    "surprise": "su",
-}
+CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}
+"""SAVEE's file codes."""
 
 
 @dataclasses.dataclass(frozen=True)

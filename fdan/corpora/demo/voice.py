@@ -97,8 +97,18 @@ class Sentence:
 def speak(
     voice: Voice, sentence: Sentence, emotion: str, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """One utterance: the sound (samples,) in -1..1 at SAMPLE_RATE, and how far the mouth is open
-    (frames,) in 0..1 at SAMPLE_RATE / HOP."""
+    """Synthesise one utterance.
+
+    Args:
+        voice: the speaker's.
+        sentence: what is said.
+        emotion: how it is said.
+        rng: of this take.
+
+    Returns:
+        The sound (samples,) in -1..1 at SAMPLE_RATE; and how far the mouth is open, (frames,) in
+        0..1 at SAMPLE_RATE / HOP.
+    """
     stray = rng.normal(0, _STRAY)
     prosody = np.array(_PROSODY[emotion]) * rng.uniform(0.8, 1.2) + voice.habit + stray
     level, span, slope, final, tremor, tempo, loud, tilt, breath, jitter, pause = prosody

@@ -115,9 +115,9 @@ def test_savee_flat_and_one_row_an_utterance(tmp_path: Path) -> None:
     assert by_name == {"JE_sa01": ".wav", "KL_su02": ".wav", "KL_a01": ".avi"}
     visual = listed("savee", tmp_path, "visual")
     assert [row.path.relative_to(tmp_path).parts[0] for row in visual.rows] == ["VisualData"] * 2
-    assert visual.passed_over == {}
+    assert visual.skipped == {}
     touch(tmp_path, "VisualData/again/JE_sa01.avi")
-    assert listed("savee", tmp_path, "visual").passed_over == {"second copy": 1}
+    assert listed("savee", tmp_path, "visual").skipped == {"second copy": 1}
 
 
 # --- RAVDESS
@@ -139,7 +139,7 @@ def test_ravdess_names(tmp_path: Path) -> None:
         ("Actor_12", "01-05-01-02-01-12", "anger"),
         ("Actor_12", "01-06-01-02-01-12", "fear"),
     ]
-    assert listing.passed_over == {"calm": 1, "song": 1, "second copy": 1}
+    assert listing.skipped == {"calm": 1, "song": 1, "second copy": 1}
     assert len(listing.problems) == 2
 
 
@@ -157,7 +157,7 @@ def test_ravdess_prefers_by_modality(tmp_path: Path) -> None:
         "03-01-03-01-01-01-01.wav",
         "01-01-04-01-01-01-01.mp4",
     }
-    assert acoustic.passed_over == {"other modality": 2}
+    assert acoustic.skipped == {"other modality": 2}
     visual = listed("ravdess", tmp_path, "visual")
     assert {row.path.name for row in visual.rows} == {
         "01-01-03-01-01-01-01.mp4",
@@ -170,7 +170,7 @@ def test_ravdess_prefers_by_modality(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 def test_real_corpora() -> None:
     ravdess = listed("ravdess", SHARED / "ravdess", "acoustic")
-    assert len(ravdess.rows) == 624 and ravdess.passed_over == {"calm": 96}
+    assert len(ravdess.rows) == 624 and ravdess.skipped == {"calm": 96}
     assert Counter(row.speaker for row in ravdess.rows) == {
         f"Actor_{number:02d}": 52 for number in range(1, 13)
     }

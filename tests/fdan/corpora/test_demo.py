@@ -19,7 +19,7 @@ import pytest
 
 from fdan.corpora import parse_source, read
 from fdan.corpora.demo import CODES, DemoSettings, generate, speaker_name
-from fdan.corpora.demo.ahead import Ahead
+from fdan.corpora.demo.background import BackgroundDemo
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError, DataError
 
@@ -170,10 +170,10 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, workers: int) -> 
 AHEAD = """
 import signal, sys
 from pathlib import Path
-from fdan.corpora.demo.ahead import Ahead
+from fdan.corpora.demo.background import BackgroundDemo
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
-with Ahead(Path(sys.argv[1]), workers=2) as ahead:
+with BackgroundDemo(Path(sys.argv[1]), workers=2) as ahead:
     if sys.argv[2] == "refused":
         print("refused", flush=True)
         sys.stdin.readline()
@@ -217,7 +217,10 @@ def test_one_that_is_left_on_the_way_leaves_nothing(tmp_path: Path, how: str) ->
 def test_what_keeps_it_from_being_written_is_told_to_whoever_waits(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "thesis.txt").write_text("years of work")
-    with Ahead(tmp_path / "demo") as ahead, pytest.raises(DataError, match="holds other files"):
+    with (
+        BackgroundDemo(tmp_path / "demo") as ahead,
+        pytest.raises(DataError, match="holds other files"),
+    ):
         ahead.wait(lambda done, total: None)
 
 

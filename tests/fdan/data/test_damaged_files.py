@@ -14,8 +14,8 @@ from fdan.errors import DataError
 from fdan.media.audio import read_speech
 from fdan.media.faces import CENTRE, FaceSettings
 from fdan.media.pixels import Pixels, read_pixels
+from fdan.media.pool import DecoderPool
 from fdan.media.worker import MEMORY_MB
-from fdan.media.workers import Workers
 
 RATE = 16000
 FACES = FaceSettings(face_size=16)
@@ -42,7 +42,7 @@ def write_jpg(path: Path, side: int | None = None) -> Path:
 def test_a_file_that_eats_memory_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
     paths = [write_jpg(tmp_path / f"{number}.jpg") for number in range(12)]
     write_jpg(paths[2], side=30_000)  # 2.7 GB
-    with Workers(FACES, 1, timeout_s=60) as pool:
+    with DecoderPool(FACES, 1, timeout_s=60) as pool:
         answers = list(pool.read(paths))
     assert (
         answers[2]
@@ -119,14 +119,14 @@ def reasons(listing: Listing) -> list[str]:
 
 def test_a_table_without_damage(tmp_path: Path) -> None:
     listing = meld(tmp_path, HEADER + "".join(ROWS))
-    assert len(listing.rows) == 3 and not listing.problems and not listing.passed_over
+    assert len(listing.rows) == 3 and not listing.problems and not listing.skipped
 
 
 def test_a_table_that_breaks_off(tmp_path: Path) -> None:
     listing = meld(tmp_path, HEADER + "".join(ROWS)[:-2])
     assert len(listing.rows) == 2
     assert reasons(listing) == ["line 4: no dialogue or utterance number"]
-    assert listing.passed_over == {"clip without a usable row": 1}
+    assert listing.skipped == {"clip without a usable row": 1}
 
 
 def test_a_clip_in_two_rows_is_read_once(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_clip_in_two_rows_is_read_once(tmp_path: Path) -> None:
     assert reasons(listing) == [
         "line 4: a clip that an earlier line has already (and 2 more lines)"
     ]
-    assert listing.passed_over == {"clip without a usable row": 1}
+    assert listing.skipped == {"clip without a usable row": 1}
 
 
 def test_many_bad_rows_are_one_problem(tmp_path: Path) -> None:

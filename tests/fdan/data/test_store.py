@@ -20,12 +20,12 @@ import soundfile
 
 from fdan.corpora import Source, parse_source
 from fdan.data.prepare import prepare
-from fdan.data.store import Progress, Store, open_store
+from fdan.data.store import PrepareProgress, Store, open_store
 from fdan.errors import DataError
 from fdan.media.faces import FaceSettings
 from fdan.media.pixels import Pixels
+from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.media.workers import Workers
 
 REPO = Path(__file__).resolve().parents[3]
 SPEECH = SpectrogramSettings(seconds=0.2, spectrogram_size=32)
@@ -94,7 +94,7 @@ def hooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_store_of_speech(tmp_path: Path) -> None:
     source = speech(tmp_path / "corpus")
-    told: list[Progress] = []
+    told: list[PrepareProgress] = []
     store = prepare(source, SPEECH, tmp_path / "stores", workers=2, progress=told.append)
     assert store.folder.name == f"savee-acoustic-{store.fingerprint[:12]}"
     assert isinstance(store.images, np.memmap) and not store.images.flags.writeable
@@ -105,7 +105,7 @@ def test_a_store_of_speech(tmp_path: Path) -> None:
     assert set(store.parts) == {None} and store.files[0] == "AA_a01.wav"
     assert store.unreadable == [] and store.counts["images"] == 42
     assert store.settings["mels"] == 128 and store.settings["version"] == 1
-    assert told[-1] == Progress(str(source), "decoding", 42, 42)
+    assert told[-1] == PrepareProgress(str(source), "decoding", 42, 42)
     assert {step.stage for step in told} == {"hashing", "decoding"}
     # Each image is the one of its own file.
     from fdan.media.pixels import read_pixels
@@ -234,7 +234,7 @@ def test_crashes_and_hangs_cost_one_file_each(tmp_path: Path, hooked: Path) -> N
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     source = faces(tmp_path / "corpus", 4)
     paths = sorted(source.path.rglob("*.png"))
-    with Workers(FACES, 1, timeout_s=60) as pool:
+    with DecoderPool(FACES, 1, timeout_s=60) as pool:
         list(pool.read(paths))
         process = pool._processes[0]._process
         assert process is not None
@@ -339,7 +339,7 @@ def test_interrupted_by_the_caller(tmp_path: Path, hooked: Path) -> None:
     source = faces(tmp_path / "corpus", 42)
     shutil.copy(source.path / "sad/face005.png", source.path / "fear/hang.png")
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: PrepareProgress) -> None:
         if progress.stage == "decoding":  # the first batch; the second hangs
             raise KeyboardInterrupt
 

@@ -18,7 +18,7 @@ from fdan.inference import predict as module
 from fdan.inference.model_folder import SpeechModel, read_model
 from fdan.inference.model_source import describe_model, find_model
 from fdan.inference.predict import BOTH, SPEECH, predict
-from fdan.media.pixels import read_pixels, settings_of
+from fdan.media.pixels import read_pixels, settings_from_dict
 
 Make = Callable[..., Path]
 RATE = 16000
@@ -67,7 +67,7 @@ def test_files_are_judged_in_order_as_they_were_prepared(
 ) -> None:
     files = [sound(tmp_path / f"{'a' * n}.wav", n) for n in (1, 2, 4)]
     found = list(predict(model, files))
-    settings = settings_of("acoustic", model.facts["preparation"]["acoustic"])
+    settings = settings_from_dict("acoustic", model.facts["preparation"]["acoustic"])
     for one, file in zip(found, files, strict=True):
         expected = model.probabilities(read_pixels(file, settings).images)[0]
         np.testing.assert_allclose(list(one.probabilities.values()), expected, atol=1e-6)
@@ -92,8 +92,10 @@ def test_a_file_that_cannot_be_read_is_its_own_reason(
 def test_a_face_goes_with_the_speech(model: SpeechModel, tmp_path: Path) -> None:
     clip, face = sound(tmp_path / "a.wav"), picture(tmp_path / "a.jpg")
     (found,) = predict(model, [clip], face)
-    images = read_pixels(clip, settings_of("acoustic", model.facts["preparation"]["acoustic"]))
-    faces = read_pixels(face, settings_of("visual", model.facts["preparation"]["visual"]))
+    images = read_pixels(
+        clip, settings_from_dict("acoustic", model.facts["preparation"]["acoustic"])
+    )
+    faces = read_pixels(face, settings_from_dict("visual", model.facts["preparation"]["visual"]))
     expected = model.probabilities(images.images, [faces.images])[0]
     np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-6)
     assert found.by == BOTH

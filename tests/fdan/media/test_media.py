@@ -20,8 +20,8 @@ from fdan.media.pixels import (
     default_settings,
     image_shape,
     read_pixels,
-    settings_of,
-    store_settings,
+    settings_from_dict,
+    settings_to_dict,
 )
 from fdan.media.spectrogram import SpectrogramSettings, log_mel, spectrogram_image
 from fdan.media.video import positions, read_frames
@@ -346,8 +346,8 @@ def test_a_face_is_found_where_it_is() -> None:
 @pytest.mark.parametrize("modality", ["acoustic", "visual"])
 def test_settings_come_back(modality: str) -> None:
     settings = default_settings(modality)
-    stored = store_settings(settings)
-    assert settings_of(modality, stored) == settings
+    stored = settings_to_dict(settings)
+    assert settings_from_dict(modality, stored) == settings
     assert image_shape(settings) == (224, 224, 1 if modality == "acoustic" else 3)
     with pytest.raises(DataError, match="version 0"):
-        settings_of(modality, {**stored, "version": 0})
+        settings_from_dict(modality, {**stored, "version": 0})

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from fdan.corpora import demo, read
 from fdan.data.open_task import DataConfig
-from fdan.data.planned_task import listed_task
+from fdan.data.planned_task import plan_task
 from fdan.data.settings import make_settings
 from fdan.inference.model_folder import read_model
 from fdan.lock import Lock
@@ -216,7 +216,7 @@ def test_dry_run_of_a_study_that_is_there(
 def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:
     sources = DataConfig(runs=tmp_path).sources
     prepared = {modality: default_settings(modality) for modality in ("acoustic", "visual")}
-    task = listed_task(sources, prepared, absent_demo=sources[0].path)
+    task = plan_task(sources, prepared, absent_demo=sources[0].path)
     settings = demo.DemoSettings()
     count = settings.speakers * settings.takes * 7
     assert len(task.samples("acoustic")) == count

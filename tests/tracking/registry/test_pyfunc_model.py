@@ -129,13 +129,13 @@ def test_the_pyfunc_answers_as_fdan_does(
 def test_a_face_is_heard_too(
     loaded: Any, clips: list[Path], ours: SpeechModel, finished: Path
 ) -> None:
-    from fdan.media.pixels import read_pixels, settings_of
+    from fdan.media.pixels import read_pixels, settings_from_dict
 
     clip = clips[1]
     film = next((finished / "demo").rglob(f"*{clip.parent.name}*/{clip.stem}.avi"))
     images = {
         modality: read_pixels(
-            file, settings_of(modality, ours.facts["preparation"][modality])
+            file, settings_from_dict(modality, ours.facts["preparation"][modality])
         ).images
         for modality, file in (("acoustic", clip), ("visual", film))
     }

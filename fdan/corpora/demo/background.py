@@ -1,5 +1,5 @@
-"""A demo corpus in the making while its process does something else: imports, say, which one core
-does for seconds."""
+"""A demo corpus is generated while the process does something else, such as imports that keep one
+core busy for seconds."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Self
 from fdan.corpora.demo import generate
 
 
-class _Left(BaseException):
+class _Cancelled(BaseException):
     """Nobody waits for the corpus any more."""
 
 
-class Ahead:
+class BackgroundDemo:
     """Writes the demo corpus to `folder`, or finds it there, from when this is made.
 
-    To be entered: whoever leaves before it is whole ends it, and nothing of it stays behind.
+    A context manager: leaving it before the corpus is whole cancels it, and nothing stays behind.
     """
 
     def __init__(self, folder: Path, workers: int | None = None) -> None:
         self.folder = folder
         self._workers = workers
         self._error: BaseException | None = None
-        self._left = False
-        # Not the thread's join: in Python 3.11 one that Ctrl-C interrupts takes the thread for
+        self._cancelled = False
+        # Not the thread's join: in Python 3.11, one that Ctrl-C interrupts takes the thread for
         # ended from then on.
         self._ended = threading.Event()
-        self._tell: Callable[[int, int], None] = lambda done, total: None
+        self._progress: Callable[[int, int], None] = lambda done, total: None
         threading.Thread(target=self._write, name="demo corpus", daemon=True).start()
 
-    def wait(self, tell: Callable[[int, int], None]) -> None:
-        """Returns when the corpus is there. tell: called with (utterances done, of how many).
-        Raises what `generate` does."""
-        self._tell = tell
+    def wait(self, progress: Callable[[int, int], None]) -> None:
+        """Return when the corpus is there, calling `progress` with (utterances done, of how many)
+        meanwhile. Raises what `generate` does."""
+        self._progress = progress
         self._ended.wait()
         if self._error is not None:
             raise self._error
@@ -50,20 +50,20 @@ class Ahead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._left = True
+        self._cancelled = True
         self._ended.wait()
 
     def _write(self) -> None:
         try:
-            generate(self.folder, progress=self._told, workers=self._workers)
-        except _Left:
+            generate(self.folder, progress=self._report, workers=self._workers)
+        except _Cancelled:
             pass
-        except BaseException as error:  # for whoever waits
+        except BaseException as error:  # `wait` raises it
             self._error = error
         finally:
             self._ended.set()
 
-    def _told(self, done: int, total: int) -> None:
-        if self._left:
-            raise _Left
-        self._tell(done, total)
+    def _report(self, done: int, total: int) -> None:
+        if self._cancelled:
+            raise _Cancelled
+        self._progress(done, total)
