@@ -37,8 +37,9 @@ _HTTP: Final = re.compile(
 
 # What matters in the long messages of requests, libpq and SQLAlchemy.
 _CAUSE: Final = re.compile(
-    r"\[Errno -?\d+\] ([\w ]+)|(Read timed out|timed out|Connection refused|the database system is "
-    r"[\w ]+|server closed the connection unexpectedly|terminating connection due to [\w ]+)"
+    r"\[Errno -?\d+\] ([\w ]+)|(Read timed out|timed out|Connection refused|Connection reset by "
+    r"peer|Remote end closed connection|the database system is [\w ]+|"
+    r"server closed the connection unexpectedly|terminating connection due to [\w ]+)"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -116,7 +117,8 @@ def test_killed_and_stopped_servers_lose_nothing_and_hold_nobody_up(
     back = [r.getMessage() for r in caplog.records if "is back after" in r.getMessage()]
     assert 1 <= len(away) <= 2 and len(back) == len(away)
     assert f"records are kept in {tmp_path / 'spool'}, nothing is lost" in away[-1]
-    assert "Connection refused" in away[-1]
+    # A server that is killed during a call closes the connection, and only then refuses a new one.
+    assert re.search(r"\((Connection (refused|reset)|Remote end closed connection)", away[-1])
 
 
 def test_the_same_records_sent_again_through_a_server(tmp_path: Path, server: MlflowServer) -> None:
