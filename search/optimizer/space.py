@@ -61,7 +61,7 @@ class Dimension:
         raise AssertionError(f"{self.name}: {self.distribution}")
 
     def values(self) -> list[Value] | None:
-        """All values in order; None where there is no end of them."""
+        """All values in order; None for a continuous dimension."""
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return list(choices)
@@ -90,7 +90,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """Dimensions in the order in which they are asked for, and settings to try first."""
+    """Dimensions in the order in which they are suggested, and settings to try first."""
 
     dimensions: tuple[Dimension, ...]
     enqueue: tuple[Mapping[str, Value], ...] = ()
@@ -101,38 +101,42 @@ class Space:
         return tuple(dimension.name for dimension in self.dimensions)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Value]:
-        """Ask for every active dimension, in order."""
+        """A trial's settings: every active dimension, in order."""
         params: dict[str, Value] = {}
         for dimension in self.dimensions:
             if dimension.active(params):
-                params[dimension.name] = _ask(trial, dimension)
+                params[dimension.name] = _suggest(trial, dimension)
         return params
 
     def resolve(self, settings: Mapping[str, Value], pinned: frozenset[str]) -> Space:
-        """The space left when the `pinned` settings are not searched.
+        """The space that is left when some settings are not searched.
 
-        `settings` holds the value of every setting where it is not searched. Conditions on those
-        are decided here, once; an enqueued setting that contradicts a pinned one is dropped.
+        Conditions on those are decided here, once; an enqueued setting that contradicts a pinned
+        one is dropped.
+
+        Args:
+            settings: The value of every setting where it is not searched.
+            pinned: The settings that are not searched.
         """
         searched: set[str] = set()
-        left = []
+        dimensions = []
         for dimension in self.dimensions:
             fixed = {k: v for k, v in dimension.when.items() if k not in searched}
-            open_ = {k: v for k, v in dimension.when.items() if k in searched}
-            if dimension.name in pinned:
-                continue
-            if any(settings.get(name) not in values for name, values in fixed.items()):
+            if dimension.name in pinned or any(
+                settings.get(name) not in values for name, values in fixed.items()
+            ):
                 continue
             searched.add(dimension.name)
-            left.append(replace(dimension, when=open_))
+            when = {k: v for k, v in dimension.when.items() if k not in fixed}
+            dimensions.append(replace(dimension, when=when))
         enqueue: list[Mapping[str, Value]] = []
         for point in self.enqueue:
             if any(settings.get(name) != point[name] for name in point.keys() - searched):
                 continue
-            kept = {name: value for name, value in point.items() if name in searched}
-            if kept and kept not in enqueue:
-                enqueue.append(kept)
-        return Space(tuple(left), tuple(enqueue), self.description)
+            remaining = {name: value for name, value in point.items() if name in searched}
+            if remaining and remaining not in enqueue:
+                enqueue.append(remaining)
+        return Space(tuple(dimensions), tuple(enqueue), self.description)
 
     def continuous(self) -> list[str]:
         """Dimensions that a grid cannot enumerate."""
@@ -147,16 +151,15 @@ class Space:
         yield from _expand(self.dimensions, {})
 
     def as_dict(self) -> dict[str, Any]:
-        """For a study's identity: what is asked for, not what is tried first."""
-        return {
-            d.name: optuna.distributions.distribution_to_json(d.distribution)
-            if not d.when
-            else {
-                "distribution": optuna.distributions.distribution_to_json(d.distribution),
-                "when": {name: list(values) for name, values in d.when.items()},
-            }
-            for d in self.dimensions
-        }
+        """For a study's identity: what is searched, not what is tried first."""
+        facts: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            distribution = optuna.distributions.distribution_to_json(dimension.distribution)
+            when = {name: list(values) for name, values in dimension.when.items()}
+            facts[dimension.name] = (
+                {"distribution": distribution, "when": when} if when else distribution
+            )
+        return facts
 
 
 def _listed(values: tuple[Value, ...]) -> str:
@@ -171,7 +174,7 @@ def _listed(values: tuple[Value, ...]) -> str:
     return " or ".join(str(value) for value in values)
 
 
-def _ask(trial: optuna.trial.BaseTrial, dimension: Dimension) -> Value:
+def _suggest(trial: optuna.trial.BaseTrial, dimension: Dimension) -> Value:
     match dimension.distribution:
         case CategoricalDistribution(choices=choices):
             chosen: Value = trial.suggest_categorical(dimension.name, choices)

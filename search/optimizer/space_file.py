@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,12 @@ def shipped_spaces() -> list[str]:
 def load_space(name: str, known: Mapping[str, Value]) -> Space:
     """A shipped space by name, or a TOML file by path.
 
-    `known` are the settings that a space may search (RunConfig's fields) with their defaults.
+    Args:
+        name: The space's, or a path.
+        known: The settings that a space may search (RunConfig's fields) with their defaults.
+
+    Raises:
+        ConfigError: There is no such space, or it is not right.
     """
     path = SPACES_FOLDER / f"{name}.toml"
     if not path.is_file():
@@ -76,12 +81,21 @@ def load_space(name: str, known: Mapping[str, Value]) -> Space:
 
 
 def parse_space(text: str, known: Mapping[str, Value], where: str = "space") -> Space:
-    """A space out of TOML text; raises ConfigError with the place and what would do."""
+    """A space out of TOML text.
+
+    Args:
+        text: The file's content.
+        known: The settings that a space may search, with their defaults.
+        where: What an error message calls the file.
+
+    Raises:
+        ConfigError: With the place in the file, and what would do.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not a TOML file: {error}") from None
-    _known_keys(data, ("description", "dimensions", "enqueue"), where, "key")
+    _check_keys(data, ("description", "dimensions", "enqueue"), where, "key")
     tables = data.get("dimensions")
     if not isinstance(tables, dict) or not tables:
         raise ConfigError(f"{where}: no [dimensions.NAME] table, so there is nothing to search")
@@ -96,7 +110,14 @@ def parse_space(text: str, known: Mapping[str, Value], where: str = "space") -> 
             )
         if not isinstance(table, dict):
             raise ConfigError(f"{place}: expected a table with type, low, high or choices")
-        dimensions.append(_dimension(name, table, tables, dimensions, known, place))
+        kind = table.get("type")
+        if not isinstance(kind, str) or kind not in _KEYS:
+            raise ConfigError(f"{place}: {unknown('type', str(kind), _KEYS)}")
+        _check_keys(table, ("type", "when", *_KEYS[kind]), place, f"key of a {kind} dimension")
+        distribution = _distribution(kind, table, place)
+        earlier = {dimension.name: dimension for dimension in dimensions}
+        when = _conditions(table.get("when", {}), earlier, tables.keys(), known, place)
+        dimensions.append(Dimension(name, distribution, when))
     by_name = {dimension.name: dimension for dimension in dimensions}
     points = data.get("enqueue", [])
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
@@ -109,23 +130,6 @@ def parse_space(text: str, known: Mapping[str, Value], where: str = "space") -> 
             if not by_name[name].contains(value):
                 raise ConfigError(f"{place}: {name} = {value} is outside {by_name[name]}")
     return Space(tuple(dimensions), tuple(points), str(data.get("description", "")))
-
-
-def _dimension(
-    name: str,
-    table: dict[str, Any],
-    tables: Mapping[str, Any],
-    above: list[Dimension],
-    known: Mapping[str, Value],
-    place: str,
-) -> Dimension:
-    kind = table.get("type")
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise ConfigError(f"{place}: {unknown('type', str(kind), _KEYS)}")
-    _known_keys(table, ("type", "when", *_KEYS[kind]), place, f"key of a {kind} dimension")
-    return Dimension(
-        name, _distribution(kind, table, place), _when(table, tables, above, known, place)
-    )
 
 
 def _distribution(kind: str, table: dict[str, Any], place: str) -> BaseDistribution:
@@ -169,34 +173,32 @@ def _distribution(kind: str, table: dict[str, Any], place: str) -> BaseDistribut
     return FloatDistribution(low, high, step=step)
 
 
-def _when(
-    table: dict[str, Any],
-    tables: Mapping[str, Any],
-    above: list[Dimension],
+def _conditions(
+    when: object,
+    earlier: Mapping[str, Dimension],
+    searched: Collection[str],
     known: Mapping[str, Value],
     place: str,
 ) -> dict[str, tuple[Value, ...]]:
-    when = table.get("when", {})
     if not isinstance(when, dict):
         raise ConfigError(f"{place}: when: expected a table such as {{ layers = [1, 2] }}")
-    earlier = {dimension.name: dimension for dimension in above}
-    found: dict[str, tuple[Value, ...]] = {}
-    for name, values in when.items():
+    conditions: dict[str, tuple[Value, ...]] = {}
+    for name, listed in when.items():
         if name not in known:
             raise ConfigError(f"{place}: when: {unknown('setting', name, known)}")
-        if name in tables and name not in earlier:
-            raise ConfigError(f"{place}: when: {name} has to stand above, it is asked for later")
-        listed = tuple(values) if isinstance(values, list) else (values,)
-        for value in listed:
+        if name in searched and name not in earlier:
+            raise ConfigError(f"{place}: when: {name} has to stand above, it is suggested later")
+        values = tuple(listed) if isinstance(listed, list) else (listed,)
+        for value in values:
             if name in earlier and not earlier[name].contains(value):
                 raise ConfigError(f"{place}: when: {name} is never {value}, it is {earlier[name]}")
-        if not listed:
+        if not values:
             raise ConfigError(f"{place}: when: {name} = []: expected at least one value")
-        found[name] = listed
-    return found
+        conditions[name] = values
+    return conditions
 
 
-def _known_keys(table: Mapping[str, Any], keys: tuple[str, ...], place: str, what: str) -> None:
+def _check_keys(table: Mapping[str, Any], keys: tuple[str, ...], place: str, what: str) -> None:
     for key in table:
         if key not in keys:
             raise ConfigError(f"{place}: {unknown(what, key, keys)}")
