@@ -1,40 +1,49 @@
-"""From a command line to a finished, tracked study."""
+"""A study from its spec to its result: prepare, open, search, confirm, select, write, promote.
+
+`run_study` is the whole of it for Python; `python search/run.py` does the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
 from rich.console import Console
 
-from fdan.cli.terminal import Preparing, unreadable
 from fdan.corpora.demo.background import BackgroundDemo
-from fdan.data.open_task import open_task
-from fdan.data.split import Split, SplitConfig
-from fdan.data.task import Task
 from fdan.errors import FdanError
-from fdan.evaluation.baseline import baseline_uar
-from fdan.files import write_atomic
-from fdan.run_config import RunConfig
-from fdan.training.training_data import TrainingData
-from search import stages as rounds
 from search.callbacks.trial_figures import TrialFigures
 from search.config.options import sections
 from search.config.spec import StudySpec
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
+from search.prepare import (
+    StudyInputs,
+    decide_device,
+    make_worker_data,
+    open_data,
+    prepare_training,
+)
 from search.results.provenance import made_from, parameters, tags
-from search.results.study_result import StudyEnd, study_result
 from search.results.summary import SearchEnd, summary
-from search.results.trials_table import trials_csv
-from search.selection import test_score as scoring
-from search.selection import winner as ending
-from search.selection.confirm import Setting
+from search.selection.winner import Study
+from search.stages import (
+    DRAIN_S,
+    EXPERIMENT,
+    RunContext,
+    StudyOutcome,
+    promote_model,
+    run_confirmation,
+    run_search,
+    select_model,
+    write_result,
+)
 from search.study.folder import driver_lock
 from search.study.identity import RequestedStudy, check_same_study
 from search.study.open import open_study
@@ -43,345 +52,240 @@ from search.study.start_record import record_start, write_begun
 from search.study.stopping import StopSignal, stop_on_signals
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry, translate_storage_errors
-from search.tune.autoscaler import cluster_has_gpu
 from search.tune.ray_session import check_address
 from search.tune.recovery import make_ray_session
-from search.worker.data import WorkerData
-from search.worker.store_sync import publish_stores
-from tracking import report
 from tracking.promotion.isolated_model import IsolatedModel
-from tracking.promotion.promote import PromotionOptions, promote
 from tracking.result import StudyResult
-from tracking.tags import BASELINE_UAR, TEST_PREFIX
+from tracking.tags import BASELINE_UAR
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
 
-EXPERIMENT = "fdan-search"
-"""MLflow's experiment, which holds all studies."""
 
-_DRAIN_S = 60.0
-"""How long the end waits for MLflow."""
+@dataclass(frozen=True)
+class _Finished:
+    """What a study came to. exit_code: 0: it has what was asked for, or its time is up; 1: no trial
+    of it is complete, or its winner was to be promoted and was not; 130: Ctrl-C."""
+
+    result: StudyResult
+    summary: str
+    exit_code: int
+
+
+def run_study(spec: StudySpec) -> StudyResult:
+    """Run a study, or continue the one of its name, to its end.
+
+    What `python search/run.py` does: data are prepared, trials run on Ray, MLflow records them, and
+    the study's folder holds its models, its report and its result. Progress goes to stderr. In the
+    main thread, the first Ctrl-C ends the study early: the same call continues it.
+
+    Args:
+        spec: `StudySpec.make(trials=20, ...)`, whose options are those of the command line.
+
+    Raises:
+        FdanError: something that the user has to mend, in one line.
+    """
+    return _run(spec, None).result
 
 
 def run_command(spec: StudySpec, demo: BackgroundDemo | None = None) -> int:
-    """Run the study that a command line asks for; returns the exit code.
-    demo: the demo corpus, where it was begun before.
+    """Run a study and print what it came to.
 
-    0: the study has what it was asked for, or its time is up; 1: no trial of it is complete, or its
-    winner was to be promoted and was not; 130: Ctrl-C. A user's mistake is an FdanError.
+    Args:
+        spec: the study.
+        demo: the demo corpus, where it is being written already.
+
+    Returns:
+        The exit code of the command.
     """
-    began = time.monotonic()
+    finished = _run(spec, demo)
+    print(finished.summary)
+    return finished.exit_code
+
+
+def _run(spec: StudySpec, demo: BackgroundDemo | None) -> _Finished:
+    start = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    console = Console(stderr=True)
     check_address(spec.cluster)
-    if spec.device_is_open:
-        spec = _decide_device(spec)
-    name = spec.study.study
-    if name is None:  # its data will say
-        return _run(spec, demo, began)
-    folder = spec.runs / name
-    with driver_lock(folder, name):
-        write_begun(folder, spec.arguments)
-        return _run(spec, demo, began)
-
-
-def _decide_device(spec: StudySpec) -> StudySpec:
-    """Ask the cluster whether it has GPUs."""
-    console = Console(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    assert spec.cluster is not None
-    if cluster_has_gpu(spec.cluster, say):
-        return spec.on_device("cuda")
-    say(
-        "the cluster has no GPU, so the study is planned for its CPUs, and stays so; where"
-        " GPU nodes are still to come: --gpus-per-trial 1, on a new --study"
-    )
-    return spec.on_device("cpu")
-
-
-def _run(spec: StudySpec, demo: BackgroundDemo | None, began: float) -> int:
-    console = Console(stderr=True)
-    with Preparing(console) as tell:
-        task, parts = open_task(spec.data, spec.settings, tell, demo)
-    for line in unreadable(task):
-        console.print(line, style="yellow", highlight=False, markup=False)
-    url, name = spec.study.storage, spec.name(task)
-    folder = spec.runs / name
-    requested = RequestedStudy(
-        name,
-        folder,
-        "journal" if url is None else mask_password(url),
-        spec.identity(task.fingerprint),
-        spec.space.enqueue,
-    )
-    check_same_study(requested)
-    named = spec.study.study is not None
-    driving = contextlib.nullcontext() if named else driver_lock(folder, name)
-    with driving, translate_storage_errors(url):
-        work = _work(spec, task)
-        bar = None
-        if spec.cluster is None:
-            with Preparing(console) as tell:
-                bar = _load(spec, task, parts, work, tell)
-        store = open_storage(url, folder)
-        opened = open_study(
-            requested,
-            store,
-            make_sampler(
-                spec.search.sampler,
-                spec.space,
-                spec.seed,
-                count_started(name, store),
-            ),
-            make_pruner(spec.search.pruner, spec.epochs),
+    spec = decide_device(spec, lambda text: _print_line(console, text))
+    with contextlib.ExitStack() as driving:
+        if spec.study.study is not None:  # or its data will name it
+            folder = spec.runs / spec.study.study
+            driving.enter_context(driver_lock(folder, spec.study.study))
+            write_begun(folder, spec.arguments)
+        task, split = open_data(spec, console, demo)
+        name = spec.name(task)
+        folder, storage = spec.runs / name, spec.study.storage
+        requested = RequestedStudy(
+            name,
+            folder,
+            "journal" if storage is None else mask_password(storage),
+            spec.identity(task.fingerprint),
+            spec.space.enqueue,
         )
-        record_start(folder, spec.trials, spec.arguments, sections(spec.options))
+        check_same_study(requested)
+        if spec.study.study is None:
+            driving.enter_context(driver_lock(folder, name))
+        driving.enter_context(translate_storage_errors(storage))
+        inputs = StudyInputs(task, split, make_worker_data(spec, task))
+        baseline_uar = prepare_training(spec, inputs, console)
+        opened = _open_study(spec, requested)
         if spec.remembered:
-            console.print(
-                f"study {name}, as before: {shlex.join(spec.remembered)}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            _print_line(console, f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
-            return _search(
-                spec, opened, task, parts, work, bar, folder, began, console, isolated_model
-            )
+            data = Study(spec, opened, task, split, folder, inputs.load)
+            return _run_stages(data, inputs, baseline_uar, isolated_model, console, start)
 
 
-def _work(spec: StudySpec, task: Task) -> WorkerData:
-    stores = [store.folder for store in (*task.acoustic, *task.visual)]
-    return WorkerData(
-        acoustic=tuple(store.folder for store in task.acoustic),
-        visual=tuple(store.folder for store in task.visual),
-        split=spec.settings.of(SplitConfig),
-        fixed=spec.fixed,
-        device=spec.device,
-        cache=(spec.shared or spec.runs) / "features",
-        fingerprint=task.fingerprint,
-        published=None if spec.shared is None else publish_stores(stores, spec.shared),
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _open_study(spec: StudySpec, requested: RequestedStudy) -> optuna.Study:
+    store = open_storage(spec.study.storage, requested.folder)
+    started = count_started(requested.name, store)
+    study = open_study(
+        requested,
+        store,
+        make_sampler(spec.search.sampler, spec.space, spec.seed, started),
+        make_pruner(spec.search.pruner, spec.epochs),
     )
+    record_start(requested.folder, spec.trials, spec.arguments, sections(spec.options))
+    return study
 
 
-def _load(
-    spec: StudySpec, task: Task, parts: Split, work: WorkerData, tell: Preparing
-) -> float | None:
-    """Before any trial starts: weights that cannot be had end the search in one line, and frozen
-    features are computed once with all cores. Returns the baseline that the search has to beat."""
-    from fdan.model.backbones import find_weights
-
-    run = RunConfig.from_mapping(spec.settings.run)
-    if run.model.tuning == "full":
-        find_weights(run.model.backbone, run.model.weights)
-        return None
-    device = "cuda:0" if work.device == "cuda" else "cpu"
-    data = _data(run, task, parts, work, device, tell.features)
-    return baseline_uar(data, data.acoustic_validation)
-
-
-def _data(
-    run: RunConfig,
-    task: Task,
-    parts: Split,
-    work: WorkerData,
-    device: str,
-    progress: Callable[[int, int], None] | None = None,
-) -> TrainingData:
-    """What trials train on, in this process."""
-    from fdan.device import choose_device
-    from fdan.training.training_data import load_training_data
-
-    return load_training_data(task, parts, run, choose_device(device), work.cache, progress)
-
-
-def _search(
-    spec: StudySpec,
-    opened: optuna.Study,
-    task: Task,
-    parts: Split,
-    work: WorkerData,
-    bar: float | None,
-    folder: Path,
-    began: float,
-    console: Console,
+def _run_stages(
+    data: Study,
+    inputs: StudyInputs,
+    baseline_uar: float | None,
     isolated_model: IsolatedModel,
-) -> int:
-    name = opened.study_name
+    console: Console,
+    start: float,
+) -> _Finished:
+    spec = data.spec
     stop = StopSignal(spec.study.time_budget)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    patience = StorageRetry(spec.study.storage, say, stop.due)
-    patience.wait_for_connections(opened)
+    patience = StorageRetry(spec.study.storage, lambda text: _print_line(console, text), stop.due)
+    patience.wait_for_connections(data.opened)
     with (
-        Tracker(folder / "spool", spec.tracking_uri, EXPERIMENT) as tracker,
-        stop_on_signals(stop, lambda text: console.print(text, style="bold yellow")),
+        Tracker(data.folder / "spool", spec.tracking_uri, EXPERIMENT) as tracker,
+        _stopping_on_signals(stop, console),
         _closing(tracker),
     ):
-        of_runs = tags(spec, task)
-        tracker.open_study(name, parameters(spec, task), of_runs)
-        if bar is not None:
-            tracker.log_study_metrics(0, {BASELINE_UAR: bar})
-            say(
-                "to beat: logistic regression on the same frozen speech features and split,"
-                f" validation UAR {bar:.4f}"
-            )
-        if spec.gpu_share_is_open:
-            spec = _sharing(spec, task, parts, folder, stop, say)
-        of = ending.Study(
-            spec, opened, task, parts, folder, lambda run: _data(run, task, parts, work, "cpu")
-        )
-        with make_ray_session(spec, folder) as ray, TrialFigures() as drawing:
-            context = rounds.RunContext(
-                work,
-                ray,
-                tracker,
-                drawing,
-                of_runs,
-                made_from(spec, task),
-                stop,
-                patience,
+        labels = tags(spec, data.task)
+        tracker.open_study(data.opened.study_name, parameters(spec, data.task), labels)
+        if baseline_uar is not None:
+            tracker.log_study_metrics(0, {BASELINE_UAR: baseline_uar})
+            _print_line(
                 console,
+                "to beat: logistic regression on the same frozen speech features and split,"
+                f" validation UAR {baseline_uar:.4f}",
             )
-            interruptions = rounds.run_search(of, context)
+        data = _with_gpu_share(data, stop, console)
+        with make_ray_session(data.spec, data.folder) as ray, TrialFigures() as drawing:
+            context = RunContext(
+                data=data,
+                worker_data=inputs.worker_data,
+                baseline_uar=baseline_uar,
+                ray=ray,
+                drawing=drawing,
+                tracker=tracker,
+                tags=labels,
+                made_from=made_from(data.spec, data.task),
+                stop=stop,
+                patience=patience,
+                console=console,
+                isolated_model=isolated_model,
+            )
+            interruptions = run_search(context)
             confirm_stop = stop.for_confirmation()
             patience.stop_due = confirm_stop.due
-            settings = rounds.run_confirmation(of, replace(context, stop=confirm_stop))
-        done = sum(count_finished(opened).values())
-        reason = confirm_stop.reason or stop.reason
-        whole = (done >= spec.trials or stop.final) and not confirm_stop.reason
-        state = "COMPLETE" if whole else "PAUSED"
-        if spec.confirm.promote and whole:
+            context = replace(context, stop=confirm_stop)
+            settings = run_confirmation(context)
+        outcome = _outcome(data, stop, confirm_stop)
+        if spec.confirm.promote and outcome.complete:
             isolated_model.start()
-        with contextlib.ExitStack() as stack:
-            if console.is_terminal:
-                stack.enter_context(console.status("models, figures and report"))
-            chosen = ending.models(of, settings)
-            _score_test(of, chosen, tracker, confirm_stop, say)
-            text = f"{done} of {spec.trials} trials" + (f": {reason}" if reason else "")
-            result = _records(of, settings, chosen, tracker, state, text, bar, interruptions)
-            tracker.close_study(state, text)
-            if not tracker.drain(_DRAIN_S):
-                say(
-                    f"{tracker.unsent} records wait for MLflow"
-                    f" ({tracker.unavailable_reason or 'slow'});"
-                    f" they are safe: python -m tracking flush {folder}"
+        with _status(console, "models, figures and report"):
+            chosen = select_model(context, settings)
+            result = write_result(context, settings, chosen, outcome, interruptions)
+            tracker.close_study(outcome.state, outcome.text)
+            if not tracker.drain(DRAIN_S):
+                why = tracker.unavailable_reason or "slow"
+                context.notify(
+                    f"{tracker.unsent} records wait for MLflow ({why}); they are safe:"
+                    f" python -m tracking flush {data.folder}"
                 )
         page = tracker.page
-    verdict = None
-    if spec.confirm.promote and state == "COMPLETE" and chosen is not None:
-        options = PromotionOptions(uri=spec.tracking_uri)
-        verdict = promote(folder, options, isolated_model=isolated_model, log=say)
-    elif spec.confirm.promote:
-        say(f"not promoted: the study is not finished ({text})")
+    verdict = promote_model(context, chosen, outcome)
     end = SearchEnd(
-        stopped=reason,
-        seconds=time.monotonic() - began,
+        stopped=outcome.reason,
+        seconds=time.monotonic() - start,
         tracking_uri=spec.tracking_uri,
         page=page,
         settings=settings,
         verdict=verdict,
-        clip=_clip(of),
+        clip=_clip(data),
     )
-    print(summary(result, folder, end))
-    if stop.code:
-        return stop.code
     unpromoted = spec.confirm.promote and (verdict is None or not verdict.promoted)
-    return 1 if unpromoted or best_trial(opened) is None else 0
+    failed = unpromoted or best_trial(data.opened) is None
+    return _Finished(result, summary(result, data.folder, end), stop.code or int(failed))
 
 
-def _sharing(
-    spec: StudySpec,
-    task: Task,
-    parts: Split,
-    folder: Path,
-    stop: StopSignal,
-    say: Callable[[str], None],
-) -> StudySpec:
-    """The plan with the share of a GPU that its trials get."""
+def _outcome(data: Study, stop: StopSignal, confirm_stop: StopSignal) -> StudyOutcome:
+    """How the study ended. stop, confirm_stop: of its search and its confirmation."""
+    done = sum(count_finished(data.opened).values())
+    reason = confirm_stop.reason or stop.reason
+    complete = (done >= data.spec.trials or stop.final) and not confirm_stop.reason
+    text = f"{done} of {data.spec.trials} trials" + (f": {reason}" if reason else "")
+    return StudyOutcome("COMPLETE" if complete else "PAUSED", text, reason)
+
+
+def _with_gpu_share(data: Study, stop: StopSignal, console: Console) -> Study:
+    """The study with the share of a GPU that its trials get, where that is to be found out."""
+    if not data.spec.gpu_share_is_open:
+        return data
     from search.planning import gpu_share
 
-    say("finding out how many trials fit on a GPU")
-    share = gpu_share.find(spec, task, parts, folder, stop)
+    _print_line(console, "finding out how many trials fit on a GPU")
+    share = gpu_share.find(data.spec, data.task, data.parts, data.folder, stop)
     if share is None:
-        return spec
-    say(f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")
-    return spec.with_gpu_share(share)
+        return data
+    _print_line(console, f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")
+    return replace(data, spec=data.spec.with_gpu_share(share))
 
 
-def _clip(of: ending.Study) -> Path | None:
+def _clip(data: Study) -> Path | None:
     """A speech file of the test part to try a model on."""
-    store, index = of.task.acoustic[0], int(of.parts.acoustic_test[0])
-    for source in of.spec.data.sources:
+    store, index = data.task.acoustic[0], int(data.parts.acoustic_test[0])
+    for source in data.spec.data.sources:
         file = source.path / (store.files[index] if index < len(store) else store.files[0])
         if source.modality == "acoustic" and file.is_file():
             return file
     return None
 
 
-def _score_test(
-    of: ending.Study,
-    chosen: ending.Chosen | None,
-    tracker: Tracker,
-    stop: StopSignal,
-    say: Callable[[str], None],
-) -> None:
-    """Ask the test part, if that was asked for and nothing can choose another model any more."""
-    confirm = of.spec.confirm
-    if chosen is not None and confirm.scores_test and not stop.reason:
-        ending.score_test(of, chosen, confirm.score_again, say)
-    if (stored := scoring.stored_score(of.opened)) is not None:
-        found = stored.score
-        # On each start, since a driver may have died between asking and recording; the tracker
-        # passes over what it has.
-        measured = {"war": found.war, "uar": found.uar, "wf1": found.wf1}
-        if found.baseline_uar is not None:
-            measured[BASELINE_UAR] = found.baseline_uar
-        tracker.log_study_metrics(
-            len(found.again), {TEST_PREFIX + name: score for name, score in measured.items()}
-        )
+@contextlib.contextmanager
+def _stopping_on_signals(stop: StopSignal, console: Console) -> Iterator[None]:
+    """Outside the main thread, where Python handles no signals, the study runs to its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with stop_on_signals(stop, lambda text: console.print(text, style="bold yellow")):
+        yield
 
 
-def _records(
-    of: ending.Study,
-    settings: list[Setting],
-    chosen: ending.Chosen | None,
-    tracker: Tracker,
-    state: str,
-    reason: str,
-    bar: float | None,
-    interruptions: Callable[[int], int],
-) -> StudyResult:
-    """Write result.json, the report and the table of trials, and log them with the study's run."""
-    tracker.drain(_DRAIN_S / 6)  # the page in MLflow is known once it was reached
-    end = StudyEnd(
-        state=state,
-        reason=reason,
-        baseline=bar,
-        study_id=tracker.study_id,
-        experiment=EXPERIMENT,
-        page=tracker.page,
-        interruptions=interruptions,
-    )
-    result = study_result(of, settings, None if chosen is None else chosen.model, end)
-    result.save(of.folder)
-    table = of.folder / "figures" / "trials.csv"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(table, trials_csv(of.opened))
-    for file in (*report.write(of.folder), table):
-        tracker.log_artifact(None, file, "study")
-    return result
+@contextlib.contextmanager
+def _status(console: Console, text: str) -> Iterator[None]:
+    with console.status(text) if console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 @contextlib.contextmanager
 def _closing(tracker: Tracker) -> Iterator[None]:
-    """What ends the study ends its parent run, which would otherwise look as if it were running."""
+    """Whatever ends the study ends its parent run, which would otherwise look as if it were
+    running."""
     try:
         yield
-    except KeyboardInterrupt:  # the second one: whoever wants out at once
+    except KeyboardInterrupt:  # the second one: at once
         with contextlib.suppress(FdanError):
             tracker.close_study("PAUSED", "stopped by the user: the same command goes on with it")
             tracker.drain(2.0)

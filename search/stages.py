@@ -1,21 +1,28 @@
-"""The two rounds of a study: the search, and the runs that confirm what it found."""
+"""The stages of a study: the search, the runs that confirm what it found, the model that it stands
+for, its result, and its promotion. Each returns a value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
+from fdan.files import write_atomic
 from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
 from search.callbacks.early_stopping import EarlyStopping
 from search.callbacks.fail_fast import FailFast
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
+from search.config.toml_file import to_toml
+from search.results.study_result import StudyEnd, study_result
+from search.results.trials_table import trials_csv
 from search.selection import confirm
-from search.selection.winner import Study
+from search.selection import winner as ending
+from search.selection.test_score import stored_score
+from search.selection.winner import Chosen, Study
 from search.study.events import StudyCallback
 from search.study.folder import share_checkpoints
 from search.study.open import HOME
@@ -25,18 +32,38 @@ from search.study.storage_retry import StorageRetry
 from search.tune.ray_session import RaySession
 from search.tune.recovery import Round, RoundContext, run_round
 from search.worker.data import WorkerData
-from tracking.tags import CONFIRM
+from tracking import report
+from tracking.promotion.isolated_model import IsolatedModel
+from tracking.promotion.promote import PromotionOptions, Verdict, promote
+from tracking.result import StudyResult
+from tracking.tags import BASELINE_UAR, CONFIRM, TEST_PREFIX
 from tracking.tracker import Tracker
+
+EXPERIMENT: Final = "fdan-search"
+"""MLflow's experiment, which holds all studies."""
+
+DRAIN_S: Final = 60.0
+"""How long the end waits for MLflow."""
+
+_PAGE_S: Final = 10.0
+"""How long the result waits for MLflow: the study's page is known once MLflow was reached."""
+
+
+CONFIG: Final = "study.toml"
+"""In a study's folder and its parent run: the options that make the study again (--config)."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """How a study's stages are run and followed."""
+    """What the stages of a study share."""
 
-    work: WorkerData
+    data: Study
+    worker_data: WorkerData
+    baseline_uar: float | None
+    """Validation UAR that the search has to beat."""
     ray: RaySession
-    tracker: Tracker
     drawing: TrialFigures
+    tracker: Tracker
     tags: Mapping[str, Any]
     """Of every run in MLflow."""
     made_from: Mapping[str, Any]
@@ -44,14 +71,34 @@ class RunContext:
     stop: StopSignal
     patience: StorageRetry
     console: Console
+    isolated_model: IsolatedModel
+
+    def notify(self, text: str) -> None:
+        """Show the user a line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def round_context(self) -> RoundContext:
-        return RoundContext(self.work, self.ray, self.stop, self.patience, self.console)
+        return RoundContext(self.worker_data, self.ray, self.stop, self.patience, self.console)
 
 
-def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
+@dataclass(frozen=True)
+class StudyOutcome:
+    """How a study ended. state: COMPLETE, or PAUSED where the same command continues it; reason:
+    why it ended early, or empty."""
+
+    state: str
+    text: str
+    reason: str
+
+    @property
+    def complete(self) -> bool:
+        return self.state == "COMPLETE"
+
+
+def run_search(context: RunContext) -> Callable[[int], int]:
     """Run what is left of the search; returns how often each trial was interrupted."""
+    of = context.data
     spec, opened, folder = of.spec, of.opened, of.folder
     best, name = best_trial(opened), opened.study_name
     _share(of, folder, "search")
@@ -70,9 +117,7 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
     if left and (noise := spec.study.stop_early) is not None:
         rules.append(EarlyStopping.of_study(context.stop, noise, opened, folder))
     if context.stop.final and not running_trials(opened):
-        context.console.print(
-            f"study {name}: {context.stop.reason}", highlight=False, soft_wrap=True
-        )
+        context.notify(f"study {name}: {context.stop.reason}")
     elif left or running_trials(opened):
         run_round(
             spec,
@@ -90,19 +135,16 @@ def run_search(of: Study, context: RunContext) -> Callable[[int], int]:
             context.round_context,
         )
     else:
-        context.console.print(
-            f"study {name} has {held} trials already: nothing to run ({spec.how_to_extend(held)})",
-            highlight=False,
-            soft_wrap=True,
-        )
+        extend = spec.how_to_extend(held)
+        context.notify(f"study {name} has {held} trials already: nothing to run ({extend})")
     tracked.finish()
     return tracked.interruptions
 
 
-def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
+def run_confirmation(context: RunContext) -> list[confirm.Setting]:
     """Run the best settings again, as far as that was asked for and is not done; returns what was
     confirmed so far."""
-    spec = of.spec
+    of, spec = context.data, context.data.spec
     nominated = confirm.best(of.opened, spec.confirm.count)
     if not context.stop.due() and nominated:
         opened = confirm.open_confirming(of.opened)
@@ -116,9 +158,8 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
         if queue.left or running_trials(opened):
             folder.mkdir(exist_ok=True)
             _share(of, folder, CONFIRM)
-            context.console.print(
-                f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each",
-                highlight=False,
+            context.notify(
+                f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each"
             )
             run_round(
                 spec,
@@ -138,6 +179,96 @@ def run_confirmation(of: Study, context: RunContext) -> list[confirm.Setting]:
             )
         tracked.finish()
     return confirm.settings(of.opened)
+
+
+def select_model(context: RunContext, settings: list[confirm.Setting]) -> Chosen | None:
+    """Write the model that the study stands for, and score it on the test part if that was asked
+    for and nothing can choose another model any more.
+
+    Args:
+        context: the study's.
+        settings: what was confirmed.
+
+    Returns:
+        The model; None where no trial is complete.
+    """
+    chosen, wanted = ending.models(context.data, settings), context.data.spec.confirm
+    if chosen is not None and wanted.scores_test and not context.stop.reason:
+        ending.score_test(context.data, chosen, wanted.score_again, context.notify)
+    if (stored := stored_score(context.data.opened)) is not None:
+        tested = stored.score
+        # On each start, since a driver may have died between asking and recording; the tracker
+        # passes over what it has.
+        scores = {"war": tested.war, "uar": tested.uar, "wf1": tested.wf1}
+        if tested.baseline_uar is not None:
+            scores[BASELINE_UAR] = tested.baseline_uar
+        context.tracker.log_study_metrics(
+            len(tested.again), {TEST_PREFIX + name: score for name, score in scores.items()}
+        )
+    return chosen
+
+
+def write_result(
+    context: RunContext,
+    settings: list[confirm.Setting],
+    chosen: Chosen | None,
+    outcome: StudyOutcome,
+    interruptions: Callable[[int], int],
+) -> StudyResult:
+    """Write result.json, the report and the table of trials, and log them with the study's run.
+
+    Args:
+        context: the study's.
+        settings: what was confirmed.
+        chosen: the model that the study stands for.
+        outcome: how the study ended.
+        interruptions: how often a trial was interrupted.
+    """
+    of, tracker = context.data, context.tracker
+    tracker.drain(_PAGE_S)
+    end = StudyEnd(
+        state=outcome.state,
+        reason=outcome.text,
+        baseline=context.baseline_uar,
+        study_id=tracker.study_id,
+        experiment=EXPERIMENT,
+        page=tracker.page,
+        interruptions=interruptions,
+    )
+    result = study_result(of, settings, None if chosen is None else chosen.model, end)
+    result.save(of.folder)
+    write_atomic(of.folder / CONFIG, to_toml(of.spec.options))
+    table = of.folder / "figures" / "trials.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(table, trials_csv(of.opened))
+    for file in (of.folder / CONFIG, *report.write(of.folder), table):
+        tracker.log_artifact(None, file, "study")
+    return result
+
+
+def promote_model(
+    context: RunContext, chosen: Chosen | None, outcome: StudyOutcome
+) -> Verdict | None:
+    """Make the model the champion, if that was asked for and every gate is open.
+
+    Args:
+        context: the study's.
+        chosen: the model that the study stands for.
+        outcome: how the study ended. One that is not finished promotes nothing.
+
+    Returns:
+        The verdict; None where nothing was promoted or refused.
+    """
+    spec = context.data.spec
+    if not spec.confirm.promote:
+        return None
+    if not outcome.complete or chosen is None:
+        context.notify(f"not promoted: the study is not finished ({outcome.text})")
+        return None
+    options = PromotionOptions(uri=spec.tracking_uri)
+    return promote(
+        context.data.folder, options, isolated_model=context.isolated_model, log=context.notify
+    )
 
 
 def _share(of: Study, folder: Path, stage: str) -> None:

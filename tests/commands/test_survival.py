@@ -23,9 +23,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.data.open_task import open_task
 from fdan.inference.model_folder import read_model
-from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
+from search.prepare import make_worker_data
 from search.study.events import REASON
 from search.study.storage import open_storage_read_only
 from search.study.storage_retry import StorageError
@@ -263,7 +263,7 @@ def test_its_trials_are_what_they_would_have_been(home: Home, tmp_path: Path) ->
     spec = resolve(parse(words).options)
     task, _ = open_task(spec.data, spec.settings)
     reports: list[EpochResult] = []
-    make_trainer(session._work(spec, task))(
+    make_trainer(make_worker_data(spec, task))(
         TrialContext(0, trials[0].params, 0, 1, folder=tmp_path), reports.append
     )
     assert {r.epoch: r.value for r in reports} == trials[0].intermediate_values

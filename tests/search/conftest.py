@@ -20,13 +20,13 @@ from ray.util.placement_group import (
 
 from fdan.corpora import demo
 from fdan.data.open_task import open_task
-from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
 from search.optimizer.pruners import decision_epochs, make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
+from search.prepare import make_worker_data
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.identity import Identity, RequestedStudy
 from search.study.open import open_study
@@ -154,7 +154,7 @@ def work(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerData:
     flags = ["--runs", runs, "--task", f"demo:{corpus}", "--workers", "1", "--epochs", "6", *SMALL]
     spec = resolve(parse(flags).options)
     task, _ = open_task(spec.data, spec.settings)
-    return session._work(spec, task)
+    return make_worker_data(spec, task)
 
 
 class Heard(StudyCallback):

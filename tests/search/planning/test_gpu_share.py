@@ -14,10 +14,10 @@ from fdan import device as runtime
 from fdan.data.split import SplitConfig, split
 from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
-from search import pipeline as session
 from search.cli.parser import parse
 from search.config.spec import resolve
 from search.planning import gpu_share
+from search.prepare import decide_device
 from search.study.stopping import StopSignal
 from search.worker.data import WorkerData, open_task
 
@@ -67,12 +67,12 @@ def test_what_a_cluster_has_is_remembered(nodes: Cluster, tmp_path: Path) -> Non
     words = ["--address", nodes.address, "--runs", str(tmp_path)]
     open_spec = resolve(parse(words).options)
     assert open_spec.device_is_open and open_spec.per_trial.gpus == 0
-    with_gpu = session._decide_device(open_spec)
+    with_gpu = decide_device(open_spec, print)
     assert with_gpu.arguments == [*words, "--device", "cuda"] and with_gpu.per_trial.gpus == 1
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     while ray.cluster_resources().get("GPU"):
         time.sleep(0.1)
-    without = session._decide_device(open_spec)
+    without = decide_device(open_spec, print)
     assert without.arguments == [*words, "--device", "cpu"] and without.per_trial.gpus == 0
     words += ["--gpus-per-trial", "0.5"]
     assert not resolve(parse(words).options).device_is_open
