@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments
+from fdan.errors import ConfigError
 from search.config.options import (
     ConfirmConfig,
     ResourceConfig,
@@ -19,6 +20,7 @@ from search.config.options import (
 from search.config.toml_file import read_options
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import N_STARTUP_TRIALS, SAMPLERS
+from tracking.uri import is_masked
 
 DESCRIPTION: Final = """\
 Search the hyperparameters of FDAN: Optuna proposes trials, Ray Tune runs them, MLflow shows them.
@@ -70,7 +72,12 @@ def parse(argv: Sequence[str] | None = None) -> CommandLine:
     file = arguments.pop("config")
     command = {name: arguments.pop(name) for name in ("print_config", "dry_run", "estimate")}
     options = {} if file is None else read_options(file)
-    return CommandLine({**options, **normalize(arguments, "command line")}, **command)
+    options |= normalize(arguments, "command line")
+    for name, value in options.items():
+        if isinstance(value, str) and is_masked(value):
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} had a password, which is not kept: give it again")
+    return CommandLine(options, **command)
 
 
 def _parser() -> Parser:
