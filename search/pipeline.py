@@ -44,11 +44,10 @@ from search.stages import (
     select_model,
     write_result,
 )
-from search.study.folder import driver_lock
+from search.study.folder import driver_lock, record_start, write_begun
 from search.study.identity import RequestedStudy, check_same_study
 from search.study.open import open_study
-from search.study.queries import best_trial, count_finished, count_started
-from search.study.start_record import record_start, write_begun
+from search.study.status import best_trial, count_finished, count_started
 from search.study.stopping import StopSignal, stop_on_signals
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry, translate_storage_errors

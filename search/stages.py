@@ -26,7 +26,7 @@ from search.selection.winner import Chosen, Study
 from search.study.events import StudyCallback
 from search.study.folder import share_checkpoints
 from search.study.open import HOME
-from search.study.queries import best_trial, count_finished, count_started, running_trials
+from search.study.status import best_trial, count_finished, count_started, running_trials
 from search.study.stopping import StopSignal
 from search.study.storage_retry import StorageRetry
 from search.tune.ray_session import RaySession

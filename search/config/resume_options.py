@@ -13,7 +13,7 @@ from typing import Any, Final
 from fdan.data.open_task import DataConfig
 from fdan.errors import FdanError
 from search.config.options import from_arguments, pick
-from search.study.start_record import read_arguments
+from search.study.folder import read_arguments
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 _DATA: Final = frozenset(("task", "acoustic", "visual"))

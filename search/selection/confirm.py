@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.evaluation.statistics import Interval, mean_interval
 from search.optimizer.space import Value
-from search.study.queries import complete_trials
+from search.study.status import complete_trials
 from search.study.writer import create_study, requeue, set_trial_attributes
 from tracking.result import Confirmation, ConfirmedSetting
 from tracking.tags import CONFIRM, CONFIRMS

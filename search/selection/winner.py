@@ -25,7 +25,7 @@ from search.config.spec import StudySpec
 from search.selection import confirm
 from search.selection import test_score as scoring
 from search.selection.test_score import ScoredAlready
-from search.study.queries import best_trial
+from search.study.status import best_trial
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tracking.result import WINNER, Check, TestScore
 

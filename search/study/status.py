@@ -1,4 +1,5 @@
-"""How far a study is, read from its storage and its folder without touching either."""
+"""How far a study is: which of its trials are complete, running or the best, and what its folder
+says, read without touching either."""
 
 from __future__ import annotations
 
@@ -12,16 +13,21 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from fdan.errors import FdanError
 from fdan.files import first_line
 from fdan.lock import lock_owner
-from search.study.folder import LOCK_FILE, STUDY_FILE
-from search.study.journal import JOURNAL_FILE
-from search.study.queries import best_trial, count_finished, running_trials
-from search.study.start_record import BEGUN, command_line, read_arguments
+from search.study.folder import (
+    BEGUN,
+    JOURNAL_FILE,
+    LOCK_FILE,
+    STUDY_FILE,
+    command_line,
+    read_arguments,
+)
 from search.study.storage import open_storage_read_only
 from search.study.storage_retry import translate_storage_errors
 from search.worker.epoch_log import EPOCH_LOG
@@ -181,3 +187,53 @@ def _running_trial(trial: FrozenTrial, folder: Path) -> RunningTrial:
         heard = time.time() - (trial_folder(folder, trial.number) / EPOCH_LOG).stat().st_mtime
     epoch = max(values, default=0)
     return RunningTrial(trial.number, epoch, values.get(epoch), heard)
+
+
+def ranking_key(value: float, number: int) -> tuple[float, int]:
+    """Sorts trials, the best first: by value, the earlier one of equals first.
+
+    Args:
+        value: The trial's, which is maximised.
+        number: The trial's.
+    """
+    return -value, number
+
+
+def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, the best first."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(trials, key=lambda trial: ranking_key(trial.value or 0.0, trial.number))
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial of highest value, the earliest of equals; None where none is complete."""
+    return next(iter(complete_trials(study)), None)
+
+
+def running_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were started and have not ended, in the order of their numbers. Where no driver
+    lives, they are those that the next one resumes."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def count_finished(study: optuna.Study) -> dict[str, int]:
+    """Finished trials by Optuna's state."""
+    counts = {state.name: 0 for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)}
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.is_finished():
+            counts[trial.state.name] += 1
+    return counts
+
+
+def count_started(name: str, storage: BaseStorage) -> int:
+    """How many trials a study has started so far; 0 where there is no such study yet.
+
+    Args:
+        name: The study's in the storage.
+        storage: Where it is kept.
+    """
+    if name not in optuna.get_all_study_names(storage):
+        return 0
+    study_id = storage.get_study_id_from_name(name)
+    trials = storage.get_all_trials(study_id, deepcopy=False)
+    return sum(trial.state != TrialState.WAITING for trial in trials)

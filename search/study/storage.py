@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX, get_lock_file
+from optuna.storages.journal._storage import JournalOperation
 from sqlalchemy.exc import IntegrityError
 
 from fdan.errors import ConfigError
-from search.study.journal import JOURNAL_FILE, open_journal
+from fdan.files import cut_torn_line
+from search.study.folder import JOURNAL_FILE
 from search.study.storage_retry import StorageError, innermost_line, is_server
 from tracking.uri import mask_password
 
@@ -21,6 +27,20 @@ _RACE_PAUSE_S = 0.2
 _MAX_OPENINGS = 20
 """Of a new database, by as many processes at once as may be: each opening that loses the race for a
 table finds it the next time, and Optuna has fewer tables than this."""
+
+_LOCK_GRACE_S = 30
+
+_UNSYNCED = frozenset(
+    (
+        JournalOperation.SET_TRIAL_PARAM,
+        JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE,
+        JournalOperation.SET_TRIAL_USER_ATTR,
+        JournalOperation.SET_TRIAL_SYSTEM_ATTR,
+    )
+)
+"""What is recorded of a running trial. It is written at once, so that no killed process loses any;
+the disk has it for certain with what begins or ends a trial: a power cut takes epochs of running
+trials, which are reported again."""
 
 
 class _RaceError(ConfigError):
@@ -44,7 +64,7 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         url: Of a database; None for the journal.
         folder: The study's, in which the journal is.
     """
-    return open_journal(folder) if url is None else _open_database(url, create_tables=True)
+    return _open_journal(folder) if url is None else _open_database(url, create_tables=True)
 
 
 def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
@@ -65,6 +85,41 @@ def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise StorageError(f"{url}: no such file")
     return _open_database(url, create_tables=False)
+
+
+def _open_journal(folder: Path) -> JournalStorage:
+    """The journal in a study's folder. Called by the study's driver, the only one to write it."""
+    path = folder / JOURNAL_FILE
+    if path.exists():
+        with path.open("rb+") as file:
+            cut_torn_line(file.fileno())
+    # There is one driver at a time, so the process that held the journal's own lock is dead.
+    path.with_name(path.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
+    lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_S)
+    return JournalStorage(_Journal(str(path), lock_obj=lock))
+
+
+class _Journal(JournalFileBackend):
+    """Syncs where it counts: Optuna's own syncs each of a trial's twenty entries, which takes the
+    driver of many short trials most of its time.
+
+    A full disk may take a part of a line; a part in the middle of the journal would make all of it
+    unreadable.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with get_lock_file(self._lock):
+            size = Path(self._file_path).stat().st_size
+            try:
+                with Path(self._file_path).open("ab") as file:
+                    file.write(text.encode())
+                    file.flush()
+                    if any(log["op_code"] not in _UNSYNCED for log in logs):
+                        os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._file_path, size)
+                raise
 
 
 def _open_database(url: str, *, create_tables: bool) -> RDBStorage:

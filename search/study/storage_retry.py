@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fdan.errors import FdanError
 from fdan.files import first_line
-from search.study.journal import JOURNAL_FILE
+from search.study.folder import JOURNAL_FILE
 from tracking.uri import mask_password
 
 _Result = TypeVar("_Result")

@@ -19,8 +19,8 @@ from search.optimizer.pruners import decision_epochs, next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
 from search.study.events import StudyCallback
-from search.study.queries import best_trial, count_finished, running_trials
 from search.study.resume import unreported_epochs
+from search.study.status import best_trial, count_finished, running_trials
 from search.study.stopping import StopSignal
 from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import TrialController, TrialPolicy

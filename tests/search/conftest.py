@@ -30,7 +30,7 @@ from search.prepare import make_worker_data
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.identity import Identity, RequestedStudy
 from search.study.open import open_study
-from search.study.queries import count_started
+from search.study.status import count_started
 from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import FindUnreported, TrialController, TrialPolicy

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
 from search.study.events import TrialOutcome
-from search.study.queries import best_trial
+from search.study.status import best_trial
 from search.study.writer import DIRECTION
 from search.worker.messages import EpochResult
 from search.worker.trial_folder import CHECKPOINT, trial_folder

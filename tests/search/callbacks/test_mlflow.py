@@ -17,7 +17,7 @@ from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.optimizer.space_file import parse_space
 from search.study.events import REASON, StudyCallback, TrialOutcome
-from search.study.queries import running_trials
+from search.study.status import running_trials
 from search.study.trial_controller import TrialController
 from search.worker.epoch_log import EpochLog
 from search.worker.messages import EpochResult

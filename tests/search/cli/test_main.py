@@ -30,11 +30,10 @@ from search.config.spec import StudySpec, resolve
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.study.events import REASON
-from search.study.folder import LOCK_FILE
+from search.study.folder import LOCK_FILE, record_start
 from search.study.identity import RequestedStudy
 from search.study.open import open_study
-from search.study.queries import best_trial
-from search.study.start_record import record_start
+from search.study.status import best_trial
 from search.study.storage import open_storage, open_storage_read_only
 from tests.search import conftest
 

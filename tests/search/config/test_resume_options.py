@@ -16,7 +16,7 @@ from search.cli import main as command
 from search.cli.parser import parse
 from search.config.options import to_arguments
 from search.config.resume_options import remembered_options
-from search.study.start_record import BEGUN, read_arguments, record_start, write_begun
+from search.study.folder import BEGUN, read_arguments, record_start, write_begun
 from tests.search.cli.test_main import RUN, errors
 from tests.search.conftest import SMALL
 

@@ -10,7 +10,7 @@ from fdan.errors import ConfigError
 from search.cli.parser import parse
 from search.config.options import to_arguments
 from search.config.spec import StudySpec, resolve
-from search.study.start_record import write_begun
+from search.study.folder import write_begun
 
 
 def test_python_and_the_command_line_make_the_same_spec(tmp_path: Path) -> None:

@@ -24,11 +24,10 @@ from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import parse_space
-from search.study.folder import STUDY_FILE, StudyError, driver_lock
+from search.study.folder import JOURNAL_FILE, STUDY_FILE, StudyError, driver_lock
 from search.study.identity import IDENTITY, Identity, RequestedStudy, check_same_study
-from search.study.journal import JOURNAL_FILE
 from search.study.open import HOME, open_study
-from search.study.queries import best_trial, count_finished
+from search.study.status import best_trial, count_finished
 from search.study.storage import open_storage
 from tests.search.conftest import KNOWN, SPACE, MakeStudy
 
@@ -209,7 +208,6 @@ def test_of_two_drivers_that_start_at_once_elsewhere_one_has_the_study(tmp_path:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from search.study.folder import driver_lock
 with driver_lock(Path(sys.argv[1]), "one"):
     print("driving", flush=True)
     time.sleep(300)

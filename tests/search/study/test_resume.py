@@ -12,7 +12,7 @@ from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
 from search.study.active_trials import MAX_WORKER_DEATHS
 from search.study.events import REASON
-from search.study.queries import running_trials
+from search.study.status import running_trials
 from search.study.trial_controller import FindUnreported, TrialController
 from search.worker.messages import EpochResult, TrialAssignment
 from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, controller_of

@@ -15,11 +15,9 @@ from search import __main__ as command
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
-from search.study.folder import LOCK_FILE, STUDY_FILE
+from search.study.folder import JOURNAL_FILE, LOCK_FILE, STUDY_FILE, record_start, write_begun
 from search.study.identity import Identity, RequestedStudy
-from search.study.journal import JOURNAL_FILE
 from search.study.open import open_study
-from search.study.start_record import record_start, write_begun
 from search.study.storage import open_storage
 from tests.search.conftest import KNOWN, SPACE
 from tracking.tracker import Tracker

@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.study.journal import JOURNAL_FILE
+from search.study.folder import JOURNAL_FILE
 from search.study.stopping import StopSignal, stop_on_signals
 from search.study.storage import open_storage
 from tests.search.conftest import SPACE

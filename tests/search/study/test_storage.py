@@ -25,10 +25,10 @@ from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
 from search.study.events import REASON
+from search.study.folder import JOURNAL_FILE
 from search.study.identity import Identity, RequestedStudy
-from search.study.journal import JOURNAL_FILE
 from search.study.open import open_study
-from search.study.queries import running_trials
+from search.study.status import running_trials
 from search.study.storage import open_storage, open_storage_read_only
 from search.study.storage_retry import StorageError, StorageRetry, translate_storage_errors
 from search.worker.messages import EpochResult
