@@ -20,6 +20,9 @@ from fdan.errors import ConfigError
 
 _DEMO: Final = "demo"
 
+_SPEECH_FIRST = MODALITIES[::-1]
+"""Sounds are prepared before films: a corpus without usable speech is refused at once."""
+
 
 @dataclass(frozen=True)
 class DataConfig(Config):
@@ -65,12 +68,12 @@ class DataConfig(Config):
                 raise ConfigError("--task names both modalities: leave out --acoustic and --visual")
             if self.task.partition(":")[0].strip().lower() == STORE:
                 raise ConfigError("--task: a store holds one modality; use --acoustic and --visual")
-            return [parse_source(self.task, modality) for modality in MODALITIES]
+            return [parse_source(self.task, modality) for modality in _SPEECH_FIRST]
         sources = [parse_source(text, "acoustic") for text in self.acoustic]
         sources += [parse_source(text, "visual") for text in self.visual]
         if not sources:
-            return [Source(_DEMO, self.demo_folder, modality) for modality in MODALITIES]
-        for modality in MODALITIES:
+            return [Source(_DEMO, self.demo_folder, modality) for modality in _SPEECH_FIRST]
+        for modality in _SPEECH_FIRST:
             if not any(source.modality == modality for source in sources):
                 raise ConfigError(
                     f"a task needs both modalities: give --{modality} CORPUS:PATH too"
