@@ -32,7 +32,7 @@ from search.prepare import (
 )
 from search.results.provenance import made_from, parameters, tags
 from search.results.summary import SearchEnd, summary
-from search.selection.winner import Study
+from search.selection.study_data import StudyData
 from search.stages import (
     DRAIN_S,
     EXPERIMENT,
@@ -132,7 +132,7 @@ def _run(spec: StudySpec, demo: BackgroundDemo | None) -> _Finished:
         if spec.remembered:
             _print_line(console, f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
-            data = Study(spec, opened, task, split, folder, inputs.load)
+            data = StudyData(spec, opened, task, split, folder, inputs.load)
             return _run_stages(data, inputs, baseline_uar, isolated_model, console, start)
 
 
@@ -154,7 +154,7 @@ def _open_study(spec: StudySpec, requested: RequestedStudy) -> optuna.Study:
 
 
 def _run_stages(
-    data: Study,
+    data: StudyData,
     inputs: StudyInputs,
     baseline_uar: float | None,
     isolated_model: IsolatedModel,
@@ -164,14 +164,14 @@ def _run_stages(
     spec = data.spec
     stop = StopSignal(spec.study.time_budget)
     patience = StorageRetry(spec.study.storage, lambda text: _print_line(console, text), stop.due)
-    patience.wait_for_connections(data.opened)
+    patience.wait_for_connections(data.study)
     with (
         Tracker(data.folder / "spool", spec.tracking_uri, EXPERIMENT) as tracker,
         _stopping_on_signals(stop, console),
         _closing(tracker),
     ):
         labels = tags(spec, data.task)
-        tracker.open_study(data.opened.study_name, parameters(spec, data.task), labels)
+        tracker.open_study(data.study.study_name, parameters(spec, data.task), labels)
         if baseline_uar is not None:
             tracker.log_study_metrics(0, {BASELINE_UAR: baseline_uar})
             _print_line(
@@ -225,36 +225,36 @@ def _run_stages(
         clip=_clip(data),
     )
     unpromoted = spec.confirm.promote and (verdict is None or not verdict.promoted)
-    failed = unpromoted or best_trial(data.opened) is None
+    failed = unpromoted or best_trial(data.study) is None
     return _Finished(result, summary(result, data.folder, end), stop.code or int(failed))
 
 
-def _outcome(data: Study, stop: StopSignal, confirm_stop: StopSignal) -> StudyOutcome:
+def _outcome(data: StudyData, stop: StopSignal, confirm_stop: StopSignal) -> StudyOutcome:
     """How the study ended. stop, confirm_stop: of its search and its confirmation."""
-    done = sum(count_finished(data.opened).values())
+    done = sum(count_finished(data.study).values())
     reason = confirm_stop.reason or stop.reason
     complete = (done >= data.spec.trials or stop.final) and not confirm_stop.reason
     text = f"{done} of {data.spec.trials} trials" + (f": {reason}" if reason else "")
     return StudyOutcome("COMPLETE" if complete else "PAUSED", text, reason)
 
 
-def _with_gpu_share(data: Study, stop: StopSignal, console: Console) -> Study:
+def _with_gpu_share(data: StudyData, stop: StopSignal, console: Console) -> StudyData:
     """The study with the share of a GPU that its trials get, where that is to be found out."""
     if not data.spec.gpu_share_is_open:
         return data
     from search.planning import gpu_share
 
     _print_line(console, "finding out how many trials fit on a GPU")
-    share = gpu_share.find(data.spec, data.task, data.parts, data.folder, stop)
+    share = gpu_share.find(data.spec, data.task, data.split, data.folder, stop)
     if share is None:
         return data
     _print_line(console, f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")
     return replace(data, spec=data.spec.with_gpu_share(share))
 
 
-def _clip(data: Study) -> Path | None:
+def _clip(data: StudyData) -> Path | None:
     """A speech file of the test part to try a model on."""
-    store, index = data.task.acoustic[0], int(data.parts.acoustic_test[0])
+    store, index = data.task.acoustic[0], int(data.split.acoustic_test[0])
     for source in data.spec.data.sources:
         file = source.path / (store.files[index] if index < len(store) else store.files[0])
         if source.modality == "acoustic" and file.is_file():

@@ -19,10 +19,19 @@ from search.callbacks.trial_figures import TrialFigures
 from search.config.toml_file import to_toml
 from search.results.study_result import StudyEnd, study_result
 from search.results.trials_table import trials_csv
-from search.selection import confirm
-from search.selection import winner as ending
-from search.selection.test_score import stored_score
-from search.selection.winner import Chosen, Study
+from search.selection.confirm import (
+    ConfirmationQueue,
+    Setting,
+    confirmation_folder,
+    confirmed_settings,
+    fresh_seeds,
+    nominate,
+    open_confirmation,
+    run_params,
+)
+from search.selection.study_data import ChosenModel, StudyData
+from search.selection.test_score import score_test, stored_score
+from search.selection.winner import write_models
 from search.study.events import StudyCallback
 from search.study.folder import share_checkpoints
 from search.study.open import HOME
@@ -57,7 +66,7 @@ CONFIG: Final = "study.toml"
 class RunContext:
     """What the stages of a study share."""
 
-    data: Study
+    data: StudyData
     worker_data: WorkerData
     baseline_uar: float | None
     """Validation UAR that the search has to beat."""
@@ -98,90 +107,91 @@ class StudyOutcome:
 
 def run_search(context: RunContext) -> Callable[[int], int]:
     """Run what is left of the search; returns how often each trial was interrupted."""
-    of = context.data
-    spec, opened, folder = of.spec, of.opened, of.folder
-    best, name = best_trial(opened), opened.study_name
-    _share(of, folder, "search")
-    tracked = MlflowCallback(
+    data = context.data
+    spec, study, folder = data.spec, data.study, data.folder
+    best, name = best_trial(study), study.study_name
+    _share(data, folder, "search")
+    mlflow = MlflowCallback(
         context.tracker,
         context.drawing,
         folder,
         TrialRuns(spec.fixed, context.tags, context.made_from),
     )
-    trials = opened.get_trials(deepcopy=False)
-    tracked.catch_up(trials)
+    trials = study.get_trials(deepcopy=False)
+    mlflow.catch_up(trials)
     drop_ended(folder, trials, best)
-    held = count_started(name, opened._storage)
-    left = max(0, spec.trials - held)
-    rules: list[StudyCallback] = [FailFast(context.stop, count_finished(opened))]
+    started = count_started(name, study._storage)
+    left = max(0, spec.trials - started)
+    rules: list[StudyCallback] = [FailFast(context.stop, count_finished(study))]
     if left and (noise := spec.study.stop_early) is not None:
-        rules.append(EarlyStopping.of_study(context.stop, noise, opened, folder))
-    if context.stop.final and not running_trials(opened):
+        rules.append(EarlyStopping.of_study(context.stop, noise, study, folder))
+    if context.stop.final and not running_trials(study):
         context.notify(f"study {name}: {context.stop.reason}")
-    elif left or running_trials(opened):
+    elif left or running_trials(study):
         run_round(
             spec,
             Round(
-                study=opened,
+                study=study,
                 suggest=spec.space.suggest,
                 sampler=spec.search.sampler,
                 pruner=spec.search.pruner,
                 trials=spec.trials,
                 new_trials=left,
                 folder=folder,
-                callbacks=(tracked, CheckpointRetention(folder, best), *rules),
+                callbacks=(mlflow, CheckpointRetention(folder, best), *rules),
                 title=name,
             ),
             context.round_context,
         )
     else:
-        extend = spec.how_to_extend(held)
-        context.notify(f"study {name} has {held} trials already: nothing to run ({extend})")
-    tracked.finish()
-    return tracked.interruptions
+        extend = spec.how_to_extend(started)
+        context.notify(f"study {name} has {started} trials already: nothing to run ({extend})")
+    mlflow.finish()
+    return mlflow.interruptions
 
 
-def run_confirmation(context: RunContext) -> list[confirm.Setting]:
+def run_confirmation(context: RunContext) -> list[Setting]:
     """Run the best settings again, as far as that was asked for and is not done; returns what was
     confirmed so far."""
-    of, spec = context.data, context.data.spec
-    nominated = confirm.best(of.opened, spec.confirm.count)
+    data, spec = context.data, context.data.spec
+    nominated = nominate(data.study, spec.confirm.count)
     if not context.stop.due() and nominated:
-        opened = confirm.open_confirming(of.opened)
-        seeds = confirm.seeds(spec.seed, spec.confirm.seeds)
-        queue = confirm.Queue(opened, nominated, seeds)
-        folder = confirm.folder_of(of.folder)
+        confirmation = open_confirmation(data.study)
+        seeds = fresh_seeds(spec.seed, spec.confirm.seeds)
+        queue = ConfirmationQueue(confirmation, nominated, seeds)
+        folder = confirmation_folder(data.folder)
         fixed = {name: value for name, value in spec.fixed.items() if name != "seed"}
         runs = TrialRuns(fixed, context.tags, context.made_from, CONFIRM, queue.tags)
-        tracked = MlflowCallback(context.tracker, context.drawing, folder, runs)
-        tracked.catch_up(opened.get_trials(deepcopy=False), confirm.params)
-        if queue.left or running_trials(opened):
+        mlflow = MlflowCallback(context.tracker, context.drawing, folder, runs)
+        mlflow.catch_up(confirmation.get_trials(deepcopy=False), run_params)
+        if queue.left or running_trials(confirmation):
             folder.mkdir(exist_ok=True)
-            _share(of, folder, CONFIRM)
+            _share(data, folder, CONFIRM)
             context.notify(
                 f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each"
             )
             run_round(
                 spec,
                 Round(
-                    study=opened,
+                    study=confirmation,
                     suggest=queue.suggest,
                     sampler="",
                     pruner="none",
-                    trials=count_started(opened.study_name, opened._storage) + queue.left,
+                    trials=count_started(confirmation.study_name, confirmation._storage)
+                    + queue.left,
                     new_trials=queue.left,
                     folder=folder,
-                    callbacks=(tracked,),
-                    title=f"{of.opened.study_name}, confirming",
+                    callbacks=(mlflow,),
+                    title=f"{data.study.study_name}, confirming",
                     noun="run",
                 ),
                 context.round_context,
             )
-        tracked.finish()
-    return confirm.settings(of.opened)
+        mlflow.finish()
+    return confirmed_settings(data.study)
 
 
-def select_model(context: RunContext, settings: list[confirm.Setting]) -> Chosen | None:
+def select_model(context: RunContext, settings: list[Setting]) -> ChosenModel | None:
     """Write the model that the study stands for, and score it on the test part if that was asked
     for and nothing can choose another model any more.
 
@@ -192,10 +202,10 @@ def select_model(context: RunContext, settings: list[confirm.Setting]) -> Chosen
     Returns:
         The model; None where no trial is complete.
     """
-    chosen, wanted = ending.models(context.data, settings), context.data.spec.confirm
+    chosen, wanted = write_models(context.data, settings), context.data.spec.confirm
     if chosen is not None and wanted.scores_test and not context.stop.reason:
-        ending.score_test(context.data, chosen, wanted.score_again, context.notify)
-    if (stored := stored_score(context.data.opened)) is not None:
+        score_test(context.data, chosen, wanted.score_again, context.notify)
+    if (stored := stored_score(context.data.study)) is not None:
         tested = stored.score
         # On each start, since a driver may have died between asking and recording; the tracker
         # passes over what it has.
@@ -210,8 +220,8 @@ def select_model(context: RunContext, settings: list[confirm.Setting]) -> Chosen
 
 def write_result(
     context: RunContext,
-    settings: list[confirm.Setting],
-    chosen: Chosen | None,
+    settings: list[Setting],
+    chosen: ChosenModel | None,
     outcome: StudyOutcome,
     interruptions: Callable[[int], int],
 ) -> StudyResult:
@@ -224,7 +234,7 @@ def write_result(
         outcome: how the study ended.
         interruptions: how often a trial was interrupted.
     """
-    of, tracker = context.data, context.tracker
+    data, tracker = context.data, context.tracker
     tracker.drain(_PAGE_S)
     end = StudyEnd(
         state=outcome.state,
@@ -235,19 +245,19 @@ def write_result(
         page=tracker.page,
         interruptions=interruptions,
     )
-    result = study_result(of, settings, None if chosen is None else chosen.model, end)
-    result.save(of.folder)
-    write_atomic(of.folder / CONFIG, to_toml(of.spec.options))
-    table = of.folder / "figures" / "trials.csv"
+    result = study_result(data, settings, chosen, end)
+    result.save(data.folder)
+    write_atomic(data.folder / CONFIG, to_toml(data.spec.options))
+    table = data.folder / "figures" / "trials.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(table, trials_csv(of.opened))
-    for file in (of.folder / CONFIG, *report.write(of.folder), table):
+    write_atomic(table, trials_csv(data.study))
+    for file in (data.folder / CONFIG, *report.write(data.folder), table):
         tracker.log_artifact(None, file, "study")
     return result
 
 
 def promote_model(
-    context: RunContext, chosen: Chosen | None, outcome: StudyOutcome
+    context: RunContext, chosen: ChosenModel | None, outcome: StudyOutcome
 ) -> Verdict | None:
     """Make the model the champion, if that was asked for and every gate is open.
 
@@ -271,8 +281,8 @@ def promote_model(
     )
 
 
-def _share(of: Study, folder: Path, stage: str) -> None:
+def _share(data: StudyData, folder: Path, stage: str) -> None:
     """On a cluster, put the checkpoints where all nodes see them."""
-    shared, home = of.spec.shared, of.opened.user_attrs[HOME]
+    shared, home = data.spec.shared, data.study.user_attrs[HOME]
     if shared is not None:
-        share_checkpoints(folder, f"{of.opened.study_name}-{home['id'][:8]}/{stage}", shared)
+        share_checkpoints(folder, f"{data.study.study_name}-{home['id'][:8]}/{stage}", shared)

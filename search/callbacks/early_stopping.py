@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.training.objective import VALUE_EPOCHS
 from search.optimizer.samplers import N_STARTUP_TRIALS
-from search.selection.confirm import settings
+from search.selection.confirm import confirmed_settings
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import StopSignal
 from search.worker.epoch_log import read_epoch_log
@@ -140,7 +140,7 @@ class EarlyStopping(StudyCallback):
             study: The study.
             folder: Its folder, for the epochs of its trials.
         """
-        measured = seed_noise([setting.values for setting in settings(study)])
+        measured = seed_noise([setting.values for setting in confirmed_settings(study)])
         rule = cls(stop, measured if isinstance(noise, str) else noise)
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         for trial in sorted(ended, key=_end):

@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.data.provenance import origin
 from fdan.data.split import describe
-from fdan.inference.model_folder import SpeechModel
 from search.results.embedding import embedding
 from search.results.importance import importances
 from search.results.provenance import tags
-from search.selection import confirm
-from search.selection import winner as ending
+from search.selection.checks import check_model
+from search.selection.confirm import Setting, confirmation, confirming_runs
+from search.selection.study_data import ChosenModel, StudyData
 from search.selection.test_score import stored_score
 from search.study.events import REASON
 from search.study.folder import command_line
@@ -66,28 +66,28 @@ class StudyEnd:
 
 
 def study_result(
-    of: ending.Study, settings: list[confirm.Setting], model: SpeechModel | None, end: StudyEnd
+    data: StudyData, settings: list[Setting], chosen: ChosenModel | None, end: StudyEnd
 ) -> StudyResult:
     """Gather the result of a study.
 
     Args:
-        of: The study with its data.
+        data: The study with its data.
         settings: What was confirmed.
-        model: The model that the study stands for; None where no trial is complete.
+        chosen: The model that the study stands for; None where no trial is complete.
         end: How the search ended.
     """
-    spec, opened = of.spec, of.opened
-    trials = [t for t in opened.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-    labels, scored = tags(spec, of.task), stored_score(opened)
+    spec, study = data.spec, data.study
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
+    labels, scored = tags(spec, data.task), stored_score(study)
     return StudyResult(
-        study=opened.study_name,
+        study=study.study_name,
         study_id=end.study_id,
         experiment=end.experiment,
-        task=of.task.name,
+        task=data.task.name,
         state=end.state,
         reason=end.reason,
         wanted=spec.trials,
-        counts=count_finished(opened),
+        counts=count_finished(study),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(spec.arguments),
         tracking_uri=mask_password(spec.tracking_uri),
@@ -97,15 +97,15 @@ def study_result(
         sampler=spec.search.sampler,
         pruner=spec.search.pruner,
         epochs=spec.epochs,
-        origin=origin(of.task, spec.settings.split),
+        origin=origin(data.task, spec.settings.split),
         parts=tuple(
             Part(name, modality, part.emotions, part.speakers)
-            for part in describe(of.task, of.parts)
+            for part in describe(data.task, data.split)
             for modality, _, name in (part.part.partition(" "),)
         ),
         unreadable=tuple(
             UnreadableFile(file["path"], file["reason"])
-            for store in (*of.task.acoustic, *of.task.visual)
+            for store in (*data.task.acoustic, *data.task.visual)
             for file in store.unreadable
         ),
         baseline=end.baseline,
@@ -115,18 +115,18 @@ def study_result(
             if name.startswith("version.")
         },
         git=str(labels["git"]),
-        cost=_cost(of, trials),
+        cost=_cost(data, trials),
         trials=tuple(_trial(trial, end.interruptions(trial.number)) for trial in trials),
-        importances=importances(opened),
-        curves=_curves(of, trials),
-        embedding=None if model is None else _embedding(of, model),
+        importances=importances(study),
+        curves=_curves(data, trials),
+        embedding=None if chosen is None else _embedding(data, chosen),
         confusion=Confusions(
-            validation=None if model is None else _validation(of, model),
+            validation=None if chosen is None else _validation(data, chosen),
             test=None if scored is None else scored.confusion,
         ),
-        confirm=confirm.confirmation(settings),
+        confirm=confirmation(settings),
         test=None if scored is None else scored.score,
-        checks=() if model is None else ending.checks(of, model, settings),
+        checks=() if chosen is None else check_model(data, chosen, settings),
     )
 
 
@@ -159,9 +159,9 @@ def _seconds(trial: FrozenTrial) -> float:
     return 0.0 if trial.duration is None else trial.duration.total_seconds()
 
 
-def _cost(of: ending.Study, trials: list[FrozenTrial]) -> Cost:
+def _cost(data: StudyData, trials: list[FrozenTrial]) -> Cost:
     device = "cpu"
-    if of.spec.device == "cuda":
+    if data.spec.device == "cuda":
         import torch
 
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
@@ -169,19 +169,21 @@ def _cost(of: ending.Study, trials: list[FrozenTrial]) -> Cost:
     return Cost(
         device=device,
         trial_seconds=sum(map(_seconds, trials)),
-        confirm_seconds=sum(map(_seconds, confirm.runs_of(of.opened))),
+        confirm_seconds=sum(map(_seconds, confirming_runs(data.study))),
         epochs_trained=sum(trial.last_step or 0 for trial in trials),
-        epochs_planned=len(ended) * of.spec.epochs,
+        epochs_planned=len(ended) * data.spec.epochs,
     )
 
 
-def _curves(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, dict[str, Curve]]:
+def _curves(data: StudyData, trials: list[FrozenTrial]) -> dict[str, dict[str, Curve]]:
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     complete.sort(key=lambda trial: ranking_key(trial.value or 0.0, trial.number))
     curves: dict[str, dict[str, Curve]] = {}
     for trial in complete[:_CURVES]:
         points: dict[str, list[tuple[int, float]]] = {}
-        for epoch, report in sorted(read_epoch_log(trial_folder(of.folder, trial.number)).items()):
+        for epoch, report in sorted(
+            read_epoch_log(trial_folder(data.folder, trial.number)).items()
+        ):
             for name, value in report.metrics.items():
                 if not name.startswith(TIME_PREFIX):
                     points.setdefault(name, []).append((epoch, value))
@@ -189,12 +191,14 @@ def _curves(of: ending.Study, trials: list[FrozenTrial]) -> dict[str, dict[str, 
     return curves
 
 
-def _embedding(of: ending.Study, model: SpeechModel) -> Embedding | None:
-    return embedding(ending.checkpoint_of(of, model), of.load(model.run), of.task, of.parts)
+def _embedding(data: StudyData, chosen: ChosenModel) -> Embedding | None:
+    return embedding(
+        chosen.checkpoint(data.folder), data.load(chosen.model.run), data.task, data.split
+    )
 
 
-def _validation(of: ending.Study, model: SpeechModel) -> Matrix | None:
+def _validation(data: StudyData, chosen: ChosenModel) -> Matrix | None:
     """The confusion matrix that the model's trainer reported."""
-    checkpoint, folder = ending.checkpoint_of(of, model), ending.trial_of(of, model)
-    report = read_epoch_log(folder).get(checkpoint.epoch)
+    epochs = read_epoch_log(chosen.trial_folder(data.folder))
+    report = epochs.get(chosen.checkpoint(data.folder).epoch)
     return None if report is None else tuple(map(tuple, report.confusion))

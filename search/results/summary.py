@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.formatting import format_duration, format_value
-from search.selection.confirm import Setting, winner
+from search.selection.confirm import Setting, winning_setting
 from search.selection.test_score import model_name
 from search.selection.winner import BEST
 from tracking.promotion.promote import NAME, Verdict
@@ -83,7 +83,7 @@ def _best_model(
 ) -> Iterator[str]:
     against = "" if result.baseline is None else f" (logistic regression: {result.baseline:.4f})"
     yield f"best trial {best.number}: validation UAR {best.value:.4f}{against}"
-    chosen = winner(end.settings)
+    chosen = winning_setting(end.settings)
     yield from _confirmed(end.settings)
     params = best.params if chosen is None else chosen.params
     width = max(map(len, params), default=0)
@@ -91,7 +91,7 @@ def _best_model(
         yield f"  {key:<{width}}  {format_value(value)}"
     if result.test is not None:
         number = best.number if chosen is None else chosen.trial
-        yield _tested(result.test, number, None if chosen is None else chosen.typical)
+        yield _tested(result.test, number, None if chosen is None else chosen.median_run)
     verdict = end.verdict
     if verdict is not None:
         what = "champion:" if verdict.promoted else "not promoted:"
@@ -133,7 +133,7 @@ def _confirmed(settings: Sequence[Setting]) -> Iterator[str]:
             f"  trial {setting.trial}: {mean.value:.4f}{sure}, {len(setting.values)} seeds{failed};"
             f" the search said {setting.search_value:.4f}"
         )
-    if (chosen := winner(settings)) is None:
+    if (chosen := winning_setting(settings)) is None:
         yield "no setting held with every seed, so there is no winner; the best trial's:"
     else:
         yield f"winner: the setting of trial {chosen.trial}"

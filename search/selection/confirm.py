@@ -1,8 +1,8 @@
-"""Confirming: the best settings of a search run again with fresh seeds, and the best mean wins.
+"""Confirms the best settings of a search: they run again with fresh seeds, and the best mean wins.
 
-The best of many noisy trials is lucky: its value is partly its seed's. So the search only
-nominates. The runs are trials of a second Optuna study beside the first, which nothing prunes; Ray,
-the controller, checkpoints and tracking are those of the search, so they survive what it survives.
+The best of many noisy trials is partly lucky in its seed, so the search only nominates. The
+confirming runs are trials of a second Optuna study beside the first, without a pruner. They share
+the search's controller, checkpoints and tracking, so they survive whatever it survives.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ _FIRST_SEED: Final = 1000
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that was confirmed. search_value: what the search saw, with one seed; values: one
-    for each fresh seed, `runs` their numbers; failed: seeds with which it came to nothing."""
+    """A setting that was confirmed.
+
+    `search_value` is the search's value, of one seed. `values` has a value for each of `seeds`,
+    `runs` the runs' numbers. `failed` are seeds without a value.
+    """
 
     trial: int
     params: dict[str, Value]
@@ -54,26 +57,26 @@ class Setting:
 
     @property
     def optimism(self) -> float:
-        """By how much the search promised more than the fresh seeds gave."""
+        """By how much the search's value exceeds the mean over fresh seeds."""
         return self.search_value - self.interval.value
 
     @property
-    def typical(self) -> int:
-        """The run of the median value (the lower one of two): its model is what the mean promises,
-        where the best one would again be partly luck."""
+    def median_run(self) -> int:
+        """The run of the median value (the lower one of two). Its model is what the mean promises;
+        the best run's would again be partly luck."""
         order = sorted(range(len(self.values)), key=lambda i: (self.values[i], -i))
         return self.runs[order[(len(order) - 1) // 2]]
 
 
-def name_of(search: str) -> str:
-    """Of the second study, beside the one of this name. No study of a user can have such a name."""
+def confirmation_name(search: str) -> str:
+    """Name of the second study, beside the search's. No user can give a study such a name."""
     return f"{search}/{CONFIRM}"
 
 
-def open_confirming(search: optuna.Study) -> optuna.Study:
-    """The second study, in the same storage."""
+def open_confirmation(search: optuna.Study) -> optuna.Study:
+    """Make or open the second study, in the same storage."""
     return create_study(
-        name_of(search.study_name),
+        confirmation_name(search.study_name),
         search._storage,
         optuna.samplers.RandomSampler(),
         optuna.pruners.NopPruner(),
@@ -81,21 +84,31 @@ def open_confirming(search: optuna.Study) -> optuna.Study:
     )
 
 
-def seeds(seed: int, count: int) -> list[int]:
-    """`count` fresh seeds of a study whose own is `seed`."""
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """Seeds for confirming runs.
+
+    Args:
+        seed: The study's own seed.
+        count: How many.
+    """
     return [seed + _FIRST_SEED + number for number in range(count)]
 
 
-def best(search: optuna.Study, count: int) -> list[FrozenTrial]:
-    """The complete trials of highest value, of equal settings the better one, at most `count`."""
-    found: list[FrozenTrial] = []
+def nominate(search: optuna.Study, count: int) -> list[FrozenTrial]:
+    """The complete trials of highest value, of equal settings the better one.
+
+    Args:
+        search: The study of the search.
+        count: How many at most.
+    """
+    nominated: list[FrozenTrial] = []
     for trial in complete_trials(search):
-        if all(trial.params != other.params for other in found):
-            found.append(trial)
-    return found[:count]
+        if all(trial.params != other.params for other in nominated):
+            nominated.append(trial)
+    return nominated[:count]
 
 
-class Queue:
+class ConfirmationQueue:
     """Gives each new run its setting and seed: all settings with one seed, then the next."""
 
     def __init__(
@@ -120,45 +133,47 @@ class Queue:
     def suggest(self, run: optuna.Trial) -> dict[str, Value]:
         """The run's settings, seed included; the same ones when asked again."""
         if _SEED not in run.user_attrs:
-            of, seed = self._waiting[0]
+            trial, seed = self._waiting[0]
             # The seed comes last: a run that has one is whole.
-            set_trial_attributes(run, {"params": self._params[of], _OF: of, _SEED: seed})
+            set_trial_attributes(run, {"params": self._params[trial], _OF: trial, _SEED: seed})
         # The storage may have taken the seed, and its answer been lost: only what it has is given.
         pair = (run.user_attrs[_OF], run.user_attrs[_SEED])
         if pair in self._waiting:
             self._waiting.remove(pair)
-        return params(run)
+        return run_params(run)
 
 
-def runs_of(search: optuna.Study) -> list[FrozenTrial]:
+def confirming_runs(search: optuna.Study) -> list[FrozenTrial]:
     """The confirming runs that there are of a study."""
     storage = search._storage
-    if name_of(search.study_name) not in optuna.get_all_study_names(storage):
+    if confirmation_name(search.study_name) not in optuna.get_all_study_names(storage):
         return []
-    return open_confirming(search).get_trials(deepcopy=False)
+    return open_confirmation(search).get_trials(deepcopy=False)
 
 
-def params(run: FrozenTrial | optuna.Trial) -> dict[str, Value]:
+def run_params(run: FrozenTrial | optuna.Trial) -> dict[str, Value]:
     """A run's settings, seed included; none for one that a driver asked for and gave nothing."""
     attrs = run.user_attrs
     return {**attrs["params"], _SEED: attrs[_SEED]} if _SEED in attrs else {}
 
 
-def settings(search: optuna.Study) -> list[Setting]:
+def confirmed_settings(search: optuna.Study) -> list[Setting]:
     """What was confirmed so far, the best mean first; settings that failed with a seed, or that
     have fewer seeds than others, come last and cannot win."""
     runs: dict[int, list[FrozenTrial]] = defaultdict(list)
-    for run in runs_of(search):
+    for run in confirming_runs(search):
         if run.state.is_finished() and _OF in run.user_attrs:
             runs[run.user_attrs[_OF]].append(run)
     trials = search.get_trials(deepcopy=False)
-    found = []
-    for number, held in runs.items():
-        held.sort(key=lambda run: run.user_attrs[_SEED])
-        whole = [run for run in held if run.state is TrialState.COMPLETE and run.value is not None]
+    settings = []
+    for number, confirming in runs.items():
+        confirming.sort(key=lambda run: run.user_attrs[_SEED])
+        whole = [
+            run for run in confirming if run.state is TrialState.COMPLETE and run.value is not None
+        ]
         value = trials[number].value
         assert value is not None, "only complete trials are nominated"
-        found.append(
+        settings.append(
             Setting(
                 trial=number,
                 params=dict(trials[number].params),
@@ -166,53 +181,53 @@ def settings(search: optuna.Study) -> list[Setting]:
                 seeds=tuple(run.user_attrs[_SEED] for run in whole),
                 values=tuple(run.value for run in whole if run.value is not None),
                 runs=tuple(run.number for run in whole),
-                failed=tuple(run.user_attrs[_SEED] for run in held if run not in whole),
+                failed=tuple(run.user_attrs[_SEED] for run in confirming if run not in whole),
             )
         )
-    return sorted(found, key=lambda one: (not eligible(one, found), -_mean(one), one.trial))
+    return sorted(settings, key=lambda s: (not _eligible(s, settings), -_mean(s), s.trial))
 
 
-def eligible(one: Setting, others: Sequence[Setting]) -> bool:
+def _eligible(setting: Setting, settings: Sequence[Setting]) -> bool:
     """Whether a setting may win: it came to something with every seed that any has."""
-    most = max(len(other.values) + len(other.failed) for other in others)
-    return not one.failed and len(one.values) == most
+    most = max(len(other.values) + len(other.failed) for other in settings)
+    return not setting.failed and len(setting.values) == most
 
 
-def winner(found: Sequence[Setting]) -> Setting | None:
+def winning_setting(settings: Sequence[Setting]) -> Setting | None:
     """The best mean; None where no setting held with all seeds."""
-    return found[0] if found and eligible(found[0], found) else None
+    return settings[0] if settings and _eligible(settings[0], settings) else None
 
 
-def folder_of(study: Path) -> Path:
+def confirmation_folder(study: Path) -> Path:
     """Where the confirming runs of a study keep their checkpoints."""
     return study / FOLDER
 
 
-def confirmation(found: Sequence[Setting]) -> Confirmation | None:
+def confirmation(settings: Sequence[Setting]) -> Confirmation | None:
     """For the study's result; None where nothing was confirmed."""
-    best = winner(found)
-    if best is None:
+    winner = winning_setting(settings)
+    if winner is None:
         return None
-    run = best.typical
+    run = winner.median_run
     return Confirmation(
-        seeds=best.seeds,
+        seeds=winner.seeds,
         settings=tuple(
             ConfirmedSetting(
-                trial=one.trial,
-                params=one.params,
-                search_value=one.search_value,
-                values=one.values,
-                mean=one.interval.value,
-                low=_finite(one.interval.low),
-                high=_finite(one.interval.high),
-                optimism=one.optimism,
+                trial=setting.trial,
+                params=setting.params,
+                search_value=setting.search_value,
+                values=setting.values,
+                mean=setting.interval.value,
+                low=_finite(setting.interval.low),
+                high=_finite(setting.interval.high),
+                optimism=setting.optimism,
             )
-            for one in found
-            if one.values
+            for setting in settings
+            if setting.values
         ),
-        winner=best.trial,
+        winner=winner.trial,
         run=run,
-        seed=best.seeds[best.runs.index(run)],
+        seed=winner.seeds[winner.runs.index(run)],
     )
 
 
@@ -221,8 +236,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _mean(one: Setting) -> float:
-    return one.interval.value if one.values else float("-inf")
+def _mean(setting: Setting) -> float:
+    return setting.interval.value if setting.values else float("-inf")
 
 
 def _pair(run: FrozenTrial) -> tuple[int, int] | None:

@@ -1,21 +1,21 @@
-"""The test part, asked once: the only place of a search that looks at it, after the last trial."""
+"""Scores the test part, once: the only place of a search that looks at it, after the last trial."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import optuna
 
-from fdan.data.split import Split
-from fdan.data.task import Samples, Task
-from fdan.errors import FdanError
+from fdan.data.task import Samples
+from fdan.evaluation.baseline import baseline_uar
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
 from fdan.files import sha256_file
-from fdan.inference.model_folder import TENSORS, SpeechModel
+from fdan.inference.model_folder import TENSORS
+from search.selection.study_data import ChosenModel, StudyData
 from search.study.writer import set_study_attribute
 from tracking.json_types import decode
 from tracking.result import (
@@ -30,10 +30,6 @@ from tracking.result import (
 
 TEST: Final = "test"
 """The study's user attribute that holds what the test part said, and of which model."""
-
-
-class ScoredAlready(FdanError):  # noqa: N818
-    """The test part was scored, and it was another model's turn."""
 
 
 @dataclass(frozen=True)
@@ -53,85 +49,103 @@ def stored_score(study: optuna.Study) -> Scored | None:
     return Scored(decode(TestScore, score), tuple(map(tuple, values["confusion"])))
 
 
-def answers(model: SpeechModel, task: Task, parts: Split) -> Predictions:
-    """What a model says of the test part, utterance by utterance."""
-    samples, chosen = task.samples("acoustic"), parts.acoustic_test
+def score_test(
+    data: StudyData, chosen: ChosenModel, reason: str | None, notify: Callable[[str], None]
+) -> None:
+    """Score the study's model on the test part, and store the score in the study and the answers
+    utterance by utterance beside the model.
+
+    A study asks once: whoever chooses among models by their test scores has no test part left. The
+    same model again is no second question. Another one needs a reason in words.
+
+    Args:
+        data: The study.
+        chosen: Its model.
+        reason: Why another model is scored than before; it is kept with the score.
+        notify: Shows the user a line, here why nothing was scored.
+    """
+    digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(data.study)
+    before = None if stored is None else stored.score
+    if before is not None and before.model_sha256 == digest:
+        if not (chosen.folder / PREDICTIONS).exists():  # a driver died between the two
+            _predict(data, chosen).write(chosen.folder / PREDICTIONS)
+        if reason is not None:
+            notify(
+                f"the test part was scored for this very model on {before.scored[:10]}: nothing is"
+                " asked again, and the reason is not kept"
+            )
+        return
+    if before is not None and reason is None:
+        notify(
+            f"the test part was scored on {before.scored[:10]} for"
+            f" {model_name(before.trial, before.run)} (UAR {before.uar:.4f}), and the model is now"
+            f" that of {model_name(chosen.trial, chosen.run)}: whoever asks twice chooses by the"
+            " test part; if it must be, say why with --score-again 'REASON', which is kept with the"
+            " score"
+        )
+        return
+    predictions = _predict(data, chosen)
+    score = _score(data, chosen, predictions, digest)
+    if before is not None:
+        rescoring = Rescoring(score.scored, reason, score.uar, before.uar)
+        score = replace(score, again=(*before.again, rescoring))
+    confusion = predictions.measures().confusion.tolist()
+    set_study_attribute(data.study, TEST, {**asdict(score), "confusion": confusion})
+    predictions.write(chosen.folder / PREDICTIONS)
+
+
+def _predict(data: StudyData, chosen: ChosenModel) -> Predictions:
+    """The model's answers on the test part, utterance by utterance."""
+    samples, test = data.task.samples("acoustic"), data.split.acoustic_test
     return Predictions(
-        contents=tuple(samples.contents[i] for i in chosen),
-        utterances=tuple(samples.utterances[i] for i in chosen),
-        speakers=tuple(_speaker(samples, i) for i in chosen),
-        truth=samples.labels[chosen],
-        probabilities=model.probabilities(task.images("acoustic", chosen)),
+        contents=tuple(samples.contents[i] for i in test),
+        utterances=tuple(samples.utterances[i] for i in test),
+        speakers=tuple(_speaker(samples, i) for i in test),
+        truth=samples.labels[test],
+        probabilities=chosen.model.probabilities(data.task.images("acoustic", test)),
     )
 
 
 def _speaker(samples: Samples, index: int) -> str | None:
-    """As a group of the bootstrap: two corpora may call different people the same."""
+    """The speaker as a group of the bootstrap: two corpora may call different people the same."""
     speaker = samples.speakers[index]
     several = len(set(samples.corpora)) > 1
     return f"{samples.corpora[index]}/{speaker}" if several and speaker is not None else speaker
 
 
-def score_model(
-    study: optuna.Study,
-    folder: Path,
-    model: SpeechModel,
-    task: Task,
-    parts: Split,
-    baseline_uar: float | None,
-    reason: str | None,
+def _score(
+    data: StudyData, chosen: ChosenModel, predictions: Predictions, digest: str
 ) -> TestScore:
-    """Score the model in `folder` on the test part, and write it down: in the study, and utterance
-    by utterance beside the model.
-
-    A study asks once: whoever chooses among models by their test scores has no test part left. The
-    same model again is no second question. Another one needs a `reason` in words, which is kept
-    with its score. Raises ScoredAlready.
-    """
-    digest, stored = sha256_file(folder / TENSORS), stored_score(study)
-    before = None if stored is None else stored.score
-    trial, run = int(model.facts["trial"]), model.facts.get("confirm_run")
-    if before is not None and before.model_sha256 == digest:
-        if not (folder / PREDICTIONS).exists():  # a driver died between the two
-            answers(model, task, parts).write(folder / PREDICTIONS)
-        return before
-    if before is not None and reason is None:
-        raise ScoredAlready(
-            f"the test part was scored on {before.scored[:10]} for"
-            f" {model_name(before.trial, before.run)} (UAR {before.uar:.4f}), and the model is now"
-            f" that of {model_name(trial, run)}: whoever asks twice chooses by the test part; if it"
-            " must be, say why with --score-again 'REASON', which is kept with the score"
-        )
-    found = answers(model, task, parts)
-    measured, now = found.measures(), datetime.now(UTC).isoformat(timespec="seconds")
-    again = () if before is None else before.again
-    if before is not None:
-        again = (*again, Rescoring(now, reason, measured.uar, before.uar))
-    interval = bootstrap(found)
-    score = TestScore(
-        trial=trial,
-        run=run,
-        seed=model.run.training.seed,
-        scored=now,
-        samples=len(found.truth),
+    measured, interval, run = predictions.measures(), bootstrap(predictions), chosen.model.run
+    baseline = None
+    if run.model.tuning == "frozen":
+        baseline = baseline_uar(data.load(run), data.split.acoustic_test)
+    per_speaker = predictions.per_speaker()
+    return TestScore(
+        trial=chosen.trial,
+        run=chosen.run,
+        seed=run.training.seed,
+        scored=datetime.now(UTC).isoformat(timespec="seconds"),
+        samples=len(predictions.truth),
         war=measured.war,
         uar=measured.uar,
         wf1=measured.wf1,
         interval=ScoreInterval(
             interval.low, interval.high, interval.level, interval.groups, interval.by
         ),
-        per_class={name: decode(ClassScore, one) for name, one in found.per_class().items()},
-        per_speaker={name: decode(SpeakerScore, one) for name, one in found.per_speaker().items()},
-        baseline_uar=baseline_uar,
+        per_class={name: decode(ClassScore, row) for name, row in predictions.per_class().items()},
+        per_speaker={name: decode(SpeakerScore, row) for name, row in per_speaker.items()},
+        baseline_uar=baseline,
         model_sha256=digest,
-        again=again,
+        again=(),
     )
-    facts = {**asdict(score), "confusion": measured.confusion.tolist()}
-    set_study_attribute(study, TEST, facts)
-    found.write(folder / PREDICTIONS)
-    return score
 
 
 def model_name(trial: int, run: int | None) -> str:
-    """A model, by the trial and the confirming run that trained it."""
+    """Name a model for the user.
+
+    Args:
+        trial: The search's trial whose settings it has.
+        run: The confirming run that trained it; None: the trial itself.
+    """
     return f"trial {trial}" if run is None else f"trial {trial}, confirming run {run}"

@@ -39,8 +39,10 @@ def run_all(
     seed: int = 0,
 ) -> list[dict[str, object]]:
     """Run what the queue asks for; a value of None fails. Returns the runs' settings in order."""
-    opened = confirm.open_confirming(search)
-    queue = confirm.Queue(opened, confirm.best(search, count), confirm.seeds(seed, seeds))
+    opened = confirm.open_confirmation(search)
+    queue = confirm.ConfirmationQueue(
+        opened, confirm.nominate(search, count), confirm.fresh_seeds(seed, seeds)
+    )
     asked = []
     for _ in range(queue.left):
         run = opened.ask()
@@ -53,8 +55,8 @@ def run_all(
 
 def test_the_best_are_nominated_each_setting_once() -> None:
     search = searched(0.5, 0.7, None, 0.7, 0.6, 0.7, alphas=(0.1, 0.2, 0.3, 0.2, 0.4, 0.5))
-    assert [trial.number for trial in confirm.best(search, 3)] == [1, 5, 4]
-    assert [trial.number for trial in confirm.best(search, 9)] == [1, 5, 4, 0]
+    assert [trial.number for trial in confirm.nominate(search, 3)] == [1, 5, 4]
+    assert [trial.number for trial in confirm.nominate(search, 9)] == [1, 5, 4, 0]
 
 
 def test_the_mean_over_fresh_seeds_decides_not_the_luck_of_the_search() -> None:
@@ -63,19 +65,19 @@ def test_the_mean_over_fresh_seeds_decides_not_the_luck_of_the_search() -> None:
     given |= {(0.01, 0): 0.8, (0.01, 1): 0.75, (0.01, 2): 0.7}
     asked = run_all(search, given, seed=5)
     assert [run["seed"] for run in asked] == [1005, 1005, 1006, 1006, 1007, 1007], "none is 5"
-    found = confirm.settings(search)
+    found = confirm.confirmed_settings(search)
     assert [one.trial for one in found] == [1, 0]
     first, second = found
-    assert confirm.winner(found) is first
+    assert confirm.winning_setting(found) is first
     assert first.interval.value == pytest.approx(0.75)
     assert (first.optimism, second.optimism) == pytest.approx((0.05, 0.3))
     low, high = stats.t.interval(0.95, 2, loc=0.75, scale=stats.sem([0.8, 0.75, 0.7]))
     assert (first.interval.low, first.interval.high) == pytest.approx((low, high))
-    opened = confirm.open_confirming(search)
-    assert opened.trials[first.typical].value == 0.75, "the median, not the luckiest"
+    opened = confirm.open_confirmation(search)
+    assert opened.trials[first.median_run].value == 0.75, "the median, not the luckiest"
     told = confirm.confirmation(found)
     assert told is not None
-    assert (told.winner, told.run, told.seed) == (1, first.typical, 1006)
+    assert (told.winner, told.run, told.seed) == (1, first.median_run, 1006)
     json.dumps(asdict(told), allow_nan=False)
 
 
@@ -84,10 +86,10 @@ def test_a_setting_that_fails_with_a_seed_does_not_win() -> None:
     given: dict[tuple[float, int], float | None]
     given = {(0.0, 0): 0.95, (0.0, 1): None, (0.01, 0): 0.5, (0.01, 1): 0.5}
     run_all(search, given, seeds=2)
-    found = confirm.settings(search)
+    found = confirm.confirmed_settings(search)
     assert [(one.trial, one.failed) for one in found] == [(1, ()), (0, (1001,))]
-    assert confirm.winner(found) is found[0]
-    assert confirm.winner(found[1:]) is None, "if all failed there is none"
+    assert confirm.winning_setting(found) is found[0]
+    assert confirm.winning_setting(found[1:]) is None, "if all failed there is none"
 
 
 def test_more_seeds_or_settings_add_only_what_is_missing() -> None:
@@ -99,29 +101,29 @@ def test_more_seeds_or_settings_add_only_what_is_missing() -> None:
     assert sorted((run["alpha"], run["seed"]) for run in added) == [
         (0.0, 1002), (0.01, 1000), (0.01, 1001), (0.01, 1002)
     ]  # fmt: skip
-    assert [len(one.values) for one in confirm.settings(search)] == [3, 3]
+    assert [len(one.values) for one in confirm.confirmed_settings(search)] == [3, 3]
 
 
 def test_a_setting_with_fewer_seeds_than_others_waits() -> None:
     search = searched(0.9, 0.8)
     run_all(search, {(0.0, 0): 0.4, (0.0, 1): 0.4}, count=1, seeds=2)
     run_all(search, {(0.0, 0): 0.4, (0.01, 0): 0.9}, count=2, seeds=1)
-    found = confirm.settings(search)
+    found = confirm.confirmed_settings(search)
     assert [one.trial for one in found] == [0, 1]
     assert math.isnan(found[1].interval.low), "one seed says nothing of its spread"
-    assert confirm.winner(found) is found[0]
+    assert confirm.winning_setting(found) is found[0]
 
 
 def test_a_driver_that_died_loses_and_doubles_nothing() -> None:
     search = searched(0.9, 0.8)
-    opened = confirm.open_confirming(search)
-    nominated, seeds = confirm.best(search, 2), confirm.seeds(0, 2)
-    queue = confirm.Queue(opened, nominated, seeds)
+    opened = confirm.open_confirmation(search)
+    nominated, seeds = confirm.nominate(search, 2), confirm.fresh_seeds(0, 2)
+    queue = confirm.ConfirmationQueue(opened, nominated, seeds)
     assert queue.left == 4
     begun, bare = opened.ask(), opened.ask()
     first = queue.suggest(begun)
     # The driver dies: one run is under way, the other was asked for and given nothing.
-    again = confirm.Queue(confirm.open_confirming(search), nominated, seeds)
+    again = confirm.ConfirmationQueue(confirm.open_confirmation(search), nominated, seeds)
     assert again.left == 2
     held = [optuna.Trial(opened, run._trial_id) for run in (begun, bare)]
     rest = [again.suggest(run) for run in held] + [again.suggest(opened.ask()) for _ in range(2)]
@@ -132,12 +134,16 @@ def test_a_driver_that_died_loses_and_doubles_nothing() -> None:
 
 def test_a_run_that_was_asked_for_and_is_not_wanted_any_more_goes_back() -> None:
     search = searched(0.9, 0.8)
-    opened = confirm.open_confirming(search)
+    opened = confirm.open_confirmation(search)
     run_all(search, {(0.0, 0): 0.4}, count=1, seeds=1)
     bare = opened.ask().number  # its driver dies
-    queue = confirm.Queue(opened, confirm.best(search, 1), confirm.seeds(0, 1))
+    queue = confirm.ConfirmationQueue(
+        opened, confirm.nominate(search, 1), confirm.fresh_seeds(0, 1)
+    )
     assert queue.left == 0 and opened.trials[bare].state is TrialState.WAITING
-    queue = confirm.Queue(opened, confirm.best(search, 2), confirm.seeds(0, 1))
+    queue = confirm.ConfirmationQueue(
+        opened, confirm.nominate(search, 2), confirm.fresh_seeds(0, 1)
+    )
     run = opened.ask()
     assert (queue.left, run.number, queue.suggest(run)["alpha"]) == (1, bare, 0.01)
 
@@ -148,8 +154,10 @@ def test_a_storage_that_goes_away_in_between_loses_and_doubles_nothing(
     call: int, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = searched(0.9, 0.8)
-    opened = confirm.open_confirming(search)
-    queue = confirm.Queue(opened, confirm.best(search, 2), confirm.seeds(0, 1))
+    opened = confirm.open_confirmation(search)
+    queue = confirm.ConfirmationQueue(
+        opened, confirm.nominate(search, 2), confirm.fresh_seeds(0, 1)
+    )
     write, calls = optuna.Trial.set_user_attr, iter(range(9))
 
     def away(run: optuna.Trial, key: str, value: object) -> None:
@@ -170,6 +178,6 @@ def test_a_storage_that_goes_away_in_between_loses_and_doubles_nothing(
 
 def test_nothing_is_made_where_nothing_was_confirmed() -> None:
     search = searched(0.9)
-    assert confirm.settings(search) == [] and confirm.runs_of(search) == []
+    assert confirm.confirmed_settings(search) == [] and confirm.confirming_runs(search) == []
     assert optuna.get_all_study_names(search._storage) == ["s"]
     assert confirm.confirmation([]) is None

@@ -1,0 +1,95 @@
+"""What must hold of the model that a study stands for, as result.json and promotion read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fdan.training.validate import score_checkpoint
+from search.selection.confirm import Setting
+from search.selection.study_data import ChosenModel, StudyData
+from tracking.result import Check
+
+_CHECKED = 64
+"""Validation utterances on which the model's folder is compared with its checkpoint."""
+
+
+def check_model(
+    data: StudyData, chosen: ChosenModel, settings: Sequence[Setting]
+) -> tuple[Check, ...]:
+    """Check the invariants of a study's model.
+
+    Args:
+        data: The study.
+        chosen: Its model.
+        settings: What was confirmed.
+    """
+    return (
+        _speakers_are_disjoint(data),
+        _recordings_are_disjoint(data),
+        _values_agree(data, chosen, settings),
+        _answers_agree(data, chosen),
+    )
+
+
+def _check(name: str, problem: str, detail: str) -> Check:
+    return Check(name, ok=not problem, detail=problem or detail)
+
+
+def _speakers_are_disjoint(data: StudyData) -> Check:
+    name = "speakers of the parts are disjoint"
+    protocol, split = data.spec.settings.values["protocol"], data.split
+    if protocol != "speaker":
+        return _check(name, "", f"not asked for by protocol {protocol}")
+    samples = data.task.samples("acoustic")
+    parts = [
+        {(samples.corpora[i], samples.speakers[i]) for i in part}
+        for part in (split.acoustic_train, split.acoustic_validation, split.acoustic_test)
+    ]
+    shared = (parts[0] & parts[1]) | (parts[0] & parts[2]) | (parts[1] & parts[2])
+    sizes = ", ".join(str(len(part)) for part in parts)
+    return _check(
+        name,
+        f"in several parts: {sorted(map(str, shared))[:3]}" if shared else "",
+        f"{sizes} speakers train, validate and test",
+    )
+
+
+def _recordings_are_disjoint(data: StudyData) -> Check:
+    contents, split = data.task.samples("acoustic").contents, data.split
+    test = {contents[i] for i in split.acoustic_test}
+    seen = {contents[i] for i in (*split.acoustic_train, *split.acoustic_validation)}
+    return _check(
+        "no recording of the test part was seen before",
+        f"{len(test & seen)} of {len(test)} were" if test & seen else "",
+        f"{len(test)} files of the test part, {len(seen)} others",
+    )
+
+
+def _values_agree(data: StudyData, chosen: ChosenModel, settings: Sequence[Setting]) -> Check:
+    checkpoint = chosen.checkpoint(data.folder)
+    if chosen.run is None:
+        stored = data.study.get_trials(deepcopy=False)[chosen.trial].value
+    else:
+        values = (zip(setting.runs, setting.values, strict=True) for setting in settings)
+        stored = next(value for pairs in values for run, value in pairs if run == chosen.run)
+    return _check(
+        "the recorded value is the checkpoint's",
+        "" if stored == checkpoint.value else f"{stored} there, {checkpoint.value} here",
+        f"{checkpoint.value:.4f}, epoch {checkpoint.epoch}",
+    )
+
+
+def _answers_agree(data: StudyData, chosen: ChosenModel) -> Check:
+    """The model's folder reads images; the trainer had them before that, or as cached features. A
+    GPU rounds those otherwise (convolutions in TF32)."""
+    bound = 1e-5 if data.spec.device == "cpu" else 1e-2
+    samples = data.split.acoustic_validation[:_CHECKED]
+    training_data = data.load(chosen.model.run)
+    trained = score_checkpoint(chosen.checkpoint(data.folder), training_data, samples)
+    answered = chosen.model.probabilities(data.task.images("acoustic", samples))
+    difference = float(abs(answered - trained.probabilities).max())
+    return _check(
+        "the model answers as its trainer did",
+        "" if difference <= bound else f"probabilities differ by {difference:.1e}",
+        f"probabilities of {len(samples)} validation utterances differ by {difference:.0e} at most",
+    )
