@@ -12,7 +12,7 @@ from fdan.inference.model_writer import write_model
 from fdan.training.checkpoint import Checkpoint
 from search.selection.confirm import Setting, confirmation_folder, winning_setting
 from search.selection.study_data import ChosenModel, StudyData
-from search.study.queries import best_trial
+from search.study.status import best_trial
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tracking.result import WINNER
 
