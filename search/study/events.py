@@ -39,19 +39,44 @@ class StudyCallback:
     """
 
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
-        """A trial starts, or this driver resumes it."""
+        """A trial starts, or this driver resumes it.
+
+        Args:
+            number: The trial's.
+            params: Its settings that are searched.
+        """
 
     def on_epoch(self, number: int, report: EpochResult) -> None:
-        """A trial has finished an epoch."""
+        """A trial has finished an epoch.
+
+        Args:
+            number: The trial's.
+            report: With all metrics, unless only Optuna's storage has the epoch.
+        """
 
     def on_worker_lost(self, number: int, reason: str) -> None:
-        """A trial has lost its worker and waits for another one."""
+        """A trial has lost its worker and waits for another one.
+
+        Args:
+            number: The trial's.
+            reason: In words.
+        """
 
     def on_trial_placed(self, number: int, node: str) -> None:
-        """A trial trains on the node with this address, and did not before."""
+        """A trial trains on a node, and did not before.
+
+        Args:
+            number: The trial's.
+            node: The node's address.
+        """
 
     def on_trial_pause(self, number: int, reason: str) -> None:
-        """This driver leaves an unfinished trial to the next one."""
+        """This driver leaves an unfinished trial to the next one.
+
+        Args:
+            number: The trial's.
+            reason: Why the study ends for now, in words.
+        """
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         """A trial has ended."""

@@ -24,6 +24,9 @@ from fdan.files import PROJECT_ROOT, write_atomic
 from fdan.lock import Lock, LockHeld
 from search.worker.trial_folder import TRIALS
 
+Facts = Mapping[str, Any]
+"""What JSON can hold, by name."""
+
 STUDY_FILE: Final = "study.json"
 LOCK_FILE: Final = "lock"
 JOURNAL_FILE: Final = "journal.log"
@@ -75,7 +78,7 @@ def driver_lock(folder: Path, name: str) -> Iterator[None]:
             raise
 
 
-def read_study_file(folder: Path, name: str) -> dict[str, Any] | None:
+def read_study_file(folder: Path, name: str) -> Facts | None:
     """What the folder records of its study; None where it records nothing yet.
 
     Args:
@@ -91,7 +94,7 @@ def read_study_file(folder: Path, name: str) -> dict[str, Any] | None:
             raise StudyError(f"study '{name}': {folder} is a file: choose another --study")
         if not file.exists():
             return None
-        recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        recorded: Facts = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(recorded, dict) or "id" not in recorded:
             raise ValueError("not a study's")
     except (OSError, ValueError) as error:
@@ -102,7 +105,7 @@ def read_study_file(folder: Path, name: str) -> dict[str, Any] | None:
     return recorded
 
 
-def write_study_file(folder: Path, facts: Mapping[str, Any]) -> None:
+def write_study_file(folder: Path, facts: Facts) -> None:
     """Record whose the folder is.
 
     Args:
@@ -164,7 +167,7 @@ def write_begun(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def record_start(
-    folder: Path, trials: int, arguments: Sequence[str], spec: Mapping[str, Any] | None = None
+    folder: Path, trials: int, arguments: Sequence[str], spec: Facts | None = None
 ) -> None:
     """Record how the study was started last.
 

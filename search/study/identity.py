@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from search.optimizer.space import Value
-from search.study.folder import StudyError, read_study_file
+from search.study.folder import Facts, StudyError, read_study_file
 
 IDENTITY = "identity"
 """The study's user attribute that holds its Identity."""
@@ -21,16 +20,16 @@ class Identity:
     Plain values throughout: it is stored as JSON and compared on the next start.
     """
 
-    space: Mapping[str, Any]
+    space: Facts
     data: str | None
     """The task's fingerprint: contents of the source files and how they were prepared. None where
     it is not known yet, which differs from nothing."""
-    split: Mapping[str, Any]
-    fixed: Mapping[str, Any]
+    split: Facts
+    fixed: Facts
     """Settings that are not searched."""
     seed: int
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Facts:
         return asdict(self)
 
 
@@ -66,7 +65,7 @@ def check_same_study(requested: RequestedStudy) -> None:
         )
 
 
-def describe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
+def describe_differences(stored: Facts, requested: Facts) -> list[str]:
     """What differs between two identities, in words; empty where they are the same.
 
     Args:
@@ -92,7 +91,7 @@ def describe_differences(stored: Mapping[str, Any], requested: Mapping[str, Any]
     return differing
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _changes(before: Facts, now: Facts) -> str:
     changes = []
     for name in sorted(before.keys() | now.keys()):
         if name not in now:

@@ -1,4 +1,5 @@
-"""How a study resumes after its driver ended: with the trials that Optuna still has RUNNING.
+"""Where a study resumes after its driver ended: `resume_trials`, with the trials that Optuna still
+has RUNNING.
 
 Three records of a trial may differ, since each may be written before the other when a driver or a
 worker dies. They are reconciled so, epoch by epoch:
@@ -15,19 +16,48 @@ worker, which finds its resume point by the same rule (search/worker/training.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+import optuna
 
 from fdan.errors import FdanError
+from search.optimizer.space import Value
+from search.study.status import running_trials
+from search.study.trial_controller import TrialController
 from search.worker.data import WorkerData
+from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import EpochResult
 from search.worker.training import load_resume_point
 from search.worker.trial_folder import trial_folder
 
 
+def resume_trials(
+    controller: TrialController,
+    study: optuna.Study,
+    folder: Path,
+    noun: str,
+    notify: Callable[[str], None],
+) -> None:
+    """Go on with the trials that the last driver left.
+
+    Args:
+        controller: Resumes each of them.
+        study: Optuna's study.
+        folder: Where the trials' logs are: of the study, or of its confirming runs.
+        noun: What the user calls a trial.
+        notify: Shows the user a line.
+    """
+    running = running_trials(study)
+    if running:
+        numbers = ", ".join(str(trial.number) for trial in running)
+        notify(f"going on with the {noun}s that were under way: {numbers}")
+    for trial in running:
+        controller.resume(trial, read_epoch_log(trial_folder(folder, trial.number)))
+
+
 def unreported_epochs(
-    data: WorkerData, folder: Path, number: int, params: Mapping[str, Any], last_reported: int
+    data: WorkerData, folder: Path, number: int, params: Mapping[str, Value], last_reported: int
 ) -> list[EpochResult]:
     """Epochs that a trial's workers finished and saved, but never reported to the driver. The
     trial's next worker would report them first.

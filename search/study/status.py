@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -102,7 +101,7 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
     folder = runs / name
     file = folder / STUDY_FILE
     try:
-        recorded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        recorded = json.loads(file.read_text(encoding="utf-8"))
         place: str = recorded["storage"]
         epochs = int(recorded["fixed"]["epochs"])
     except FileNotFoundError:

@@ -9,7 +9,6 @@ import random
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -107,7 +106,7 @@ class _Journal(JournalFileBackend):
     unreadable.
     """
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs: list[dict[str, object]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with get_lock_file(self._lock):
             size = Path(self._file_path).stat().st_size

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import event
+from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fdan.errors import FdanError
@@ -44,10 +46,7 @@ class StorageRetry:
     (a full disk, say) is a StorageError at once: that needs a person."""
 
     def __init__(
-        self,
-        url: str | None,
-        notify: Callable[[str], None],
-        stop_due: Callable[[], bool],
+        self, url: str | None, notify: Callable[[str], None], stop_due: Callable[[], bool]
     ) -> None:
         """
         Args:
@@ -64,7 +63,8 @@ class StorageRetry:
 
     def wait_for_connections(self, study: optuna.Study) -> None:
         """From here on everything that needs a connection for this study waits until there is one.
-        What loses it half-way fails all the same, unless it is called by `call`."""
+        What loses it half-way fails all the same, unless it is called by `call` or `retry_call`."""
+        _RETRIES[study._storage] = self
         backend = getattr(study._storage, "_backend", None)
         if is_server(self._url) and isinstance(backend, RDBStorage):
             event.listen(backend.engine, "do_connect", self._connect)
@@ -89,7 +89,13 @@ class StorageRetry:
             self._available()
             return result
 
-    def _connect(self, dialect: Any, record: Any, places: Any, names: Any) -> Any:
+    def _connect(
+        self,
+        dialect: Dialect,
+        record: object,
+        places: tuple[object, ...],
+        names: dict[str, object],
+    ) -> object:
         """SQLAlchemy's way to a new connection."""
         waiting = self._away_since is not None  # in `call`, until its action is done
         while True:
@@ -119,6 +125,22 @@ class StorageRetry:
             took = time.monotonic() - self._away_since
             self._notify(f"Optuna's storage is back after {took:.0f} s")
             self._away_since = None
+
+
+_RETRIES: WeakKeyDictionary[BaseStorage, StorageRetry] = WeakKeyDictionary()
+"""Those that wait for a study's connections, by its storage."""
+
+
+def retry_call(storage: BaseStorage, action: Callable[[], _Result]) -> _Result:
+    """Write a storage by the StorageRetry that waits for its connections. Before there is one,
+    while a study is opened, an error goes to the user at once.
+
+    Args:
+        storage: Of an open study.
+        action: Bears being repeated, see StorageRetry.call.
+    """
+    retry = _RETRIES.get(storage)
+    return action() if retry is None else retry.call(action)
 
 
 def is_server(url: str | None) -> bool:

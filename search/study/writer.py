@@ -1,25 +1,26 @@
 """The only code that writes Optuna's storage.
 
-What a driver writes while trials run goes through a StudyWriter, which repeats each call until the
-storage takes it. The storage may take a call although its answer is lost, so each call can be
-repeated. The functions serve whoever opens a study or adds to it between its rounds.
+Each call is repeated until the storage takes it. The storage may take a call although its answer is
+lost, so each call can be repeated. What a driver writes while trials run goes through a
+StudyWriter; the functions serve whoever opens a study or adds to it between its rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.optimizer.pruners import PruneDecision, decide
 from search.optimizer.space import Value
 from search.study.events import REASON, TrialOutcome
-from search.study.storage_retry import StorageRetry
+from search.study.storage_retry import StorageRetry, retry_call
 from search.worker.messages import EpochResult
 
 DIRECTION: Final = "maximize"
@@ -45,7 +46,8 @@ def create_study(
         pruner: What prunes trials in this process.
         load_if_exists: Whether it may exist; else optuna's DuplicatedStudyError is raised.
     """
-    return optuna.create_study(
+    create = partial(
+        optuna.create_study,
         study_name=name,
         storage=storage,
         sampler=sampler,
@@ -53,9 +55,10 @@ def create_study(
         direction=DIRECTION,
         load_if_exists=load_if_exists,
     )
+    return retry_call(storage, create)
 
 
-def set_study_attribute(study: optuna.Study, name: str, value: Any) -> None:
+def set_study_attribute(study: optuna.Study, name: str, value: object) -> None:
     """Keep a fact with a study.
 
     Args:
@@ -63,7 +66,7 @@ def set_study_attribute(study: optuna.Study, name: str, value: Any) -> None:
         name: The user attribute.
         value: What JSON can hold.
     """
-    study.set_user_attr(name, value)
+    retry_call(study._storage, lambda: study.set_user_attr(name, value))
 
 
 def enqueue(study: optuna.Study, params: Mapping[str, Value]) -> None:
@@ -73,10 +76,12 @@ def enqueue(study: optuna.Study, params: Mapping[str, Value]) -> None:
         study: Optuna's study.
         params: Values of searched settings; the sampler adds the others.
     """
-    study.enqueue_trial(dict(params), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
+    attributes = {"origin": "enqueued"}
+    add = partial(study.enqueue_trial, dict(params), attributes, skip_if_exists=True)
+    retry_call(study._storage, add)
 
 
-def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, object]) -> None:
     """Keep facts with a trial, one after the other in their order.
 
     Args:
@@ -84,7 +89,7 @@ def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, Any]) -> 
         attributes: User attributes by name, of what JSON can hold.
     """
     for name, value in attributes.items():
-        trial.set_user_attr(name, value)
+        retry_call(trial.storage, partial(trial.set_user_attr, name, value))
 
 
 def requeue(study: optuna.Study, trial_id: int) -> None:
@@ -94,8 +99,13 @@ def requeue(study: optuna.Study, trial_id: int) -> None:
         study: Optuna's study.
         trial_id: Its storage's id of the trial.
     """
-    if study._storage.get_trial(trial_id).state is TrialState.RUNNING:
-        study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+    storage = study._storage
+
+    def give_back() -> None:
+        if storage.get_trial(trial_id).state is TrialState.RUNNING:
+            storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    retry_call(storage, give_back)
 
 
 class StudyWriter:
@@ -108,43 +118,45 @@ class StudyWriter:
         pruner: str,
         retry: StorageRetry,
     ) -> None:
-        """Args:
-        study: Optuna's study, with its sampler and pruner.
-        suggest: A trial's settings; the same ones when it is called again.
-        pruner: The pruner's name, for its reasons.
-        retry: Repeats what the storage did not take.
+        """
+        Args:
+            study: Optuna's study, with its sampler and pruner.
+            suggest: A trial's settings; the same ones when it is called again.
+            pruner: The pruner's name, for its reasons.
+            retry: Repeats what the storage did not take.
         """
         self._study = study
         self._suggest = suggest
         self._pruner = pruner
         self._retry = retry
-        self._ids: dict[int, int] = {}
         self._trials: dict[int, optuna.Trial] = {}
 
     def create_trial(self, active: Container[int]) -> int:
         """The number of a trial that is not `active` yet: one that the storage created although its
         answer was lost, or a new one."""
 
-        def create() -> tuple[int, int]:
+        def create() -> optuna.Trial:
             for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if frozen.number not in active:
-                    return frozen.number, frozen._trial_id
-            trial = self._study.ask()
-            return trial.number, trial._trial_id
+                    return optuna.Trial(self._study, frozen._trial_id)
+            return self._study.ask()
 
-        number, self._ids[number] = self._retry.call(create)
-        return number
+        trial = self._retry.call(create)
+        self._trials[trial.number] = trial
+        return trial.number
 
-    def resume_trial(self, trial: optuna.trial.FrozenTrial) -> None:
+    def resume_trial(self, frozen: FrozenTrial) -> None:
         """Write a trial that another driver created."""
-        self._ids[trial.number] = trial._trial_id
+        trial = self._retry.call(lambda: optuna.Trial(self._study, frozen._trial_id))
+        self._trials[frozen.number] = trial
 
     def suggest(self, number: int) -> dict[str, Value]:
         """Draw the settings of a created trial, as far as it has none."""
 
         def draw() -> dict[str, Value]:
             # Read again, for what the storage took although its answer was lost.
-            trial = self._trials[number] = optuna.Trial(self._study, self._ids[number])
+            trial = optuna.Trial(self._study, self._trials[number]._trial_id)
+            self._trials[number] = trial
             return self._suggest(trial)
 
         return self._retry.call(draw)
@@ -181,7 +193,9 @@ class StudyWriter:
                 self._study.tell(trial, value, outcome.state)
 
         self._retry.call(tell)
+        del self._trials[outcome.number]
 
     def requeue(self, number: int) -> None:
         """Write that a trial has not begun: the next driver asks for it first."""
-        self._retry.call(lambda: requeue(self._study, self._ids[number]))
+        trial = self._trials.pop(number)
+        self._retry.call(lambda: requeue(self._study, trial._trial_id))

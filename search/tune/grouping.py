@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
 
 from search.optimizer.space import Value
 from search.study.active_trials import ActiveTrial
@@ -23,7 +22,7 @@ from search.worker.messages import (
     WorkerLost,
     WorkerMessage,
 )
-from search.worker.trainable import Train, WorkerSetup, make_trainable
+from search.worker.trainable import Train, Trainable, WorkerSetup, make_trainable
 
 _LOOKAHEAD = 2
 """Groups that the trials that wait could fill, at most: the more there are, the fuller the groups,
@@ -31,6 +30,9 @@ and the less does the sampler know when it draws their settings."""
 
 Messages = list[tuple[int, WorkerMessage]]
 """Pairs of a trial's number and a message about it."""
+
+Received = WorkerMessage | tuple[tuple[int, WorkerMessage], ...]
+"""What a function for Ray Tune sent, or what became of its worker."""
 
 
 class SingleTrials:
@@ -42,7 +44,7 @@ class SingleTrials:
             return (controller.start(),)
         return (controller.start_new(),) if controller.new_trials_left else ()
 
-    def make_trainable(self, train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]], None]:
+    def make_trainable(self, train: Train, setup: WorkerSetup) -> Trainable:
         """The function that Ray Tune runs in a worker.
 
         Args:
@@ -51,14 +53,14 @@ class SingleTrials:
         """
         return make_trainable(train, setup)
 
-    def route(self, trials: Sequence[int], message: Any) -> Messages:
+    def route(self, trials: Sequence[int], message: Received) -> Messages:
         """Whom a worker's message concerns.
 
         Args:
             trials: The worker's trials, by number.
-            message: What the function sent, or what became of its worker.
+            message: From, or about, the worker.
         """
-        return [(trials[0], message)]
+        return [*message] if isinstance(message, tuple) else [(trials[0], message)]
 
 
 class TrialGroups(SingleTrials):
@@ -99,14 +101,12 @@ class TrialGroups(SingleTrials):
         group = self._largest(controller.queue)[: self.max_size]
         return tuple(controller.start(t.number, self._next_rung(t.epoch)) for t in group)
 
-    def make_trainable(self, train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]], None]:
+    def make_trainable(self, train: Train, setup: WorkerSetup) -> Trainable:
         return make_group_trainable(train, self._train_group, setup)
 
-    def route(self, trials: Sequence[int], message: Any) -> Messages:
-        if isinstance(message, tuple):  # pairs already
-            return [*message]
+    def route(self, trials: Sequence[int], message: Received) -> Messages:
         if len(trials) == 1:
-            return [(trials[0], message)]
+            return super().route(trials, message)
         match message:
             case OutOfGpuMemory(reason):
                 self._shrink(len(trials), reason)
@@ -118,7 +118,7 @@ class TrialGroups(SingleTrials):
             case NodeRejected(reason):
                 lost = WorkerLost(reason, blame_trial=False)
                 return [(trials[0], message), *((trial, lost) for trial in trials[1:])]
-        return [(trials[0], message)]  # about the worker
+        return super().route(trials, message)  # in pairs already, or about the worker
 
     def _shrink(self, size: int, reason: str) -> None:
         """A group of so many trials was too much for a GPU."""

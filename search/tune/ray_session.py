@@ -15,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import ray
 
@@ -172,7 +172,7 @@ def _exit_code(name: str) -> int | None:
 
 
 def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path | None) -> None:
-    options: dict[str, Any] = {"address": address}
+    options: dict[str, object] = {"address": address}
     if temporary is not None:
         options = {
             "address": "local",

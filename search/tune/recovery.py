@@ -1,5 +1,4 @@
-"""A round of a study's trials: resumed where the last driver left them, run on Ray, and where that
-breaks down on another Ray."""
+"""A round of a study's trials: run on Ray, and where that breaks down on another Ray."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from search.optimizer.pruners import decision_epochs, next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
 from search.study.events import StudyCallback
-from search.study.resume import unreported_epochs
-from search.study.status import best_trial, count_finished, running_trials
+from search.study.resume import resume_trials, unreported_epochs
+from search.study.status import best_trial, count_finished
 from search.study.stopping import StopSignal
 from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import TrialController, TrialPolicy
@@ -29,11 +28,9 @@ from search.tune.grouping import SingleTrials, TrialGroups
 from search.tune.ray_session import ClusterError, RayLostError, RaySession, local_cpus
 from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.data import WorkerData
-from search.worker.epoch_log import read_epoch_log
 from search.worker.group_trainable import make_group_trainer
 from search.worker.trainable import node_id
 from search.worker.training import make_trainer
-from search.worker.trial_folder import trial_folder
 
 _MAX_RAY_LOSSES = 3
 """So many Rays in a row that break down before any trial has finished an epoch end the study."""
@@ -110,7 +107,7 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
             partial(unreported_epochs, context.data, trials.folder),
         )
         with _pausing_or_stopping(controller, stop):
-            _resume(controller, trials, progress)
+            resume_trials(controller, study, trials.folder, trials.noun, progress.say)
             recorded, losses = 0, 0
             while controller.new_trials_left or controller.queue:
                 try:
@@ -128,16 +125,6 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
                         ) from None
                     progress.say(f"{error}: another Ray is started")
                     controller.all_workers_lost(str(error))
-
-
-def _resume(controller: TrialController, trials: Round, progress: Progress) -> None:
-    """Go on with what the last driver left."""
-    running = running_trials(trials.study)
-    if running:
-        numbers = ", ".join(str(trial.number) for trial in running)
-        progress.say(f"going on with the {trials.noun}s that were under way: {numbers}")
-    for trial in running:
-        controller.resume(trial, read_epoch_log(trial_folder(trials.folder, trial.number)))
 
 
 def _run_on_ray(

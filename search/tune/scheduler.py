@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fdan import errors
 from search.study.trial_controller import TrialController
 from search.tune.capacity import Capacity
-from search.tune.grouping import SingleTrials
+from search.tune.grouping import Received, SingleTrials
 from search.tune.resources import GPUS
 from search.tune.searcher import Shell, StopTune, stopping_tune
 from search.tune.stall_watchdog import StallWatchdog
@@ -34,6 +35,9 @@ from search.worker.messages import (
     WorkerLost,
     WorkerMessage,
 )
+
+_Result = dict[str, Any]
+"""What Ray Tune makes of a worker's report: it adds keys of its own."""
 
 _START_S = 60.0
 """Enough for a worker to start on a busy node."""
@@ -73,10 +77,10 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._killed: dict[int, str] = {}
         self._added_at: dict[int, float] = {}
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         self._added_at[_key(trial)] = time.monotonic()
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """Who gets a worker that is free. Tune asks several times a second: its only tick."""
         trials: list[Trial] = tune_controller.get_live_trials()
         self._end_study_if_due()
@@ -121,7 +125,9 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     def _age_key(self, trial: Trial) -> float:
         return self._added_at[_key(trial)]
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: _Result
+    ) -> str:
         self._watchdog.reported(_key(trial))
         with stopping_tune():
             for number in _numbers(trial):
@@ -133,10 +139,12 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         decision: str = TrialScheduler.CONTINUE if running else TrialScheduler.STOP
         return decision
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: Trial, result: _Result
+    ) -> None:
         self._forget(trial)
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         self._forget(trial)
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         message = parse_error_file(text)
@@ -146,7 +154,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         with stopping_tune():
             self._receive(trial, message)
 
-    def _receive(self, trial: Trial, message: Any) -> None:
+    def _receive(self, trial: Trial, message: Received) -> None:
         for number, its_message in self._grouping.route(_numbers(trial), message):
             self._handle(number, its_message)
 
@@ -175,7 +183,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._added_at.pop(_key(trial), None)
         self._watchdog.forget(_key(trial))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Shell], tuple[()]]:
         return (Shell, ())
 
 

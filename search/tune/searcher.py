@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from ray.tune.search import Searcher
 
@@ -59,7 +58,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._grouping = grouping
         self._numbers: dict[str, tuple[int, ...]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, object] | str | None:
         with stopping_tune():
             if self._capacity.reserved or len(self._numbers) >= self._capacity.max_concurrent:
                 return None
@@ -81,7 +80,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         }
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self, trial_id: str, result: dict[str, object] | None = None, error: bool = False
     ) -> None:
         with stopping_tune():
             for number in self._numbers.pop(trial_id, ()):
@@ -90,7 +89,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         pass
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Shell], tuple[()]]:
         return (Shell, ())
 
 

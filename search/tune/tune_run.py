@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
 from fdan.errors import DeviceError, FdanError
 from search.config.spec import TrialResources
@@ -144,6 +144,6 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
         shutil.rmtree(tune_folder, ignore_errors=True)
 
 
-def _folder_name(tune_trial: Any) -> str:
+def _folder_name(tune_trial: Trial) -> str:
     """Tune would put the settings in it, and a process id that says nothing."""
     return f"{tune_trial.config[ASSIGNMENTS][0].number:04d}"

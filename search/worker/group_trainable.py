@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.worker.async_report import AsyncReporter
 from search.worker.data import WorkerData, load_data
 from search.worker.epoch_log import EpochLog
-from search.worker.messages import ASSIGNMENTS, MESSAGE, EpochDone, EpochResult, TrialFailed
+from search.worker.messages import (
+    ASSIGNMENTS,
+    MESSAGE,
+    EpochDone,
+    EpochResult,
+    TrialAssignment,
+    TrialFailed,
+)
 from search.worker.trainable import (
     Train,
+    Trainable,
     TrialContext,
     WorkerSetup,
     awaits_decision,
@@ -43,9 +51,7 @@ TrainGroup = Callable[[Sequence[TrialContext], ReportGroup], None]
 they go on one by one."""
 
 
-def make_group_trainable(
-    train: Train, train_group: TrainGroup, setup: WorkerSetup
-) -> Callable[[dict[str, Any]], None]:
+def make_group_trainable(train: Train, train_group: TrainGroup, setup: WorkerSetup) -> Trainable:
     """As search.worker.trainable.make_trainable, for a config with one or several trials.
 
     Args:
@@ -69,7 +75,7 @@ def make_group_trainable(
 
         train_group(trials, report)
 
-    def fdan_trial(config: dict[str, Any]) -> None:
+    def fdan_trial(config: dict[str, Sequence[TrialAssignment]]) -> None:
         if len(config[ASSIGNMENTS]) == 1:
             single_trial(config)
         else:

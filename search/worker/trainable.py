@@ -72,6 +72,10 @@ settings or the data did (the worker goes on to the next trial); any other excep
 too."""
 
 
+Trainable = Callable[[dict[str, Any]], None]
+"""A function for Ray Tune, whose config has ASSIGNMENTS."""
+
+
 @dataclass(frozen=True)
 class WorkerSetup:
     """What is the same for all trials of a run of Ray Tune."""
@@ -84,7 +88,7 @@ class WorkerSetup:
     """On a cluster, Ray's id of the driver's node."""
 
 
-def make_trainable(train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]], None]:
+def make_trainable(train: Train, setup: WorkerSetup) -> Trainable:
     """A function for Ray Tune, whose config has ASSIGNMENTS.
 
     Args:
@@ -104,7 +108,7 @@ def make_trainable(train: Train, setup: WorkerSetup) -> Callable[[dict[str, Any]
 
         train(trial, report)
 
-    def fdan_trial(config: dict[str, Any]) -> None:
+    def fdan_trial(config: dict[str, Sequence[TrialAssignment]]) -> None:
         run_assignments(config[ASSIGNMENTS], setup, run)
 
     return fdan_trial
