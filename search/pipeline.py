@@ -55,7 +55,7 @@ from search.tune.ray_session import check_address
 from search.tune.recovery import make_ray_session
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.result import StudyResult
-from tracking.tags import BASELINE_UAR
+from tracking.tags import BASELINE_UAR, COMPLETE, FAIL, PAUSED
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
 
@@ -235,7 +235,7 @@ def _outcome(data: StudyData, stop: StopSignal, confirm_stop: StopSignal) -> Stu
     reason = confirm_stop.reason or stop.reason
     complete = (done >= data.spec.trials or stop.final) and not confirm_stop.reason
     text = f"{done} of {data.spec.trials} trials" + (f": {reason}" if reason else "")
-    return StudyOutcome("COMPLETE" if complete else "PAUSED", text, reason)
+    return StudyOutcome(COMPLETE if complete else PAUSED, text, reason)
 
 
 def _with_gpu_share(data: StudyData, stop: StopSignal, console: Console) -> StudyData:
@@ -286,12 +286,12 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         yield
     except KeyboardInterrupt:  # the second one: at once
         with contextlib.suppress(FdanError):
-            tracker.close_study("PAUSED", "stopped by the user: the same command goes on with it")
+            tracker.close_study(PAUSED, "stopped by the user: the same command goes on with it")
             tracker.drain(2.0)
         raise
     except BaseException as error:
         # A spool that cannot take this either must not hide the cause.
         with contextlib.suppress(FdanError):
-            tracker.close_study("FAIL", " ".join(str(error).split()) or type(error).__name__)
+            tracker.close_study(FAIL, " ".join(str(error).split()) or type(error).__name__)
             tracker.drain(10.0)
         raise

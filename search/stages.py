@@ -45,7 +45,7 @@ from tracking import report
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.promotion.promote import PromotionOptions, Verdict, promote
 from tracking.result import StudyResult
-from tracking.tags import BASELINE_UAR, CONFIRM, TEST_PREFIX
+from tracking.tags import BASELINE_UAR, COMPLETE, CONFIRM, TEST_PREFIX
 from tracking.tracker import Tracker
 
 EXPERIMENT: Final = "fdan-search"
@@ -102,7 +102,7 @@ class StudyOutcome:
 
     @property
     def complete(self) -> bool:
-        return self.state == "COMPLETE"
+        return self.state == COMPLETE
 
 
 def run_search(context: RunContext) -> Callable[[int], int]:

@@ -24,7 +24,14 @@ STAGE: Final = "fdan.stage"
 """What the run is for: STUDY_RUN, SEARCH or CONFIRM."""
 
 STATE: Final = "fdan.state"
-"""RUNNING, COMPLETE, PRUNED, FAIL or PAUSED: MLflow's status knows no pruned and no paused runs."""
+"""One of the next five: MLflow's status knows no pruned and no paused runs."""
+
+RUNNING: Final = "RUNNING"
+COMPLETE: Final = "COMPLETE"
+PRUNED: Final = "PRUNED"
+FAIL: Final = "FAIL"
+PAUSED: Final = "PAUSED"
+"""A study's or a trial's state, in files as well; but for PAUSED, the names of Optuna's states."""
 
 REASON: Final = "fdan.reason"
 """Why the run ended in this state, one sentence; empty while it runs."""

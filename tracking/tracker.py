@@ -36,8 +36,13 @@ from tracking.outbox.target import Target
 from tracking.record import Record, RecordData
 from tracking.tags import (
     CHANGED_PREFIX,
+    COMPLETE,
+    FAIL,
     NOTE,
+    PAUSED,
+    PRUNED,
     REASON,
+    RUNNING,
     SEARCH,
     SOURCE_NAME,
     SOURCE_TYPE,
@@ -56,7 +61,7 @@ from tracking.uri import check_uri, mask_password
 
 # MLflow has no status for a pruned run, nor for one that is paused until its study continues:
 # KILLED is the one that is neither a success nor a failure.
-_STATUS: Final = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "PAUSED": "KILLED", "FAIL": "FAILED"}
+_STATUS: Final = {COMPLETE: "FINISHED", PRUNED: "KILLED", PAUSED: "KILLED", FAIL: "FAILED"}
 
 
 class Tracker:
@@ -287,7 +292,7 @@ class Tracker:
         assert run == STUDY_RUN or self._name, "open_trial before open_study"
         own = {
             STUDY: self._name,
-            STATE: "RUNNING",
+            STATE: RUNNING,
             REASON: "",
             USER: _user(),
             SOURCE_NAME: Path(sys.argv[0]).name or "python",

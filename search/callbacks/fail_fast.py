@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import StopSignal
+from tracking.tags import FAIL
 
 MAX_FIRST_FAILURES = 5
 """So many trials of a start, all of them FAIL, stop the study."""
@@ -24,8 +25,8 @@ class FailFast(StudyCallback):
         """
         self._stop = stop
         self._failed = 0
-        self._failed_before = counts.get("FAIL", 0)
-        self._any_other = any(count for state, count in counts.items() if state != "FAIL")
+        self._failed_before = counts.get(FAIL, 0)
+        self._any_other = any(count for state, count in counts.items() if state != FAIL)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         self._any_other = self._any_other or outcome.state is not TrialState.FAIL

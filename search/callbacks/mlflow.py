@@ -19,10 +19,12 @@ from search.worker.trial_folder import trial_folder
 from tracking.tags import (
     BEST_VALUE,
     EPOCHS,
+    FAIL,
     INTERRUPTIONS,
     LAST_INTERRUPTION,
     NODE,
     NUMBER,
+    PAUSED,
     SEARCH,
     SEARCHED,
     VALUE,
@@ -95,7 +97,7 @@ class MlflowCallback(StudyCallback):
         opened = self._tracker.open_trials(self._runs.stage)
         for number in sorted(opened):
             if number >= len(trials):
-                self._close(number, "FAIL", "not in Optuna's storage")
+                self._close(number, FAIL, "not in Optuna's storage")
         for trial in trials:
             if not trial.state.is_finished():
                 continue
@@ -134,7 +136,7 @@ class MlflowCallback(StudyCallback):
             self._tag(number, {NODE: ", ".join([*nodes, node])})
 
     def on_trial_pause(self, number: int, reason: str) -> None:
-        self._close(number, "PAUSED", f"{reason}: the same command goes on with it")
+        self._close(number, PAUSED, f"{reason}: the same command goes on with it")
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         self._end(outcome)

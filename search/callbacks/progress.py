@@ -18,6 +18,7 @@ from search.formatting import format_duration, format_settings
 from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome
 from search.worker.messages import EpochResult
+from tracking.tags import COMPLETE, FAIL, PRUNED, RUNNING
 
 _MAX_ROWS = 12
 """Rows of the live table: running trials first, then the newest that ended."""
@@ -25,7 +26,7 @@ _MAX_ROWS = 12
 _HEARTBEAT_S = 30.0
 """Without a terminal, a line at least this often."""
 
-_STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
+_STYLE = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 
 
 @dataclass
@@ -35,7 +36,7 @@ class _Row:
     began: float
     epoch: int = 0
     value: float | None = None
-    state: str = "RUNNING"
+    state: str = RUNNING
     reason: str = ""
     took: float = 0.0
 
@@ -60,7 +61,7 @@ class ProgressState:
         """Count a trial that has ended."""
         self.ended.append(row)
         self.counts[row.state] = self.counts.get(row.state, 0) + 1
-        if row.state != "COMPLETE" or row.value is None:
+        if row.state != COMPLETE or row.value is None:
             return
         if self.best is None or row.value > self.best[1]:
             self.best = (row.number, row.value)
@@ -84,7 +85,7 @@ class ProgressState:
         )
         counts = ", ".join(
             f"{self.counts[name]} {name}"
-            for name in ("COMPLETE", "PRUNED", "FAIL")
+            for name in (COMPLETE, PRUNED, FAIL)
             if self.counts.get(name)
         )
         left = self.eta(now)
@@ -202,7 +203,7 @@ class Progress(StudyCallback):
                 "settings, or why it ended", ratio=1, overflow="ellipsis", no_wrap=True
             )
             for row in rows:
-                took = now - row.began if row.state == "RUNNING" else row.took
+                took = now - row.began if row.state == RUNNING else row.took
                 best = state.best is not None and state.best[0] == row.number
                 table.add_row(
                     str(row.number),
@@ -213,8 +214,6 @@ class Progress(StudyCallback):
                         style="bold" if best else "",
                     ),
                     format_duration(took),
-                    format_settings(row.params)
-                    if row.state in ("RUNNING", "COMPLETE")
-                    else row.reason,
+                    format_settings(row.params) if row.state in (RUNNING, COMPLETE) else row.reason,
                 )
         return Group(head, table, Text(note, style="dim")) if note else Group(head, table)

@@ -16,6 +16,7 @@ from fdan.files import first_line
 from tracking.backend.client import connect
 from tracking.tags import (
     REASON,
+    RUNNING,
     SEARCH,
     STAGE,
     STATE,
@@ -138,7 +139,7 @@ def _is_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
             f"run {run_id} is that of study {tags[STUDY]} itself: name one of its trials"
             f"{_trials(client, run, tags)}"
         )
-    if tags[STATE] == "RUNNING":
+    if tags[STATE] == RUNNING:
         raise RecordError(f"run {run_id} ({_name(tags)}) has not ended yet")
 
 

@@ -17,6 +17,7 @@ from tracking.promotion.promote import NAME, Verdict
 from tracking.registry.registry import CHAMPION
 from tracking.report.selectors import complete, in_state
 from tracking.result import REPORT, WINNER, StudyResult, TestScore, TrialRecord
+from tracking.tags import FAIL, RUNNING
 from tracking.uri import default_uri, mask_password
 
 
@@ -54,14 +55,14 @@ def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
         + (f" ({end.stopped})" if end.stopped else "")
         + f", in {format_duration(end.seconds)}"
     ]
-    if resting := len(in_state(result, "RUNNING")):
+    if resting := len(in_state(result, RUNNING)):
         words = "1 trial rests at its" if resting == 1 else f"{resting} trials rest at their"
         lines.append(f"{words} newest checkpoint: the same command goes on")
     if trials:
         lines += _best_model(result, trials[0], folder, end)
     else:
         lines.append("no trial is complete, so there is no best one")
-        for failed in in_state(result, "FAIL")[:1]:
+        for failed in in_state(result, FAIL)[:1]:
             lines.append(f"the first failure: trial {failed.number}: {failed.reason}")
     lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():

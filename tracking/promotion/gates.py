@@ -18,6 +18,7 @@ from fdan.errors import FdanError
 from tracking.promotion.challenger import Challenger
 from tracking.registry.registry import Registry
 from tracking.result import PREDICTIONS
+from tracking.tags import COMPLETE
 
 _TOLERANCE: Final = 1e-5
 """How far the packaged model's probabilities may be from the stored ones."""
@@ -77,7 +78,7 @@ def evaluate_study_gates(challenger: Challenger, evaluate_all: bool) -> list[Gat
 
 def _study_finished(challenger: Challenger) -> str:
     result = challenger.result
-    if result.state != "COMPLETE":
+    if result.state != COMPLETE:
         raise GateFailed(
             f"the study is {result.state} ({result.reason}); finish it: {result.command}"
         )

@@ -19,6 +19,7 @@ from tracking.report.sections.ranking import ranking_blocks
 from tracking.report.sections.slices import slices_blocks
 from tracking.report.sections.winner import verdict, winner_blocks
 from tracking.result import StudyResult
+from tracking.tags import COMPLETE, FAIL, PRUNED
 
 _SECTIONS: Final = (
     ("winner", "Winner", winner_blocks),
@@ -36,7 +37,7 @@ _SECTIONS: Final = (
     ("provenance", "Checks and provenance", provenance_blocks),
 )
 
-_WORDS: Final = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+_WORDS: Final = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
 
 
 def content(result: StudyResult) -> Report:

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from tracking.report.formatting import NOTHING, is_number, quantity, setting
 from tracking.result import Choices, Dimension, ParameterValue, StudyResult, TestScore, TrialRecord
+from tracking.tags import COMPLETE
 
 
 def complete(result: StudyResult) -> list[TrialRecord]:
     """Complete trials with a value, the best first, of equals the earlier one."""
-    found = [
-        trial for trial in result.trials if trial.state == "COMPLETE" and is_number(trial.value)
-    ]
+    found = [trial for trial in result.trials if trial.state == COMPLETE and is_number(trial.value)]
     return sorted(found, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 

@@ -17,6 +17,7 @@ from tracking.report.formatting import (
 )
 from tracking.report.selectors import in_state
 from tracking.result import StudyResult
+from tracking.tags import PRUNED
 
 
 def cost_blocks(result: StudyResult) -> Iterator[Block]:
@@ -39,7 +40,7 @@ def cost_blocks(result: StudyResult) -> Iterator[Block]:
         Card("Epochs trained", thousands(trained), f"Of trials of {result.epochs} epochs at most."),
     ]
     saved = planned - trained
-    pruned = in_state(result, "PRUNED")
+    pruned = in_state(result, PRUNED)
     if saved > 0 and planned:
         worth = ""
         if trained and is_number(cost.trial_seconds):

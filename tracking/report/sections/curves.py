@@ -12,6 +12,7 @@ from tracking.report.charts.svg import Svg
 from tracking.report.formatting import count, is_number, score
 from tracking.report.selectors import complete, winner
 from tracking.result import Curve, StudyResult
+from tracking.tags import COMPLETE
 
 _PANELS: Final = (
     ("validation/uar", "Validation UAR", "of each epoch alone"),
@@ -32,9 +33,9 @@ def curves_blocks(result: StudyResult) -> Iterator[Block]:
         return
     states = {state for _, state, _ in courses}
     legend = [("curve chosen", "the winner")] if winner(result) is not None else []
-    if "COMPLETE" in states:
+    if COMPLETE in states:
         legend.append(("curve whole", "complete"))
-    if states - {"COMPLETE"}:
+    if states - {COMPLETE}:
         legend.append(("curve", "pruned, failed or under way"))
     yield Figure(
         "Every trial's course",
@@ -59,11 +60,11 @@ def _all(result: StudyResult, courses: Sequence[tuple[int, str, Curve]], *, wide
     frame.axes("epoch", "value", (10 if wide else 6, 5))
     best = winner(result)
     chosen = None if best is None else best.number
-    rank = {"COMPLETE": 1}
+    rank = {COMPLETE: 1}
     for number, state, curve in sorted(
         courses, key=lambda one: (one[0] == chosen, rank.get(one[1], 0), one[0])
     ):
-        kind = "curve whole" if state == "COMPLETE" else "curve"
+        kind = "curve whole" if state == COMPLETE else "curve"
         kind = "curve chosen" if number == chosen else kind
         last = curve[-1]
         _course(

@@ -9,12 +9,13 @@ from tracking.report.blocks import Block, Table, Text, columns, note, numbers
 from tracking.report.formatting import count, sentence, short
 from tracking.report.selectors import in_state, settings
 from tracking.result import StudyResult
+from tracking.tags import FAIL
 
 _MOST: Final = 15
 
 
 def failures_blocks(result: StudyResult) -> Iterator[Block]:
-    failed = in_state(result, "FAIL")
+    failed = in_state(result, FAIL)
     if not failed:
         yield Text("No trial failed.")
         return

@@ -11,12 +11,13 @@ from tracking.report.charts.svg import Point, Svg
 from tracking.report.formatting import count, is_number, score, short
 from tracking.report.selectors import complete, is_winner, reached, settings, winner
 from tracking.result import StudyResult, TrialRecord
+from tracking.tags import COMPLETE, FAIL, PRUNED
 
-_KINDS = {"COMPLETE": "complete", "PRUNED": "pruned"}
+_KINDS = {COMPLETE: "complete", PRUNED: "pruned"}
 
 
 def history_blocks(result: StudyResult) -> Iterator[Block]:
-    ended = [t for t in result.trials if t.state != "FAIL" and reached(t) is not None]
+    ended = [t for t in result.trials if t.state != FAIL and reached(t) is not None]
     if not ended:
         yield note("No trial came to a value, so there is no history to draw.")
         return
@@ -28,7 +29,7 @@ def history_blocks(result: StudyResult) -> Iterator[Block]:
             f" The best value, {score(last[1])}, came with trial {last[0]},"
             f" {count(sum(t.number > last[0] for t in result.trials), 'trial')} before the end."
         )
-    if any(trial.state == "PRUNED" for trial in ended):
+    if any(trial.state == PRUNED for trial in ended):
         words += " Pruned trials stand at the last value that they reported."
     yield Figure(
         "Validation UAR of each trial",
@@ -47,14 +48,14 @@ def history_blocks(result: StudyResult) -> Iterator[Block]:
 
 def _legend(result: StudyResult) -> Iterator[tuple[str, str]]:
     states = {trial.state for trial in result.trials}
-    if "COMPLETE" in states:
+    if COMPLETE in states:
         yield "complete", "complete"
         yield "record", "best so far"
     if winner(result) is not None:
         yield "chosen", "the winner"
-    if "PRUNED" in states:
+    if PRUNED in states:
         yield "pruned", "pruned"
-    if "FAIL" in states:
+    if FAIL in states:
         yield "failed", "failed"
     if is_number(result.baseline):
         yield "baseline", "logistic regression"
@@ -101,8 +102,8 @@ def _draw(
     for trial in result.trials:
         value, number = reached(trial), trial.number
         title = f"trial {number}, {trial.state.lower()}: {settings(trial.params, result.space)}"
-        if trial.state == "FAIL" or value is None:
-            if trial.state == "FAIL":
+        if trial.state == FAIL or value is None:
+            if trial.state == FAIL:
                 across = frame.x.place(number)
                 assert across is not None
                 place = (frame.across(across), frame.bottom - 7)

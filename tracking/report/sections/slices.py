@@ -11,6 +11,7 @@ from tracking.report.charts.svg import Svg
 from tracking.report.formatting import count, listed, score, setting
 from tracking.report.selectors import complete, explained, in_state, is_winner, reached
 from tracking.result import StudyResult, TrialRecord
+from tracking.tags import COMPLETE, PRUNED
 
 _WIDTH: Final = 290.0
 _HEIGHT: Final = 190.0
@@ -25,7 +26,7 @@ def slices_blocks(result: StudyResult) -> Iterator[Block]:
             else "Nothing was searched, so there is no slice to draw."
         )
         return
-    pruned = [trial for trial in in_state(result, "PRUNED") if reached(trial) is not None]
+    pruned = [trial for trial in in_state(result, PRUNED) if reached(trial) is not None]
     values = [value for trial in (*trials, *pruned) if (value := reached(trial)) is not None]
     up = around(values, least=0.02)
     yield Text(
@@ -56,7 +57,7 @@ def _figure(
         if isinstance(across, Choices):  # side by side, where many share a value
             room = (frame.right - frame.left) / max(len(across.values), 1)
             x += (trial.number * 7 % 11 - 5) / 5 * min(14.0, room / 4)
-        kind = "complete" if trial.state == "COMPLETE" else "pruned"
+        kind = "complete" if trial.state == COMPLETE else "pruned"
         value = setting(trial.params[name])
         title = f"trial {trial.number}: {name} {value}, {score(reached(trial))}"
         if is_winner(result, trial):
