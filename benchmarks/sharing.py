@@ -12,7 +12,7 @@ from benchmarks.comparing import count, heading, machine, parser, write
 from fdan.cli.arguments import exit_code
 from fdan.device import choose_device
 from fdan.run_config import RunConfig
-from search.planning.step_timing import Work, measure
+from search.planning.step_timing import Workload, measure
 
 ABOUT = """\
 Whole epochs (steps, bank, validation) of trials that train their backbones, each in a process of
@@ -32,7 +32,7 @@ CPU_GOAL: Final = 1.0
 _SIZES: Final = (256, 256, 64)
 
 
-def work(device: str) -> Work:
+def workload(device: str) -> Workload:
     """One trial that has all of a GPU; on a CPU, one core."""
     on_gpu = device == "cuda"
     size = 224 if on_gpu else 96
@@ -44,7 +44,7 @@ def work(device: str) -> Work:
             "layers": 1,
         }
     )
-    return Work(
+    return Workload(
         runs=(run.as_dict(),),
         shapes={"acoustic": (size, size, 1), "visual": (size, size, 1)},
         sizes=_SIZES,
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     seconds: dict[int, list[float]] = {k: [] for k in kinds}
     for number in range(options.rounds):
         for k in kinds[:: -1 if number % 2 else 1]:
-            (timing,) = measure(work("cuda" if on_gpu else "cpu"), k).timings
+            (timing,) = measure(workload("cuda" if on_gpu else "cpu"), k).runs
             seconds[k].append(timing.epoch)
     ratios = {
         k: statistics.median(

@@ -23,7 +23,7 @@ from fdan.training import train
 from fdan.training.augment import augment
 from fdan.training.cuda_graph import make_graphed, side_stream
 from fdan.training.training_data import TrainingData
-from search.planning.step_timing import Work, random_data
+from search.planning.step_timing import Workload
 
 ABOUT = """\
 One training step, 32 images of each modality, random ones of the right sizes (time does not depend
@@ -76,8 +76,10 @@ def calls(run: RunConfig, size: int, device: torch.device) -> dict[str, Call]:
 
 def random_images(run: RunConfig, size: int, device: torch.device) -> TrainingData:
     shapes = {"visual": (size, size, 3), "acoustic": (size, size, 1)}
-    work = Work((run.as_dict(),), shapes, (128, BATCH, 2), tuple(range(7)), str(device), 1, 0.0)
-    return random_data(run, work).to(device)
+    workload = Workload(
+        (run.as_dict(),), shapes, (128, BATCH, 2), tuple(range(7)), str(device), 1, 0.0
+    )
+    return workload.random_data(run).to(device)
 
 
 def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) -> Call:

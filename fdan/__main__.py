@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fdan.cli import commands
-from fdan.cli import predict_command as use
+from fdan.cli import commands, predict_command
 from fdan.cli.arguments import (
     Parser,
     add_data_arguments,
@@ -30,14 +29,14 @@ examples:
 A search over many settings is `python search/run.py --help`."""
 
 
-def parser() -> Parser:
-    top = Parser(prog="python -m fdan", description=__doc__, epilog=EXAMPLES)
-    verbs = top.add_subparsers(metavar="COMMAND", required=True)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m fdan", description=__doc__, epilog=EXAMPLES)
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
 
     demo = _verb(
         verbs, "demo", commands.demo, "write the demo corpus: wav and avi files in SAVEE's layout"
     )
-    demo.add_argument("folder", type=Path, metavar="FOLDER", help="where it goes")
+    demo.add_argument("folder", type=Path, metavar="FOLDER", help="where it is written")
     commands.add_demo_options(demo)
 
     prepare = _verb(verbs, "prepare", commands.prepare, "turn media files into prepared stores")
@@ -57,16 +56,19 @@ def parser() -> Parser:
         "--part",
         choices=("test", "validation"),
         default="test",
-        help="which part (default: test; look at it once, when all choices are made: a study's\n"
-        "winner is scored by the search itself)",
+        help="which part (default: test; look at it once, when all choices are made: the search\n"
+        "itself scores a study's winner)",
     )
     evaluate.add_argument(
-        "--stores", type=Path, metavar="FOLDER", help="where its stores lie now (default: as then)"
+        "--stores",
+        type=Path,
+        metavar="FOLDER",
+        help="where its stores are now (default: where they were)",
     )
     _json_and_device(evaluate)
 
     text = "emotions of new audio or video files (exit code 2 if none can be read)"
-    predict = _verb(verbs, "predict", use.predict, text)
+    predict = _verb(verbs, "predict", predict_command.predict, text)
     predict.add_argument(
         "paths",
         nargs="*",
@@ -85,17 +87,17 @@ def parser() -> Parser:
         "--face",
         type=Path,
         metavar="FILE",
-        help="an image or a video of the one who speaks, with exactly one speech file",
+        help="an image or a video of the speaker, with exactly one speech file",
     )
     _json_and_device(predict)
 
     text = "write a model as one ONNX file, which predicts without torch"
-    export = _verb(verbs, "export", use.export, text)
+    export = _verb(verbs, "export", predict_command.export, text)
     export.add_argument(
         "model", metavar="MODEL", help="a model's folder or address, as for predict"
     )
-    export.add_argument("file", type=Path, metavar="OUT.onnx", help="where it goes")
-    return top
+    export.add_argument("file", type=Path, metavar="OUT.onnx", help="where it is written")
+    return parser
 
 
 def _verb(
@@ -114,7 +116,7 @@ def _json_and_device(verb: Parser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     run: commands.Command = arguments.run
     return exit_code(lambda: run(arguments))
 

@@ -22,12 +22,12 @@ status and list only read, and work while the study runs. Running and continuing
 `python search/run.py --help`."""
 
 
-def parser() -> Parser:
-    top = Parser(prog="python -m search", description=__doc__, epilog=EXAMPLES)
-    verbs = top.add_subparsers(metavar="COMMAND", required=True)
-    status = verbs.add_parser("status", help="how far a study is, and how to go on with it")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m search", description=__doc__, epilog=EXAMPLES)
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+    status = verbs.add_parser("status", help="how far a study is, and how to continue it")
     status.add_argument("name", metavar="NAME", help="the study's name")
-    _runs(status)
+    _add_runs(status)
     status.add_argument(
         "--storage",
         metavar="URL",
@@ -35,41 +35,41 @@ def parser() -> Parser:
     )
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(command=_status)
-    every = verbs.add_parser("list", help="all studies, a line each")
-    _runs(every)
-    every.set_defaults(command=_list)
-    again = verbs.add_parser(
+    list_ = verbs.add_parser("list", help="all studies, a line each")
+    _add_runs(list_)
+    list_.set_defaults(command=_list)
+    rerun = verbs.add_parser(
         "rerun",
         help="train a trial again from what MLflow holds; same metrics: exit code 0, else 1",
     )
-    again.add_argument("run_id", metavar="RUN_ID", help="its run in MLflow")
-    again.add_argument(
+    rerun.add_argument("run_id", metavar="RUN_ID", help="its run in MLflow")
+    rerun.add_argument(
         "--tracking-uri",
         metavar="URI",
         help="MLflow: sqlite:///FILE or http://HOST:PORT\n"
         "(default: MLFLOW_TRACKING_URI if it is set, else ./runs/mlflow.db)",
     )
-    again.add_argument(
+    rerun.add_argument(
         "--stores",
         metavar="FOLDER",
         type=Path,
-        help="where the prepared stores lie now (default: where they lay, beside MLflow's\n"
+        help="where the prepared stores are now (default: where they were, beside MLflow's\n"
         "database, or ./runs/stores)",
     )
-    again.add_argument(
+    rerun.add_argument(
         "--weights",
         metavar="FILE",
         type=Path,
-        help="where the backbones' state dict lies now, if it was a file and was moved",
+        help="where the backbones' state dict is now, if it was a file that was moved",
     )
-    again.add_argument("--epochs", metavar="INT", type=int, help="only the first so many")
-    again.add_argument("--json", action="store_true", help="for programs")
-    again.set_defaults(command=_rerun)
-    return top
+    rerun.add_argument("--epochs", metavar="INT", type=int, help="train only the first INT epochs")
+    rerun.add_argument("--json", action="store_true", help="for programs")
+    rerun.set_defaults(command=_rerun)
+    return parser
 
 
-def _runs(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--runs", metavar="FOLDER", type=Path, default=Path("runs"), help="default: runs"
     )
 
@@ -81,11 +81,11 @@ def _status(arguments: argparse.Namespace) -> int:
     from search.study.status import read_status
 
     runs = arguments.runs.expanduser().absolute()
-    found = read_status(runs, arguments.name, arguments.storage)
+    status = read_status(runs, arguments.name, arguments.storage)
     if arguments.json:
-        print(status_json(found))
+        print(status_json(status))
     else:
-        show_status(found, Console())
+        show_status(status, Console())
     return 0
 
 
@@ -104,28 +104,28 @@ def _list(arguments: argparse.Namespace) -> int:
 def _rerun(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from search.reproduce import mlflow_run as recorded
+    from search.reproduce.mlflow_run import read
     from tracking.uri import environment_uri
 
     uri = arguments.tracking_uri or environment_uri()
-    run = recorded.read(uri, arguments.run_id)
+    run = read(uri, arguments.run_id)
     # Here: this imports what training needs.
-    from search.reproduce import comparison as compared
-    from search.reproduce import rerun
+    from fdan.cli.terminal import table_console
+    from search.reproduce.comparison import show
+    from search.reproduce.rerun import RerunOptions, as_json, rerun
 
-    options = rerun.RerunOptions(arguments.stores, arguments.weights, arguments.epochs)
-    found, differing = rerun.rerun(run, uri, Console(stderr=True), options)
+    options = RerunOptions(arguments.stores, arguments.weights, arguments.epochs)
+    comparison, changes = rerun(run, uri, Console(stderr=True), options)
     if arguments.json:
-        print(json.dumps(rerun.as_json(run, found, differing), indent=1))
+        print(json.dumps(as_json(run, comparison, changes), indent=1))
     else:
-        console = Console()
-        compared.show(found, console if console.is_terminal else Console(width=120))
-    return 1 if found.differing else 0
+        show(comparison, table_console())
+    return 1 if comparison.differing else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code, which is 2 for a user's mistake."""
-    arguments = parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     return exit_code(lambda: arguments.command(arguments))
 
 

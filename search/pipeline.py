@@ -242,10 +242,10 @@ def _with_gpu_share(data: StudyData, stop: StopSignal, console: Console) -> Stud
     """The study with the share of a GPU that its trials get, where that is to be found out."""
     if not data.spec.gpu_share_is_open:
         return data
-    from search.planning import gpu_share
+    from search.planning.gpu_share import find_gpu_share
 
     _print_line(console, "finding out how many trials fit on a GPU")
-    share = gpu_share.find(data.spec, data.task, data.split, data.folder, stop)
+    share = find_gpu_share(data.spec, data.task, data.split, data.folder, stop)
     if share is None:
         return data
     _print_line(console, f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.nodes.parts import Parts
 from fdan.run_config import RunConfig
 from search.callbacks.checkpoint_retention import CheckpointRetention
-from search.callbacks.mlflow import Tracked
+from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.progress import Progress, ProgressState
 from search.callbacks.trial_figures import TrialFigures
 from search.config.spec import TrialResources
@@ -198,7 +198,7 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
     with Tracker(folder / "spool", uri, "nodes") as tracker, TrialFigures() as drawing:
         tracker.open_study(folder.name, {}, {})
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
-        tracked = Tracked(tracker, drawing, folder, fixed, {})
+        tracked = MlflowCallback(tracker, drawing, folder, TrialRuns(fixed, {}))
         with Progress(state, console) as progress:
             callbacks: tuple[StudyCallback, ...] = (
                 progress,

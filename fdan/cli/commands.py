@@ -1,5 +1,5 @@
-"""What each `python -m fdan` command does up to a finished model; use.py has those that use one.
-Tables go to stdout, progress to stderr."""
+"""The commands of `python -m fdan` up to a finished model; predict_command.py has those that use
+one. Tables go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fdan.cli.arguments import add_flags, given_options
-from fdan.cli.terminal import Preparing, unreadable
+from fdan.cli.terminal import Preparing, table_console, unreadable
 from fdan.corpora.demo import DemoSettings, generate
 from fdan.data.open_task import DataConfig, open_task
 from fdan.data.provenance import origin, reopen
@@ -27,10 +27,10 @@ from fdan.inference.model_source import model_folder
 
 Command = Callable[[argparse.Namespace], int]
 
-CHECKPOINT = "checkpoint"
-"""Below --out: what training goes on from."""
+_CHECKPOINT = "checkpoint"
+"""Below --out: what training continues from."""
 
-LISTED = 20
+_MAX_LISTED = 20
 """Unreadable files that `prepare` names on the terminal; the manifest has them all."""
 
 
@@ -42,12 +42,12 @@ def add_demo_options(parser: argparse.ArgumentParser) -> None:
 def demo(arguments: argparse.Namespace) -> int:
     """Write the demo corpus."""
     settings = DemoSettings.from_mapping(given_options(arguments, DemoSettings))
-    with Preparing(_progress()) as tell:
+    with Preparing(_progress_console()) as progress:
 
-        def told(done: int, total: int) -> None:
-            tell(PrepareProgress(f"demo corpus {arguments.folder}", "generating", done, total))
+        def generated(done: int, total: int) -> None:
+            progress(PrepareProgress(f"demo corpus {arguments.folder}", "generating", done, total))
 
-        folder = generate(arguments.folder, **settings.as_dict(), progress=told)
+        folder = generate(arguments.folder, **settings.as_dict(), progress=generated)
     count = settings.speakers * settings.takes * len(EMOTIONS)
     print(f"{folder}: {count} utterances of {settings.speakers} speakers, each as wav and avi")
     print(f"next: python -m fdan train --task demo:{folder} --out runs/first")
@@ -57,27 +57,26 @@ def demo(arguments: argparse.Namespace) -> int:
 def prepare(arguments: argparse.Namespace) -> int:
     """Prepare every store of a task."""
     data, settings = _data_and_settings(arguments, gpu=False)
-    with Preparing(_progress()) as tell:
-        task, parts = open_task(data, settings, tell)
+    with Preparing(_progress_console()) as progress:
+        task, split = open_task(data, settings, progress)
     table = _table(f"{task.name}, data {task.fingerprint[:12]}")
     for title in ("store", "samples", "unreadable", "counted"):
         table.add_column(title, justify="left" if title in ("store", "counted") else "right")
     for store in (*task.acoustic, *task.visual):
         counts = "; ".join(f"{name}: {count}" for name, count in store.counts.items())
         table.add_row(_short(store.folder), str(len(store)), str(len(store.unreadable)), counts)
-    out = _console()
-    out.print(table)
-    for part in describe(task, parts):
-        out.print(
-            f"  {part.part}: {part.total} samples, {len(part.speakers) or 'unknown'} speakers"
-        )
+    console = table_console()
+    console.print(table)
+    for part in describe(task, split):
+        speakers = len(part.speakers) or "unknown"
+        console.print(f"  {part.part}: {part.total} samples, {speakers} speakers")
     for store in (*task.acoustic, *task.visual):
-        _list_unreadable(store, out)
+        _list_unreadable(store, console)
     return 0
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train one model, or go on with it."""
+    """Train one model, or continue its training."""
     from fdan.device import choose_device
     from fdan.inference.model_writer import write_model
     from fdan.run_config import RunConfig
@@ -90,24 +89,24 @@ def train(arguments: argparse.Namespace) -> int:
     data_config, settings = _data_and_settings(arguments, gpu=device.type == "cuda")
     run = RunConfig.from_mapping(settings.run)
     out: Path = arguments.out
-    kept = out / CHECKPOINT
+    checkpoint_folder = out / _CHECKPOINT
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not kept.exists():
+    if out.is_dir() and any(out.iterdir()) and not checkpoint_folder.exists():
         raise ConfigError(f"--out {out}: holds something else; name a new folder")
-    resume = Checkpoint.load(kept) if kept.exists() else None
-    console = _progress()
-    with Preparing(console) as tell:
-        task, parts = open_task(data_config, settings, tell)
+    resume = Checkpoint.load(checkpoint_folder) if checkpoint_folder.exists() else None
+    console = _progress_console()
+    with Preparing(console) as progress:
+        task, split = open_task(data_config, settings, progress)
         data = load_training_data(
-            task, parts, run, device, data_config.runs / "features", tell.features
+            task, split, run, device, data_config.runs / "features", progress.features
         )
     for line in unreadable(task):
         console.print(line, style="yellow", highlight=False, markup=False)
-    sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, parts))
+    sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, split))
     print(f"{task.name} on {device}: {sizes}")
     if resume is not None:
-        print(f"going on after epoch {resume.epoch} of {kept}")
+        print(f"continuing after epoch {resume.epoch} of {checkpoint_folder}")
 
     width = len(str(run.training.epochs))
 
@@ -121,7 +120,7 @@ def train(arguments: argparse.Namespace) -> int:
             flush=True,
         )
         out.mkdir(parents=True, exist_ok=True)
-        checkpoint().save(kept)
+        checkpoint().save(checkpoint_folder)
 
     last = run_training(run, data, report, device=device, resume=resume)
     write_model(out / "model", last, origin(task, settings.split))
@@ -143,27 +142,24 @@ def evaluate(arguments: argparse.Namespace) -> int:
             " once, for its winner: python search/run.py --study"
             f" {model.facts['study']} --score-test; here: --part validation"
         )
-    task, parts = reopen(model.facts, arguments.stores)
-    samples = parts.acoustic_test if arguments.part == "test" else parts.acoustic_validation
+    task, split = reopen(model.facts, arguments.stores)
+    samples = split.acoustic_test if arguments.part == "test" else split.acoustic_validation
     truth = task.samples("acoustic").labels[samples]
     predicted = model.probabilities(task.images("acoustic", samples)).argmax(1)
-    found = measures(confusion_matrix(truth, predicted, len(EMOTIONS)))
+    scores = measures(confusion_matrix(truth, predicted, len(EMOTIONS)))
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "model": str(arguments.model),
-                    "task": task.name,
-                    "part": arguments.part,
-                    "samples": len(samples),
-                    "war": found.war,
-                    "uar": found.uar,
-                    "wf1": found.wf1,
-                    "emotions": list(EMOTIONS),
-                    "confusion": found.confusion.tolist(),
-                }
-            )
-        )
+        document = {
+            "model": str(arguments.model),
+            "task": task.name,
+            "part": arguments.part,
+            "samples": len(samples),
+            "war": scores.war,
+            "uar": scores.uar,
+            "wf1": scores.wf1,
+            "emotions": list(EMOTIONS),
+            "confusion": scores.confusion.tolist(),
+        }
+        print(json.dumps(document))
         return 0
     protocol = model.facts["split"]["protocol"]
     table = _table(
@@ -172,12 +168,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     table.add_column("true, predicted as")
     for short in (*SHORT, "recall"):
         table.add_column(short, justify="right")
-    for emotion, row in zip(EMOTIONS, found.confusion.tolist(), strict=True):
+    for emotion, row in zip(EMOTIONS, scores.confusion.tolist(), strict=True):
         recall = f"{row[EMOTIONS.index(emotion)] / sum(row):.3f}" if sum(row) else "absent"
         table.add_row(emotion, *map(str, row), recall)
-    out = _console()
-    out.print(table)
-    out.print(f"WAR {found.war:.4f}  UAR {found.uar:.4f}  w-F1 {found.wf1:.4f}")
+    console = table_console()
+    console.print(table)
+    console.print(f"WAR {scores.war:.4f}  UAR {scores.uar:.4f}  w-F1 {scores.wf1:.4f}")
     return 0
 
 
@@ -186,24 +182,17 @@ def _data_and_settings(arguments: argparse.Namespace, *, gpu: bool) -> tuple[Dat
     return data, make_settings(vars(arguments), data.preset(gpu=gpu))
 
 
-def _list_unreadable(store: Store, out: Console) -> None:
-    for what, listed in (("unreadable", store.unreadable), ("missing", store.problems)):
-        for entry in listed[:LISTED]:
-            out.print(f"  {what}: {entry['path']}: {entry['reason']}", style="yellow")
-        if len(listed) > LISTED:
-            out.print(
-                f"  and {len(listed) - LISTED} more {what} in {_short(store.folder)}/{MANIFEST}"
-            )
+def _list_unreadable(store: Store, console: Console) -> None:
+    manifest = f"{_short(store.folder)}/{MANIFEST}"
+    for what, files in (("unreadable", store.unreadable), ("missing", store.problems)):
+        for file in files[:_MAX_LISTED]:
+            console.print(f"  {what}: {file['path']}: {file['reason']}", style="yellow")
+        if len(files) > _MAX_LISTED:
+            console.print(f"  and {len(files) - _MAX_LISTED} more {what} in {manifest}")
 
 
-def _progress() -> Console:
+def _progress_console() -> Console:
     return Console(stderr=True, highlight=False)
-
-
-def _console() -> Console:
-    """Stdout, wide enough for our tables where it is not a terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 def _table(title: str) -> Table:
@@ -211,6 +200,6 @@ def _table(title: str) -> Table:
 
 
 def _short(path: Path) -> str:
-    """As short as one can type it from here."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    """The path as it is typed in the working folder."""
+    folder = Path.cwd()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

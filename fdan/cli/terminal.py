@@ -1,4 +1,4 @@
-"""What the terminal shows while data is prepared: a bar for each source, or plain lines."""
+"""What commands show on the terminal: progress of preparing, as bars or lines, and tables."""
 
 from __future__ import annotations
 
@@ -79,6 +79,12 @@ class Preparing:
             row = self._rows[source, key] = self._bars.add_task("", total=total or None)
         description = f"{_tail(source)}: {text}"
         self._bars.update(row, description=description, completed=done, total=total or None)
+
+
+def table_console() -> Console:
+    """Stdout, wide enough for tables where it is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 def unreadable(task: Task) -> Iterator[str]:

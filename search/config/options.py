@@ -74,7 +74,7 @@ def _parse_share(text: str) -> float | str:
 
 
 def _number(text: str) -> float:
-    """-1 for what is none, and for infinity."""
+    """-1 for text that is no number, and for infinity."""
     try:
         return max(-1.0, number) if math.isfinite(number := float(text)) else -1.0
     except ValueError:
@@ -303,11 +303,16 @@ def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, A
 
 
 def pick(options: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
-    """Those options that are fields of a configuration, to build it from."""
+    """The options that are fields of a configuration, to build it from.
+
+    Args:
+        options: options by name, of any configuration.
+        config: the configuration.
+    """
     return {name: value for name, value in options.items() if _OWNERS[name] is config}
 
 
-def plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """An option's value as JSON and TOML have it, without a password."""
     if name in _TIMES and isinstance(value, float):
         return format_time(value)
@@ -329,7 +334,7 @@ def to_arguments(options: Mapping[str, Any]) -> list[str]:
             words.append(flag if value else flag.replace("--", "--no-", 1))
             continue
         for item in value if isinstance(value, tuple) else (value,):
-            text = str(plain(name, item))
+            text = str(_plain(name, item))
             words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
     return words
 
@@ -379,12 +384,11 @@ def _kinds(name: str) -> tuple[type, ...]:
 
 def sections(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Plain values by section, as a TOML file and study.json have them."""
-    found: dict[str, dict[str, Any]] = {}
-    for section, configs in SECTIONS.items():
-        table = {n: plain(n, v) for n, v in options.items() if _OWNERS[n] in configs}
-        if table:
-            found[section] = table
-    return found
+    tables = {
+        section: {n: _plain(n, v) for n, v in options.items() if _OWNERS[n] in configs}
+        for section, configs in SECTIONS.items()
+    }
+    return {section: table for section, table in tables.items() if table}
 
 
 _OWNERS: Final[Mapping[str, type[Config]]] = {

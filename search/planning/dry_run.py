@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fdan.cli.terminal import table_console
 from fdan.data.planned_task import plan_task
 from fdan.data.split import PartCount, describe, split
 from fdan.data.task import Task
@@ -29,25 +30,19 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         StudyError: the study exists and would be refused.
     """
     demo = spec.data.demo_folder
-    task = plan_task(
-        spec.data.sources,
-        spec.settings.preparation,
-        absent_demo=None if demo.exists() else demo,
-    )
-    parts = split(task, spec.settings.split)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    absent_demo = None if demo.exists() else demo
+    task = plan_task(spec.data.sources, spec.settings.preparation, absent_demo=absent_demo)
+    division = split(task, spec.settings.split)
+    console = table_console()
     stored = _stored_study(spec, task)
-    _show(spec, task, describe(task, parts), console, stored)
-    left = spec.trials - (0 if stored is None else stored.done)
-    if estimate_time and left > 0:
-        from search.planning import estimate
+    _show(spec, task, describe(task, division), console, stored)
+    remaining = spec.trials - (0 if stored is None else stored.done)
+    if estimate_time and remaining > 0:
+        from search.planning.estimate import estimate_study
 
-        rest = spec.with_trials(left)
         with console.status("timing training steps"):
-            estimated = estimate.estimate(rest, task, parts)
-        estimate.show(estimated, rest, console)
+            estimate = estimate_study(spec.with_trials(remaining), task, division)
+        estimate.print_to(console)
 
 
 def _stored_study(spec: StudySpec, task: Task) -> StudyStatus | None:
@@ -69,9 +64,6 @@ def _show(
     console: Console,
     stored: StudyStatus | None,
 ) -> None:
-    def say(text: str) -> None:
-        console.print(text, highlight=False)
-
     console.print(f"[bold]study {spec.name(task)}[/]: {task.name}, {spec.runs / spec.name(task)}")
     console.print(_settings(spec))
     console.print(_space(spec))
@@ -79,25 +71,27 @@ def _show(
     for part in parts:
         if part.speakers:
             speakers = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
-            say(f"  {part.part}: {speakers}")
+            console.print(f"  {part.part}: {speakers}")
     console.print(
         "  (counted from the listing: unreadable files and copies are found when it is prepared)",
         style="dim",
     )
-    say(f"\n[bold]planned[/]: {_planned(spec, stored)}")
+    console.print(f"\n[bold]planned[/]: {_planned(spec, stored)}")
     if stored is not None and stored.driver:
-        say(f"  it is being run by {stored.driver}: until that ends, another start is refused")
-    say(f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}")
+        console.print(
+            f"  it is being run by {stored.driver}: until that ends, another start is refused"
+        )
+    console.print(f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}")
     if spec.resources.group > 1:
-        say(f"  a worker trains up to {spec.resources.group} trials of one shape as one")
+        console.print(f"  a worker trains up to {spec.resources.group} trials of one shape as one")
     if spec.device_is_open:
-        say(
+        console.print(
             "  planned for CPUs, since the cluster is not asked for GPUs here: --device cuda plans"
             " for them"
         )
     if count := spec.confirm.count:
         seeds = spec.confirm.seeds
-        say(
+        console.print(
             f"  then the best {count} again with {seeds} fresh seeds each:"
             f" {count * seeds} runs of {spec.epochs} epochs"
         )

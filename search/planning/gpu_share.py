@@ -1,13 +1,20 @@
-"""`--gpus-per-trial auto`: how many trials fit on a GPU, found out by a short training of the
-dearest setting on one."""
+"""Where a trial gets its share of a GPU.
+
+`--gpus-per-trial 0.25` is that share as it stands, and a trial has a whole GPU by default
+(search/config/spec.py). With `auto`, `find_gpu_share` trains the dearest setting of the space on
+one GPU for two epochs and divides the GPU's memory by what that took.
+
+A trial asks Ray for its share (search/tune/resources.py) and its worker is held to as much of the
+memory (search/worker/training.py). One that runs out of it continues with twice the share
+(search/study/active_trials.py).
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import ray
 
@@ -17,97 +24,92 @@ from fdan.errors import DeviceError
 from fdan.files import first_line
 from fdan.run_config import FEATURES, RunConfig
 from search.config.spec import StudySpec, TrialResources
-from search.planning import estimate
-from search.planning.step_timing import Work, random_data
+from search.planning.estimate import make_workload
+from search.planning.step_timing import Workload
 from search.study.stopping import StopSignal
-from search.tune import tune_run as driver
 from search.tune.ray_session import connected
+from search.tune.tune_run import find_capacity
 
-if TYPE_CHECKING:
-    from fdan.training.checkpoint import Checkpoint
-    from fdan.training.train import EpochReport
+_POLL_S: Final = 0.5
 
-_EVERY_S: Final = 0.5
-
-_SPARE: Final = 0.95
-"""Of a GPU's memory; what fragments, and what a longer training comes to need, has the rest."""
+_USABLE: Final = 0.95
+"""The part of a GPU's memory that is shared out. The rest is for fragmentation, and for what a
+longer training comes to need."""
 
 
-def find(spec: StudySpec, task: Task, parts: Split, folder: Path, stop: StopSignal) -> float | None:
-    """The share of a GPU that each trial gets. folder: for Ray's log. Waits for a GPU where the
-    cluster has none yet; None if `stop` is due before one is known. Raises DeviceError where the
-    dearest setting cannot be trained even alone on a GPU."""
-    dear = estimate.corners(spec)[-1]
-    run = {**spec.fixed, **dear}
-    work = replace(estimate.work(spec, task, parts, (run,)), device="cuda", gpus=1.0)
+def find_gpu_share(
+    spec: StudySpec, task: Task, split: Split, folder: Path, stop: StopSignal
+) -> float | None:
+    """Train the dearest setting for a moment to find the share of a GPU that each trial gets. Waits
+    for a GPU where the cluster has none yet.
+
+    Args:
+        spec: The study.
+        task: Its data.
+        split: Its parts.
+        folder: Where Ray's log goes.
+        stop: Ends the waiting.
+
+    Returns:
+        The share, or None if `stop` was due before it was known.
+
+    Raises:
+        DeviceError: The dearest setting cannot be trained even alone on a GPU.
+    """
+    workload = make_workload(spec, task, split)
+    workload = replace(workload, runs=workload.runs[-1:], device="cuda", gpus=1.0)
+    cpus = spec.per_trial.cpus
     with connected(spec.cluster, folder):
-        # Raises where this machine cannot.
-        driver.find_capacity(TrialResources(spec.per_trial.cpus, 1.0))
-        probe = ray.remote(num_gpus=1, num_cpus=spec.per_trial.cpus, max_calls=1)(_needed)
-        asked = probe.remote(work)
-        while not ray.wait([asked], timeout=_EVERY_S)[0]:
+        find_capacity(TrialResources(cpus, 1.0))  # raises where this machine has no GPU
+        remote = ray.remote(num_gpus=1, num_cpus=cpus, max_calls=1)(_measure_memory)
+        future = remote.remote(workload)
+        while not ray.wait([future], timeout=_POLL_S)[0]:
             if stop.due():
                 return None
-        needed, whole = _answer(asked)
+        try:
+            needed, available = ray.get(future)
+        except ray.exceptions.RayError as error:
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            raise DeviceError(
+                "--gpus-per-trial auto: the dearest setting of the space cannot be trained on a"
+                f" GPU of its own: {first_line(cause, 300)}"
+            ) from None
         nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
-    cpus = [int(held.get("CPU", 0) / held["GPU"]) for held in nodes if held.get("GPU")]
-    fed = min(cpus, default=1) // spec.per_trial.cpus
-    return share(needed + _resident(task, run), whole, fed)
+    cpus_of_gpu = [int(node.get("CPU", 0) / node["GPU"]) for node in nodes if node.get("GPU")]
+    limit = min(cpus_of_gpu, default=1) // cpus
+    return _largest_share(needed + _data_bytes(task, workload.runs[0]), available, limit)
 
 
-def _answer(asked: ray.ObjectRef[tuple[int, int]]) -> tuple[int, int]:
-    try:
-        found: tuple[int, int] = ray.get(asked)
-        return found
-    except ray.exceptions.RayError as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        raise DeviceError(
-            "--gpus-per-trial auto: the dearest setting of the space cannot be trained on a GPU of"
-            f" its own: {first_line(cause, 300)}"
-        ) from None
+def _largest_share(needed: int, available: int, limit: int) -> float:
+    """The largest share with which as many trials fit as memory and CPUs have room for: each needs
+    `needed` of `available` bytes, and a GPU's CPUs feed `limit` trials.
 
-
-def share(needed: int, whole: int, most: int) -> float:
-    """The largest share that fits as many trials as memory and CPUs have room for.
-
-    needed: bytes of one trial; whole: of the GPU, as far as they are free; most: trials that its
-    CPUs can feed.
-
-    >>> share(10, 100, 16), share(10, 100, 4), share(60, 100, 16)
+    >>> _largest_share(10, 100, 16), _largest_share(10, 100, 4), _largest_share(60, 100, 16)
     (0.1111, 0.25, 1.0)
     """
-    fit = max(1, min(int(_SPARE * whole / needed), most))
+    fit = max(1, min(int(_USABLE * available / needed), limit))
     return int(10_000 / fit) / 10_000  # Ray counts in ten thousandths
 
 
-def _resident(task: Task, run: dict[str, Any]) -> int:
+def _data_bytes(task: Task, settings: Mapping[str, Any]) -> int:
     """Bytes of the study's data, which each trial has on its GPU."""
     stores = [*task.acoustic, *task.visual]
-    config = RunConfig.from_mapping(run)
-    if config.model.tuning == "frozen":
-        return 4 * FEATURES[config.model.backbone] * sum(map(len, stores))
+    model = RunConfig.from_mapping(settings).model
+    if model.tuning == "frozen":
+        return 4 * FEATURES[model.backbone] * sum(map(len, stores))
     return sum(store.images.nbytes for store in stores)
 
 
-def _needed(work: Work) -> tuple[int, int]:
-    """On a GPU: bytes that a process takes while it trains this, and those that are to be had."""
+def _measure_memory(workload: Workload) -> tuple[int, int]:
+    """On a GPU: the bytes that a process takes while it trains, and those that are available."""
     import torch
 
     from fdan.device import CONTEXT_BYTES, choose_device
     from fdan.training.train import train
 
-    class Enough(Exception):  # noqa: N818
-        pass
-
-    def report(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
-        if epoch.epoch == 2:
-            raise Enough
-
     choose_device("cuda")
-    # Without what others hold there: the driver, which computed features, has its context.
-    whole = torch.cuda.mem_get_info()[0] + CONTEXT_BYTES
-    run = RunConfig.from_mapping(work.runs[0])
-    endless = replace(run, training=replace(run.training, epochs=10**6))
-    with contextlib.suppress(Enough):
-        train(endless, random_data(run, work), report, device="cuda")
-    return torch.cuda.max_memory_reserved() + CONTEXT_BYTES, whole
+    # Without what other processes take: the driver, which computed features, has its context.
+    available = torch.cuda.mem_get_info()[0] + CONTEXT_BYTES
+    run = RunConfig.from_mapping({**workload.runs[0], "epochs": 2})
+    train(run, workload.random_data(run), lambda *_: None, device="cuda")
+    return torch.cuda.max_memory_reserved() + CONTEXT_BYTES, available

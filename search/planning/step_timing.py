@@ -1,7 +1,7 @@
-"""How long training steps take here: real ones, on random images or features of the right sizes,
-in as many processes at once as the study will run.
+"""How long training steps take on this machine, with as many processes at once as a study runs.
 
-Time does not depend on what an image shows, so nothing has to be prepared and nothing is written.
+Real steps train on random images or features of the right sizes: time does not depend on what an
+image shows, so no data is prepared and nothing is written.
 """
 
 from __future__ import annotations
@@ -10,67 +10,106 @@ import contextlib
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from fdan.cpus import cpu_count
+from fdan.emotions import MODALITIES
 from fdan.errors import FdanError
 
 if TYPE_CHECKING:
+    import torch
+
     from fdan.run_config import RunConfig
+    from fdan.training.checkpoint import Checkpoint
     from fdan.training.train import EpochReport
     from fdan.training.training_data import TrainingData
 
 _POOL: Final = 256
-"""Samples of each modality that there are; longer parts name them again and again."""
+"""Random samples of each modality; longer parts repeat them."""
 
-_STEPS: Final = {"frozen": 32, "full": 4}
-"""Steps of a timed epoch at most; the study's own may have hundreds."""
+_MAX_STEPS: Final = {"frozen": 32, "full": 4}
+"""Steps of a timed epoch; an epoch of the study may have hundreds."""
 
-_VALIDATED: Final = {"frozen": 512, "full": 64}
+_MAX_VALIDATED: Final = {"frozen": 512, "full": 64}
 
-_ENOUGH_S: Final = 1.5
-_EPOCHS: Final = 3
-"""Timed epochs, and seconds for them, after a first one that warms up."""
+_MIN_EPOCHS: Final = 3
+_MIN_EPOCHS_S: Final = 1.5
+"""Epochs to time, and seconds that they take together at least, after one that warms up."""
 
-_LONG_S: Final = 10.0
-"""Where an epoch is slow, one has to do."""
+_MAX_EPOCHS_S: Final = 10.0
+"""Where epochs are slower than that, a single one is timed."""
 
 _FEATURES: Final = 32
 """Images of each modality whose frozen features are timed."""
 
-_READY_S: Final = 120.0
-"""How long processes wait for each other to be ready."""
+_BARRIER_S: Final = 120.0
+"""How long processes wait for each other."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What to time: settings of one or several trials and the data that they run on.
-
-    runs: RunConfigs as flat values; shapes: (H, W, C) of each modality's images; sizes: samples of
-    visual_train, acoustic_train and acoustic_validation; classes: emotions that occur.
-    """
+class Workload:
+    """What to time: the settings of one or several trials, and the sizes of their data."""
 
     runs: tuple[Mapping[str, Any], ...]
+    """RunConfigs as flat values."""
     shapes: Mapping[str, tuple[int, int, int]]
+    """(height, width, channels) of each modality's images."""
     sizes: tuple[int, int, int]
+    """Samples of visual_train, acoustic_train and acoustic_validation."""
     classes: tuple[int, ...]
+    """Emotions that occur."""
     device: str
     threads: int
     gpus: float
-    """Of one process; less than 1: several share one."""
+    """GPUs of one process; with less than 1, several processes share one."""
+
+    def random_data(self, run: RunConfig) -> TrainingData:
+        """A few random samples, repeated, for a run to train on."""
+        from fdan.model.backbones import find_weights
+        from fdan.run_config import FEATURES
+        from fdan.training.training_data import Domain, TrainingData
+
+        random, tuning = np.random.default_rng(0), run.model.tuning
+        labels = np.resize(np.array(self.classes, dtype=np.int64), _POOL)
+        domains = {}
+        for modality in MODALITIES:
+            if tuning == "frozen":
+                width = FEATURES[run.model.backbone]
+                images: Any = random.random((_POOL, width), dtype=np.float32)
+            else:
+                images = random.integers(0, 256, (_POOL, *self.shapes[modality]), dtype=np.uint8)
+            domains[modality] = Domain.from_arrays([images], labels)
+
+        def part(size: int, limit: int) -> Any:
+            return np.arange(max(2, min(size, limit)), dtype=np.int64) % _POOL
+
+        visual, acoustic, validation = self.sizes
+        return TrainingData(
+            domains["visual"],
+            domains["acoustic"],
+            visual_train=part(visual, _POOL),
+            acoustic_train=part(acoustic, _MAX_STEPS[tuning] * run.training.batch),
+            acoustic_validation=part(validation, _MAX_VALIDATED[tuning]),
+            weights=find_weights(run.model.backbone, "none"),
+            fingerprint="random",
+        )
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds. step: a training step; steps: in an epoch; validation: the pass over the validation
-    part and the bank, after each epoch."""
+class RunTiming:
+    """Seconds of one run."""
 
     step: float
     steps: int
+    """Steps in an epoch."""
     validation: float
+    """The bank and the pass over the validation part, after each epoch."""
 
     @property
     def epoch(self) -> float:
@@ -78,175 +117,145 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """timings: of each of the runs; start: seconds until a process can train; features: seconds for
-    one image of each modality with all cores, where the backbones are frozen."""
+class Timings:
+    """Seconds of a workload."""
 
-    timings: tuple[Timing, ...]
+    runs: tuple[RunTiming, ...]
     start: float
+    """Until a process can train."""
     features: Mapping[str, float]
+    """For one image of each modality, on all cores; empty where backbones are trained."""
 
 
-def measure(work: Work, processes: int) -> Measured:
-    """Time the runs in several processes at once. Raises FdanError where they cannot run."""
+def measure(workload: Workload, processes: int) -> Timings:
+    """Time each run in several processes at once.
+
+    Args:
+        workload: What to time.
+        processes: How many processes train the same run at the same time.
+
+    Returns:
+        The means over the processes.
+
+    Raises:
+        FdanError: The runs cannot be trained here.
+    """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
-    with ProcessPoolExecutor(processes, context, _meet, (barrier,)) as pool:
-        asked = [pool.submit(_process, work, number, time.time()) for number in range(processes)]
+    with ProcessPoolExecutor(processes, context, _set_barrier, (barrier,)) as pool:
+        futures = [pool.submit(_measure, workload, i, time.time()) for i in range(processes)]
         try:
-            found = [one.result() for one in asked]
+            results = [future.result() for future in futures]
         except BrokenProcessPool:
             raise FdanError(
                 f"--estimate: a process that timed {processes} trials at once died, of too little"
                 " memory perhaps: fewer at once with --concurrent"
             ) from None
-    return Measured(
-        tuple(_mean([one.timings[i] for one in found]) for i in range(len(work.runs))),
-        statistics.mean(one.start for one in found),
-        found[0].features,
-    )
-
-
-def _mean(timings: Sequence[Timing]) -> Timing:
-    return Timing(
-        statistics.mean(one.step for one in timings),
-        timings[0].steps,
-        statistics.mean(one.validation for one in timings),
-    )
+    runs = [
+        RunTiming(
+            statistics.mean(timing.step for timing in timings),
+            timings[0].steps,
+            statistics.mean(timing.validation for timing in timings),
+        )
+        for timings in zip(*(result.runs for result in results), strict=True)
+    ]
+    start = statistics.mean(result.start for result in results)
+    return Timings(tuple(runs), start, results[0].features)
 
 
 _barrier: Any = None
 
 
-def _meet(barrier: Any) -> None:
+def _set_barrier(barrier: Any) -> None:
     global _barrier
     _barrier = barrier
 
 
-def _together() -> None:
-    """Wait until all processes have come as far; without those that are too late."""
-    with contextlib.suppress(Exception):  # a broken barrier
-        _barrier.wait(_READY_S)
+def _wait_for_others() -> None:
+    with contextlib.suppress(Exception):  # a broken barrier: some process is too late
+        _barrier.wait(_BARRIER_S)
 
 
-def _process(work: Work, number: int, began: float) -> Measured:
+def _measure(workload: Workload, process: int, submitted: float) -> Timings:
     import torch
 
     import search.worker.trainable  # noqa: F401 (what a worker imports: Ray Tune is in it)
     from fdan.device import choose_device
     from fdan.run_config import RunConfig
 
-    torch.set_num_threads(work.threads)
-    device = choose_device(work.device)
+    torch.set_num_threads(workload.threads)
+    device = choose_device(workload.device)
     if device.type == "cuda":
-        device = torch.device("cuda", int(number * work.gpus) % torch.cuda.device_count())
-    runs = [RunConfig.from_mapping(values) for values in work.runs]
-    start = time.time() - began
+        device = torch.device("cuda", int(process * workload.gpus) % torch.cuda.device_count())
+    runs = [RunConfig.from_mapping(values) for values in workload.runs]
+    start = time.time() - submitted
     timings = []
     for run in runs:
-        _together()
-        timings.append(_time(run, work, device))
-    _together()
-    frozen = runs[0].model.tuning == "frozen" and number == 0
-    features = _time_features(runs[0], work, device) if frozen else {}
-    return Measured(tuple(timings), start, features)
+        _wait_for_others()
+        timings.append(_time_run(run, workload, device))
+    _wait_for_others()
+    frozen = runs[0].model.tuning == "frozen" and process == 0
+    features = _time_features(runs[0], workload, device) if frozen else {}
+    return Timings(tuple(timings), start, features)
 
 
-class _Timed(Exception):  # noqa: N818
-    """Leaves a training that has been timed."""
-
-
-def _time(run: RunConfig, work: Work, device: Any) -> Timing:
+def _time_run(run: RunConfig, workload: Workload, device: torch.device) -> RunTiming:
     import torch
 
-    from fdan.training import batches, validate
-    from fdan.training.checkpoint import Checkpoint
+    from fdan.training import validate
+    from fdan.training.batches import batch_sizes
     from fdan.training.train import train
 
-    data = random_data(run, work)
-    wanted = len(batches.batch_sizes(max(2, work.sizes[1]), run.training.batch))
-    timed = len(batches.batch_sizes(len(data.acoustic_train), run.training.batch))
+    class Done(Exception):  # noqa: N818
+        pass
+
+    data = workload.random_data(run)
     epochs: list[float] = []
     last: list[Checkpoint] = []
 
     def report(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
         epochs.append(epoch.metrics["time/epoch_s"])
-        warm = epochs[1:]
-        long = len(warm) >= 1 and sum(epochs) > _LONG_S
-        if long or (len(warm) >= _EPOCHS and sum(warm) >= _ENOUGH_S):
+        slow = len(epochs) > 1 and sum(epochs) > _MAX_EPOCHS_S
+        if slow or (len(epochs) > _MIN_EPOCHS and sum(epochs[1:]) >= _MIN_EPOCHS_S):
             last.append(checkpoint())
-            raise _Timed
+            raise Done
 
     endless = replace(run, training=replace(run.training, epochs=10**6))
-    with contextlib.suppress(_Timed):
+    with contextlib.suppress(Done):
         train(endless, data, report, device=device)
 
     network = validate.restore_network(last[0]).to(device).eval()
     data = data.to(device)
     bank_s = validation_s = 0.0
     for _ in range(2):  # the first one warms up
-        began = time.perf_counter()
+        start = time.perf_counter()
         bank = validate.make_bank(network, run, data)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        bank_s = time.perf_counter() - began
+        bank_s = time.perf_counter() - start
         validate.predict_logits(network, data.acoustic, data.acoustic_validation, bank)
-        validation_s = time.perf_counter() - began - bank_s
-    step = (statistics.median(epochs[1:]) - bank_s - validation_s) / timed
-    scale = work.sizes[2] / len(data.acoustic_validation)
-    return Timing(max(0.0, step), wanted, bank_s + validation_s * scale)
+        validation_s = time.perf_counter() - start - bank_s
+    timed_steps = len(batch_sizes(len(data.acoustic_train), run.training.batch))
+    step = (statistics.median(epochs[1:]) - bank_s - validation_s) / timed_steps
+    scale = workload.sizes[2] / len(data.acoustic_validation)
+    steps = len(batch_sizes(max(2, workload.sizes[1]), run.training.batch))
+    return RunTiming(max(0.0, step), steps, bank_s + validation_s * scale)
 
 
-def random_data(run: RunConfig, work: Work) -> TrainingData:
-    """Random samples of the right sizes, few of them, that stand for all the others."""
-    import numpy as np
-
-    from fdan.model.backbones import find_weights
-    from fdan.run_config import FEATURES
-    from fdan.training.training_data import Domain, TrainingData
-
-    random, frozen = np.random.default_rng(0), run.model.tuning == "frozen"
-    labels = np.resize(np.array(work.classes, dtype=np.int64), _POOL)
-    domains = {}
-    for modality in ("visual", "acoustic"):
-        if frozen:
-            width = FEATURES[run.model.backbone]
-            images: Any = random.random((_POOL, width), dtype=np.float32)
-        else:
-            images = random.integers(0, 256, (_POOL, *work.shapes[modality]), dtype=np.uint8)
-        domains[modality] = Domain.from_arrays([images], labels)
-
-    def part(size: int, most: int) -> Any:
-        return np.arange(max(2, min(size, most)), dtype=np.int64) % _POOL
-
-    visual, acoustic, validation = work.sizes
-    return TrainingData(
-        domains["visual"],
-        domains["acoustic"],
-        visual_train=part(visual, _POOL),
-        acoustic_train=part(acoustic, _STEPS[run.model.tuning] * run.training.batch),
-        acoustic_validation=part(validation, _VALIDATED[run.model.tuning]),
-        weights=find_weights(run.model.backbone, "none"),
-        fingerprint="random",
-    )
-
-
-def _time_features(run: RunConfig, work: Work, device: Any) -> dict[str, float]:
+def _time_features(run: RunConfig, workload: Workload, device: torch.device) -> dict[str, float]:
     """Seconds for an image of each modality, with all cores as the driver computes them."""
-    import numpy as np
     import torch
 
-    from fdan.cpus import cpu_count
     from fdan.model.backbones import build_backbone, find_weights
 
     torch.set_num_threads(cpu_count())
     backbone = build_backbone(find_weights(run.model.backbone, "none")).to(device).eval()
-    random, found = np.random.default_rng(0), {}
-    for modality, shape in work.shapes.items():
+    random, seconds = np.random.default_rng(0), {}
+    for modality, shape in workload.shapes.items():
         images = random.integers(0, 256, (_FEATURES, *shape), dtype=np.uint8)
         with torch.inference_mode():
             backbone(torch.from_numpy(images[:2]).to(device))  # warms up
-            began = time.perf_counter()
+            start = time.perf_counter()
             backbone(torch.from_numpy(images).to(device)).cpu()
-        found[modality] = (time.perf_counter() - began) / _FEATURES
-    return found
+        seconds[modality] = (time.perf_counter() - start) / _FEATURES
+    return seconds

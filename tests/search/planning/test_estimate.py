@@ -1,4 +1,4 @@
-"""What a study would take: reckoned from known measures, and measured for real."""
+"""What a study would take: estimated from known timings, and timed for real."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ from search.cli import main as command
 from search.cli.parser import parse
 from search.config.spec import StudySpec, resolve
 from search.optimizer.space_file import parse_space, shipped_spaces
-from search.planning import estimate
-from search.planning.step_timing import Measured, Timing, Work, measure
+from search.planning.estimate import (
+    Estimate,
+    _concurrency,
+    _corners,
+    _dearest_value,
+    _first_setting,
+    _pruner_share,
+    _setting,
+)
+from search.planning.step_timing import RunTiming, Timings, Workload, measure
 from tests.search.conftest import KNOWN, SMALL, SPACE
 
 pytestmark = pytest.mark.long
@@ -42,7 +50,7 @@ def make_spec(tmp_path: Path) -> MakeSpec:
 @pytest.mark.parametrize("name", shipped_spaces())
 def test_corners_of_the_shipped_spaces(name: str, make_spec: MakeSpec) -> None:
     spec = make_spec("--space", name)
-    usual, *dear = estimate.corners(spec)
+    usual, *dear = _corners(spec)
     for params in (usual, *dear):
         RunConfig.from_mapping({**spec.fixed, **params})
         for dimension in spec.space.dimensions:
@@ -69,9 +77,9 @@ choices = ["none", "bank"]
 """,
         {**KNOWN, "batch": 32},
     )
-    usual = estimate.first(searched, {**KNOWN, "layers": 0, "batch": 32, "context": "none"})
+    usual = _first_setting(searched, {**KNOWN, "layers": 0, "batch": 32, "context": "none"})
     assert usual == {"lr": 0.1, "layers": 0, "batch": 32, "context": "none"}
-    dear = estimate.dearest(searched, usual)
+    dear = _setting(searched, lambda dimension: _dearest_value(dimension, usual))
     assert dear == {"lr": 0.1, "layers": 2, "heads": 1, "batch": 8, "context": "bank"}
 
 
@@ -80,21 +88,21 @@ def test_a_corner_that_cannot_be_is_left_out(make_spec: MakeSpec, tmp_path: Path
     file = tmp_path / "odd.toml"
     file.write_text('[dimensions.width]\ntype = "int"\nlow = 48\nhigh = 50\n')
     spec = make_spec("--space", str(file), "--heads", "4")
-    assert estimate.corners(spec) == ({"width": 48},)
+    assert _corners(spec) == ({"width": 48},)
 
 
 # What the pruner leaves
 
 
 def test_the_pruner_s_share() -> None:
-    assert estimate.share("none", 30, 20, "demo") == 1.0
-    assert estimate.share("hyperband", 30, 1, "demo") == 1.0, "the first one is the best so far"
+    assert _pruner_share("none", 30, 20, "demo") == 1.0
+    assert _pruner_share("hyperband", 30, 1, "demo") == 1.0, "the first one is the best so far"
     for few, many in ((5, 20), (20, 60)):
         for name in ("hyperband", "halving"):
-            assert estimate.share(name, 30, many, "x") < estimate.share(name, 30, few, "x")
-    assert estimate.share("halving", 30, 20, "demo") < estimate.share("hyperband", 30, 20, "demo")
+            assert _pruner_share(name, 30, many, "x") < _pruner_share(name, 30, few, "x")
+    assert _pruner_share("halving", 30, 20, "demo") < _pruner_share("hyperband", 30, 20, "demo")
     # Four real studies of the demo corpus had 0.48, 0.58, 0.62 and 0.63.
-    assert 0.48 < estimate.share("hyperband", 30, 20, "demo") < 0.63
+    assert 0.48 < _pruner_share("hyperband", 30, 20, "demo") < 0.63
 
 
 def test_the_share_of_successive_halving_by_hand() -> None:
@@ -108,36 +116,36 @@ def test_the_share_of_successive_halving_by_hand() -> None:
     lower, upper = (int(first), int(first) + 1)
     second = go_on(lower) + (first - lower) * (go_on(upper) - go_on(lower))
     by_hand = (60 * 1 + first * 2 + second * 3) / (60 * 6)
-    assert estimate.share("halving", 6, 60, "demo") == pytest.approx(by_hand, rel=0.1)
+    assert _pruner_share("halving", 6, 60, "demo") == pytest.approx(by_hand, rel=0.1)
 
 
 # The resources
 
 
 def test_trials_at_once(make_spec: MakeSpec) -> None:
-    assert estimate.at_once(make_spec(), 0) == min(20, cpu_count())
-    assert estimate.at_once(make_spec("--trials", "1"), 0) == 1
-    assert estimate.at_once(make_spec("--concurrent", "7"), 0) == 7
-    assert estimate.at_once(make_spec("--cpus-per-trial", str(2 * cpu_count())), 0) == 1
+    assert _concurrency(make_spec(), 0) == min(20, cpu_count())
+    assert _concurrency(make_spec("--trials", "1"), 0) == 1
+    assert _concurrency(make_spec("--concurrent", "7"), 0) == 7
+    assert _concurrency(make_spec("--cpus-per-trial", str(2 * cpu_count())), 0) == 1
     far = ("--address", "10.0.0.1:6379")
-    assert estimate.at_once(make_spec(*far, "--device", "cpu"), 0) is None
-    assert estimate.at_once(make_spec(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
+    assert _concurrency(make_spec(*far, "--device", "cpu"), 0) is None
+    assert _concurrency(make_spec(*far, "--device", "cpu", "--concurrent", "5"), 0) == 5
     shared = make_spec(*far, "--gpus-per-trial", "0.4", "--concurrent", "9")
-    assert estimate.at_once(shared, 2) == 4, "two of 0.4 fit a GPU, five do not fit two"
+    assert _concurrency(shared, 2) == 4, "two of 0.4 fit a GPU, five do not fit two"
 
 
-def test_reckoning(make_spec: MakeSpec) -> None:
+def test_the_estimate_by_hand(make_spec: MakeSpec) -> None:
     spec = make_spec("--trials", "40", "--epochs", "10", "--confirm", "2", "--seeds", "3")
-    measured = Measured(
-        (Timing(0.1, 10, 0.0), Timing(0.2, 10, 1.0)), 5.0, {"acoustic": 0.1, "visual": 0.2}
-    )
-    found = estimate.reckon(spec, 4, 4, ({}, {}), measured, 0.5, {"acoustic": 100, "visual": 200})
+    features = {"acoustic": 0.1, "visual": 0.2}
+    timings = Timings((RunTiming(0.1, 10, 0.0), RunTiming(0.2, 10, 1.0)), 5.0, features)
+    images = {"acoustic": 100, "visual": 200}
+    estimate = Estimate(spec, 4, 4, ({}, {}), timings, 0.5, images)
     start, end = 15.0, 10.0  # Ray's and a worker's; figures
     dear, usual = 10 * 3 * 1.05, 10 * 2 * 1.05  # a trial's epochs, checkpoints included
-    assert found.at_most == pytest.approx(start + end + 40 / 4 * (dear + 1))
-    assert found.pruned == pytest.approx(start + end + 40 / 4 * (usual * 0.5 + 1))
-    assert found.confirming == pytest.approx(start + 6 / 4 * (usual + 1))
-    assert found.features == pytest.approx(100 * 0.1 + 200 * 0.2)
+    assert estimate.at_most == pytest.approx(start + end + 40 / 4 * (dear + 1))
+    assert estimate.pruned == pytest.approx(start + end + 40 / 4 * (usual * 0.5 + 1))
+    assert estimate.confirming == pytest.approx(start + 6 / 4 * (usual + 1))
+    assert estimate.features == pytest.approx(100 * 0.1 + 200 * 0.2)
 
 
 def test_gpus_that_are_elsewhere(
@@ -158,8 +166,8 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
     flags = ["--runs", str(tmp_path / "runs"), "--task", f"demo:{corpus}", "--workers", "1", *SMALL]
     spec = resolve(parse(flags).options)
     task, parts = open_task(spec.data, spec.settings)
-    usual, dear = estimate.corners(spec)
-    work = Work(
+    usual, dear = _corners(spec)
+    workload = Workload(
         runs=({**spec.fixed, **usual}, {**spec.fixed, **dear}),
         shapes={"acoustic": (32, 32, 1), "visual": (32, 32, 3)},
         sizes=(len(parts.visual_train), len(parts.acoustic_train), len(parts.acoustic_validation)),
@@ -168,7 +176,7 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
         threads=1,
         gpus=0.0,
     )
-    measured = measure(work, 2)
+    measured = measure(workload, 2)
     run = RunConfig.from_mapping({**spec.fixed, **usual, "epochs": 12})
     data = load_training_data(task, parts, run, choose_device("cpu"), tmp_path / "features")
     epochs: list[float] = []
@@ -179,7 +187,7 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
     finally:
         torch.set_num_threads(threads)
     real = sorted(epochs)[len(epochs) // 2]
-    first, second = measured.timings
+    first, second = measured.runs
     assert first.steps == len(batch_sizes(len(parts.acoustic_train), 32))
     assert real / 5 < first.epoch < real * 5
     assert second.step > first.step > 0 and second.validation > 0
@@ -191,10 +199,10 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
 def test_trained_backbones_are_timed_on_images() -> None:
     settings = {"backbone": "resnet18", "weights": "none", "tuning": "full", "batch": 4}
     shapes = {"acoustic": (32, 32, 1), "visual": (32, 32, 3)}
-    work = Work((settings,), shapes, (400, 1000, 100), (0, 3, 6), "cpu", 1, 0.0)
-    measured = measure(work, 1)
-    assert measured.timings[0].steps == 250
-    assert measured.timings[0].epoch > 250 * measured.timings[0].step > 0
+    workload = Workload((settings,), shapes, (400, 1000, 100), (0, 3, 6), "cpu", 1, 0.0)
+    measured = measure(workload, 1)
+    assert measured.runs[0].steps == 250
+    assert measured.runs[0].epoch > 250 * measured.runs[0].step > 0
     assert measured.features == {}
 
 
@@ -210,7 +218,7 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "5 trials of 6 epochs, ",
         "at most about ",
         "CPU-hours): nothing pruned, all the dearest",
-        "with hyperband about ",
+        "with hyperband: it leaves about ",
         "confirming: 6 whole trials more, about ",
         "frozen features, about ",
     ):

@@ -16,7 +16,7 @@ from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.planning import gpu_share
+from search.planning.gpu_share import _data_bytes, _largest_share, find_gpu_share
 from search.prepare import decide_device
 from search.study.stopping import StopSignal
 from search.worker.data import WorkerData, open_task
@@ -27,7 +27,7 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("needed", "whole", "most", "expected"),
+    ("needed", "available", "limit", "expected"),
     [
         (3 * GIB, 80 * GIB, 99, 0.04),
         (3 * GIB, 80 * GIB, 6, 0.1666),
@@ -36,20 +36,20 @@ GIB = 2**30
         (3 * GIB, 80 * GIB, 0, 1.0),
     ],
 )
-def test_the_share(needed: int, whole: int, most: int, expected: float) -> None:
-    share = gpu_share.share(needed, whole, most)
+def test_the_share(needed: int, available: int, limit: int, expected: float) -> None:
+    share = _largest_share(needed, available, limit)
     assert share == expected
-    assert share == 1.0 or int(1 / share) * needed <= whole
+    assert share == 1.0 or int(1 / share) * needed <= available
 
 
-def test_what_a_trial_keeps_on_its_gpu(work: WorkerData) -> None:
+def test_the_data_that_a_trial_has_on_its_gpu(work: WorkerData) -> None:
     task = open_task(work, print)
     stores = (*task.acoustic, *task.visual)
     images = sum(len(store) for store in stores)
     small = {"backbone": "resnet18", "weights": "none"}
-    frozen = gpu_share._resident(task, {**small, "tuning": "frozen"})
+    frozen = _data_bytes(task, {**small, "tuning": "frozen"})
     assert frozen == images * FEATURES["resnet18"] * 4
-    full = gpu_share._resident(task, {**small, "tuning": "full"})
+    full = _data_bytes(task, {**small, "tuning": "full"})
     assert full == sum(store.images.nbytes for store in stores)
 
 
@@ -85,7 +85,7 @@ def test_a_probe_that_fails_is_one_line(nodes: Cluster, tmp_path: Path, work: Wo
         probe(tmp_path, work, StopSignal(), nodes.address)
 
 
-def test_a_probe_hears_of_a_stop(nodes: Cluster, tmp_path: Path, work: WorkerData) -> None:
+def test_a_stop_ends_the_wait_for_a_gpu(nodes: Cluster, tmp_path: Path, work: WorkerData) -> None:
     """Ctrl-C while the study waits for a GPU."""
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     stop = StopSignal()
@@ -106,8 +106,8 @@ def test_a_bound_holds() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")
 def test_the_probe(tmp_path: Path, work: WorkerData) -> None:
-    found = probe(tmp_path, work, StopSignal())
-    assert found is not None and 0 < found <= 1
+    share = probe(tmp_path, work, StopSignal())
+    assert share is not None and 0 < share <= 1
 
 
 def probe(folder: Path, work: WorkerData, stop: StopSignal, address: str = "local") -> float | None:
@@ -115,4 +115,4 @@ def probe(folder: Path, work: WorkerData, stop: StopSignal, address: str = "loca
     words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
     task = open_task(work, print)
     parts = split(task, SplitConfig.from_mapping(work.split))
-    return gpu_share.find(resolve(parse(words).options), task, parts, folder, stop)
+    return find_gpu_share(resolve(parse(words).options), task, parts, folder, stop)
