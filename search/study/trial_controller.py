@@ -61,7 +61,7 @@ class TrialController:
         self._policy = policy
         self._callbacks = callbacks
         self._find_unreported = find_unreported
-        self._trials = ActiveTrials(policy.epochs)
+        self._trials = ActiveTrials()
         self.new_trials_left = new_trials
         """Trials still to be created."""
         self.epochs_recorded = 0
@@ -86,7 +86,7 @@ class TrialController:
         number = self._writer.create_trial(self.active)
         self.new_trials_left -= 1
         # Active before its settings are drawn: a sampler that raises loses no trial.
-        trial = self._trials.add(number, self._policy.gpu_fraction)
+        trial = self._add(number)
         trial.params = self._writer.suggest(number)
         return number
 
@@ -100,7 +100,7 @@ class TrialController:
         """
         trial = self.queue[0] if number is None else self._trials[number]
         self._announce(trial)
-        return self._trials.assign(trial.number, stop_epoch, self._policy.decision_epochs)
+        return self._trials.assign(trial, stop_epoch, self._policy.decision_epochs)
 
     def start_new(self) -> TrialAssignment:
         """Create a trial and give it to a worker."""
@@ -115,7 +115,7 @@ class TrialController:
         """
         number = frozen.number
         self._writer.resume_trial(frozen)
-        trial = self._trials.add(number, self._policy.gpu_fraction)
+        trial = self._add(number)
         for epoch, value in sorted(frozen.intermediate_values.items()):
             trial.results.append(logged.get(epoch) or EpochResult(epoch, value))
         trial.params = self._writer.suggest(number)
@@ -124,9 +124,9 @@ class TrialController:
         for result in trial.results:
             for callback in self._callbacks:
                 callback.on_epoch(number, result)
-        if trial.epoch < self._policy.epochs and not self._pruned(number):
+        if not trial.done and not self._pruned(trial):
             self._record_unreported(trial)
-        if trial.phase is Phase.DECIDED or trial.epoch >= self._policy.epochs:
+        if trial.done or trial.phase is Phase.DECIDED:
             self.finish(number)
 
     def place(self, number: int, node: str) -> None:
@@ -154,14 +154,15 @@ class TrialController:
         Returns:
             Whether the trial ends here.
         """
-        if self._trials.record(number, result):
+        trial = self._trials[number]
+        if trial.record(result):
             self.epochs_recorded += 1
             for callback in self._callbacks:
                 callback.on_epoch(number, result)
             self._writer.report(number, result)
-            if result.epoch < self._policy.epochs:
-                self._pruned(number)
-        return self._trials[number].phase is Phase.DECIDED
+            if not trial.done:
+                self._pruned(trial)
+        return trial.phase is Phase.DECIDED
 
     def fail(self, number: int, reason: str) -> None:
         """The trial will end as FAIL, unless its end is decided already.
@@ -170,7 +171,7 @@ class TrialController:
             number: The trial's.
             reason: In words.
         """
-        self._trials.decide(number, TrialState.FAIL, reason)
+        self._trials[number].decide(TrialState.FAIL, reason)
 
     def out_of_gpu_memory(self, number: int, reason: str) -> None:
         """The trial goes on with twice its share of a GPU, if there is that much.
@@ -179,7 +180,7 @@ class TrialController:
             number: The trial's.
             reason: In words.
         """
-        if not self._trials.out_of_gpu_memory(number, reason):
+        if not self._trials[number].out_of_gpu_memory(reason):
             self.worker_lost(number, reason)
 
     def worker_lost(self, number: int, reason: str, *, blame_trial: bool = True) -> None:
@@ -190,8 +191,9 @@ class TrialController:
             reason: In words.
             blame_trial: Whether the trial may be the cause.
         """
-        self._record_unreported(self._trials[number])
-        self._trials.worker_lost(number, reason, blame_trial=blame_trial)
+        trial = self._trials[number]
+        self._record_unreported(trial)
+        trial.worker_lost(reason, blame_trial=blame_trial)
 
     def all_workers_lost(self, reason: str) -> None:
         """Every worker is gone, which is no trial's fault: all trials wait for others."""
@@ -206,7 +208,7 @@ class TrialController:
             return
         trial = self._trials[number]
         lost = trial.phase is Phase.WORKER_LOST
-        if not self._trials.release(number):
+        if not self._trials.release(trial):
             self.finish(number)
         elif lost:
             for callback in self._callbacks:
@@ -216,17 +218,18 @@ class TrialController:
         """End the trial: as it was decided, or complete. Doing it twice changes nothing."""
         if number not in self._trials:
             return
-        outcome = self._trials.finish(number)
+        trial = self._trials[number]
+        outcome = trial.finish()
         self._writer.finish(outcome)
         # Only now: while writing fails, the trial is still to be finished.
-        self._trials.remove(number)
+        self._trials.remove(trial)
         for callback in self._callbacks:
             callback.on_trial_end(outcome)
 
     def pause_all(self, reason: str) -> None:
         """Leave active trials to the next driver. They stay RUNNING in Optuna's storage."""
         for trial in self._trials:
-            self._trials.remove(trial.number)
+            self._trials.remove(trial)
             for callback in self._callbacks if trial.announced else ():
                 callback.on_trial_pause(trial.number, reason)
 
@@ -235,11 +238,11 @@ class TrialController:
         created and not begun goes back: if the study is extended, it is the first one."""
         for trial in self._trials:
             if trial.announced:
-                self._trials.stop(trial.number, reason)
+                trial.stop(reason)
                 self.finish(trial.number)
             else:
                 self._writer.requeue(trial.number)
-                self._trials.remove(trial.number)
+                self._trials.remove(trial)
 
     def _announce(self, trial: ActiveTrial) -> None:
         if not trial.announced:
@@ -247,10 +250,13 @@ class TrialController:
             for callback in self._callbacks:
                 callback.on_trial_start(trial.number, trial.params)
 
-    def _pruned(self, number: int) -> bool:
-        decision = self._writer.should_prune(number)
+    def _add(self, number: int) -> ActiveTrial:
+        return self._trials.add(ActiveTrial(number, self._policy.epochs, self._policy.gpu_fraction))
+
+    def _pruned(self, trial: ActiveTrial) -> bool:
+        decision = self._writer.should_prune(trial.number)
         if decision.prune:
-            self._trials.decide(number, TrialState.PRUNED, decision.reason)
+            trial.decide(TrialState.PRUNED, decision.reason)
         return decision.prune
 
     def _record_unreported(self, trial: ActiveTrial) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import TrialState
 
-from search.study.active_trials import MAX_WORKER_DEATHS, ActiveTrials, Phase
+from search.study.active_trials import MAX_WORKER_DEATHS, ActiveTrial, ActiveTrials, Phase
 from search.worker.messages import EpochResult
 
 EPOCHS = 3
@@ -17,23 +17,27 @@ Event = Callable[[ActiveTrials], object]
 
 
 def epoch(number: int, value: float = 0.5) -> Event:
-    return lambda trials: trials.record(0, EpochResult(number, value))
+    return lambda trials: trials[0].record(EpochResult(number, value))
 
 
 def lost(blame: bool = True) -> Event:
-    return lambda trials: trials.worker_lost(0, "it died", blame_trial=blame)
+    return lambda trials: trials[0].worker_lost("it died", blame_trial=blame)
 
 
 def decided(state: TrialState) -> Event:
-    return lambda trials: trials.decide(0, state, "so")
+    return lambda trials: trials[0].decide(state, "so")
 
 
 def stopped(trials: ActiveTrials) -> object:
-    return trials.stop(0, "the budget is spent")
+    return trials[0].stop("the budget is spent")
 
 
 ALL = [epoch(number) for number in range(1, EPOCHS + 1)]
-AGAIN = [lost(), lambda trials: trials.release(0), lambda trials: trials.assign(0, None, ())]
+AGAIN = [
+    lost(),
+    lambda trials: trials.release(trials[0]),
+    lambda trials: trials.assign(trials[0], None, ()),
+]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +63,9 @@ AGAIN = [lost(), lambda trials: trials.release(0), lambda trials: trials.assign(
     ],
 )
 def test_phase_after_events(events: list[Event], phase: Phase, state: TrialState | None) -> None:
-    trials = ActiveTrials(EPOCHS)
-    trials.add(0, 0.0)
-    trials.assign(0, None, ())
+    trials = ActiveTrials()
+    trials.add(ActiveTrial(0, EPOCHS, 0.0))
+    trials.assign(trials[0], None, ())
     for event in events:
         event(trials)
     outcome = trials[0].outcome
