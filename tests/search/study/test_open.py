@@ -208,6 +208,7 @@ def test_of_two_drivers_that_start_at_once_elsewhere_one_has_the_study(tmp_path:
 HOLDER = """
 import sys, time
 from pathlib import Path
+from search.study.folder import driver_lock
 with driver_lock(Path(sys.argv[1]), "one"):
     print("driving", flush=True)
     time.sleep(300)

@@ -32,9 +32,6 @@ from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry
 from search.tune.ray_session import connected
 from search.tune.tune_run import TuneRun, find_capacity, run_trials
-from search.optimizer.pruners import make_pruner
-from search.optimizer.samplers import make_sampler
-from search.optimizer.space_file import parse_space
 from search.study.trial_controller import TrialController, TrialPolicy
 from search.study.writer import StudyWriter
 from search.worker.messages import EpochResult
@@ -54,13 +51,13 @@ def main():
     folder = Path(sys.argv[1])
     folder.mkdir()
     searched = parse_space(sys.argv[2], {"lr": 0, "layers": 1, "heads": 1})
-    opened = study.open_study("s", open_storage(None, folder), "journal", folder,
-        study.Identity({}, "", {}, {}, 0), make_sampler("random", searched, 0, 0),
-        make_pruner("none", 3), searched)
+    requested = RequestedStudy("s", folder, "journal", Identity({}, "", {}, {}, 0))
+    tools = make_sampler("random", searched, 0, 0), make_pruner("none", 3)
+    opened = open_study(requested, open_storage(None, folder), *tools)
     stop = StopSignal()
     writer = StudyWriter(opened, searched.suggest, "none", StorageRetry(None, say, stop.due))
     controller = TrialController(writer, TrialPolicy(epochs=3), 50)
-    with signals(stop, say), connected(None, folder, 2):
+    with stop_on_signals(stop, say), connected(None, folder, 2):
         run_trials(controller, train, TuneRun(folder, find_capacity(TrialResources()), stop, 600))
     controller.pause_all(stop.reason)
     sys.exit(stop.code)

@@ -277,7 +277,7 @@ def test_a_spent_budget_keeps_what_was_learnt(
     class AfterBoth(StopSignal):
         def due(self) -> bool:
             if sum(bool(t.intermediate_values) for t in study.get_trials(deepcopy=False)) == 2:
-                self.reason, self.final = "the time budget is spent", True
+                self.finish("the time budget is spent")
             return bool(self.reason)
 
     began = time.monotonic()
