@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import optuna
 import pytest
@@ -183,19 +185,31 @@ class Heard(StudyCallback):
         self.ended.append(outcome)
 
 
+@dataclass(frozen=True)
+class ControllerOptions:
+    """What a test may want otherwise."""
+
+    pruner: str = "none"
+    trials: int = 100
+    retry: StorageRetry = field(
+        default_factory=lambda: StorageRetry(None, lambda line: None, lambda: False)
+    )
+    gpus: float = 0.0
+    find_unreported: FindUnreported = lambda number, params, epoch: ()
+
+
+_DEFAULT: Final = ControllerOptions()
+
+
 def controller_of(
     study: optuna.Study,
     searched: Space,
     epochs: int,
     *callbacks: StudyCallback,
-    pruner: str = "none",
-    trials: int = 100,
-    retry: StorageRetry | None = None,
-    gpus: float = 0.0,
-    find_unreported: FindUnreported = lambda number, params, epoch: (),
+    options: ControllerOptions = _DEFAULT,
 ) -> TrialController:
     """A controller over a storage that is there."""
-    retry = retry or StorageRetry(None, lambda line: None, lambda: False)
-    writer = StudyWriter(study, searched.suggest, pruner, retry)
-    policy = TrialPolicy(epochs, decision_epochs(pruner, epochs), gpus)
-    return TrialController(writer, policy, trials, callbacks, find_unreported)
+    pruner = options.pruner
+    writer = StudyWriter(study, searched.suggest, pruner, options.retry)
+    policy = TrialPolicy(epochs, decision_epochs(pruner, epochs), options.gpus)
+    return TrialController(writer, policy, options.trials, callbacks, options.find_unreported)

@@ -15,7 +15,15 @@ from search.study.events import REASON
 from search.study.status import running_trials
 from search.study.trial_controller import FindUnreported, TrialController
 from search.worker.messages import EpochResult, TrialAssignment
-from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, controller_of
+from tests.search.conftest import (
+    DISCRETE,
+    KNOWN,
+    SPACE,
+    ControllerOptions,
+    Heard,
+    MakeStudy,
+    controller_of,
+)
 
 EPOCHS = 9
 
@@ -34,7 +42,7 @@ def test_a_trial_of_a_dead_driver_goes_on(make_study: MakeStudy) -> None:
 
     study = make_study(searched)
     heard = Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, trials=1)
+    controller = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(trials=1))
     resting = running_trials(study)
     assert [trial.number for trial in resting] == [0, 1]
     # The worker wrote one epoch down that the driver never heard of: it is yet to be reported.
@@ -141,7 +149,7 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
     """Its driver died between its report and the pruner's word."""
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", pruner, EPOCHS)
-    first = controller_of(study, searched, EPOCHS, pruner=pruner)
+    first = controller_of(study, searched, EPOCHS, options=ControllerOptions(pruner=pruner))
     for _ in range(9):  # hyperband: some of them are rivals in its bracket
         number = first.start_new().number
         if all(not first.record(number, EpochResult(e, 0.9)) for e in range(1, EPOCHS + 1)):
@@ -154,7 +162,7 @@ def test_a_trial_that_the_pruner_ends_needs_no_worker(pruner: str, make_study: M
         left.append(trial.number)
 
     again = make_study(searched, "random", pruner, EPOCHS)
-    controller = controller_of(again, searched, EPOCHS, pruner=pruner)
+    controller = controller_of(again, searched, EPOCHS, options=ControllerOptions(pruner=pruner))
     for resting in running_trials(again):
         if resting.number in left:
             controller.resume(resting, {})
@@ -173,7 +181,10 @@ def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: Ma
     """Optuna's pruners decide about an epoch once: asked again, they let the trial go on."""
     searched = parse_space(SPACE, KNOWN)
     first = controller_of(
-        make_study(searched, "random", pruner, EPOCHS), searched, EPOCHS, pruner=pruner
+        make_study(searched, "random", pruner, EPOCHS),
+        searched,
+        EPOCHS,
+        options=ControllerOptions(pruner=pruner),
     )
     pruned = []
     for value in (0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
@@ -184,7 +195,7 @@ def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: Ma
             first.finish(number)
     assert pruned
     again = make_study(searched, "random", pruner, EPOCHS)
-    controller = controller_of(again, searched, EPOCHS, pruner=pruner)
+    controller = controller_of(again, searched, EPOCHS, options=ControllerOptions(pruner=pruner))
     for resting in running_trials(again):
         controller.resume(resting, {})
     assert len(controller.queue) == 0
@@ -234,7 +245,9 @@ def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched)
     heard = Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, find_unreported=saved(1, 2))
+    controller = controller_of(
+        study, searched, EPOCHS, heard, options=ControllerOptions(find_unreported=saved(1, 2))
+    )
     number = controller.start_new().number
     for again in range(1, MAX_WORKER_DEATHS):
         die(controller, number)
@@ -251,13 +264,17 @@ def test_a_driver_hears_what_the_one_before_it_did_not(make_study: MakeStudy) ->
     controller_of(make_study(searched), searched, EPOCHS).start_new()  # both die
     study = make_study(searched)
     heard = Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, find_unreported=saved(1, 2))
+    controller = controller_of(
+        study, searched, EPOCHS, heard, options=ControllerOptions(find_unreported=saved(1, 2))
+    )
     controller.resume(running_trials(study)[0], {1: of(1), 2: of(2)})
     assert heard.reports == [(0, of(1)), (0, of(2))] and controller.start().start_epoch == 2
 
     study = make_study(searched)
     every = saved(*range(1, EPOCHS + 1))
-    controller = controller_of(study, searched, EPOCHS, Heard(), find_unreported=every)
+    controller = controller_of(
+        study, searched, EPOCHS, Heard(), options=ControllerOptions(find_unreported=every)
+    )
     controller.resume(running_trials(study)[0], {})
     assert (controller.active, len(controller.queue)) == ((), 0)
     assert study.trials[0].state is TrialState.COMPLETE

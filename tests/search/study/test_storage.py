@@ -33,7 +33,7 @@ from search.study.storage import open_storage, open_storage_read_only
 from search.study.storage_retry import StorageError, StorageRetry, translate_storage_errors
 from search.worker.messages import EpochResult
 from tests.postgres import postgres
-from tests.search.conftest import KNOWN, SPACE, Heard, controller_of
+from tests.search.conftest import KNOWN, SPACE, ControllerOptions, Heard, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -116,7 +116,9 @@ def test_a_broken_connection_neither_loses_nor_doubles_anything(
     said = list[str]()
     heard = Heard()
     patience = StorageRetry(SERVER, said.append, lambda: False)
-    controller = controller_of(one, SEARCHED, EPOCHS, heard, trials=2, retry=patience)
+    controller = controller_of(
+        one, SEARCHED, EPOCHS, heard, options=ControllerOptions(trials=2, retry=patience)
+    )
     for _ in range(2):
         store.doomed, store.after = frozenset({call}), after  # once in every trial
         number = controller.start_new().number
@@ -223,7 +225,7 @@ def test_a_database_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path
     url = f"sqlite:///{tmp_path}/study.db"
     one = opened(open_storage(url, tmp_path), tmp_path)
     patience = StorageRetry(url, lambda line: None, lambda: False)
-    controller = controller_of(one, SEARCHED, 1000, retry=patience)
+    controller = controller_of(one, SEARCHED, 1000, options=ControllerOptions(retry=patience))
     number, written = controller.start_new().number, 0
     with full(tmp_path / "study.db", 0), pytest.raises(StorageError) as caught:
         while written < 1000:

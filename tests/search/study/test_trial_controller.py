@@ -16,7 +16,15 @@ from search.optimizer.space_file import parse_space
 from search.study.active_trials import MAX_WORKER_DEATHS
 from search.study.events import REASON, TrialOutcome
 from search.worker.messages import EpochResult
-from tests.search.conftest import DISCRETE, KNOWN, SPACE, Heard, MakeStudy, controller_of
+from tests.search.conftest import (
+    DISCRETE,
+    KNOWN,
+    SPACE,
+    ControllerOptions,
+    Heard,
+    MakeStudy,
+    controller_of,
+)
 
 EPOCHS = 9
 
@@ -26,7 +34,9 @@ def run(
 ) -> list[TrialOutcome]:
     """Trials two at a time, whose value grows towards lr."""
     heard = Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, pruner=pruner, trials=trials)
+    controller = controller_of(
+        study, searched, EPOCHS, heard, options=ControllerOptions(pruner=pruner, trials=trials)
+    )
     for _ in range(0, trials, 2):
         pair = [controller.start_new(), controller.start_new()]
         for epoch in range(1, EPOCHS + 1):
@@ -80,7 +90,7 @@ def test_every_pruner_decides_with_a_reason(pruner: str, make_study: MakeStudy) 
 def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", "median", EPOCHS)
-    controller = controller_of(study, searched, EPOCHS, pruner="median")
+    controller = controller_of(study, searched, EPOCHS, options=ControllerOptions(pruner="median"))
     for value in (0.1, 0.2, 0.3, 0.4, 0.5):
         number = controller.start_new().number
         for epoch in range(1, EPOCHS + 1):
@@ -96,7 +106,7 @@ def test_median_reason_gives_the_median(make_study: MakeStudy) -> None:
 def test_last_epoch_is_never_pruned(make_study: MakeStudy) -> None:
     searched = parse_space(SPACE, KNOWN)
     study = make_study(searched, "random", "halving", EPOCHS)
-    controller = controller_of(study, searched, EPOCHS, pruner="halving")
+    controller = controller_of(study, searched, EPOCHS, options=ControllerOptions(pruner="halving"))
     for value in (0.9, 0.8, 0.7, 0.1):
         number = controller.start_new().number
         assert not controller.record(number, EpochResult(EPOCHS, value))
@@ -149,7 +159,7 @@ def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: Make
     """Whatever becomes of the group that it was trained in, whose assignment goes on."""
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, gpus=0.5)
+    controller = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(gpus=0.5))
     done, under_way = (controller.start_new().number for _ in range(2))
     for epoch in range(1, EPOCHS + 1):
         controller.record(done, EpochResult(epoch, 0.7))
@@ -176,7 +186,7 @@ def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: M
     """It is nobody's failure. The next driver asks for it, with the settings it was drawn with."""
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, trials=5)
+    controller = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(trials=5))
     for _ in range(3):
         controller.enqueue_new()
     controller.start(1)
@@ -187,7 +197,7 @@ def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: M
     waiting, failed = TrialState.WAITING, TrialState.FAIL
     assert [trial.state for trial in study.trials] == [waiting, failed, waiting]
     assert (controller.active, len(controller.queue)) == ((), 0)
-    again = controller_of(study, searched, EPOCHS, heard, trials=3)
+    again = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(trials=3))
     assert [again.start_new().number for _ in range(3)] == [0, 2, 3]
     assert [dict(trial.params) for trial in study.trials[:3]] == drawn
     assert heard.asked_for[2] == drawn[2]
@@ -220,7 +230,7 @@ def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> No
     """Also where its checkpoint was further than the driver that died had heard."""
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
-    controller = controller_of(study, searched, EPOCHS, heard, trials=1)
+    controller = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(trials=1))
     controller.enqueue_new()
     assert controller.start(0, 3).stop_epoch == 3
     for epoch in range(1, reached + 1):
@@ -240,7 +250,13 @@ def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy
     """Then it is the trial's own fault, and does not go on for ever."""
     heard = Heard()
     searched = parse_space(SPACE, KNOWN)
-    controller = controller_of(make_study(searched), searched, EPOCHS, heard, gpus=gpus, trials=1)
+    controller = controller_of(
+        make_study(searched),
+        searched,
+        EPOCHS,
+        heard,
+        options=ControllerOptions(gpus=gpus, trials=1),
+    )
     assignment, shares = controller.start_new(), []
     for _ in range(6):
         shares.append(assignment.gpu_fraction)

@@ -36,7 +36,7 @@ from search.worker.messages import EpochResult, OutOfGpuMemory, TrialAssignment,
 from search.worker.trainable import TrialContext
 from search.worker.training import make_trainer
 from search.worker.trial_folder import CHECKPOINT
-from tests.search.conftest import Heard, MakeStudy, controller_of
+from tests.search.conftest import ControllerOptions, Heard, MakeStudy, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -88,8 +88,7 @@ def test_a_group_is_of_one_kind_and_ends_at_the_next_rung(
         small_space,
         EPOCHS,
         heard,
-        pruner="halving",
-        trials=24,
+        options=ControllerOptions(pruner="halving", trials=24),
     )
     groups = groups_of(layers)
     sizes, seen = list[int](), list[tuple[int, int]]()
@@ -115,7 +114,9 @@ def test_one_that_a_worker_died_of_goes_alone_for_an_epoch(
     make_study: MakeStudy, small_space: Space
 ) -> None:
     """Before all others, and with others again when it has survived that."""
-    controller = controller_of(make_study(small_space), small_space, EPOCHS, trials=8)
+    controller = controller_of(
+        make_study(small_space), small_space, EPOCHS, options=ControllerOptions(trials=8)
+    )
     groups = groups_of(lambda _: "one")
     assignments = groups.next_assignments(controller)
     for assignment in assignments:
@@ -147,7 +148,9 @@ def test_settings_that_are_refused_are_left_to_their_worker(tmp_path: Path) -> N
 
 
 def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space: Space) -> None:
-    controller = controller_of(make_study(small_space), small_space, EPOCHS, trials=4)
+    controller = controller_of(
+        make_study(small_space), small_space, EPOCHS, options=ControllerOptions(trials=4)
+    )
     groups = groups_of(lambda _: "one")
     assignments = groups.next_assignments(controller)
     for assignment in assignments:
@@ -166,7 +169,9 @@ def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space
 
 
 def test_what_has_no_kind_goes_alone(make_study: MakeStudy, small_space: Space) -> None:
-    controller = controller_of(make_study(small_space), small_space, EPOCHS, trials=5)
+    controller = controller_of(
+        make_study(small_space), small_space, EPOCHS, options=ControllerOptions(trials=5)
+    )
     groups = groups_of(lambda params: layers(params) or None)
     alone = list[TrialAssignment]()
     while assignments := groups.next_assignments(controller):
@@ -207,7 +212,9 @@ def test_a_study_of_groups(make_study: MakeStudy, small_space: Space, tmp_path: 
             tell({o.number: work(o, epoch) for o in there if o.number not in failed}, failed)
 
     heard = Heard()
-    controller = controller_of(study, small_space, EPOCHS, heard, pruner="halving", trials=16)
+    controller = controller_of(
+        study, small_space, EPOCHS, heard, options=ControllerOptions(pruner="halving", trials=16)
+    )
     run_trials(
         controller,
         alone,

@@ -29,7 +29,7 @@ from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.messages import EpochResult
 from search.worker.store_sync import NodeError
 from search.worker.trainable import Train, TrialContext, node_id
-from tests.search.conftest import MakeStudy, controller_of
+from tests.search.conftest import ControllerOptions, MakeStudy, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -50,13 +50,12 @@ def run(
     space: Space,
     train: Train,
     folder: Path,
-    trials: int,
-    gpus: float = 0.0,
+    options: ControllerOptions,
     say: Callable[[str], None] = lambda _: None,
 ) -> Seen:
     seen, stop = Seen(), StopSignal(200)
-    controller = controller_of(study, space, EPOCHS, seen, trials=trials, gpus=gpus)
-    capacity = find_capacity(TrialResources(1, gpus), notify=say)
+    controller = controller_of(study, space, EPOCHS, seen, options=options)
+    capacity = find_capacity(TrialResources(1, options.gpus), notify=say)
     run_trials(
         controller,
         train,
@@ -110,7 +109,9 @@ def test_nodes_come_and_go(
             return super().due()
 
     seen, said, stop = Seen(), list[str](), Events(240)
-    controller = controller_of(study, small_space, EPOCHS, seen, trials=4)
+    controller = controller_of(
+        study, small_space, EPOCHS, seen, options=ControllerOptions(trials=4)
+    )
     capacity = find_capacity(TrialResources(1), notify=said.append)
     run_trials(
         controller,
@@ -142,7 +143,7 @@ def test_a_node_that_refuses_gets_no_more_trials(
             raise NodeError("its data differ")
         otherwise(assignment, report)
 
-    seen = run(study, small_space, train, tmp_path, 6, say=say)
+    seen = run(study, small_space, train, tmp_path, ControllerOptions(trials=6), say=say)
     assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 6
     assert not any(other in ids for ids in where(tmp_path).values())
     assert 1 <= len(seen.interruptions) <= 2
@@ -172,7 +173,9 @@ def test_a_node_that_does_not_see_the_storage_gets_no_trials(
         if "takes no part" in line:
             away.rename(shared)
 
-    controller = controller_of(study, small_space, EPOCHS, Unmounted(), trials=1)
+    controller = controller_of(
+        study, small_space, EPOCHS, Unmounted(), options=ControllerOptions(trials=1)
+    )
     capacity = find_capacity(TrialResources(1), 1, notify=say)
     train = waiting(tmp_path)
     run_trials(
@@ -226,7 +229,7 @@ def test_a_node_whose_storage_has_broken_down_gets_no_trials(
     with read_only(shared, nodes.address):
         while sum(node["Alive"] for node in ray.nodes()) < 3:
             time.sleep(0.1)
-        run(study, small_space, train, tmp_path, 8, say=said.append)
+        run(study, small_space, train, tmp_path, ControllerOptions(trials=8), say=said.append)
     (line,) = [line for line in said if "takes no part" in line]
     assert "Read-only file system" in line
     assert {one.state for one in study.trials} == {TrialState.COMPLETE}
@@ -262,7 +265,7 @@ def test_a_node_whose_gpu_is_broken_gets_no_trials(
         time.sleep(1)
         report(EpochResult(EPOCHS, 0.5))
 
-    run(study, small_space, train, tmp_path, 8, say=said.append)
+    run(study, small_space, train, tmp_path, ControllerOptions(trials=8), say=said.append)
     (line,) = [line for line in said if "takes no part" in line]
     assert str(error).splitlines()[0] in line
     assert "might" not in line, "the first line says it"
@@ -280,7 +283,7 @@ def test_the_last_node_is_kept_whatever_its_gpu_says(
             raise RuntimeError("CUDA error: device-side assert triggered")
         report(EpochResult(EPOCHS, 0.5))
 
-    run(study, small_space, train, tmp_path, 3, say=said.append)
+    run(study, small_space, train, tmp_path, ControllerOptions(trials=3), say=said.append)
     states = [one.state for one in study.trials]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     assert study.trials[1].user_attrs[REASON].startswith("CUDA error: device-side assert triggered")
@@ -300,7 +303,7 @@ def test_a_share_that_is_too_small_grows(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         report(EpochResult(EPOCHS, 0.5))
 
-    seen = run(study, small_space, train, tmp_path, 4, gpus=0.25)
+    seen = run(study, small_space, train, tmp_path, ControllerOptions(trials=4, gpus=0.25))
     states = [one.state for one in study.trials]
     assert states == [TrialState.COMPLETE] * 2 + [TrialState.FAIL, TrialState.COMPLETE]
     shares = [
@@ -336,7 +339,7 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
             return super().due()
 
     stop = Events(120)
-    controller = controller_of(study, small_space, EPOCHS, trials=1000)
+    controller = controller_of(study, small_space, EPOCHS, options=ControllerOptions(trials=1000))
     capacity = find_capacity(TrialResources(1))
     run_trials(
         controller, train, TuneRun(capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)
@@ -369,7 +372,9 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
             return super().due()
 
     stop = Events(60)
-    controller = controller_of(study, small_space, EPOCHS, trials=1000, gpus=0.25)
+    controller = controller_of(
+        study, small_space, EPOCHS, options=ControllerOptions(trials=1000, gpus=0.25)
+    )
     capacity = find_capacity(TrialResources(1, 0.25))
     run_trials(
         controller, train, TuneRun(capacity=capacity, epoch_timeout=600, folder=tmp_path, stop=stop)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
@@ -30,7 +31,7 @@ from search.tune.searcher import OptunaSearcher
 from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.messages import ASSIGNMENTS, EpochResult
 from search.worker.trainable import Train, TrialContext
-from tests.search.conftest import Heard, MakeStudy, controller_of
+from tests.search.conftest import ControllerOptions, Heard, MakeStudy, controller_of
 
 pytestmark = pytest.mark.long
 
@@ -66,29 +67,30 @@ class Seen(Heard):
         self._open.discard(outcome.number)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    trials: int
+    pruner: str = "none"
+    stop: StopSignal = field(default_factory=StopSignal)
+    epoch_timeout: float = 600.0
+    fail_fast: bool = False
+    at_once: int | None = None
+
+
 def run(
-    study: optuna.Study,
-    searched: Space,
-    train: Train,
-    folder: Path,
-    *,
-    trials: int,
-    pruner: str = "none",
-    stop: StopSignal | None = None,
-    epoch_timeout: float = 600.0,
-    fail_fast: bool = False,
-    at_once: int | None = None,
+    study: optuna.Study, searched: Space, train: Train, folder: Path, options: RunOptions
 ) -> Seen:
     """As a search does it: a spent budget ends what is under way, another stop lets it rest."""
-    seen, stop = Seen(), stop or StopSignal()
-    callbacks = (seen, FailFast(stop, {})) if fail_fast else (seen,)
-    controller = controller_of(study, searched, EPOCHS, *callbacks, pruner=pruner, trials=trials)
+    seen, stop = Seen(), options.stop
+    callbacks = (seen, FailFast(stop, {})) if options.fail_fast else (seen,)
+    limits = ControllerOptions(pruner=options.pruner, trials=options.trials)
+    controller = controller_of(study, searched, EPOCHS, *callbacks, options=limits)
     run_trials(
         controller,
         train,
         TuneRun(
-            capacity=find_capacity(ONE, at_once),
-            epoch_timeout=epoch_timeout,
+            capacity=find_capacity(ONE, options.at_once),
+            epoch_timeout=options.epoch_timeout,
             folder=folder,
             stop=stop,
         ),
@@ -128,7 +130,7 @@ def test_every_end_of_a_trial(make_study: MakeStudy, small_space: Space, tmp_pat
                 return
             report(EpochResult(epoch, value, {"pid": os.getpid()}))
 
-    seen = run(study, small_space, train, tmp_path, trials=9)
+    seen = run(study, small_space, train, tmp_path, RunOptions(trials=9))
     trials = study.get_trials()
     reasons = [trial.user_attrs[REASON] for trial in trials]
     complete, fail = TrialState.COMPLETE, TrialState.FAIL
@@ -178,7 +180,7 @@ def test_a_trial_outlives_its_workers(
             value = curve(float(assignment.params["lr"]), epoch)
             report(EpochResult(epoch, value, {"pid": os.getpid()}))
 
-    seen = run(study, small_space, train, tmp_path, trials=4, epoch_timeout=4)
+    seen = run(study, small_space, train, tmp_path, RunOptions(trials=4, epoch_timeout=4))
     trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     assert sorted(seen.interruptions) == [
@@ -212,7 +214,9 @@ def test_a_study_whose_trials_all_fail_is_stopped(
     make_study: MakeStudy, small_space: Space, tmp_path: Path
 ) -> None:
     study, stop = make_study(small_space), StopSignal()
-    seen = run(study, small_space, all_but(99), tmp_path, trials=20, stop=stop, fail_fast=True)
+    seen = run(
+        study, small_space, all_but(99), tmp_path, RunOptions(trials=20, stop=stop, fail_fast=True)
+    )
     assert (len(seen.ended), stop.code, stop.final) == (MAX_FIRST_FAILURES, 1, False)
     last = seen.ended[-1].number
     words = f"its first 5 trials all failed, the last one, {last}, with: diverged: trial {last};"
@@ -227,7 +231,11 @@ def test_one_that_does_not_fail_lets_the_study_go_on(
 ) -> None:
     study, stop = make_study(small_space), StopSignal()
     seen = run(
-        study, small_space, all_but(2), tmp_path, trials=9, stop=stop, fail_fast=True, at_once=1
+        study,
+        small_space,
+        all_but(2),
+        tmp_path,
+        RunOptions(trials=9, stop=stop, fail_fast=True, at_once=1),
     )
     assert (len(seen.ended), stop.reason, seen.pauses) == (9, "", [])
     complete = [trial.number for trial in study.trials if trial.state is TrialState.COMPLETE]
@@ -246,7 +254,7 @@ def test_pruned_trials_and_reused_workers(
             report(EpochResult(epoch, value, {"pid": os.getpid()}))
         (assignment.folder / "done").touch()
 
-    seen = run(study, small_space, train, tmp_path, trials=16, pruner="median")
+    seen = run(study, small_space, train, tmp_path, RunOptions(trials=16, pruner="median"))
     trials = study.get_trials()
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
     assert len(trials) == 16
@@ -281,7 +289,7 @@ def test_a_spent_budget_keeps_what_was_learnt(
             return bool(self.reason)
 
     began = time.monotonic()
-    run(study, small_space, train, tmp_path, trials=10, stop=AfterBoth())
+    run(study, small_space, train, tmp_path, RunOptions(trials=10, stop=AfterBoth()))
     assert [t.state for t in study.trials] == [TrialState.PRUNED] * 2
     assert study.trials[0].user_attrs[REASON] == "epoch 1: the time budget is spent"
     assert time.monotonic() - began < 60
@@ -313,7 +321,9 @@ def test_a_worker_trains_on_while_the_driver_hears_of_an_epoch(
             super().on_epoch(number, report)
 
     seen = Slow()
-    controller = controller_of(study, small_space, EPOCHS, seen, pruner="halving", trials=8)
+    controller = controller_of(
+        study, small_space, EPOCHS, seen, options=ControllerOptions(pruner="halving", trials=8)
+    )
     run_trials(
         controller,
         train,
@@ -353,7 +363,9 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
                 controller.fail(0, "no more of it")
 
     seen = Strict()
-    controller = controller_of(make_study(small_space), small_space, EPOCHS, seen, trials=3)
+    controller = controller_of(
+        make_study(small_space), small_space, EPOCHS, seen, options=ControllerOptions(trials=3)
+    )
     capacity = find_capacity(ONE, 1)
     run_trials(
         controller,
@@ -392,7 +404,11 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         return [EpochResult(1, 0.5, {"pid": 0})] if first == "unreported" else []
 
     controller = controller_of(
-        study, small_space, EPOCHS, Full(), trials=4, find_unreported=find_unreported
+        study,
+        small_space,
+        EPOCHS,
+        Full(),
+        options=ControllerOptions(trials=4, find_unreported=find_unreported),
     )
     began = time.monotonic()
     with pytest.raises(FdanError, match="the disk is full"):
@@ -421,7 +437,7 @@ def test_a_disk_that_is_full_for_a_worker_lets_the_trials_rest(
         time.sleep(300)
 
     with pytest.raises(DiskFull, match="/checkpoints/tensors"):
-        run(study, small_space, train, tmp_path, trials=4)
+        run(study, small_space, train, tmp_path, RunOptions(trials=4))
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 2
 
 
@@ -460,7 +476,7 @@ def test_tune_pickles_an_empty_shell(make_study: MakeStudy, small_space: Space) 
 def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_space: Space) -> None:
     """The last one may still have to go on with another worker."""
     study = make_study(small_space)
-    controller = controller_of(study, small_space, EPOCHS, trials=1)
+    controller = controller_of(study, small_space, EPOCHS, options=ControllerOptions(trials=1))
     searcher = OptunaSearcher(controller, MUCH, SingleTrials())
     first = searcher.suggest("a")
     assert isinstance(first, dict)
