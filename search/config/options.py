@@ -40,7 +40,7 @@ def parse_time(text: str) -> float:
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or total <= 0:
+    if "".join(map("".join, parts)) != text or total <= 0:
         raise ValueError("expected a time such as 90s, 30m or 2h")
     return total
 
@@ -75,10 +75,9 @@ def _parse_share(text: str) -> float | str:
 
 def _number(text: str) -> float:
     """-1 for text that is no number, and for infinity."""
-    try:
+    with contextlib.suppress(ValueError):
         return max(-1.0, number) if math.isfinite(number := float(text)) else -1.0
-    except ValueError:
-        return -1.0
+    return -1.0
 
 
 @dataclass(frozen=True)
@@ -179,6 +178,10 @@ class ConfirmConfig(Config):
         return self.confirm if self.confirm is not None else 3 if self.promote else 0
 
     @property
+    def runs(self) -> int:
+        return self.count * self.seeds
+
+    @property
     def scores_test(self) -> bool:
         """Whether the winner is scored on the test part."""
         return self.score_test or self.promote or self.score_again is not None
@@ -260,9 +263,7 @@ class ResourceConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gpus_per_trial not in (None, AUTO, 0.0) and self.device == "cpu":
-            raise ConfigError(
-                f"--gpus-per-trial {self.gpus_per_trial:g} and --device cpu contradict each other"
-            )
+            raise ConfigError(f"--gpus-per-trial {self.gpus_per_trial:g} contradicts --device cpu")
 
 
 SECTIONS: Final[Mapping[str, tuple[type[Config], ...]]] = {
@@ -293,13 +294,11 @@ def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, A
     Raises:
         ConfigError: a name is unknown (the nearest is named) or a value is refused.
     """
-    checked = {}
-    for name, value in options.items():
+    for name in options:
         if name not in _OWNERS:
             raise ConfigError(f"{where}: {unknown('option', name, _OWNERS)}")
-        if value is not None:
-            checked[name] = _OWNERS[name].check(name, value)
-    return checked
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: _OWNERS[name].check(name, value) for name, value in given.items()}
 
 
 def pick(options: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:

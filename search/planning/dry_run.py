@@ -46,8 +46,8 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
 
 
 def _stored_study(spec: StudySpec, task: Task) -> StudyStatus | None:
-    """The study that would be continued, if any. StudyError where it would be refused, except for
-    other data: those are known when they are prepared."""
+    """The study that would be continued, if any. Raises StudyError where it would be refused, but
+    for other data, which is known only when it is prepared."""
     name, url = spec.name(task), spec.study.storage
     folder = spec.runs / name
     if not (folder / STUDY_FILE).exists():
@@ -78,22 +78,17 @@ def _show(
     )
     console.print(f"\n[bold]planned[/]: {_planned(spec, stored)}")
     if stored is not None and stored.driver:
-        console.print(
-            f"  it is being run by {stored.driver}: until that ends, another start is refused"
-        )
+        console.print(f"  {stored.driver} runs it: until that ends, another start is refused")
     console.print(f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}")
     if spec.resources.group > 1:
         console.print(f"  a worker trains up to {spec.resources.group} trials of one shape as one")
     if spec.device_is_open:
+        console.print("  planned for CPUs without asking the cluster: --device cuda plans for GPUs")
+    confirm = spec.confirm
+    if confirm.runs:
         console.print(
-            "  planned for CPUs, since the cluster is not asked for GPUs here: --device cuda plans"
-            " for them"
-        )
-    if count := spec.confirm.count:
-        seeds = spec.confirm.seeds
-        console.print(
-            f"  then the best {count} again with {seeds} fresh seeds each:"
-            f" {count * seeds} runs of {spec.epochs} epochs"
+            f"  then the best {confirm.count} again with {confirm.seeds} fresh seeds each:"
+            f" {confirm.runs} runs of {spec.epochs} epochs"
         )
     console.print("nothing was started (--dry-run)")
 

@@ -29,14 +29,13 @@ from search.planning.step_timing import Timings, Workload, measure
 _MAX_PROCESSES: Final = 4
 """Processes that time at once. More take longer to start and tell no more."""
 
+# Seen on two cores:
 _RAY_S: Final = 10.0
-"""Until Ray is up and asks for the first trial, seen on two cores."""
-
+"""Until Ray is up and asks for the first trial."""
 _END_S: Final = 10.0
-"""Models, figures and the report after the last trial, seen on two cores."""
-
+"""Models, figures and the report after the last trial."""
 _NEXT_TRIAL_S: Final = 1.0
-"""Between two trials of one worker, seen on two cores."""
+"""Between two trials of one worker."""
 
 _CHECKPOINTS: Final = 1.05
 """A trial spends at most a twentieth of its time on checkpoints (search/worker/trainable.py)."""
@@ -82,7 +81,7 @@ class Estimate:
     @property
     def confirming(self) -> float:
         """The runs that follow the search."""
-        runs = self._confirming_runs
+        runs = self.spec.confirm.runs
         return self._trials_s(runs, statistics.mean(self._epochs_s)) if runs else 0.0
 
     @property
@@ -117,8 +116,8 @@ class Estimate:
             f"about {self._format(self.pruned)} {pruned}",
         ]
         if self.confirming:
-            runs, time = self._confirming_runs, format_duration(self.confirming)
-            lines.append(f"confirming: {runs} whole trials more, about {time}")
+            time = format_duration(self.confirming)
+            lines.append(f"confirming: {spec.confirm.runs} whole trials more, about {time}")
         if self.features:
             time = format_duration(self.features)
             lines.append(f"before the first trial, once: frozen features, about {time}")
@@ -150,10 +149,6 @@ class Estimate:
         each = self.spec.per_trial
         hours = (self.concurrency or 1) * (each.gpus or each.cpus) * seconds / 3600
         return f"{format_duration(seconds)} ({hours:.2g} {'GPU' if each.gpus else 'CPU'}-hours)"
-
-    @property
-    def _confirming_runs(self) -> int:
-        return self.spec.confirm.count * self.spec.confirm.seeds
 
     @property
     def _epochs_s(self) -> list[float]:

@@ -6,6 +6,7 @@ published layouts.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -110,6 +111,9 @@ def test_command(command: str, home: Path, data: dict[str, str]) -> None:
                 name, str(next((home / "runs/stores").glob(f"demo-{modality}-*")))
             )
     words = shlex.split(command)
+    output = home / words.pop() if ">" in words else None
+    if output is not None:
+        words.remove(">")
     if words[0].endswith("mlflow"):
         opens_the_ui(words, home)
         return
@@ -125,6 +129,8 @@ def test_command(command: str, home: Path, data: dict[str, str]) -> None:
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr
     assert done.stdout.strip()
+    if output is not None:
+        output.write_text(done.stdout)
 
 
 def opens_the_ui(words: list[str], home: Path) -> None:
@@ -164,15 +170,11 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_that_it_shows(home: Path) -> None:
-    """After `make search`, whose model it asks."""
-    (shown,) = blocks("python")
-    clip = home / "runs/data/demo/AudioData/CN/a01.wav"
-    program = shown.replace("clip.wav", str(clip)).replace(
-        "model.predict", "answer = model.predict"
-    )
+def run_python(program: str, home: Path) -> str:
+    file = home / "program.py"
+    file.write_text(program)
     done = subprocess.run(
-        [sys.executable, "-c", f"{program}\nprint(answer.emotion[0], answer.model[0])"],
+        [sys.executable, str(file)],
         cwd=home,
         capture_output=True,
         text=True,
@@ -180,7 +182,23 @@ def test_the_python_that_it_shows(home: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "fdan" in done.stdout
+    return done.stdout
+
+
+def test_the_python_that_it_shows(home: Path) -> None:
+    """After `make search`, whose model it loads and whose prepared data it searches."""
+    predicting, searching = blocks("python")
+    clip = home / "runs/data/demo/AudioData/CN/a01.wav"
+    predicting = predicting.replace("clip.wav", str(clip)).replace(
+        "model.predict", "answer = model.predict"
+    )
+    assert "fdan" in run_python(f"{predicting}\nprint(answer.emotion[0], answer.model[0])", home)
+    small = "epochs=4, spectrogram_size=32, face_size=32, backbone='resnet18'"
+    assert "epochs=4" in searching
+    lines = run_python(searching.replace("epochs=4", small), home).splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["0", "1", "2"]
+    result = json.loads((home / "runs/from-python/result.json").read_text())
+    assert result["counts"]["COMPLETE"] + result["counts"].get("PRUNED", 0) == 3
 
 
 def test_what_it_shows_of_servers_and_clusters_is_typed_elsewhere() -> None:

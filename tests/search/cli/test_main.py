@@ -209,7 +209,7 @@ def test_dry_run_of_a_study_that_is_there(
     assert {file: file.stat().st_mtime_ns for file in runs.rglob("*")} == before
     with Lock(runs / "s" / LOCK_FILE):
         out = planned(*dry, "--trials", "7")
-    assert f"it is being run by process {os.getpid()}" in out
+    assert f"  process {os.getpid()}" in out and " runs it: until that ends" in out
 
 
 def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:
