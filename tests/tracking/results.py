@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,29 +85,32 @@ WIDE: dict[str, Dimension] = {
 HOSTILE = "</title><script>alert(1)</script>\"'&|`*_[x](javascript:alert(1))\udcff\x00\n# boo"
 
 
-def result(
-    trials: int = 20,
-    *,
-    space: dict[str, Dimension] | None = None,
-    confirm: int = 3,
-    seeds: int = 3,
-    test: bool = True,
-    seed: int = 0,
-    epochs: int = 30,
-    failing: float = 0.08,
-    pruning: float = 0.5,
-    points: int = 120,
-) -> StudyResult:
-    """A study of so many trials, `confirm` of whose settings (0: none) ran again with `seeds`."""
-    random = np.random.default_rng(seed)
-    space = SPACE if space is None else space
-    held = tuple(_trial(n, random, space, epochs, failing, pruning) for n in range(trials))
+@dataclass(frozen=True)
+class Shape:
+    """A study to make up: `confirm` of its settings (0: none) ran again with `seeds`."""
+
+    space: dict[str, Dimension] = field(default_factory=lambda: SPACE)
+    confirm: int = 3
+    seeds: int = 3
+    test: bool = True
+    seed: int = 0
+    epochs: int = 30
+    failing: float = 0.08
+    pruning: float = 0.5
+    points: int = 120
+
+
+def result(trials: int = 20, **shape: Any) -> StudyResult:
+    """A study of so many trials; shape: see Shape."""
+    s = Shape(**shape)
+    random, space, epochs = np.random.default_rng(s.seed), s.space, s.epochs
+    held = tuple(_trial(n, random, space, epochs, s.failing, s.pruning) for n in range(trials))
     complete = sorted((t for t in held if t.state == "COMPLETE"), key=_value, reverse=True)
     counts = {
         state: sum(t.state == state for t in held) for state in ("COMPLETE", "PRUNED", "FAIL")
     }
-    confirmed = _confirm(complete[:confirm], random, seeds) if confirm and complete else None
-    test = test and bool(complete)
+    confirmed = _confirm(complete[: s.confirm], random, s.seeds) if s.confirm and complete else None
+    test = s.test and bool(complete)
     matrix = _confusion(random, 12) if complete else None
     on_test = _confusion(random, 9) if test else None
     return StudyResult(
@@ -153,7 +156,7 @@ def result(
         trials=held,
         importances=_importances(space, len(complete)),
         curves={str(t.number): _curves(t, random) for t in complete[:10]},
-        embedding=_embedding(random, points) if complete else None,
+        embedding=_embedding(random, s.points) if complete else None,
         confusion=Confusions(validation=matrix, test=on_test),
         confirm=confirmed,
         test=_test(on_test, confirmed, complete) if on_test is not None else None,

@@ -21,7 +21,7 @@ from fdan.evaluation.statistics import bootstrap
 from fdan.inference.model_folder import read_model
 from fdan.metrics import confusion_matrix, measures
 from search.cli import main as command
-from search.selection import test_score as scoring
+from search.selection.test_score import Scored, stored_score
 from search.study.storage import open_storage
 from tracking.result import StudyResult
 
@@ -32,6 +32,43 @@ SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "3
 
 def line(text: str, start: str) -> str:
     (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return found
+
+
+def regression_uar(runs: Path, labels: np.ndarray, train: np.ndarray, part: np.ndarray) -> float:
+    """The baseline, computed here from the features that the search left behind."""
+    (file,) = [f for f in (runs / "features").rglob("*.npy") if len(np.load(f)) == 56]
+    features = np.load(file)
+    scaler = StandardScaler().fit(features[train])
+    fitted = LogisticRegression(max_iter=2000).fit(scaler.transform(features[train]), labels[train])
+    predicted = fitted.predict(scaler.transform(features[part]))
+    return float(recall_score(labels[part], predicted, average="macro"))
+
+
+def evaluate_refuses_the_test_part(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fdan_main(["evaluate", str(model)]) == 2
+    assert "whose test part is scored once" in capsys.readouterr().err
+    assert fdan_main(["evaluate", str(model), "--part", "validation"]) == 0
+    capsys.readouterr()
+
+
+def another_model_needs_a_reason(
+    flags: list[str], first: str, capsys: pytest.CaptureFixture[str]
+) -> Scored:
+    """For a reason the test part is scored again, and the reason stays with the score."""
+    again = [*flags, "--score-again", "the first was a trial run"]
+    assert command.main(again) == 0
+    out = capsys.readouterr().out
+    assert line(out, "test part:") != first and "of another model" not in out
+    held = open_storage(None, Path(flags[1]) / "s")
+    found = stored_score(optuna.load_study(study_name="s", storage=held))
+    assert found is not None and found.score.again[0].reason == "the first was a trial run"
+    assert command.main(again) == 0
+    assert "scored for this very model" in capsys.readouterr().err
+    assert command.main([*flags, "--score-again", " "]) == 2
+    assert "say in words why" in capsys.readouterr().err
+    assert command.main([*flags, "--score-test"]) == 0
+    assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
     return found
 
 
@@ -46,37 +83,23 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert "test part" not in out, "nobody asked for it"
     held = open_storage(None, runs / "s")
-    assert scoring.stored_score(optuna.load_study(study_name="s", storage=held)) is None
+    assert stored_score(optuna.load_study(study_name="s", storage=held)) is None
 
-    # The bar, computed here from the features that the search left behind.
-    facts = json.loads((runs / "s" / "best" / "model.json").read_text())
-    task, parts = reopen(facts)
-    (folder,) = [f for f in (runs / "features").rglob("*.npy") if len(np.load(f)) == 56]
-    features, labels = np.load(folder), task.samples("acoustic").labels
-    scaler = StandardScaler().fit(features[parts.acoustic_train])
-    fitted = LogisticRegression(max_iter=2000).fit(
-        scaler.transform(features[parts.acoustic_train]), labels[parts.acoustic_train]
-    )
-    for part, words in (("acoustic_validation", "to beat"), ("acoustic_test", "")):
-        samples = getattr(parts, part)
-        predicted = fitted.predict(scaler.transform(features[samples]))
-        bar = recall_score(labels[samples], predicted, average="macro")
-        if words:
-            assert f"validation UAR {bar:.4f}" in line(err, words)
+    task, parts = reopen(json.loads((runs / "s" / "best" / "model.json").read_text()))
+    labels = task.samples("acoustic").labels
+    bar = regression_uar(runs, labels, parts.acoustic_train, parts.acoustic_validation)
+    assert f"validation UAR {bar:.4f}" in line(err, "to beat")
 
     assert command.main([*flags, "--trials", "1", "--score-test"]) == 0
     out = capsys.readouterr().out
     first = line(out, "test part:")
+    bar = regression_uar(runs, labels, parts.acoustic_train, parts.acoustic_test)
     assert f"logistic regression: {bar:.4f}" in first
     model, asked = read_model(runs / "s" / "best"), parts.acoustic_test
     said = model.probabilities(task.images("acoustic", asked)).argmax(1)
     alone = measures(confusion_matrix(labels[asked], said, len(EMOTIONS)))
     assert f"UAR {alone.uar:.4f}, WAR {alone.war:.4f}, w-F1 {alone.wf1:.4f}" in first
-    # Nobody else is told.
-    assert fdan_main(["evaluate", str(runs / "s" / "best")]) == 2
-    assert "whose test part is scored once" in capsys.readouterr().err
-    assert fdan_main(["evaluate", str(runs / "s" / "best"), "--part", "validation"]) == 0
-    capsys.readouterr()
+    evaluate_refuses_the_test_part(runs / "s" / "best", capsys)
 
     answers = Predictions.read(runs / "s" / "best" / "test.csv")
     assert answers.measures().uar == alone.uar
@@ -99,20 +122,6 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
         pytest.fail("no other trial became the best: the test shows nothing")
     assert not (runs / "s" / "best" / "test.csv").exists(), "another model's answers"
 
-    # For a reason it is scored again, and the reason stays with the score.
-    again = [*flags, "--trials", str(trials), "--score-again", "the first was a trial run"]
-    assert command.main(again) == 0
-    out = capsys.readouterr().out
-    assert line(out, "test part:") != first and "of another model" not in out
-    found = scoring.stored_score(optuna.load_study(study_name="s", storage=held))
-    assert found is not None and found.score.again[0].reason == "the first was a trial run"
+    found = another_model_needs_a_reason([*flags, "--trials", str(trials)], first, capsys)
     assert found.score.again[0].before == alone.uar
-    capsys.readouterr()
-    assert command.main(again) == 0
-    assert "scored for this very model" in capsys.readouterr().err
-    assert command.main([*flags, "--score-again", " "]) == 2
-    assert "say in words why" in capsys.readouterr().err
-    assert command.main([*flags, "--trials", str(trials), "--score-test"]) == 0
-    assert line(capsys.readouterr().out, "test part:") == line(out, "test part:")
-    remembered = json.loads((runs / "s" / "study.json").read_text())["arguments"]
-    assert StudyResult.load(runs / "s").test == found.score, remembered
+    assert StudyResult.load(runs / "s").test == found.score
