@@ -27,7 +27,8 @@ RANDOM = ("--weights", "none", "--tuning", "frozen", "--epochs", "1")
 def refused(run: Run, *arguments: str | Path, **environment: str) -> str:
     """Run it, check that it is refused properly, and give the line."""
     done = run(*arguments, **environment)
-    lines = done.stderr.strip().splitlines()
+    # On a busy machine, a corpus may be prepared so slowly that its progress is shown.
+    lines = [line for line in done.stderr.splitlines() if ": decoding " not in line]
     assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr[-2000:]}"
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr[-2000:]
     return lines[0]
@@ -50,7 +51,7 @@ def half_written(folder: Path) -> list[str]:
         ([*SEARCH, "--sampler", "tpo"], "did you mean 'tpe'?"),
         ([*SEARCH, "--pruner", "hyperbnd"], "did you mean 'hyperband'?"),
         ([*SEARCH, "--space", "defualt"], "did you mean 'default'?"),
-        ([*SEARCH, "--trials", "0"], "--trials: '0': expected a whole number from 1"),
+        ([*SEARCH, "--trials", "0"], "trials = 0: must be at least 1"),
         ([*SEARCH, "--time-budget", "soon"], "expected a time such as 90s, 30m or 2h"),
         ([*SEARCH, "--sampler", "grid"], "continuous"),
         ([*SEARCH, "--study", "mlartifacts"], "that name in --runs has another use"),
