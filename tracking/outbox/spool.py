@@ -174,7 +174,8 @@ class Spool:
                     self._unsynced.pop(copy, None)
 
     def segments(self) -> list[Path]:
-        return sorted(self.folder.glob("*.jsonl"))
+        """Paths of the segments in order; the folder has other files of that ending, too."""
+        return sorted(path for path in self.folder.glob("*.jsonl") if path.stem.isdecimal())
 
     def keep(self, file: Path) -> str:
         """Copy a file into the spool, to be sent whatever becomes of the original.

@@ -43,6 +43,14 @@ def test_numbers_go_on_over_openings_and_segments(tmp_path: Path) -> None:
     assert steps(tmp_path, after=57) == list(range(58, 101))
 
 
+def test_the_list_of_what_a_server_rejected_is_no_segment(tmp_path: Path) -> None:
+    """It lies beside them, with their ending."""
+    fill(tmp_path, 3)
+    (tmp_path / "refused.jsonl").write_text('{"what": "metric a", "run": "7", "reason": "b"}\n')
+    fill(tmp_path, 2)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5]
+
+
 def test_a_torn_last_line_is_dropped_wherever_it_was_torn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
