@@ -36,12 +36,12 @@ def option(
     """A field of a Config.
 
     Args:
-        default: its value where none is given.
-        help: one line.
-        unit: of its value.
-        choices: the values that it may have; empty: any.
-        low: lower bound of a number; inclusive, unless it is Above(bound).
-        high: inclusive upper bound.
+        default: Value where none is given.
+        help: Help in one line.
+        unit: Unit of the value.
+        choices: Permitted values; empty: any.
+        low: Lower bound of a number; inclusive, unless it is Above(bound).
+        high: Inclusive upper bound.
     """
     meta = {"help": help, "unit": unit, "choices": tuple(choices), "low": low, "high": high}
     return dataclasses.field(default=default, metadata=meta)
@@ -59,12 +59,12 @@ def flag_option(
     """A field of a Config whose flag needs more than `option` says.
 
     Args:
-        default: its value where none is given.
-        help: one line or several.
-        metavar: the word that stands for a value in the help.
-        default_text: what the help says of the default; empty: the default itself.
-        parse: reads text; raises ValueError with what it expected.
-        low: inclusive bound of a number.
+        default: Value where none is given.
+        help: Help in one line or several.
+        metavar: The word that stands for a value in the help.
+        default_text: Text of the default in the help; empty: the default itself.
+        parse: Parser of text; its ValueError says what it expected.
+        low: Inclusive lower bound of a number.
     """
     meta = {"help": help, "metavar": metavar, "default": default_text, "parse": parse, "low": low}
     return dataclasses.field(default=default, metadata=meta)
@@ -86,11 +86,11 @@ class Config:
         """Build a configuration.
 
         Args:
-            values: by name.
-            where: they come from, for messages.
+            values: Values by name.
+            where: Origin of the values, for messages.
 
         Raises:
-            ConfigError: a name is unknown (the nearest one is named), or a value is refused.
+            ConfigError: A name is unknown (the nearest one is named), or a value is refused.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         for name in values:
@@ -103,11 +103,11 @@ class Config:
         """The value as a field holds it.
 
         Args:
-            name: the field's.
-            value: as a user or a space names it.
+            name: The field's name.
+            value: Value as a user or a space writes it.
 
         Raises:
-            ConfigError: the field refuses it, whatever the other fields are.
+            ConfigError: The field refuses it, whatever the other fields are.
         """
         for field, kinds, optional in fields(cls):
             if field.name == name and not (value is None and optional):

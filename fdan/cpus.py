@@ -1,4 +1,4 @@
-"""How many CPUs there are. Apart from device.py, since who decodes files needs no torch."""
+"""Number of CPUs. Apart from device.py, since who decodes files needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What depends on the machine: the device, precision, bit-for-bit repeatability, seeds."""
+"""All that depends on the machine: the device, precision, bit-for-bit repeatability, seeds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 
 CONTEXT_BYTES = 600 * 2**20
-"""What a process takes of a GPU's memory for CUDA itself, which torch does not count: about 500 MiB
+"""GPU memory that a process takes for CUDA itself, which torch does not count: about 500 MiB
 is usual, and this is on the safe side."""
 
 

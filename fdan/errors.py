@@ -35,9 +35,9 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """One line about an unknown name, with the nearest one that is known.
 
     Args:
-        what: kind of thing that it names.
-        name: the unknown one.
-        known: all that there are.
+        what: Kind of thing that it names.
+        name: The unknown name.
+        known: All known names.
 
     >>> unknown("sampler", "tpo", ["tpe", "random"])
     "unknown sampler 'tpo': did you mean 'tpe'? Known: random, tpe"

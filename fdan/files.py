@@ -1,4 +1,4 @@
-"""Where this project's code lies, and how it reads and writes files that must survive a kill."""
+"""The project's folder; reading and writing of files that must survive a kill."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def write_atomic(
     """Write a file whole or not at all, under a temporary name that is then renamed.
 
     Args:
-        path: the file; one that is there is replaced.
-        data: its content (text as UTF-8), or a function that writes it to the path it is given.
+        path: The file; an existing one is replaced.
+        data: Content (text as UTF-8), or a function that writes it to the path it is given.
             Whatever that function raises leaves `path` as it was.
-        sync: have the content on the disk before the rename, so that a power cut leaves the old
+        sync: Have the content on the disk before the rename, so that a power cut leaves the old
             or the new file. For the new name to be there for certain, `sync_path` the folder.
 
     Raises:
-        OSError: it cannot be written. Nothing is left under the temporary name.
+        OSError: The file cannot be written. Nothing is left under the temporary name.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -64,11 +64,11 @@ def sha256_file(path: Path) -> str:
 
 
 def first_line(error: BaseException, limit: int | None = None) -> str:
-    """What an exception says, on one line.
+    """An exception's message, on one line.
 
     Args:
-        error: its first line is taken with whitespace collapsed, its class's name if it is empty.
-        limit: characters at most.
+        error: Exception; its first line, whitespace collapsed, or its class's name if empty.
+        limit: Maximum number of characters.
     """
     text = str(error).strip() or type(error).__name__
     return " ".join(text.splitlines()[0].split())[:limit]
@@ -81,7 +81,7 @@ class JsonLines:
     is cut off when the file is opened; a full disk leaves no part of a line behind.
 
     Raises:
-        OSError: from every method, if the disk refuses.
+        OSError: From every method, if the disk refuses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -142,7 +142,7 @@ def cut_torn_line(handle: int) -> None:
     """Cut off what follows the last newline of an open file.
 
     Args:
-        handle: descriptor of a file that is open for reading and writing.
+        handle: Descriptor of a file that is open for reading and writing.
     """
     end = os.fstat(handle).st_size
     start, block = end, b""

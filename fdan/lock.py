@@ -19,7 +19,7 @@ _PATIENCE_S = 0.5
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock, as far as the file says."""
+    """Owner of a lock, as far as the file says."""
 
     pid: int
     host: str
@@ -83,7 +83,7 @@ class Lock:
 
 
 def lock_owner(path: Path) -> Owner | None:
-    """Who holds the lock at `path`; None where nobody does. Touches nothing."""
+    """Owner of the lock at `path`; None if it is free. Touches nothing."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -103,8 +103,8 @@ def lock_is_held_by(owner: Owner, path: Path) -> bool:
     another process by now, or to another container's.
 
     Args:
-        owner: as the file names it.
-        path: the lock's file.
+        owner: Owner as the file names it.
+        path: The lock's file.
     """
     if not owner.on_this_host:
         return False

@@ -12,7 +12,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Measures:
-    """Each in 0 .. 1. `confusion` counts samples: rows are true classes, columns predicted ones."""
+    """Scores in 0 .. 1. `confusion` counts samples: rows are true, columns predicted classes."""
 
     war: float
     uar: float

@@ -98,8 +98,8 @@ class RunConfig:
         """Build a run's configuration, as Config.from_mapping does.
 
         Args:
-            values: of all three parts, by name.
-            where: they come from, for messages.
+            values: Values of all three parts, by name.
+            where: Origin of the values, for messages.
         """
         names = [[f.name for f in dataclasses.fields(part)] for part in _PARTS]
         known = [name for group in names for name in group]
@@ -118,8 +118,8 @@ class RunConfig:
         """Raise ConfigError for a value that a setting refuses, whatever the others are.
 
         Args:
-            name: of the setting.
-            value: to be checked.
+            name: Name of the setting.
+            value: Value to check.
         """
         for part in _PARTS:
             part.check(name, value)

@@ -16,7 +16,7 @@ def decode(kind: type[_T], values: object) -> _T:
 
     Args:
         kind: The dataclass.
-        values: What `dataclasses.asdict` and `json.dumps` made of it.
+        values: Result of `dataclasses.asdict` and `json.dumps`.
 
     Raises:
         ValueError: A field is missing, unknown or of another type; the message names it.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 RecordData = dict[str, Any]
-"""What a kind of record holds: tracking/tracker.py lists the kinds and their keys."""
+"""Data of a kind of record: tracking/tracker.py lists the kinds and their keys."""
 
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _MARK = b',"crc":"'
@@ -28,7 +28,7 @@ class Record:
     number: int
     """1, 2, ... over the whole life of the spool."""
     time: int
-    """When it was recorded, not sent: ms since 1970."""
+    """Time of recording, not sending: ms since 1970."""
     kind: str
     run: str
     """The run's key: tracking/tags.py."""

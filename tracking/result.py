@@ -29,7 +29,7 @@ REPORT: Final = "report.html"
 _FORMAT: Final = 2
 
 ParameterValue: TypeAlias = bool | int | float | str | None
-"""Of a hyperparameter."""
+"""Value of a hyperparameter."""
 
 Curve: TypeAlias = tuple[tuple[int, float], ...]
 """(epoch, value) pairs in the order of the epochs."""
@@ -89,7 +89,7 @@ class Cost:
     confirm_seconds: float
     epochs_trained: int
     epochs_planned: int
-    """What all ended trials would have trained if none had been stopped."""
+    """Epochs of all ended trials if none had been stopped."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class Rescoring:
 
 @dataclass(frozen=True)
 class TestScore:
-    """What the test part says of one model. It is asked once."""
+    """Scores of one model on the test part, which is used once."""
 
     trial: int
     run: int | None

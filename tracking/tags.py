@@ -21,7 +21,7 @@ TRIAL: Final = "fdan.trial"
 """The run's key within its study, see `run_key`."""
 
 STAGE: Final = "fdan.stage"
-"""What the run is for: STUDY_RUN, SEARCH or CONFIRM."""
+"""Purpose of the run: STUDY_RUN, SEARCH or CONFIRM."""
 
 STATE: Final = "fdan.state"
 """One of the next five: MLflow's status knows no pruned and no paused runs."""
@@ -49,7 +49,7 @@ TASK: Final = "task"
 DATA: Final = "data"
 """Fingerprint of the data."""
 PROTOCOL: Final = "protocol"
-"""How the data was split."""
+"""Split of the data."""
 SEED: Final = "seed"
 GIT: Final = "git"
 """The commit of the code; a "+" behind it if files differ from the commit."""
@@ -70,7 +70,7 @@ SEARCHED: Final = "searched"
 CONFIRMS: Final = "confirms"
 """Number of the trial of the search that a confirming run repeats with another seed."""
 INTERRUPTIONS: Final = "interruptions"
-"""How often the trial was resumed by another worker."""
+"""Number of times another worker resumed the trial."""
 LAST_INTERRUPTION: Final = "last_interruption"
 """Why, the last time."""
 NODE: Final = "node"
@@ -120,7 +120,7 @@ def run_key(number: int | None, stage: str = SEARCH) -> str:
     """The key of a run within its study, the value of the tag `TRIAL`.
 
     Args:
-        number: of the trial within its stage; None for the study's own run.
+        number: Number of the trial within its stage; None for the study's own run.
         stage: SEARCH or CONFIRM.
 
     >>> run_key(None), run_key(7), run_key(7, CONFIRM)
@@ -135,7 +135,7 @@ def run_name(number: int, stage: str = SEARCH) -> str:
     """The name of a trial's run, as MLflow's pages show it; the study's run has the study's name.
 
     Args:
-        number: of the trial within its stage.
+        number: Number of the trial within its stage.
         stage: SEARCH or CONFIRM.
 
     >>> run_name(7), run_name(7, CONFIRM)
@@ -148,8 +148,8 @@ def identity(study_id: str, run: str) -> dict[str, str]:
     """The tags by which a run is found again.
 
     Args:
-        study_id: value of the tag STUDY_ID.
-        run: the run's key.
+        study_id: Value of the tag STUDY_ID.
+        run: Key of the run.
     """
     return {STUDY_ID: study_id, TRIAL: run}
 

@@ -66,20 +66,20 @@ _STATUS: Final = {COMPLETE: "FINISHED", PRUNED: "KILLED", PAUSED: "KILLED", FAIL
 
 class Tracker:
     """Records a study; a thread of its own sends the records. Every recording method can raise
-    SpoolFull. In methods, `stage` is what a trial is for (SEARCH or CONFIRM)."""
+    SpoolFull. In methods, `stage` is a trial's purpose (SEARCH or CONFIRM)."""
 
     def __init__(self, spool: Path, uri: str, experiment: str) -> None:
         """Open the spool and start the sender. An unavailable server is no error.
 
         Args:
-            spool: folder of the records, usually <runs>/<study>/spool.
-            uri: an MLflow server (http://HOST:PORT) or database (sqlite:////path/mlflow.db,
+            spool: Folder of the records, usually <runs>/<study>/spool.
+            uri: An MLflow server (http://HOST:PORT) or database (sqlite:////path/mlflow.db,
                 postgresql://...).
             experiment: MLflow's name for what holds the studies' runs.
 
         Raises:
-            FdanError: the URI can never work.
-            SpoolError: another process writes this spool.
+            FdanError: The URI can never work.
+            SpoolError: Another process writes this spool.
         """
         check_uri(uri)
         self._spool = Spool(spool)
@@ -109,9 +109,9 @@ class Tracker:
         """Open the parent run, or open it again.
 
         Args:
-            name: the study's.
-            params: what its trials share.
-            tags: of the parent run.
+            name: Name of the study.
+            params: Settings that its trials share.
+            tags: Tags of the parent run.
             note: Markdown, shown as its description.
         """
         self._name = name
@@ -122,8 +122,8 @@ class Tracker:
         """Log metrics of the parent run.
 
         Args:
-            step: e.g. how many trials have ended.
-            metrics: name -> value.
+            step: Step, such as the number of ended trials.
+            metrics: Values by name.
         """
         self._metrics(STUDY_RUN, step, metrics)
 
@@ -132,7 +132,7 @@ class Tracker:
 
         Args:
             state: COMPLETE, PAUSED or FAIL.
-            reason: one sentence.
+            reason: One sentence.
         """
         self._close(STUDY_RUN, state, reason, {})
 
@@ -146,10 +146,10 @@ class Tracker:
         """Open a trial's run; after a crash, or for a trial that is resumed, the same run again.
 
         Args:
-            number: of the trial within its stage.
-            params: its settings.
-            tags: of its run.
-            stage: of the trial.
+            number: Number of the trial within its stage.
+            params: Settings of the trial.
+            tags: Tags of its run.
+            stage: Stage of the trial.
         """
         name = run_name(number, stage)
         self._open(run_key(number, stage), name, params, {STAGE: stage, **tags})
@@ -161,10 +161,10 @@ class Tracker:
         from a checkpoint may repeat its last epoch, and the first record stands.
 
         Args:
-            number: of the trial within its stage.
-            epoch: from 1.
-            metrics: name -> value.
-            stage: of the trial.
+            number: Number of the trial within its stage.
+            epoch: Epoch, from 1.
+            metrics: Values by name.
+            stage: Stage of the trial.
         """
         self._metrics(run_key(number, stage), epoch, metrics)
 
@@ -179,11 +179,11 @@ class Tracker:
         """Close a trial's run. Closing twice is closing once.
 
         Args:
-            number: of the trial within its stage.
+            number: Number of the trial within its stage.
             state: COMPLETE, PRUNED, FAIL, or PAUSED if it will be opened again.
-            reason: one sentence.
-            tags: further ones of its run.
-            stage: of the trial.
+            reason: One sentence.
+            tags: Further tags of its run.
+            stage: Stage of the trial.
         """
         self._close(run_key(number, stage), state, reason, tags or {})
 
@@ -191,9 +191,9 @@ class Tracker:
         """Set tags of a run, open or closed.
 
         Args:
-            number: of the trial; None for the parent run.
-            tags: name -> value.
-            stage: of the trial.
+            number: Number of the trial; None for the parent run.
+            tags: Values by name.
+            stage: Stage of the trial.
         """
         self._append("tags", run_key(number, stage), {"tags": _texts(tags, limits.TAG)})
 
@@ -204,14 +204,14 @@ class Tracker:
         if it cannot be read.
 
         Args:
-            number: of the trial; None for the parent run.
-            file: to be sent.
-            folder: among the run's artifacts; "" for the top.
-            stage: of the trial.
+            number: Number of the trial; None for the parent run.
+            file: File to send.
+            folder: Folder among the run's artifacts; "" for the top.
+            stage: Stage of the trial.
         """
-        kept = self._spool.keep(file)
-        size = self._spool.kept(kept).stat().st_size
-        data = {"kept": kept, "bytes": size, "folder": folder}
+        copy = self._spool.keep(file)
+        size = self._spool.kept(copy).stat().st_size
+        data = {"kept": copy, "bytes": size, "folder": folder}
         self._append("artifact", run_key(number, stage), data)
 
     @property
@@ -229,8 +229,8 @@ class Tracker:
         """Names of the artifacts that were recorded for a run.
 
         Args:
-            number: of the trial; None for the parent run.
-            stage: of the trial.
+            number: Number of the trial; None for the parent run.
+            stage: Stage of the trial.
         """
         return self._files.get(run_key(number, stage), set())
 
@@ -238,9 +238,9 @@ class Tracker:
         """A tag as `set_tags` recorded it last; empty if it did not.
 
         Args:
-            number: of the trial; None for the parent run.
-            name: of the tag.
-            stage: of the trial.
+            number: Number of the trial; None for the parent run.
+            name: Name of the tag.
+            stage: Stage of the trial.
         """
         return self._tags.get(run_key(number, stage), {}).get(name, "")
 
@@ -251,7 +251,7 @@ class Tracker:
 
     @property
     def refused(self) -> int:
-        """How many things the server rejected; <spool>/refused.jsonl lists them."""
+        """Number of things that the server rejected; <spool>/refused.jsonl lists them."""
         return self._state.refused
 
     @property

@@ -51,9 +51,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Nobody passes unknown options on. A command's own parser names the nearest of its own."""
-        found, extra = super().parse_known_args(args, namespace)
+        parsed, extra = super().parse_known_args(args, namespace)
         if self.scattered is not None:
-            getattr(found, self.scattered).extend(word for word in extra if word[:1] != "-")
+            getattr(parsed, self.scattered).extend(word for word in extra if word[:1] != "-")
             extra = [word for word in extra if word[:1] == "-"]
         if extra:
             name = extra[0].partition("=")[0]
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"'{extra[0]}': expected an option such as --help before it")
             line = unknown("option", name, self._option_string_actions).partition(" Known:")[0]
             self.error(f"{line.rstrip(':')}; see --help")
-        return found, extra
+        return parsed, extra
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -116,8 +116,8 @@ def add_flags(parser: argparse._ActionsContainer, config: type[Config]) -> None:
     """Add one flag for each field of a configuration.
 
     Args:
-        parser: a parser or a group of one.
-        config: its fields become the flags. A flag that is not given stays absent (SUPPRESS).
+        parser: A parser or a group of one.
+        config: Configuration whose fields become flags. One not given stays absent (SUPPRESS).
     """
     for field, kinds, _ in fields(config):
         meta, text = field.metadata, _help(field)
@@ -173,7 +173,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
-    """Where one model is trained."""
+    """The device of one model's training."""
     parser.add_argument_group("device").add_argument(
         "--device",
         default="auto",
@@ -186,8 +186,8 @@ def given_options(arguments: argparse.Namespace, config: type[Config]) -> dict[s
     """The fields of a configuration that a command line named.
 
     Args:
-        arguments: the parsed command line.
-        config: its flags were added with `add_flags`.
+        arguments: The parsed command line.
+        config: Configuration whose flags `add_flags` added.
     """
     return {
         name: value

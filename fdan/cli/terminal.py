@@ -1,4 +1,4 @@
-"""What commands show on the terminal: progress of preparing, as bars or lines, and tables."""
+"""Terminal output of commands: progress of preparing, as bars or lines, and tables."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Preparing:
         """Show how far the frozen features of one store are, of one store after another.
 
         Args:
-            done: images of this store that are done.
-            total: images of this store.
+            done: Number of this store's images that are done.
+            total: Number of this store's images.
         """
         self._show("frozen features", "computing", str(self._features), done, total)
         self._features += done >= total

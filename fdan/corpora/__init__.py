@@ -43,10 +43,10 @@ def parse_source(text: str, modality: str) -> Source:
 
     Args:
         text: CORPUS:FOLDER.
-        modality: acoustic or visual.
+        modality: "acoustic" or "visual".
 
     Raises:
-        DataError: not of this form, or an unknown corpus (the nearest is named).
+        DataError: Text not of this form, or an unknown corpus (the nearest is named).
     """
     assert modality in MODALITIES, modality
     corpus, colon, folder = text.partition(":")
@@ -74,7 +74,7 @@ def read(source: Source) -> Listing:
     """The rows of a corpus.
 
     Raises:
-        DataError: no such folder, no usable file in it, or a single emotion.
+        DataError: No such folder, no usable file in it, or a single emotion.
     """
     check_folder(source)
     try:

@@ -32,11 +32,11 @@ def read(root: Path, modality: str) -> Listing:
     """Rows of a folder of class folders.
 
     Args:
-        root: the folder.
-        modality: acoustic or visual.
+        root: The folder.
+        modality: "acoustic" or "visual".
 
     Raises:
-        DataError: there are files, but no folder is named for an emotion.
+        DataError: There are files, but no folder is named for an emotion.
     """
     wanted = AUDIO + VIDEO if modality == "acoustic" else IMAGE + VIDEO
     rows: list[tuple[Row, int]] = []

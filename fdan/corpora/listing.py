@@ -1,4 +1,4 @@
-"""What a corpus reader gives: the rows of a corpus, and what it could not use with the reason."""
+"""Result of a corpus reader: the corpus's rows, and what it could not use with the reason."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def find_files(root: Path, suffixes: Iterable[str]) -> list[Path]:
     Hidden files and macOS's `._name` companions are not media, whatever their suffix says.
 
     Args:
-        root: the folder.
-        suffixes: of media files, in lower case with their dot.
+        root: The folder.
+        suffixes: Suffixes of media files, in lower case with their dot.
 
     Raises:
-        DataError: a folder below `root` cannot be listed.
+        DataError: A folder below `root` cannot be listed.
     """
     wanted = frozenset(suffixes)
     files: list[Path] = []
@@ -103,7 +103,7 @@ def deduplicate(rows: Iterable[tuple[Row, int]]) -> tuple[tuple[Row, ...], dict[
     """One row of each utterance: the first of those of the lowest rank.
 
     Args:
-        rows: each with its rank.
+        rows: Rows, each with its rank.
 
     Returns:
         The rows, and `second copy` with how many others had the same rank, if there were any: that

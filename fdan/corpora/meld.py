@@ -44,11 +44,11 @@ def read(root: Path, modality: str) -> Listing:
     """Rows of MELD: those of its tables that have a clip, each clip once.
 
     Args:
-        root: folder of the corpus.
-        modality: acoustic or visual.
+        root: Folder of the corpus.
+        modality: "acoustic" or "visual".
 
     Raises:
-        DataError: none of the three tables is there, or one is no table of MELD's.
+        DataError: None of the three tables is there, or one is no table of MELD's.
     """
     tables, folders = _locate(root)
     if not tables:
@@ -167,7 +167,7 @@ def _records(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Rows of a table by column, each with the number of its (last) line.
 
     Raises:
-        DataError: it is no table, or none of MELD's.
+        DataError: It is no table, or none of MELD's.
     """
     size = table.stat().st_size
     if not size:

@@ -47,8 +47,8 @@ def read(root: Path, modality: str) -> Listing:
     """Rows of RAVDESS, one for each utterance; the speaker is the actor.
 
     Args:
-        root: folder of the corpus.
-        modality: acoustic or visual.
+        root: Folder of the corpus.
+        modality: "acoustic" or "visual".
     """
     rows: list[tuple[Row, int]] = []
     problems: list[Problem] = []

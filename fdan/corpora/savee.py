@@ -38,8 +38,8 @@ def read(root: Path, modality: str) -> Listing:
     """Rows of SAVEE; an utterance such as DC_a01 is the same in both modalities.
 
     Args:
-        root: folder of the corpus.
-        modality: acoustic or visual.
+        root: Folder of the corpus.
+        modality: "acoustic" or "visual".
     """
     rows: list[tuple[Row, int]] = []
     problems: list[Problem] = []

@@ -47,9 +47,9 @@ class ContentCache:
         """The content of each file, those that are known without reading them.
 
         Args:
-            paths: files.
-            threads: files that are read at once.
-            progress: called with how many are done.
+            paths: Files to hash.
+            threads: Number of files read at once.
+            progress: Callback that is given how many are done.
 
         Returns:
             One Content for each path, in order.

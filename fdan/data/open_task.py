@@ -26,7 +26,7 @@ _SPEECH_FIRST = MODALITIES[::-1]
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """Where the data come from and where they are kept prepared."""
+    """Sources of the data, and the folder of prepared stores."""
 
     task: str | None = flag_option(
         None, "both modalities of one corpus", "CORPUS:PATH", default_text="the demo corpus"
@@ -53,12 +53,12 @@ class DataConfig(Config):
 
     @property
     def demo_folder(self) -> Path:
-        """Where the demo corpus is generated."""
+        """Folder of the generated demo corpus."""
         return self.runs / "data" / _DEMO
 
     @property
     def sources(self) -> list[Source]:
-        """What `task`, `acoustic` and `visual` name, or the demo corpus under `runs`.
+        """Sources that `task`, `acoustic` and `visual` name, or the demo corpus under `runs`.
 
         Raises:
             ConfigError, DataError: they contradict each other or name no corpus.
@@ -81,7 +81,7 @@ class DataConfig(Config):
         return sources
 
     def preset(self, *, gpu: bool) -> str:
-        """Which of the presets of settings applies."""
+        """Name of the preset that applies."""
         if all(source.corpus == _DEMO for source in self.sources):
             return "demo"
         return "gpu" if gpu else "cpu"
@@ -103,10 +103,10 @@ def open_task(
     """Open the task and its split, after preparing what is not prepared yet.
 
     Args:
-        data: the sources.
-        settings: how they are prepared and split.
-        progress: called with how far that is.
-        demo: the demo corpus, where it is being written already.
+        data: The sources.
+        settings: Settings of preparation and split.
+        progress: Callback that is given the progress.
+        demo: The demo corpus, where it is being written already.
 
     Raises:
         DataError, ConfigError: what the user has to mend.

@@ -28,9 +28,9 @@ def plan_task(
     """A task with samples and no images.
 
     Args:
-        sources: corpora or prepared stores.
-        settings: how each modality is prepared.
-        absent_demo: the demo corpus's folder if it is still to be generated; its listing is known
+        sources: Corpora or prepared stores.
+        settings: Settings of each modality's preparation.
+        absent_demo: The demo corpus's folder if it is still to be generated; its listing is known
             all the same.
     """
     stores: dict[str, list[Store]] = {"acoustic": [], "visual": []}
@@ -71,7 +71,7 @@ def _store(source: Source, listing: Listing, settings: Settings) -> Store:
 
 
 def _list_demo(source: Source) -> Listing:
-    """What the generator will write, in the order in which it will be read."""
+    """Rows that the generator will write, in reading order."""
     from fdan.corpora import demo
 
     settings = demo.DemoSettings()

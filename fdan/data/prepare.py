@@ -63,16 +63,16 @@ def prepare(
     as it is, whatever the settings.
 
     Args:
-        source: a corpus in one modality.
+        source: A corpus in one modality.
         settings: SpectrogramSettings or FaceSettings, as the source's modality needs; None for
             the defaults.
-        root: folder of all stores.
-        workers: processes that decode; None for one a core.
-        progress: called with each stage and how far it is, at most ten times a second.
-        timeout_s: seconds that one file may take before it is listed as unreadable.
+        root: Folder of all stores.
+        workers: Number of decoding processes; None for one a core.
+        progress: Callback, given stage and progress at most ten times a second.
+        timeout_s: Seconds that one file may take before it is listed as unreadable.
 
     Raises:
-        DataError: nothing to prepare, nothing readable, or no place to put it.
+        DataError: Nothing to prepare, nothing readable, or no place to put it.
     """
     if source.corpus == STORE:
         store = open_store(source.path)
@@ -104,7 +104,7 @@ def prepare(
 
 
 class _Done(TypedDict):
-    """What became of one file of the corpus: a line of done.jsonl."""
+    """Outcome of one file of the corpus: a line of done.jsonl."""
 
     images: int
     reason: str
@@ -120,7 +120,7 @@ class _Corpus:
     listing: Listing
     settings: Settings
     contents: Sequence[Content]
-    """Of each row's file."""
+    """Content of each row's file."""
 
     @cached_property
     def files(self) -> list[str]:
@@ -142,7 +142,7 @@ class _Corpus:
         return str(path).removeprefix(os.path.join(self.source.path, ""))  # noqa: PTH118 (a tenth of pathlib's time)
 
     def manifest(self, done: Sequence[_Done]) -> dict[str, object]:
-        """What the store says of itself. DataError if too little of the corpus is readable."""
+        """The store's manifest. DataError if too little of the corpus is readable."""
         source, rows, files = self.source, self.listing.rows, self.files
         unreadable = [
             {"path": file, "reason": entry["reason"]}

@@ -1,4 +1,4 @@
-"""Where a model came from: its data, their preparation, and who trained, validated and tested.
+"""Origin of a model: its data, their preparation, and the samples of each part.
 
 It is kept in every model folder, and is enough to open the same data again.
 """
@@ -19,8 +19,8 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
     """A model's origin, ready for JSON.
 
     Args:
-        task: the data.
-        config: how they are divided.
+        task: The data.
+        config: Settings of their division.
 
     Returns:
         Task, data fingerprint, stores, preparation settings and protocol.
@@ -47,11 +47,11 @@ def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, 
     """The data of an `origin`, divided as they were.
 
     Args:
-        facts: what `origin` returned.
-        stores: where the stores lie now, if they were moved.
+        facts: Facts that `origin` returned.
+        stores: Folder of the stores, if they were moved.
 
     Raises:
-        DataError: a store is gone, or is not the one that it was.
+        DataError: A store is gone, or is not the one that it was.
     """
     opened: dict[str, tuple[Store, ...]] = {}
     for modality in ("acoustic", "visual"):

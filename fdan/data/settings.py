@@ -68,7 +68,7 @@ class Settings:
         }
 
     def source(self, name: str) -> str:
-        """Where a value comes from, in one word."""
+        """Origin of a value, in one word."""
         if name in self.chosen:
             return "chosen"
         return self.preset if name in PRESETS[self.preset] else "default"
@@ -78,11 +78,11 @@ def make_settings(options: Mapping[str, Any], preset: str) -> Settings:
     """Complete the chosen settings by a preset's values and the defaults.
 
     Args:
-        options: settings by name; names that belong to no configuration of data or run are ignored.
-        preset: a key of PRESETS.
+        options: Settings by name; names that belong to no configuration of data or run are ignored.
+        preset: A key of PRESETS.
 
     Raises:
-        ConfigError: a value is out of its range.
+        ConfigError: A value is out of its range.
     """
     values: dict[str, Any] = {}
     chosen: set[str] = set()

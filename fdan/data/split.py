@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: the three protocols.
+"""Division into training, validation and test part: the three protocols.
 
 `speaker`: train, validation and test speakers are disjoint, and the faces of held-out speakers
 are kept out of training, too. `paper`: of each emotion 8/10 of the acoustic samples train and
@@ -31,12 +31,12 @@ PAPER_TEST: Final = 0.2
 SPEAKER_TEST: Final = 0.25
 
 _TRIES: Final = 200
-"""Divisions of the speakers that are tried before one without every class in each part serves."""
+"""Number of divisions tried before one that lacks a class in some part is accepted."""
 
 
 @dataclass(frozen=True)
 class SplitConfig(Config):
-    """How samples are divided."""
+    """Settings of the division."""
 
     protocol: str = option(
         "speaker",
@@ -108,11 +108,11 @@ def split(task: Task, config: SplitConfig) -> Split:
     """Divide a task's samples; a pure function of both.
 
     Args:
-        task: the data.
-        config: protocol, fractions and seed.
+        task: The data.
+        config: Protocol, fractions and seed.
 
     Raises:
-        DataError: these corpora do not allow the protocol; says why and which one they allow.
+        DataError: These corpora do not allow the protocol; says why and which one they allow.
     """
     acoustic, visual = task.samples("acoustic"), task.samples("visual")
     rng = np.random.default_rng(config.split_seed)
@@ -147,8 +147,8 @@ def describe(task: Task, split: Split) -> list[PartCount]:
     """Count each part's samples by emotion and by speaker, for a table.
 
     Args:
-        task: the data.
-        split: its division.
+        task: The data.
+        split: Division of the task.
     """
     listed = (
         ("visual train", "visual", split.visual_train),
@@ -280,7 +280,7 @@ def _stratified(
     rng: np.random.Generator,
     part: str,
 ) -> tuple[list[int], list[int]]:
-    """`among` in two: of each emotion `fraction` goes to the second, one at least.
+    """Divide `among` in two: `fraction` of each emotion, at least one, goes to the second part.
 
     Copies of one recording go together.
     """

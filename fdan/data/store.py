@@ -52,7 +52,7 @@ class Store:
     unreadable: list[dict[str, str]]
     """Files that could not be used: path and reason."""
     problems: list[dict[str, str]]
-    """What the corpus lists and does not have: path and reason."""
+    """Files that the corpus lists and lacks: path and reason."""
     counts: dict[str, int]
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ def open_store(folder: Path) -> Store:
     """A store that was prepared before, checked to be whole.
 
     Raises:
-        DataError: not a store, of another format, or damaged; names the folder.
+        DataError: Not a store, of another format, or damaged; names the folder.
     """
     folder = Path(folder).absolute()
     if not (folder / MANIFEST).is_file():
@@ -129,7 +129,7 @@ def _damaged(folder: Path, why: str) -> DataError:
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """How far preparing one source has come. `total` is 0 where it is not known."""
+    """Progress of preparing one source. `total` is 0 where it is not known."""
 
     source: str
     stage: str

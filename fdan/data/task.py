@@ -38,7 +38,7 @@ class Task:
     """One or more acoustic and one or more visual stores.
 
     Raises:
-        DataError: a modality is missing, or stores of one modality were prepared differently.
+        DataError: A modality is missing, or stores of one modality were prepared differently.
     """
 
     acoustic: tuple[Store, ...]
@@ -96,8 +96,8 @@ class Task:
         """Copies of the images of some samples.
 
         Args:
-            modality: acoustic or visual.
-            indices: positions in `samples(modality)`.
+            modality: "acoustic" or "visual".
+            indices: Positions in `samples(modality)`.
 
         Returns:
             (len(indices), height, width, channels) uint8.

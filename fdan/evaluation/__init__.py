@@ -1,1 +1,1 @@
-"""What predictions are worth: statistics, stored predictions, the baseline."""
+"""Evaluation of predictions: statistics, stored predictions, the baseline."""

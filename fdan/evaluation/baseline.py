@@ -1,4 +1,4 @@
-"""What a search has to beat: logistic regression on the same frozen speech features and split."""
+"""The baseline of a search: logistic regression on the same frozen speech features and split."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def baseline_uar(data: TrainingData, samples: Ints) -> float | None:
     Features are standardised over the training part; else scikit-learn's defaults (L2, C = 1).
 
     Args:
-        data: what a run trains on.
-        samples: the acoustic samples that are scored.
+        data: Training data of a run.
+        samples: The acoustic samples that are scored.
 
     Returns:
         None if `data` holds images: backbones are tuned, so there are no features yet.

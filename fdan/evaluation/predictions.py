@@ -36,7 +36,7 @@ class Predictions:
     """sha256 of each speech file in hex, by which two models' answers are paired."""
     utterances: tuple[str, ...]
     speakers: tuple[str | None, ...]
-    """None where the corpus names none."""
+    """Names of the speakers; None where the corpus has none."""
     truth: Ints
     """(N,) indices into EMOTIONS."""
     probabilities: npt.NDArray[np.float64]

@@ -40,7 +40,7 @@ _TIE: Final = 1e-12  # sums of the same fractions in another order are the same 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure lies."""
+    """Confidence interval of a figure."""
 
     value: float
     """The figure itself."""
@@ -50,7 +50,7 @@ class Interval:
     level: float
     """The probability that it lies between `low` and `high`."""
     groups: int
-    """How many units were drawn or averaged."""
+    """Number of units drawn or averaged."""
     by: str
     """The unit: "speaker", "utterance" or "value"."""
 
@@ -75,8 +75,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval around a mean; nan .. nan for one value, which has no spread.
 
     Args:
-        values: independent, such as one a seed.
-        level: of confidence, in 0 .. 1.
+        values: Independent values, such as one a seed.
+        level: Level of confidence, in 0 .. 1.
     """
     n = len(values)
     assert n and 0 < level < 1
@@ -104,11 +104,11 @@ def bootstrap(
     A resample without an emotion is measured over the emotions that it has, as `metrics` does.
 
     Args:
-        predictions: of one model.
-        measure: uar, war or wf1.
-        level: of confidence, in 0 .. 1.
-        repeats: resamples.
-        seed: of the resampling.
+        predictions: One model's predictions.
+        measure: One of uar, war and wf1.
+        level: Level of confidence, in 0 .. 1.
+        repeats: Number of resamples.
+        seed: Seed of the resampling.
     """
     cells = predictions.truth * _C + predictions.predicted
     units, by, groups = _units(cells, _C**2, predictions)
@@ -132,14 +132,14 @@ def compare(
     is a paired bootstrap: both models measured on the same resampled speakers (or utterances).
 
     Args:
-        challenger: its predictions.
-        champion: predictions for the same utterances, in any order.
-        repeats: tosses and resamples.
-        seed: of both.
-        level: of confidence, in 0 .. 1.
+        challenger: The challenger's predictions.
+        champion: Its predictions for the same utterances, in any order.
+        repeats: Number of tosses and of resamples.
+        seed: Seed of both.
+        level: Level of confidence, in 0 .. 1.
 
     Raises:
-        DataError: the two are not about the same utterances with the same truth.
+        DataError: The two are not about the same utterances with the same truth.
     """
     ours, theirs = _paired(challenger, champion)
     truth, a, b = challenger.truth[ours], challenger.predicted[ours], champion.predicted[theirs]
@@ -202,7 +202,7 @@ def _paired(challenger: Predictions, champion: Predictions) -> tuple[Ints, Ints]
 def _units(
     cells: Ints, size: int, predictions: Predictions, order: Ints | None = None
 ) -> tuple[Ints, str, int]:
-    """What is resampled as a whole: (units, size) counts of cells; "speaker" or "utterance"; and
+    """Units resampled as a whole: (units, size) counts of cells; "speaker" or "utterance"; and
     how many there are. `order`: which row of `predictions` cell i is of (None: row i)."""
     names: list[str | None] = list(predictions.speakers)
     if order is not None:

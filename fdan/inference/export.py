@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import onnx
 
 TOLERANCE: Final = 1e-5
-"""How far the probabilities of noise may be from torch's."""
+"""Tolerance of the probabilities of noise, against torch's."""
 
 _STRIPES_TOLERANCE: Final = 1e-4
-"""How far those of stripes may be. No emotion is certain for them, so float32's rounding shows:
+"""The same for stripes. No emotion is certain for them, so float32's rounding shows:
 behind an untrained backbone, torch's own answers to an image alone and in a batch differ by up to
 3e-5 (1e-7 in the middle)."""
 
@@ -37,7 +37,7 @@ _OPSET: Final = 20
 
 
 class _Answer(nn.Module):
-    """What SpeechModel.probabilities does with speech, the bank's features being constants."""
+    """SpeechModel.probabilities for speech, with the bank's features as constants."""
 
     def __init__(self, model: SpeechModel) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ def export(folder: Path, file: Path) -> float:
     `probabilities`: (N, 7) float32.
 
     Args:
-        folder: the model's.
-        file: the ONNX file; an old one is replaced.
+        folder: The model's folder.
+        file: The ONNX file; an old one is replaced.
 
     Returns:
         The largest difference from torch's probabilities on images of noise, at most TOLERANCE.
 
     Raises:
-        WeightsError: the folder holds no whole model, or the file would answer otherwise.
+        WeightsError: The folder holds no whole model, or the file would answer otherwise.
         ConfigError: `file` cannot be written there.
     """
     if file.suffix != _SUFFIX:

@@ -41,7 +41,7 @@ class SpeechModel:
     bank: Bank | None
     run: RunConfig
     facts: Facts
-    """All of model.json."""
+    """Content of model.json."""
 
     def probabilities(
         self,
@@ -58,7 +58,7 @@ class SpeechModel:
 
         Args:
             images: (N, H, W, 1) log-mel images, prepared as `facts` says.
-            faces: for each of them None, or (K, H, W, 3) faces of the speaker while speaking.
+            faces: None, or (K, H, W, 3) faces of the speaker while speaking, for each of them.
         """
         assert faces is None or len(faces) == len(images)
         spoken = self._log_probabilities("acoustic", images)
@@ -91,11 +91,11 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
     model.json names.
 
     Args:
-        folder: that write_model made.
-        device: cpu, cuda ... or auto.
+        folder: Folder that write_model made.
+        device: Device name: cpu, cuda ... or auto.
 
     Raises:
-        WeightsError: it does not hold each tensor that its configuration needs, and no other, of
+        WeightsError: It does not hold each tensor that its configuration needs, and no other, of
             the right shape and type and without NaN.
     """
     where = choose_device(device)

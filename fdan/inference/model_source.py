@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, an ONNX file, or a registry's address.
+"""Sources of a model: a folder, an ONNX file, or a registry's address.
 
 An address such as models:/fdan@champion is opened by an entry point of the group `fdan.models`: its
 name is the scheme, its value takes the address and gives a local folder. So fdan knows no registry.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fdan.errors import DeviceError, WeightsError
 
 Facts: TypeAlias = dict[str, Any]
-"""What model.json holds."""
+"""Content of model.json."""
 
 FACTS: Final = "model.json"
 """Every model's folder holds it."""
@@ -46,7 +46,7 @@ class Model(Protocol):
 
         Args:
             images: (N, H, W, 1) log-mel images, prepared as `facts` says.
-            faces: for each of them None, or (K, H, W, 3) faces of the speaker.
+            faces: None, or (K, H, W, 3) faces of the speaker, for each of them.
         """
 
 
@@ -54,7 +54,7 @@ def find_model(name: str) -> Path:
     """The folder or ONNX file that a name or address stands for.
 
     Raises:
-        WeightsError: there is none, or no entry point for the address.
+        WeightsError: There is none, or no entry point for the address.
     """
     path, address = Path(name), _ADDRESS.match(name)
     if not address or path.exists():
@@ -88,11 +88,11 @@ def open_model(path: Path, device: str = "cpu") -> Model:
     """A model, ready to answer.
 
     Args:
-        path: what find_model returned. Torch is imported for a folder only.
-        device: cpu, cuda ... or auto.
+        path: Path from find_model. Torch is imported for a folder only.
+        device: Device name: cpu, cuda ... or auto.
 
     Raises:
-        WeightsError: it is damaged. DeviceError: this machine, or ONNX, does not have the device.
+        WeightsError: It is damaged. DeviceError: this machine, or ONNX, does not have the device.
     """
     if path.is_file():
         from fdan.inference.onnx_model import OnnxModel
@@ -106,12 +106,12 @@ def open_model(path: Path, device: str = "cpu") -> Model:
 
 
 def describe_model(name: str, path: Path, facts: Facts) -> str:
-    """Which model answers, in a line: its name, and study and trial if a search made it.
+    """The answering model in a line: its name, and study and trial if a search made it.
 
     Args:
-        name: what the user calls it; a registry's name and version come first.
-        path: what find_model returned.
-        facts: the model's.
+        name: The user's name of it; a registry's name and version come first.
+        path: Path from find_model.
+        facts: The model's facts.
     """
     served = registered_as(path) if path.is_dir() else facts.get("served", {})
     made = f"{served['name']} version {served['version']}" if served else name

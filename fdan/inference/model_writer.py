@@ -25,14 +25,14 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
     """Make a model's folder, whole or not at all.
 
     Args:
-        folder: a model that it holds is replaced.
-        checkpoint: gives network, bank and settings. A frozen run's backbones are read again from
-            where they came.
-        facts: what else goes into model.json: preparation settings of both modalities, the data's
+        folder: Model folder; a model in it is replaced.
+        checkpoint: Checkpoint with network, bank and settings. A frozen run's backbones are read
+            again from where they came.
+        facts: Rest of model.json: preparation settings of both modalities, the data's
             fingerprint, the split.
 
     Raises:
-        WeightsError: the backbones' file has changed.
+        WeightsError: The backbones' file has changed.
     """
     network = _with_backbones(checkpoint)
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}

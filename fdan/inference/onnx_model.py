@@ -40,9 +40,9 @@ class OnnxModel:
     """Answers as model_folder.SpeechModel does, by speech alone."""
 
     facts: Facts
-    """What model.json was."""
+    """Content of model.json."""
     sha256: str
-    """Of the tensors' file."""
+    """SHA-256 of the tensors' file."""
     session: onnxruntime.InferenceSession
 
     @classmethod
@@ -89,7 +89,7 @@ class OnnxModel:
 
         Args:
             images: (N, H, W, 1) log-mel images, prepared as `facts` says.
-            faces: a WeightsError.
+            faces: None; faces are a WeightsError.
         """
         if faces is not None:
             raise WeightsError("an ONNX model judges by speech alone: name the model's folder")
@@ -104,8 +104,8 @@ def metadata(facts: Facts, sha256: str) -> dict[str, str]:
     """The metadata of an ONNX file.
 
     Args:
-        facts: model.json's.
-        sha256: of the tensors' file.
+        facts: Content of model.json.
+        sha256: SHA-256 of the tensors' file.
     """
     own = ("emotions", "preparation")
     origin = {name: value for name, value in facts.items() if name not in own}

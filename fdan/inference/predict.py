@@ -32,14 +32,14 @@ class Prediction:
     probabilities: dict[str, float]
     reason: str = ""
     by: str = SPEECH
-    """What it was judged by: SPEECH or BOTH."""
+    """Evidence that was used: SPEECH or BOTH."""
 
 
 def speech_files(paths: Iterable[Path]) -> list[Path]:
     """The files that are named, and every file below a folder that can hold speech.
 
     Raises:
-        DataError: a path does not exist, or a folder holds no sound and no video.
+        DataError: A path does not exist, or a folder holds no sound and no video.
     """
     files: list[Path] = []
     for path in paths:
@@ -63,12 +63,12 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
     memory, so that a damaged file gives a reason and harms nothing else.
 
     Args:
-        model: an opened model.
-        files: of sound, or video with sound.
-        face: an image or a video of the speaker, which goes with every file.
+        model: An opened model.
+        files: Sound files, or videos with sound.
+        face: An image or a video of the speaker, which goes with every file.
 
     Raises:
-        DataError: the face cannot be read. WeightsError: the model does not say how its data were
+        DataError: The face cannot be read. WeightsError: the model does not say how its data were
             prepared, or its answers are no probabilities.
     """
     faces = None if face is None else [_faces(model, face)]

@@ -30,14 +30,14 @@ def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
     Channels are averaged; resampling is soxr's HQ, which is librosa's default.
 
     Args:
-        path: a sound file or a video.
-        sample_rate: of the result, in Hz.
+        path: A sound file or a video.
+        sample_rate: Sample rate of the result, in Hz.
 
     Returns:
         (samples,) float32.
 
     Raises:
-        DataError: nothing can be decoded, or values are not finite.
+        DataError: Nothing can be decoded, or values are not finite.
     """
     read = _read_container if path.suffix.lower() in VIDEO else _read_sound_file
     speech, rate = read(path)
@@ -57,10 +57,10 @@ def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
 
     Args:
         speech: (samples,) float32.
-        length: samples of the result.
+        length: Number of samples of the result.
 
     Raises:
-        DataError: there is no sound in the window.
+        DataError: There is no sound in the window.
     """
     excess = len(speech) - length
     if excess >= 0:

@@ -51,10 +51,10 @@ def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
 
     Args:
         grey: (height, width) uint8.
-        smallest: width and height of the smallest face, in pixels.
+        smallest: Width and height of the smallest face, in pixels.
 
     Raises:
-        DataError: the cascade is missing.
+        DataError: The cascade is missing.
     """
     windows: _Boxes = np.zeros((0, 4), np.int64)
     face: Box | None = None
@@ -144,7 +144,7 @@ def cascade() -> Any:
     """OpenCV's cv2.CascadeClassifier for frontal faces.
 
     Raises:
-        DataError: it is not where opencv-python keeps it.
+        DataError: It is not where opencv-python keeps it.
     """
     import cv2
     import cv2.data

@@ -30,7 +30,7 @@ _SMALLEST_PART: Final = 8
 
 @dataclass(frozen=True)
 class FaceSettings(Config):
-    """What the pixels of a face image depend on."""
+    """Settings that the pixels of a face image depend on."""
 
     face_size: int = option(224, "height and width of the face image", unit="pixels", low=16)
     frames: int = option(3, "uniformly spaced frames of a video: V1, V2, V3", low=1, high=32)
@@ -52,7 +52,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """A still image: (height, width, 3) uint8, BGR.
 
     Raises:
-        DataError: it cannot be decoded.
+        DataError: It cannot be decoded.
     """
     import cv2
 
@@ -76,8 +76,8 @@ def face_image(
 
     Args:
         image: (height, width, 3) uint8, BGR.
-        settings: size, margin and where to look for a face.
-        still: whether it is an image of its own, not a frame of a video.
+        settings: Size, margin and where to look for a face.
+        still: Whether it is an image of its own, not a frame of a video.
 
     Returns:
         (face_size, face_size, 3) uint8, RGB; and FOUND, CENTRE or WHOLE.

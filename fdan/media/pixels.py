@@ -44,11 +44,11 @@ def settings_from_dict(modality: str, stored: Mapping[str, Any]) -> Settings:
     """The settings back from `settings_to_dict`, to prepare new files in the same way.
 
     Args:
-        modality: acoustic or visual.
-        stored: names and values, and the version.
+        modality: "acoustic" or "visual".
+        stored: Names and values, and the version.
 
     Raises:
-        DataError: they are of another version of this code.
+        DataError: Settings of another version of this code.
     """
     values = dict(stored)
     version = values.pop("version", None)
@@ -72,11 +72,11 @@ def read_pixels(path: Path, settings: Settings) -> Pixels:
     """The images of one file: a speech image, or the faces of a video or still image.
 
     Args:
-        path: the media file.
-        settings: what the images depend on.
+        path: The media file.
+        settings: Settings that the images depend on.
 
     Raises:
-        DataError: it cannot be used; the message is a reason that continues the file's name.
+        DataError: Unusable file; the message is a reason that continues its name.
     """
     try:
         if not path.stat().st_size:

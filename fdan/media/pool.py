@@ -53,9 +53,9 @@ class DecoderPool:
     def __init__(self, settings: Settings, count: int, timeout_s: float) -> None:
         """
         Args:
-            settings: what the images depend on.
-            count: processes.
-            timeout_s: seconds that one file may take.
+            settings: Settings that the images depend on.
+            count: Number of processes.
+            timeout_s: Seconds that one file may take.
         """
         self._processes = [DecoderProcess(settings, timeout_s) for _ in range(count)]
         self._idle: deque[DecoderProcess] = deque(self._processes)
@@ -86,7 +86,7 @@ class DecoderPool:
         """One Pixels, or the reason why there is none, for each path, in order.
 
         Raises:
-            DataError: the processes cannot be started.
+            DataError: The processes cannot be started.
         """
         # Bounded, so that one slow file does not let the images after it pile up in memory.
         limit = 2 * len(self._processes) + 1

@@ -19,7 +19,7 @@ TOP_DB: Final = 80.0
 
 @dataclass(frozen=True)
 class SpectrogramSettings(Config):
-    """What the pixels of a speech image depend on.
+    """Settings that the pixels of a speech image depend on.
 
     16 kHz holds what matters in speech emotion. A 64 ms window resolves the pitch of a low voice
     (15.6 Hz a bin), and 188 steps of 16 ms over 3 s are near the image's width. Utterances of
@@ -66,7 +66,7 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
 
     Args:
         speech: (samples,) float32.
-        settings: window, step and bands.
+        settings: Window, step and bands.
 
     Returns:
         (mels, 1 + samples // hop) float32 in [-80, 0], the lowest band first.
@@ -89,7 +89,7 @@ def spectrogram_image(
 
     Args:
         speech: (settings.length,) float32, see `fdan.media.audio.window`.
-        settings: what the image depends on.
+        settings: Settings that the image depends on.
 
     Returns:
         (spectrogram_size, spectrogram_size, 1) uint8.

@@ -21,8 +21,8 @@ def positions(count: int, frames: int) -> list[int]:
     """Indices of uniformly spaced frames: the middle of each of `frames` equal parts.
 
     Args:
-        count: frames of the video.
-        frames: frames that are wanted; fewer come of a video that has fewer.
+        count: Number of the video's frames.
+        frames: Number of wanted frames; a video that has fewer gives fewer.
 
     >>> positions(90, 3), positions(2, 3)
     ([15, 45, 75], [0, 1])
@@ -39,14 +39,14 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     takes uniformly spaced ones of those.
 
     Args:
-        path: the video.
-        frames: frames that are wanted.
+        path: The video.
+        frames: Number of wanted frames.
 
     Returns:
         1 to `frames` images (height, width, 3) uint8, BGR as OpenCV has them.
 
     Raises:
-        DataError: no frame can be decoded.
+        DataError: No frame can be decoded.
     """
     with open_container(path) as container:
         count, coding = _packets(container)
@@ -73,8 +73,8 @@ def _open(path: Path) -> Any:
 
 
 def _packets(container: Any) -> tuple[int, str]:
-    """Packets of the picture track, one a frame, and its coding. Read, not decoded, so it costs
-    next to nothing, and unlike the count in a container's header it is never a promise."""
+    """Packets of the picture track, one a frame, and its coding. They are read, not decoded, which
+    costs next to nothing, and unlike the count in a container's header it is never a promise."""
     import av
 
     if not container.streams.video:
@@ -87,7 +87,7 @@ def _packets(container: Any) -> tuple[int, str]:
 
 
 def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
-    """The wanted frames of a track whose frames stand alone, the same as `_pass` has them; none of
+    """The wanted frames of a track whose frames stand alone, equal to those of `_pass`; none of
     a track that has to be turned or does not decode."""
     import av
     from av.video.reformatter import Interpolation
@@ -101,12 +101,12 @@ def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
         packets = (packet for packet in container.demux(video=0) if packet.size)
         for index, packet in enumerate(packets):
             if index in left:
-                found = packet.decode()
-                if len(found) != 1 or found[0].rotation:
+                decoded = packet.decode()
+                if len(decoded) != 1 or decoded[0].rotation:
                     return []
-                # As OpenCV does it.
+                # OpenCV converts alike.
                 bgr = convert.reformat(
-                    found[0], format="bgr24", interpolation=Interpolation.BICUBIC
+                    decoded[0], format="bgr24", interpolation=Interpolation.BICUBIC
                 )
                 images.append(np.asarray(bgr.to_ndarray(), np.uint8))
                 left.remove(index)
@@ -117,14 +117,14 @@ def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
 
 @functools.cache
 def _converter() -> Any:
-    """One for all files of a process: it sets itself up anew for another size or form only."""
+    """The converter of all files of a process. Only another size or form sets it up anew."""
     from av.video.reformatter import VideoReformatter
 
     return VideoReformatter()
 
 
 def _pass(path: Path, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:
-    """The wanted frames (ascending) that could be had, and how many frames were passed."""
+    """The wanted frames (ascending) that decode, and the number of frames passed."""
     capture = _open(path)
     images: list[NDArray[np.uint8]] = []
     seen = 0

@@ -71,8 +71,8 @@ class CrossAttention(nn.Module):
         """The acoustic half of the layer, (A, D): each sample attends to the bank alone.
 
         Args:
-            z_AD: speech of layer i - 1.
-            z_VD: the bank's faces; None passes attention by.
+            z_AD: Speech of layer i - 1.
+            z_VD: The bank's faces; None passes attention by.
         """
         delta_AD = None if z_VD is None else self.acoustic.attend(z_AD, self.visual, z_VD)
         return self.acoustic.transform(z_AD, delta_AD)

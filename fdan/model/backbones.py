@@ -65,25 +65,25 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a backbone starts from."""
+    """Initial weights of a backbone."""
 
     backbone: str
     file: Path | None
     """None: a seeded random start."""
     sha256: str
-    """Of the file, or of a description of the random start."""
+    """SHA-256 of the file, or of a description of the random start."""
 
 
 def find_weights(backbone: str, source: str) -> Weights:
     """The weights that a setting names.
 
     Args:
-        backbone: one of FEATURES.
+        backbone: One of FEATURES.
         source: 'imagenet' (torchvision's, downloaded once to torch's cache folder), 'none' or a
             state dict's file.
 
     Raises:
-        WeightsError: there is no such file, or it cannot be downloaded.
+        WeightsError: There is no such file, or it cannot be downloaded.
     """
     if source == "none":
         identity = f"none {backbone} seed {_NO_WEIGHTS_SEED} torch {torch.__version__}"

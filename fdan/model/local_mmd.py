@@ -28,8 +28,8 @@ class Kernel(NamedTuple):
         """The kernel of a configuration.
 
         Args:
-            config: its settings.
-            like: gives device and type.
+            config: Settings of the kernel.
+            like: Tensor whose device and type are used.
         """
         k_K = torch.arange(config.kernels, dtype=like.dtype, device=like.device)
         powers = config.ratio ** (k_K - config.kernels // 2)
@@ -52,12 +52,12 @@ def lmmd(
     as in DSAN. Nothing here waits for the device or moves data between devices.
 
     Args:
-        z_VD: visual features, float32 or float64.
-        z_AD: acoustic features, of the same type.
-        y_V: classes, int64, in 0 .. classes - 1.
-        y_A: classes of the acoustic samples.
-        classes: how many there are.
-        kernel: k of Eq. 8.
+        z_VD: Visual features, float32 or float64.
+        z_AD: Acoustic features, of the same type.
+        y_V: Classes, int64, in 0 .. classes - 1.
+        y_A: Classes of the acoustic samples.
+        classes: Number of classes.
+        kernel: Kernel k of Eq. 8.
 
     Returns:
         A scalar of the features' type.

@@ -71,7 +71,7 @@ Bank = tuple[Tensor, ...]
 
 
 class Head(nn.Module):
-    """From pooled features to logits: bottleneck, cross-attention layers, one classifier shared by
+    """Pooled features to logits: bottleneck, cross-attention layers, one classifier shared by
     both modalities."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -94,7 +94,7 @@ class Head(nn.Module):
 
         Args:
             modality: 'visual' or 'acoustic'.
-            x_NF: its training part.
+            x_NF: The modality's training part.
         """
         standardise = self.standardise[modality]
         assert isinstance(standardise, Standardise)
@@ -114,8 +114,8 @@ class Head(nn.Module):
         """The faces' features that enter each layer when faces and speech pass through together.
 
         Args:
-            x_VF: the bank's faces.
-            x_AF: the bank's speech.
+            x_VF: The bank's faces.
+            x_AF: The bank's speech.
         """
         z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
         bank = []
@@ -128,14 +128,14 @@ class Head(nn.Module):
         """Logits (A, C) from speech alone. Each row depends on its own sample and the bank.
 
         Args:
-            x_AF: speech.
-            bank: what it attends to; None passes attention by.
+            x_AF: Speech.
+            bank: Bank that it attends to; None passes attention by.
         """
         logits: Tensor = self.classifier(self.encode_speech(x_AF, bank))
         return logits
 
     def encode_speech(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
-        """What `predict` gives the classifier, (A, D); its arguments are the same."""
+        """Input of the classifier in `predict`, (A, D); the arguments are the same."""
         z_a = self._narrow("acoustic", x_AF)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, CrossAttention)
@@ -171,8 +171,8 @@ class Network(nn.Module):
         """A network without particular weights.
 
         Args:
-            config: the model.
-            images: have backbones even if they are not tuned.
+            config: The model.
+            images: Whether there are backbones even if they are not tuned.
         """
         if config.tuning == "full" or images:
             return cls(Head(config), {m: Backbone(config.backbone) for m in MODALITIES})
@@ -183,7 +183,7 @@ class Network(nn.Module):
 
         Args:
             modality: 'visual' or 'acoustic'.
-            inputs: images, (N, H, W, C) uint8; features, if there are no backbones.
+            inputs: Images, (N, H, W, C) uint8; features, if there are no backbones.
         """
         if not self.backbones:
             return inputs
@@ -207,12 +207,12 @@ def fdan_loss(
     """Eq. 9: both cross-entropies, plus alpha times the LMMD summed over the layers' outputs.
 
     Args:
-        out: the network's.
-        y_V: classes of the faces.
-        y_A: classes of the speech.
-        alpha: with 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. The device's
+        out: Output of the network.
+        y_V: Classes of the faces.
+        y_A: Classes of the speech.
+        alpha: With 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. The device's
             work need not be finished to use a tensor.
-        kernel: of the LMMD.
+        kernel: Kernel of the LMMD.
     """
     acoustic, visual = cross_entropy(out.logits_a, y_A), cross_entropy(out.logits_v, y_V)
     total = acoustic + visual

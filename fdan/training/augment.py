@@ -26,7 +26,7 @@ def augment(modality: str, images: Tensor, draws: Tensor) -> Tensor:
     """Change images as their modality allows.
 
     Args:
-        modality: speech is masked, faces are shifted and mirrored.
+        modality: One of MODALITIES: speech is masked, faces are shifted and mirrored.
         images: (B, H, W, C), uint8.
         draws: (B, DRAWS[modality]), uniform in 0 .. 1.
     """

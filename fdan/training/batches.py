@@ -1,4 +1,4 @@
-"""Which samples each step sees: a pure function of (seed, epoch), so that a resumed run needs no
+"""Samples of each step: a pure function of (seed, epoch), so that a resumed run needs no
 state of a random generator.
 
 An epoch is one pass over the acoustic training part. Visual samples come from passes of their
@@ -40,8 +40,8 @@ def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
     """Sizes of the batches of one pass.
 
     Args:
-        samples: at least two.
-        batch: samples in a full batch. A last sample left alone joins the batch before it, since
+        samples: Number of samples, at least two.
+        batch: Size of a full batch. A last sample left alone joins the batch before it, since
             batch normalisation needs two.
     """
     assert samples >= 2 and batch >= 2
@@ -59,12 +59,12 @@ def plan_epoch(
     """Plan one epoch.
 
     Args:
-        visual_train: sample numbers of the visual training part.
-        acoustic_train: sample numbers of the acoustic training part.
-        batch: visual samples in every step, so that a short last acoustic batch still meets all
+        visual_train: Sample numbers of the visual training part.
+        acoustic_train: Sample numbers of the acoustic training part.
+        batch: Visual samples in every step, so that a short last acoustic batch still meets all
             emotions; acoustic ones in a full batch.
-        seed: of the run.
-        epoch: counted from 1.
+        seed: Seed of the run.
+        epoch: Epoch, from 1.
     """
     acoustic_sizes = batch_sizes(len(acoustic_train), batch)
     visual_sizes = (batch,) * len(acoustic_sizes)
@@ -84,11 +84,11 @@ def balanced_sample(train: Ints, labels: Ints, each: int, seed: int, modality: i
     """Choose the same number of samples of every class.
 
     Args:
-        train: sample numbers to choose from.
-        labels: class of every sample.
-        each: samples of a class; of one that has fewer, all.
-        seed: of the run.
-        modality: place in MODALITIES; the two draw from streams of their own.
+        train: Sample numbers to choose from.
+        labels: Class of every sample.
+        each: Number of samples of a class; of one that has fewer, all.
+        seed: Seed of the run.
+        modality: Index in MODALITIES; the two draw from streams of their own.
     """
     random = np.random.default_rng((seed, _BANK, modality))
     of_train = labels[train]

@@ -45,7 +45,7 @@ class Checkpoint:
 
     @property
     def value(self) -> float:
-        """What a search compares."""
+        """Value that a search compares."""
         return objective_value(self.history)
 
     def tensors_under(self, prefix: str) -> dict[str, Tensor]:

@@ -31,8 +31,8 @@ def make_graphed(function: Function, device: torch.device) -> Function:
     """`function` itself on the CPU; on a GPU one that records it.
 
     Args:
-        function: as GraphedFunction wants it.
-        device: where its tensors are. Its calls come inside `side_stream`.
+        function: Function as GraphedFunction wants it.
+        device: Device of its tensors. Its calls come inside `side_stream`.
     """
     if device.type != "cuda":
         return function
@@ -130,5 +130,5 @@ def _warn(reason: str) -> None:
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all runs of a process, so that the next run reuses the memory of the last."""
+    """The stream of all runs of a process, so that the next run reuses the memory of the last."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

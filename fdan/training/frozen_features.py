@@ -54,14 +54,14 @@ def cached_features(
     The first process computes them; others that want them meanwhile wait.
 
     Args:
-        store: the images.
-        weights: of the backbone.
-        cache: the folder that keeps features.
-        device: computes them.
-        progress: called while computing.
+        store: The images.
+        weights: Weights of the backbone.
+        cache: The folder that keeps features.
+        device: Device that computes them.
+        progress: Callback during computation.
 
     Raises:
-        WeightsError: the weights do not fit the backbone.
+        WeightsError: The weights do not fit the backbone.
     """
     n, height, width, _ = store.images.shape
     file = cache / (

@@ -1,9 +1,9 @@
-"""Runs with frozen backbones trained together, as one: what alone is a row of small products is one
-batched product of all of them, which a GPU does in the time of one.
+"""Joint training of runs with frozen backbones: a row of small products becomes one batched product
+of all of them, which a GPU does in the time of one.
 
-Each run has its own batches, losses, scores, history and checkpoints, and comes to the numbers
-that train.py gives it alone, but for rounding. It may go on alone from a checkpoint made in a
-group, and in a group, in any company, from one made alone.
+Each run has its own batches, losses, scores, history and checkpoints. Its numbers equal those of
+train.py but for rounding. It may go on alone from a checkpoint made in a group, and in any group
+from one made alone.
 
 Shapes: R runs, M samples in a bank; V, A, F, C as in model/network.py.
 """
@@ -78,14 +78,14 @@ def train_group(
     """Train runs as a group. One that diverges ends, and does not disturb the others.
 
     Args:
-        runs: all with the same group_key.
-        data: what they train on.
-        report: called after each epoch; time/epoch_s is the run's share of what the epoch took for
+        runs: Runs, all with the same group_key.
+        data: Their training data.
+        report: Callback after each epoch; time/epoch_s is the run's share of the epoch's time for
             all. What it raises ends all.
-        device: cpu, cuda ... or auto.
-        resume: a run goes on after its checkpoint's epoch, as in train(), so that runs may be at
+        device: Device name: cpu, cuda ... or auto.
+        resume: Checkpoints; a run goes on after its own, as in train(), so that runs may be at
             different epochs.
-        until: each run's last epoch; None trains each to its end.
+        until: Each run's last epoch; None trains each to its end.
 
     Raises:
         ConfigError, DeviceError, WeightsError: as train() does.
@@ -211,7 +211,7 @@ class _Group:
         return torch.from_numpy(np.stack(chosen)).to(self.device)
 
     def _make_bank(self) -> Bank | None:
-        """As validate.make_bank, for all members."""
+        """validate.make_bank for all members."""
         model = self.members[0].run.model
         if model.context == "none":
             return None
@@ -220,7 +220,7 @@ class _Group:
         return self.heads.build_bank(*(self._features(m, self.bank[m]) for m in MODALITIES))
 
     def _predict_logits(self, bank: Bank | None) -> Tensor:
-        """For the validation part: (R, A, C), on the CPU."""
+        """Logits of the validation part: (R, A, C), on the CPU."""
         index = torch.from_numpy(self.data.acoustic_validation).to(self.device)
         logits = [
             self.heads.predict(self.data.acoustic.take(batch), bank)

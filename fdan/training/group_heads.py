@@ -62,11 +62,11 @@ class StackedHeads:
         """One step of each run.
 
         Args:
-            x_RVF: faces' features.
-            x_RAF: speech's features.
-            y_RV: faces' classes.
-            y_RA: speech's classes.
-            rate_R: learning rates.
+            x_RVF: Faces' features.
+            x_RAF: Speech's features.
+            y_RV: Faces' classes.
+            y_RA: Speech's classes.
+            rate_R: Learning rates.
 
         Returns:
             The losses before the step, (R, 4).
@@ -89,8 +89,8 @@ class StackedHeads:
         """Head.build_bank of each run: (R, V, D) a layer.
 
         Args:
-            x_RVF: faces' features.
-            x_RAF: speech's features.
+            x_RVF: Faces' features.
+            x_RAF: Speech's features.
         """
         method = _Method(self._network.head, "build_bank")
 
@@ -105,8 +105,8 @@ class StackedHeads:
         """Head.predict of each run, all from the same speech: (R, A, C).
 
         Args:
-            x_AF: speech's features.
-            bank: build_bank's; None passes attention by.
+            x_AF: Speech's features.
+            bank: Bank of build_bank; None passes attention by.
         """
         method = _Method(self._network.head, "predict")
 
@@ -132,7 +132,7 @@ class StackedHeads:
         constants: Tensors,
         batch: tuple[Tensor, Tensor, Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """What one run minimises, and the four terms."""
+        """The loss that one run minimises, and the four terms."""
         x_VF, x_AF, y_V, y_A = batch
         out = functional_call(self._network, (parameters, buffers), (x_VF, x_AF))
         kernel = Kernel(constants.get("bandwidth"), constants["scale"], constants["powers"])
@@ -160,7 +160,7 @@ def _stack(runs: Sequence[Tensors], device: torch.device) -> Tensors:
 
 
 def _constants(runs: Sequence[RunConfig]) -> Tensors:
-    """What may differ from run to run, (R,) each; the kernels' powers are (R, most Gaussians)."""
+    """Values that differ between runs, (R,) each; the kernels' powers are (R, most Gaussians)."""
     constants = {
         name: torch.tensor([getattr(run.training, name) for run in runs])
         for name in ("alpha", "momentum", "decay")

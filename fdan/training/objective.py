@@ -1,4 +1,4 @@
-"""What a trial's value is: the number that a search maximises."""
+"""A trial's value: the number that a search maximises."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One training run (paper, Eq. 9 and section 3.2), from the first step to the last.
 
-Whatever is outside, a search or a tracker, enters through `report`, once an epoch.
+A caller such as a search or a tracker enters through `report`, once an epoch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fdan.training.training_data import TrainingData
 from fdan.training.validate import make_bank, predict_logits, restore_network, score_logits
 
 _BACKBONE_RATE: Final = 0.1
-# What each column of an epoch's losses holds.
+# The columns of an epoch's losses.
 _TERMS: Final = ("loss", "acoustic loss", "visual loss", "LMMD")
 
 
@@ -40,7 +40,7 @@ class Diverged(FdanError):  # noqa: N818
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch came to."""
+    """Result of one epoch."""
 
     epoch: int
     metrics: dict[str, float]
@@ -58,7 +58,7 @@ epoch's are wanted."""
 
 
 class RunProgress:
-    """How far a run has come: all of its state but the tensors."""
+    """Progress of a run: all of its state but the tensors."""
 
     def __init__(self, run: RunConfig, resume: Checkpoint | None) -> None:
         self.run = run
@@ -72,16 +72,16 @@ class RunProgress:
         """Count one more epoch and score it.
 
         Args:
-            data: what the run trains on.
-            losses: each step's, (steps, 4), in the order of _TERMS, on the CPU.
-            logits: of the acoustic validation part, (A, C), on the CPU.
-            seconds: what the epoch took.
+            data: Training data of the run.
+            losses: Losses of each step, (steps, 4), in the order of _TERMS, on the CPU.
+            logits: Logits of the acoustic validation part, (A, C), on the CPU.
+            seconds: Duration of the epoch.
 
         Returns:
             The epoch's report, and its checkpoint without tensors.
 
         Raises:
-            Diverged: a step's loss or the validation loss is not finite.
+            Diverged: A step's loss or the validation loss is not finite.
         """
         self.epoch += 1
         self.step += len(losses)
@@ -127,11 +127,11 @@ def train(
     """Train for `run.training.epochs` epochs.
 
     Args:
-        run: all settings.
-        data: loaded for this kind of run.
-        report: called after each epoch; what it raises ends the run.
-        device: cpu, cuda ... or auto.
-        resume: the run goes on after this checkpoint's epoch, on the CPU to the last bit as if it
+        run: All settings.
+        data: Data loaded for this kind of run.
+        report: Callback after each epoch; what it raises ends the run.
+        device: Device name: cpu, cuda ... or auto.
+        resume: Checkpoint after which the run goes on, on the CPU to the last bit as if it
             had not stopped (with the same number of threads). It may have more epochs than before,
             but no other settings or data.
 
@@ -140,7 +140,7 @@ def train(
 
     Raises:
         ConfigError: `resume` is of another run. DeviceError, WeightsError: they do not serve.
-        Diverged: a loss is not finite.
+        Diverged: A loss is not finite.
     """
     where = choose_device(device)
     data = data.to(where)
@@ -221,8 +221,8 @@ def build_network(run: RunConfig, data: TrainingData) -> Network:
     """A network before its first step, on the CPU.
 
     Args:
-        run: its model and seed.
-        data: names the backbones' weights; frozen features are standardised by its training part.
+        run: Settings with the model and seed.
+        data: Data with the backbones' weights; its training part standardises frozen features.
     """
     with seeded(seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
         head = Head(run.model)
@@ -236,8 +236,8 @@ def build_network(run: RunConfig, data: TrainingData) -> Network:
 def _make_optimizer(
     network: Network, training: TrainConfig, device: torch.device, resume: Checkpoint | None
 ) -> torch.optim.SGD:
-    """On a GPU it is one kernel for all parameters, which reads the learning rate from a tensor
-    there, so that a recorded step sees each new one."""
+    """On a GPU one kernel for all parameters reads the learning rate from a tensor there, so that a
+    recorded step sees each new one."""
     fused = device.type == "cuda"
     groups = []
     for part, factor in ((network.head, 1.0), (network.backbones, _BACKBONE_RATE)):
@@ -271,8 +271,7 @@ def _set_learning_rate(optimizer: torch.optim.SGD, step: int) -> None:
 
 
 def learning_rate_factor(step: int) -> float:
-    """What step `step`, counted from 0, multiplies the learning rate by: the schedule of the
-    authors' released code."""
+    """Factor of the learning rate at `step`, from 0: the schedule of the authors' released code."""
     return float((1 + 0.0003 * step) ** -0.75)
 
 
@@ -309,12 +308,12 @@ def check_same_run(run: RunConfig, data: TrainingData, resume: Checkpoint) -> No
     """A run resumes only as what it was, but for its number of epochs.
 
     Args:
-        run: the settings to go on with.
-        data: the data to go on with.
-        resume: the checkpoint to go on from.
+        run: The settings to go on with.
+        data: The data to go on with.
+        resume: The checkpoint to go on from.
 
     Raises:
-        ConfigError: settings, data or backbone weights differ.
+        ConfigError: Settings, data or backbone weights differ.
     """
     before, now = resume.run.as_dict(), run.as_dict()
     for name in now:

@@ -1,4 +1,4 @@
-"""What a run trains on: both modalities' arrays on the device, labels, and the split's parts.
+"""Training data of a run: both modalities' arrays on the device, labels, and the split's parts.
 
 The test part is not in here.
 """
@@ -44,11 +44,11 @@ class Domain:
         """A domain on the CPU.
 
         Args:
-            arrays: one a store.
-            labels: of all samples, store after store.
+            arrays: Arrays, one a store.
+            labels: Labels of all samples, store after store.
 
         Raises:
-            DataError: the stores' images differ in size.
+            DataError: The stores' images differ in size.
         """
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) != 1:
@@ -99,7 +99,7 @@ class TrainingData:
     acoustic_train: Ints
     acoustic_validation: Ints
     weights: Weights
-    """What the backbones start from or, if frozen, what the features were computed with."""
+    """Initial weights of the backbones or, if frozen, those that computed the features."""
     fingerprint: str
     """Names data and split."""
 
@@ -143,15 +143,15 @@ def load_training_data(
     their features. The result serves every run with the same backbone, weights and tuning.
 
     Args:
-        task: the stores.
-        split: its parts.
-        run: the kind of run.
-        device: where the data go.
-        cache: the folder that keeps features; those that it lacks are computed now.
-        progress: called while a store's features are computed.
+        task: The stores.
+        split: Split into parts.
+        run: The kind of run.
+        device: Device that the data go to.
+        cache: The folder that keeps features; those that it lacks are computed now.
+        progress: Callback while a store's features are computed.
 
     Raises:
-        DataError: stores do not go together, or a part is empty. WeightsError: no such weights.
+        DataError: Stores do not go together, or a part is empty. WeightsError: no such weights.
     """
     weights = find_weights(run.model.backbone, run.model.weights)
 

@@ -40,10 +40,10 @@ def score_checkpoint(
     """Score a checkpoint's network, from speech alone.
 
     Args:
-        checkpoint: of a run on this kind of data.
-        data: what it was trained on.
-        samples: numbers of acoustic samples as in the split, such as its test part.
-        device: cpu, cuda ... or auto.
+        checkpoint: Checkpoint of a run on this kind of data.
+        data: Its training data.
+        samples: Numbers of acoustic samples as in the split, such as its test part.
+        device: Device name: cpu, cuda ... or auto.
 
     Raises:
         WeightsError: `data` was loaded with other backbone weights.
@@ -81,9 +81,9 @@ def make_bank(network: Network, run: RunConfig, data: TrainingData) -> Bank | No
     """The bank that speech attends to, of the network's present weights.
 
     Args:
-        network: in eval mode, where the data are.
-        run: context, number of samples and seed.
-        data: the bank's samples are of its training part.
+        network: Network in eval mode, on the data's device.
+        run: Settings with context, number of samples and seed.
+        data: Data; the bank's samples are of its training part.
     """
     if run.model.context == "none":
         return None
@@ -102,10 +102,10 @@ def predict_logits(network: Network, acoustic: Domain, samples: Ints, bank: Bank
     """Logits from speech alone, (N, 7), on the CPU.
 
     Args:
-        network: in eval mode, where the data are.
-        acoustic: all speech.
+        network: Network in eval mode, on the data's device.
+        acoustic: All speech.
         samples: (N,) numbers into it.
-        bank: what speech attends to; None passes attention by.
+        bank: Bank that speech attends to; None passes attention by.
     """
     features = pooled_features(network, "acoustic", acoustic, samples)
     with torch.inference_mode():
@@ -129,12 +129,12 @@ def score_logits(logits: Tensor, truth: Ints) -> Scores:
 
 
 def pooled_features(network: Network, modality: str, domain: Domain, samples: Ints) -> Tensor:
-    """What the head is given of these samples: (N, F), on the domain's device.
+    """Input of the head for these samples: (N, F), on the domain's device.
 
     Args:
-        network: in eval mode, where the data are.
-        modality: whose backbone is used.
-        domain: that modality's samples.
+        network: Network in eval mode, on the data's device.
+        modality: Modality whose backbone is used.
+        domain: That modality's samples.
         samples: (N,) numbers into it.
     """
     index = torch.from_numpy(samples).to(domain.device)

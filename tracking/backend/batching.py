@@ -17,7 +17,7 @@ class Item(NamedTuple):
     """One metric, parameter or tag of a record."""
 
     record: Record
-    """Its time is the item's."""
+    """Record that gives the item its time."""
     kind: Kind
     key: str
     value: float | str

@@ -80,15 +80,15 @@ class TrackingClient:
         self._client = connect(uri)
 
     def experiment(self, name: str) -> tuple[str, str] | None:
-        """Its id and its stage, "active" or "deleted"; None if there is none of that name."""
-        found = self._client.get_experiment_by_name(name)
-        return None if found is None else (str(found.experiment_id), str(found.lifecycle_stage))
+        """An experiment's id and stage, "active" or "deleted"; None if no such name exists."""
+        entry = self._client.get_experiment_by_name(name)
+        return None if entry is None else (str(entry.experiment_id), str(entry.lifecycle_stage))
 
     def create_experiment(self, name: str, artifacts: str | None) -> str:
         """Create an experiment and return its id.
 
         Args:
-            name: of the experiment.
+            name: Name of the experiment.
             artifacts: URI of the folder for its files; None leaves that to the server.
         """
         return str(self._client.create_experiment(name, artifact_location=artifacts))
@@ -97,8 +97,8 @@ class TrackingClient:
         """Id of the oldest run with these tags, deleted ones included.
 
         Args:
-            experiment: id of its experiment.
-            tags: that it has, with their values.
+            experiment: Id of its experiment.
+            tags: Tags that it has, with their values.
         """
         from mlflow.entities import ViewType
 
@@ -115,10 +115,10 @@ class TrackingClient:
         """Create a run and return its id.
 
         Args:
-            experiment: id of its experiment.
-            name: as MLflow's pages show it.
-            start: ms since 1970.
-            tags: set with the run.
+            experiment: Id of its experiment.
+            name: Name that MLflow's pages show.
+            start: Start in ms since 1970.
+            tags: Tags set with the run.
         """
         run = self._client.create_run(experiment, start_time=start, tags=dict(tags), run_name=name)
         return str(run.info.run_id)
@@ -127,8 +127,8 @@ class TrackingClient:
         """Log one batch.
 
         Args:
-            run_id: of the run that gets it.
-            items: within MLflow's limits.
+            run_id: Id of the run that gets it.
+            items: Items within MLflow's limits.
         """
         from mlflow.entities import Metric, Param, RunTag
 
@@ -146,9 +146,9 @@ class TrackingClient:
         """Set a run's status.
 
         Args:
-            run_id: of the run.
+            run_id: Id of the run.
             status: RUNNING, FINISHED, FAILED or KILLED.
-            end: ms since 1970; None for a run that continues.
+            end: End in ms since 1970; None for a run that continues.
         """
         if end is None:
             self._client.update_run(run_id, status=status)
@@ -159,9 +159,9 @@ class TrackingClient:
         """Log an artifact.
 
         Args:
-            run_id: of the run that gets it.
-            file: to be sent.
-            folder: among the run's artifacts; "" for the top.
+            run_id: Id of the run that gets it.
+            file: File to send.
+            folder: Folder among the run's artifacts; "" for the top.
         """
         self._client.log_artifact(run_id, str(file), folder or None)
 

@@ -1,4 +1,4 @@
-"""What MLflow accepts: names, lengths and batch sizes. Everything is made to fit before it is
+"""Limits of MLflow: names, lengths and batch sizes. Everything is made to fit before it is
 recorded, so that the server has no reason to reject it.
 
 The limits are those of mlflow.utils.validation and of its SQL columns, checked by a test
@@ -51,8 +51,8 @@ def value(content: object, longest: int) -> str:
     numbers come back exactly and `true` and `null` are distinguished from words.
 
     Args:
-        content: the value; NumPy's types are written as Python's, others as their text.
-        longest: characters at most; longer text is cut and says so.
+        content: The value; NumPy's types are written as Python's, others as their text.
+        longest: Maximum number of characters; longer text is cut and says so.
 
     >>> value("speaker", TAG), value(0.1, PARAM), value(True, PARAM), value(None, PARAM)
     ('speaker', '0.1', 'true', 'null')

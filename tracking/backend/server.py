@@ -69,9 +69,9 @@ class Server:
         """Connects at the first call.
 
         Args:
-            uri: of the server or database.
-            experiment: its name; made if there is none.
-            artifacts: folder for artifacts if `uri` is a database; a server chooses its own.
+            uri: URI of the server or database.
+            experiment: Name of the experiment; made if there is none.
+            artifacts: Folder for artifacts if `uri` is a database; a server chooses its own.
         """
         check_uri(uri)
         self.uri = uri
@@ -96,9 +96,9 @@ class Server:
         """Create a run and return its id. Raises Rejected.
 
         Args:
-            name: as MLflow's pages show it.
-            start: ms since 1970.
-            tags: set with the run.
+            name: Name that MLflow's pages show.
+            start: Start in ms since 1970.
+            tags: Tags set with the run.
         """
         with self._experiment_exists(), self._calling() as (client, experiment):
             return client.create_run(experiment, name, start, tags)
@@ -107,8 +107,8 @@ class Server:
         """Log one batch. Raises Rejected and RunNotFound.
 
         Args:
-            run_id: of the run that gets it.
-            items: within MLflow's limits.
+            run_id: Id of the run that gets it.
+            items: Items within MLflow's limits.
         """
         with self._calling() as (client, _):
             client.log(run_id, items)
@@ -122,9 +122,9 @@ class Server:
         """End a run. Raises Rejected and RunNotFound.
 
         Args:
-            run_id: of the run.
+            run_id: Id of the run.
             status: FINISHED, FAILED or KILLED.
-            end: ms since 1970.
+            end: End in ms since 1970.
         """
         with self._calling() as (client, _):
             client.update(run_id, status, end)
@@ -133,9 +133,9 @@ class Server:
         """Log an artifact. Raises Rejected and RunNotFound.
 
         Args:
-            run_id: of the run that gets it.
-            file: to be sent.
-            folder: among the run's artifacts; "" for the top.
+            run_id: Id of the run that gets it.
+            file: File to send.
+            folder: Folder among the run's artifacts; "" for the top.
         """
         with self._calling() as (client, _):
             client.send_file(run_id, file, folder)
@@ -167,8 +167,8 @@ class Server:
 
     @contextlib.contextmanager
     def _experiment_exists(self) -> Iterator[None]:
-        """What is not found when a run is looked for or made is the experiment, with the database
-        that held it; the next connection makes it again."""
+        """Not found, while a run is looked for or made, means that the experiment is gone, with its
+        database; the next connection makes it again."""
         try:
             yield
         except RunNotFound as error:

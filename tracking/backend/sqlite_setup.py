@@ -26,8 +26,8 @@ def make(database: Path, artifacts: Path) -> None:
     goes wrong.
 
     Args:
-        database: the SQLite file.
-        artifacts: folder where MLflow's experiment `Default` would keep them.
+        database: The SQLite file.
+        artifacts: Folder where MLflow's experiment `Default` would keep them.
     """
     if database.exists() and database.stat().st_size:
         return

@@ -32,8 +32,8 @@ def add_uri(command: argparse.ArgumentParser, default: str) -> None:
     """Add --tracking-uri.
 
     Args:
-        command: to which it is added.
-        default: which one is used without it, for the help.
+        command: Command that gets the option.
+        default: The one used without it, for the help.
     """
     command.add_argument(
         "--tracking-uri",

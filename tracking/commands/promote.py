@@ -88,9 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_gates(verdict: Verdict) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from fdan.cli.terminal import table_console
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("gate", no_wrap=True)
@@ -99,5 +100,4 @@ def _print_gates(verdict: Verdict) -> None:
     marks = {True: Text("passed", "green"), False: Text("failed", "red"), None: Text("-")}
     for gate in verdict.gates:
         table.add_row(gate.name, marks[gate.passed], Text(gate.reason))
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=120)).print(table)
+    table_console().print(table)

@@ -1,4 +1,4 @@
-"""How much of a spool is sent, read from outside while its owner writes, or after it died."""
+"""The backlog of a spool, read from outside while its owner writes, or after it died."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tracking.record import parse
 
 @dataclass(frozen=True)
 class Backlog:
-    """What a spool holds for its server."""
+    """Record counts of a spool and its server."""
 
     uri: str
-    """Of the server, without its password."""
+    """URI of the server, without its password."""
     recorded: int
     sent: int
 

@@ -1,4 +1,4 @@
-"""What one server has of a spool: the number of the last record it holds, and each run's id there.
+"""Delivery state of one server: the number of the last record it holds, and each run's id there.
 
     spool/sent.json      {"uri": ..., "sent": 1234}
     spool/runs.json      {"uri": ..., "runs": {"study": "3f...", "7": "a1..."}}
@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryState:
-    """What the server at `uri` has of the spool in a folder."""
+    """State of the server at `uri` for the spool in a folder."""
 
     def __init__(self, folder: Path, uri: str, last: int) -> None:
         """Read what earlier processes have written.
 
         Args:
-            folder: of the spool.
-            uri: of the server, without its password.
-            last: number of the spool's newest record; state that knows of later ones is another
+            folder: Folder of the spool.
+            uri: URI of the server, without its password.
+            last: Number of the spool's newest record; state that knows of later ones is another
                 spool's.
         """
         self._folder = folder
@@ -60,15 +60,15 @@ class DeliveryState:
 
     @property
     def refused(self) -> int:
-        """How many things this server rejected."""
+        """Number of things that this server rejected."""
         return len(self._refused)
 
     def was_refused(self, record: int, what: str) -> bool:
         """Whether this server rejected something before.
 
         Args:
-            record: number of its record.
-            what: which part of the record.
+            record: Number of its record.
+            what: Part of the record.
         """
         return (record, what) in self._refused
 
@@ -80,8 +80,8 @@ class DeliveryState:
         know the run looks it up by its tags.
 
         Args:
-            run: its key.
-            run_id: its id on the server.
+            run: Key of the run.
+            run_id: Id of the run on the server.
         """
         self._runs[run] = run_id
         self._runs_saved = False
@@ -100,10 +100,10 @@ class DeliveryState:
         """Note that something is not sent again. False if it was noted before.
 
         Args:
-            record: number of its record.
-            run: key of its run.
-            what: which part of the record.
-            reason: the server's words.
+            record: Number of its record.
+            run: Key of its run.
+            what: Part of the record.
+            reason: The server's words.
         """
         if (record, what) in self._refused:
             return False

@@ -18,9 +18,9 @@ class Reader:
         """Begin with the record numbered `after` + 1.
 
         Args:
-            spool: is being written by this process.
-            after: number of the last record that is not wanted.
-            durable_only: stop at what is on the disk for certain.
+            spool: Spool that this process writes.
+            after: Number of the last record that is not wanted.
+            durable_only: Whether to stop at what is on the disk for certain.
         """
         self._spool = spool
         self._durable_only = durable_only
@@ -72,8 +72,8 @@ def read_records(spool: Spool, after: int = 0) -> Iterator[Record]:
     """All records up to the newest, in order.
 
     Args:
-        spool: is being written by this process.
-        after: number of the last record that is not wanted.
+        spool: Spool that this process writes.
+        after: Number of the last record that is not wanted.
     """
     reader = Reader(spool, after, durable_only=False)
     while batch := reader.take(1000):

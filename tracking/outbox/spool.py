@@ -67,8 +67,8 @@ class Spool:
         """Open the spool in a folder, or make it. SpoolError if another process has it open.
 
         Args:
-            folder: of the spool.
-            segment_bytes: size from which on a new segment is begun.
+            folder: Folder of the spool.
+            segment_bytes: Size from which on a new segment is begun.
         """
         self.folder = folder
         self._segment_bytes = segment_bytes
@@ -115,14 +115,14 @@ class Spool:
         """Append a record with the current time.
 
         Args:
-            kind: what happened.
-            run: key of the run that it happened to.
-            data: what the kind says.
-            durable: wait for the disk (some ms), for what must outlive a power cut.
-            soon: have it written to the disk at once, without waiting for that.
+            kind: Kind of record.
+            run: Key of the run that it happened to.
+            data: Data of this kind.
+            durable: Whether to wait for the disk (some ms), for what must outlive a power cut.
+            soon: Whether to write it to the disk at once, without waiting for that.
 
         Raises:
-            SpoolFull: the record is not in the spool.
+            SpoolFull: The record is not in the spool.
         """
         with self._lock:
             assert not self._closed, "append after close"
@@ -324,8 +324,8 @@ def write_error(folder: Path, error: OSError) -> SpoolError:
     """The error that a spool's user gets for one of the disk.
 
     Args:
-        folder: of the spool.
-        error: of the disk.
+        folder: Folder of the spool.
+        error: Error of the disk.
     """
     if error.errno in FULL:
         return SpoolFull(

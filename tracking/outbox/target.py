@@ -1,4 +1,4 @@
-"""Where a study's records go: the tracking URI and the experiment, noted in the spool so that
+"""Target of a study's records: the tracking URI and the experiment, noted in the spool so that
 `python -m tracking flush` needs no more than the folder."""
 
 from __future__ import annotations

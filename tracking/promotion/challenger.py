@@ -45,7 +45,7 @@ class Challenger:
     isolated_model: IsolatedModel
     """Loads what would be registered."""
     stores: Path | None = None
-    """Where the stores are now, if they were moved."""
+    """Folder of the stores, if they were moved."""
 
     @property
     def folder(self) -> Path:
@@ -61,12 +61,12 @@ class Challenger:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the tensors' file. Raises OSError if there is none."""
+        """SHA-256 of the tensors' file. Raises OSError if there is none."""
         return sha256_file(self.tensors)
 
     @cached_property
     def predictions(self) -> Predictions:
-        """What it said of the test part."""
+        """Its predictions for the test part."""
         return Predictions.read(self.folder / PREDICTIONS)
 
     @cached_property

@@ -60,9 +60,9 @@ def champion_gates(
     """Evaluate the gates that are about the champion.
 
     Args:
-        challenger: the winner.
+        challenger: The winner.
         champion: None if there is none yet; the winner passes, then.
-        accept_tie: pass a winner that is not distinguishable from the champion, but cheaper.
+        accept_tie: Whether to pass a winner not distinguishable from the champion, but cheaper.
     """
     if champion is None:
         first = "there is no champion yet: the first one"
@@ -115,7 +115,7 @@ def _better(challenger: Challenger, champion: Champion, accept_tie: bool) -> str
 
 
 def challenger_is(comparison: Comparison) -> Literal["better", "worse", "tie"]:
-    """What a paired comparison says of the challenger."""
+    """Verdict of a paired comparison on the challenger."""
     if comparison.p >= SIGNIFICANT:
         return "tie"
     return "better" if comparison.difference > 0 else "worse"

@@ -21,7 +21,7 @@ from tracking.result import PREDICTIONS
 from tracking.tags import COMPLETE
 
 _TOLERANCE: Final = 1e-5
-"""How far the packaged model's probabilities may be from the stored ones."""
+"""Tolerance of the packaged model's probabilities, against the stored ones."""
 
 
 class GateFailed(FdanError):  # noqa: N818
@@ -30,7 +30,7 @@ class GateFailed(FdanError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Gate:
-    """What a gate said of a challenger."""
+    """Verdict of a gate on a challenger."""
 
     name: str
     passed: bool | None
@@ -46,8 +46,8 @@ def evaluate_gate(name: str, check: Callable[[], str]) -> Gate:
     """Evaluate one gate.
 
     Args:
-        name: its name.
-        check: returns why it is passed, or raises FdanError or OSError.
+        name: Name of the gate.
+        check: Function that returns why it is passed, or raises FdanError or OSError.
     """
     try:
         return Gate(name, True, check())
@@ -64,8 +64,8 @@ def evaluate_study_gates(challenger: Challenger, evaluate_all: bool) -> list[Gat
     """Evaluate STUDY_GATES, in order.
 
     Args:
-        challenger: the study's winner.
-        evaluate_all: evaluate the gates after a failed one, too, unless they need that one.
+        challenger: The study's winner.
+        evaluate_all: Whether to evaluate gates after a failed one, too, unless they need it.
     """
     gates: dict[str, Gate] = {}
     for gate in STUDY_GATES:
@@ -181,8 +181,8 @@ def not_rolled_back(challenger: Challenger, registry: Registry) -> Gate:
     """The gate "not rolled back before": a rerun does not undo a person's decision.
 
     Args:
-        challenger: the winner.
-        registry: knows which versions were rolled back.
+        challenger: The winner.
+        registry: Registry that knows which versions were rolled back.
     """
     name = "not rolled back before"
     if not challenger.tensors.is_file():
@@ -208,9 +208,9 @@ def package_reproduces_predictions(
     """The last gate, since it takes seconds: the package, loaded by itself, answers again.
 
     Args:
-        challenger: the winner.
-        gates: all others.
-        evaluate_all: evaluate it though others failed, unless it needs them.
+        challenger: The winner.
+        gates: All other gates.
+        evaluate_all: Whether to evaluate it though others failed, unless it needs them.
     """
     needed = [gate for gate in gates if gate.name in _PACKAGE_NEEDS] if evaluate_all else gates
     if failed := first_failed(needed):

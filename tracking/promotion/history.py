@@ -29,10 +29,10 @@ def add_event(registry: Registry, version: ModelVersion, text: str, **tags: str)
     """Write an event into a version's history.
 
     Args:
-        registry: that holds the version.
-        version: whose history it is.
-        text: what happened.
-        tags: written with it.
+        registry: Registry that holds the version.
+        version: Version that the history is of.
+        text: Text of the event.
+        tags: Tags written with it.
     """
     current = registry.version(version.number) or version
     history = f"{current.tags.get('history', '')}\n{history_line(text)}".strip()[-_MAX_LENGTH:]

@@ -61,8 +61,8 @@ class IsolatedModel(contextlib.ExitStack):
         images (N, H, W, 1).
 
         Raises:
-            FdanError: it does not load, or not from its own code.
-            OSError: there is no room for a process.
+            FdanError: It does not load, or not from its own code.
+            OSError: There is no room for a process.
         """
         self._start()
         assert self._process is not None and self._process.returncode is None, "it answers once"

@@ -23,9 +23,9 @@ def main(folder: Path, images: Path, answers: Path) -> None:
     """Ask the model in a folder.
 
     Args:
-        folder: of the packaged model.
+        folder: Folder of the packaged model.
         images: (N, H, W, 1) speech images, as a NumPy file.
-        answers: the JSON file to write.
+        answers: The JSON file to write.
     """
     model = mlflow.pyfunc.load_model(str(folder))
     speech_model = model.unwrap_python_model().model

@@ -51,10 +51,10 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PromotionOptions:
-    """How a study's winner is promoted."""
+    """Options of a promotion."""
 
     name: str = NAME
-    """Of the registered model."""
+    """Name of the registered model."""
     uri: str | None = None
     """MLflow's server or database; None: the study's."""
     dry_run: bool = False
@@ -62,12 +62,12 @@ class PromotionOptions:
     accept_tie: bool = False
     """Let a winner pass that is not distinguishable from the champion, but cheaper."""
     stores: Path | None = None
-    """Where the study's stores are now, if they were moved."""
+    """Folder of the study's stores, if they were moved."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a winner."""
+    """Outcome of a promotion."""
 
     promoted: bool
     """Whether it is champion; in a dry run, whether it would be."""
@@ -95,13 +95,13 @@ def promote(
     """Make the confirmed winner of a study the champion, if it passes all gates.
 
     Args:
-        study: its folder.
-        options: how.
-        isolated_model: one that was started already; it is closed at the end.
-        log: is given what is being done, a line each.
+        study: Folder of the study.
+        options: Options of the promotion.
+        isolated_model: Model that was started already; it is closed at the end.
+        log: Function that is given each step, a line each.
 
     Raises:
-        FdanError: there is no verdict: no result, or a registry that is unavailable or that
+        FdanError: There is no verdict: no result, or a registry that is unavailable or that
             another promotion keeps.
     """
     result = StudyResult.load(study)
@@ -230,7 +230,7 @@ class _Promotion:
         experiment = client.get_experiment_by_name(result.experiment)
         if experiment is None:
             return []
-        found = [
+        pages = [
             client.search_runs(
                 [experiment.experiment_id],
                 tag_filter(tags),
@@ -239,7 +239,7 @@ class _Promotion:
             )
             for tags in (self._run_tags(), identity(result.study_id, STUDY_RUN))
         ]
-        return [str(run.info.run_id) for runs in found for run in runs]
+        return [str(run.info.run_id) for runs in pages for run in runs]
 
     def _run_tags(self) -> dict[str, str]:
         """The tags by which the tracker finds the winner's run."""

@@ -20,15 +20,15 @@ def rollback(
 
     Args:
         uri: MLflow's server or database.
-        name: of the registered model.
-        reason: why, in words; stored as a tag.
-        log: is given what is being done, a line each.
+        name: Name of the registered model.
+        reason: Reason in words; stored as a tag.
+        log: Function that is given each step, a line each.
 
     Returns:
         What was done, in a sentence.
 
     Raises:
-        RegistryError: no version was champion before, or the registry is unavailable.
+        RegistryError: No version was champion before, or the registry is unavailable.
     """
     registry = Registry(uri, name)
     if registry.version_by_alias(CHAMPION) is None:

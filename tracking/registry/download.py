@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _FOLDERS: Final = ("artifacts/model/", "")
-"""Where the files may lie: in a registered model, or by themselves among a run's artifacts."""
+"""Places of the files: in a registered model, or by themselves among a run's artifacts."""
 
 DIGESTS: Final = {
     "sha256": TENSORS,
@@ -61,8 +61,8 @@ def model_folder(uri: str) -> Path:
         A folder for fdan.inference.model_folder.read_model.
 
     Raises:
-        RegistryError: the server is unavailable, or holds no such model.
-        ArtifactError: the model is not to be used.
+        RegistryError: The server is unavailable, or holds no such model.
+        ArtifactError: The model is not to be used.
     """
     server = tracking_uri()
     if match := _MODEL.fullmatch(uri):
@@ -87,8 +87,8 @@ def download_version(registry: Registry, version: ModelVersion) -> Path:
     """The local folder of a registered version. Raises as `model_folder` does.
 
     Args:
-        registry: holds it.
-        version: is downloaded once.
+        registry: Registry that holds it.
+        version: Version to download, once.
     """
     uri = f"models:/{version}"
     if missing := [tag for tag in DIGESTS if tag not in version.tags]:
@@ -155,8 +155,8 @@ class ArtifactFolder:
         """Copy one file.
 
         Args:
-            path: relative to this folder.
-            folder: it is copied into this local folder, under the same path.
+            path: Path relative to this folder.
+            folder: Local folder that it is copied into, under the same path.
         """
         self._check_no_link(path)
         folder.mkdir(parents=True, exist_ok=True)

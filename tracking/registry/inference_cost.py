@@ -1,4 +1,4 @@
-"""What an answer costs: the one measure by which a model is called cheaper than another."""
+"""Cost of an answer: the one measure by which a model is cheaper than another."""
 
 from __future__ import annotations
 

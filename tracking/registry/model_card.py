@@ -52,11 +52,11 @@ def model_card(
     """The card of a study's confirmed winner.
 
     Args:
-        result: the study's; its winner was scored.
-        facts: the winner's model.json.
-        name: of the registered model.
-        uri: of its server.
-        limit: characters that it may have: sections are left out from the end on, with a note. None
+        result: The study's result; its winner was scored.
+        facts: The winner's model.json.
+        name: Name of the registered model.
+        uri: URI of its server.
+        limit: Maximum number of characters: sections are left out from the end, with a note. None
             for the whole card.
     """
     test, confirm = result.test, result.confirm

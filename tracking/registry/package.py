@@ -50,13 +50,13 @@ def build_package(
     """Make the registered model's folder.
 
     Args:
-        folder: to be made.
-        model_folder: of the study's winner, with its predictions.
-        card: becomes README.md.
-        metadata: goes into MLmodel.
+        folder: Folder to make.
+        model_folder: Model folder of the study's winner, with its predictions.
+        card: Content of README.md.
+        metadata: Metadata for MLmodel.
 
     Raises:
-        FdanError: something pickled would get in.
+        FdanError: Something pickled would get in.
     """
     import mlflow.pyfunc
     import pandas as pd
@@ -118,7 +118,7 @@ def _remove_paths(folder: Path) -> None:
 
 
 def _signature() -> ModelSignature:
-    """What goes in and what comes out, for MLflow and its server."""
+    """Signature of inputs and outputs, for MLflow and its server."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 

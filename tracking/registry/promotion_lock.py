@@ -74,12 +74,12 @@ def promotion_lock(
     """Wait for the lock, hold it, and release it at the end.
 
     Args:
-        registry: its model must be registered.
-        log: is given a line where another promotion is waited for.
-        timeout: how long to wait [s].
+        registry: Registry; its model must be registered.
+        log: Function that is given a line when another promotion is waited for.
+        timeout: Maximum waiting time [s].
 
     Raises:
-        RegistryError: another promotion keeps it.
+        RegistryError: Another promotion keeps it.
     """
     deadline = time.monotonic() + timeout
     with _file_lock(registry, deadline, log):
@@ -103,7 +103,7 @@ def promotion_lock(
 
 
 def _other_holder(registry: Registry, own_key: str) -> str | None:
-    """Which living process has a tag as well; None if there is none. Tags of the dead are
+    """Another living process that has a tag; None if there is none. Tags of the dead are
     removed."""
     for key, value in registry.tags().items():
         if not key.startswith(PROMOTING_PREFIX) or key == own_key:

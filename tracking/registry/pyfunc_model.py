@@ -46,11 +46,11 @@ server without it takes sound only, since a path would let any caller probe its 
 your own that loads the model should set it, unless the paths are the server's own."""
 
 TOLERANCE: Final = 1e-3
-"""How far the answer to the example may be from the one at promotion. Other processors round
+"""Tolerance of the answer to the example, against that at promotion. Other processors round
 differently (1e-6, a pixel's rounding 1e-4); another window or mel scale changes it by tenths."""
 
 _STILLS: Final = (b"\xff\xd8", b"\x89PNG", b"BM")
-"""How a JPEG, PNG or BMP image begins; any other face is taken for a video."""
+"""First bytes of a JPEG, PNG or BMP image; any other face is taken for a video."""
 
 _BASE64: Final = re.compile(rb"(?:[A-Za-z0-9+/]\s*){16,}={0,2}\s*")
 """No sound file consists of these characters alone."""
@@ -134,7 +134,7 @@ class SpeechEmotion(PythonModel):
 
 
 def _or_none(value: object) -> object:
-    """None for a cell that pandas left empty."""
+    """The cell, or None where pandas left it empty."""
     return None if value is None or value is pd.NA or value != value else value
 
 

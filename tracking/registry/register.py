@@ -20,12 +20,12 @@ def register(registry: Registry, new: NewVersion, log: Callable[[str], None]) ->
     """Register a model and read its files back. If it is a version already, that one is returned.
 
     Args:
-        registry: its promotion lock must be held: other candidates are nobody's then, and deleted.
-        new: the model.
-        log: is given what is being done, a line each.
+        registry: Registry, its promotion lock held: other candidates are nobody's, and deleted.
+        new: The model.
+        log: Function that is given each step, a line each.
 
     Raises:
-        RegistryError: the server does not return what it was given.
+        RegistryError: The server does not return what it was given.
     """
     for version in registry.versions():
         if version.is_model(new.tags) and not _difference(registry, new.folder, version):

@@ -54,7 +54,7 @@ class ModelVersion:
 
     name: str
     number: str
-    """From "1" on."""
+    """Number, "1" or more."""
     tags: Mapping[str, str]
     source: str
     """URI of the folder that its files are in."""
@@ -72,7 +72,7 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class NewVersion:
-    """What becomes a version of a registered model."""
+    """A future version of a registered model."""
 
     folder: Path
     """The packaged model (tracking/registry/package.py)."""
@@ -114,7 +114,7 @@ class Registry:
             self.client.create_registered_model(self.name, description=_ABOUT)
 
     def create_experiment(self, name: str) -> str:
-        """Its id; that of the existing one, if there is one."""
+        """The id of a new experiment, or of an existing one."""
         if (experiment := self.client.get_experiment_by_name(name)) is not None:
             return str(experiment.experiment_id)
         artifacts = None
@@ -136,7 +136,7 @@ class Registry:
         return {}
 
     def version(self, number: str) -> ModelVersion | None:
-        """None if it is gone."""
+        """The version, or None if it is gone."""
         with ignore_error("RESOURCE_DOES_NOT_EXIST"):
             return _version(self.client.get_model_version(self.name, number))
         return None
@@ -184,8 +184,8 @@ class Registry:
         """Set tags of a version.
 
         Args:
-            number: the version's.
-            tags: values become text.
+            number: Number of the version.
+            tags: Tags; their values become text.
         """
         for key, value in tags.items():
             text = limits.value(value, limits.TAG)

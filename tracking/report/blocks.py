@@ -1,4 +1,4 @@
-"""What a report consists of, whatever it is written as: page.py makes HTML of it, markdown.py
+"""Parts of a report, whatever it is written as: page.py makes HTML of it, markdown.py
 Markdown. Texts are plain; who writes them out escapes them."""
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Column(NamedTuple):
 
 
 def columns(*names: str) -> tuple[Column, ...]:
-    """Of words."""
+    """Columns of words."""
     return tuple(Column(name) for name in names)
 
 
 def numbers(*names: str) -> tuple[Column, ...]:
-    """Of numbers."""
+    """Columns of numbers."""
     return tuple(Column(name, number=True) for name in names)
 
 
@@ -90,7 +90,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Code:
-    """What one types."""
+    """Commands to type."""
 
     lines: str
 
@@ -118,5 +118,5 @@ class Report:
 
 
 def note(words: str) -> Text:
-    """What is missing, in words."""
+    """A remark on what is missing."""
     return Text(words, "note")

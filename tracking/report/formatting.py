@@ -154,9 +154,9 @@ def count(number: int, noun: str, nouns: str = "") -> str:
     """A number with its noun.
 
     Args:
-        number: How many.
-        noun: For one of them.
-        nouns: For several, if that is not the noun with an s.
+        number: Number of things.
+        noun: Noun of one thing.
+        nouns: Noun of several, if it is not the noun with an s.
 
     >>> [*count(1, "trial").split(), *count(2, "class", "classes").split()]
     ['1', 'trial', '2', 'classes']
@@ -169,7 +169,7 @@ def listed(words: Sequence[str], most: int = 12) -> str:
 
     Args:
         words: Each is cut after 40 characters.
-        most: How many are named; the others are counted.
+        most: Number that is named; the others are counted.
 
     >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2), listed([])
     ('a, b and c', 'a, b and 2 more', '')

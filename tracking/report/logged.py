@@ -26,7 +26,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
 
     Args:
         study: The study's folder.
-        files: What is logged.
+        files: Files to log.
         uri: The server or database; None: the study's own.
 
     Returns:

@@ -90,7 +90,7 @@ def _figure(figure: Figure) -> Iterator[str]:
 
 
 def _pictured(figure: Figure) -> str:
-    """What is in the page only."""
+    """Content of the page only."""
     return f"*{plain(figure.title)}* (picture). {plain(figure.words)}".strip()
 
 

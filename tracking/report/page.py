@@ -126,7 +126,7 @@ _CROSS: Final = "M7 2L15 10M7 10L15 2"
 
 
 def _sign(kind: str) -> str:
-    """What stands before a legend's words: the shape that the picture has."""
+    """The mark before a legend's words: the shape in the picture."""
     first = kind.split()[0]
     if first in _LINES:
         return f'<line x1="0" y1="6" x2="22" y2="6" class="{kind}"/>'

@@ -1,4 +1,4 @@
-"""What several sections read out of a result."""
+"""Values of a result that several sections read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tracking.tags import COMPLETE
 
 def complete(result: StudyResult) -> list[TrialRecord]:
     """Complete trials with a value, the best first, of equals the earlier one."""
-    found = [trial for trial in result.trials if trial.state == COMPLETE and is_number(trial.value)]
-    return sorted(found, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    trials = [trial for trial in in_state(result, COMPLETE) if is_number(trial.value)]
+    return sorted(trials, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
 
 def in_state(result: StudyResult, state: str) -> list[TrialRecord]:
     """Trials by their state.
 
     Args:
-        result: The study's.
+        result: Result of the study.
         state: The name of one of Optuna's.
     """
     return [trial for trial in result.trials if trial.state == state]
@@ -34,8 +34,8 @@ def winner(result: StudyResult) -> TrialRecord | None:
 
 
 def winners_test(result: StudyResult) -> TestScore | None:
-    """What the test part said, if it is about the winner: another setting may have won since it was
-    asked, or another run of the same one."""
+    """The test score, if it is the winner's: another setting, or another run of the same one, may
+    have won since."""
     test, best = result.test, winner(result)
     if test is None or best is None:
         return None
@@ -47,7 +47,7 @@ def is_winner(result: StudyResult, trial: TrialRecord) -> bool:
     """Whether a trial is the one that `winner` gives.
 
     Args:
-        result: The study's.
+        result: Result of the study.
         trial: One of its trials.
     """
     best = winner(result)
@@ -65,8 +65,8 @@ def settings(params: Mapping[str, ParameterValue], names: Iterable[str]) -> str:
     """A trial's settings in a line.
 
     Args:
-        params: Of the trial.
-        names: Of the settings, in the order in which they are shown.
+        params: Settings of the trial.
+        names: Names of the settings, in the order in which they are shown.
 
     >>> settings({"lr": 0.01, "layers": 2}, ["layers", "ratio", "lr"])
     'layers 2, lr 0.01'
@@ -74,12 +74,12 @@ def settings(params: Mapping[str, ParameterValue], names: Iterable[str]) -> str:
     return ", ".join(f"{name} {setting(params[name])}" for name in names if name in params)
 
 
-def asked(params: Mapping[str, ParameterValue], name: str) -> str:
+def setting_or_dash(params: Mapping[str, ParameterValue], name: str) -> str:
     """A setting's value as text, or a dash where the trial has no use for it.
 
     Args:
-        params: Of the trial.
-        name: Of the setting.
+        params: Settings of the trial.
+        name: Name of the setting.
     """
     return setting(params[name]) if name in params else NOTHING
 
@@ -99,7 +99,7 @@ def searched_in(dimension: Dimension) -> str:
 
 
 def explained(name: str) -> str:
-    """What a setting is, in the words of the training command's help; empty for another's."""
+    """A setting's help in the training command; empty for other settings."""
     from fdan.run_config import RunConfig
 
     for part in (RunConfig().model, RunConfig().kernel, RunConfig().training):

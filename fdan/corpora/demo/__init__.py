@@ -55,16 +55,16 @@ def generate(
     """Write the corpus to a folder, which is complete or absent.
 
     Args:
-        folder: where; returned at once if the corpus is there already.
-        speakers: how many.
-        takes: utterances per emotion and speaker.
-        seed: of everything in the corpus.
-        progress: called with (utterances done, of how many).
-        workers: processes, one a core by default; with 1, no process is started.
+        folder: Target folder; returned at once if it holds the corpus already.
+        speakers: Number of speakers.
+        takes: Number of utterances per emotion and speaker.
+        seed: Seed of everything in the corpus.
+        progress: Callback, given (utterances done, of how many).
+        workers: Number of processes, one a core by default; with 1, none is started.
 
     Raises:
-        ConfigError: a setting is out of its range.
-        DataError: the folder holds something else, such as a demo corpus with other settings.
+        ConfigError: A setting is out of its range.
+        DataError: The folder holds something else, such as a demo corpus with other settings.
     """
     settings = DemoSettings(speakers=speakers, takes=takes, seed=seed)
     folder = Path(folder)

@@ -23,10 +23,10 @@ def write_part(
     """Write one of several parts of a corpus: every `parts`-th cell.
 
     Args:
-        folder: of the corpus.
-        settings: what is in it.
-        part: which part, from 0.
-        parts: how many there are.
+        folder: Folder of the corpus.
+        settings: Settings of its content.
+        part: Index of the part, from 0.
+        parts: Number of parts.
 
     Yields:
         Number of utterances written since the last.

@@ -128,10 +128,10 @@ def film(
     """Film one utterance; the expression grows from almost neutral to its apex, then falls back.
 
     Args:
-        face: the speaker's.
-        emotion: what it shows.
+        face: The speaker's face.
+        emotion: Emotion that it shows.
         opening: (frames,) how far the mouth is open, 0..1, at SAMPLE_RATE / HOP.
-        rng: of this take.
+        rng: Generator of this take.
 
     Yields:
         (SIZE, SIZE, 3) uint8, BGR.

@@ -100,10 +100,10 @@ def speak(
     """Synthesise one utterance.
 
     Args:
-        voice: the speaker's.
-        sentence: what is said.
-        emotion: how it is said.
-        rng: of this take.
+        voice: The speaker's voice.
+        sentence: Sentence to say.
+        emotion: Emotion of the voice.
+        rng: Generator of this take.
 
     Returns:
         The sound (samples,) in -1..1 at SAMPLE_RATE; and how far the mouth is open, (frames,) in

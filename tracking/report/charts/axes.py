@@ -1,4 +1,4 @@
-"""From a value to its place on an axis, 0 .. 1, and the ticks between: linear, logarithmic, or one
+"""Axes: the place of a value, 0 .. 1, and the ticks. They are linear, logarithmic, or have one
 place for each choice."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Scale(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """low < high. whole: of whole numbers, such as trials or epochs."""
+    """A linear axis, low < high. whole: values are whole numbers, such as epochs."""
 
     low: float
     high: float
@@ -55,7 +55,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Log:
-    """0 < low < high."""
+    """A logarithmic axis, 0 < low < high."""
 
     low: float
     high: float
@@ -72,12 +72,12 @@ class Log:
         if len(powers) < 2:
             return [(place, text) for place, text in self._few() if -1e-9 <= place <= 1 + 1e-9]
         every = math.ceil(len(powers) / most)
-        found = []
+        ticks = []
         for power in powers[::every]:
             place = self.place(10.0**power)
             assert place is not None
-            found.append((place, quantity(10.0**power)))
-        return found
+            ticks.append((place, quantity(10.0**power)))
+        return ticks
 
     def _few(self) -> list[tuple[float, str]]:
         ends = (self.low, math.sqrt(self.low * self.high), self.high)
@@ -86,14 +86,14 @@ class Log:
 
 @dataclass(frozen=True)
 class Choices:
-    """Equal steps, whatever the values are."""
+    """An axis of choices in equal steps."""
 
     values: tuple[ParameterValue, ...]
 
     def place(self, value: object) -> float | None:
-        for index, held in enumerate(self.values):
+        for index, choice in enumerate(self.values):
             # 1 is not True here.
-            if held == value and isinstance(held, bool) == isinstance(value, bool):
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
                 return (index + 0.5) / len(self.values)
         return None
 
@@ -111,7 +111,7 @@ def of_dimension(dimension: Dimension, values: Iterable[ParameterValue]) -> Scal
 
     Args:
         dimension: Its range or choices.
-        values: Of the trials; the scale is widened to hold them, as an enqueued one may lie
+        values: Values of the trials; the scale is widened to hold them, as an enqueued one may lie
             outside its range.
     """
     if isinstance(dimension, ChoicesDimension):
@@ -138,7 +138,7 @@ def counted(first: int, last: int) -> Linear:
 
     Args:
         first: The least of them.
-        last: The greatest.
+        last: The greatest of them.
     """
     last = max(last, first + 1)
     room = 0.02 * (last - first)
@@ -151,7 +151,7 @@ def around(values: Sequence[float], share: float = 0.06, least: float = 1e-9) ->
     Args:
         values: Finite ones; none: 0 .. 1.
         share: The margin on either side, as a share of the values' span.
-        least: How far apart the two ends are at least, before the margin.
+        least: Minimum distance of the two ends, before the margin.
     """
     if not values:
         return Linear(0.0, 1.0)
@@ -173,7 +173,7 @@ def _step(span: float, most: int) -> float:
 
 @dataclass(frozen=True)
 class Frame:
-    """left, top, right, bottom: of the rectangle, in the drawing's pixels."""
+    """A rectangle with two axes; left, top, right, bottom in the drawing's pixels."""
 
     drawing: Svg
     left: float
@@ -184,7 +184,7 @@ class Frame:
     y: Scale
 
     def at(self, x: object, y: object) -> Point | None:
-        """Where a point lies, in pixels.
+        """Position of a point, in pixels.
 
         Args:
             x: Its value on the x scale.
@@ -199,20 +199,20 @@ class Frame:
         return self.across(across), self.up(up)
 
     def across(self, place: float) -> float:
-        """Pixels, of a place on the x axis, 0 .. 1."""
+        """Pixels of a place on the x axis, 0 .. 1."""
         return self.left + place * (self.right - self.left)
 
     def up(self, place: float) -> float:
-        """Pixels, of a place on the y axis, 0 .. 1."""
+        """Pixels of a place on the y axis, 0 .. 1."""
         return self.bottom - place * (self.bottom - self.top)
 
     def axes(self, across: str = "", up: str = "", most: tuple[int, int] = (8, 5)) -> None:
         """Draw the grid, the ticks and the axes' names.
 
         Args:
-            across: What the x axis shows.
-            up: What the y axis shows.
-            most: Ticks on x and y, at most.
+            across: Name of the x axis.
+            up: Name of the y axis.
+            most: Maximum number of ticks on x and y.
         """
         d = self.drawing
         for place, words in self.y.ticks(most[1]):

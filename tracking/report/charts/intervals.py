@@ -39,11 +39,11 @@ def draw(
     """Draw rows of values with their intervals, as SVG.
 
     Args:
-        rows: From top to bottom.
-        scale: Of all the values.
-        label: What the picture shows.
-        axis: What the values are.
-        wide: For a wide window, with the labels at the left; else above the rows.
+        rows: Rows from top to bottom.
+        scale: Scale of all values.
+        label: Title of the picture.
+        axis: Name of the axis.
+        wide: Whether labels are at the left, for a wide window; else above the rows.
         bars: Bars from 0 in place of points.
     """
     width, height = (WIDE, _WIDE_ROW) if wide else (NARROW, _NARROW_ROW)

@@ -50,7 +50,7 @@ class Svg:
 
         Args:
             centre: Its middle.
-            radius: From the middle to an edge.
+            radius: Distance from the middle to an edge.
             kind: Classes of style.css.
             title: Shown to a pointer that rests there.
         """
@@ -67,7 +67,7 @@ class Svg:
             size: Width and height.
             kind: Classes of style.css.
             title: Shown to a pointer that rests there.
-            opacity: Of its fill, 0 .. 1; None leaves that to the style.
+            opacity: Opacity of the fill, 0 .. 1; None leaves that to the style.
         """
         width, height = size
         place = f'x="{_n(corner[0])}" y="{_n(corner[1])}" width="{_n(width)}" height="{_n(height)}"'
@@ -79,7 +79,7 @@ class Svg:
 
         Args:
             centre: Its middle.
-            radius: From the middle to an edge.
+            radius: Distance from the middle to an edge.
             kind: Classes of style.css.
             title: Shown to a pointer that rests there.
         """
@@ -93,7 +93,7 @@ class Svg:
 
         Args:
             centre: Its middle.
-            radius: From the middle to an edge.
+            radius: Distance from the middle to an edge.
             kind: Classes of style.css.
             title: Shown to a pointer that rests there.
         """
@@ -105,10 +105,10 @@ class Svg:
         """Words in one line.
 
         Args:
-            place: Where their baseline has its anchor.
+            place: Anchor of the baseline.
             words: Plain text, escaped here.
             kind: Classes of style.css.
-            anchor: start, middle or end.
+            anchor: One of start, middle and end.
         """
         x, y = _n(place[0]), _n(place[1])
         side = "" if anchor == "start" else f' text-anchor="{anchor}"'
@@ -131,7 +131,7 @@ class Svg:
 
 
 def escape(text: str) -> str:
-    """For HTML and SVG, inside an element or an attribute."""
+    """Text for HTML and SVG, inside an element or an attribute."""
     return html.escape(visible(text), quote=True)
 
 

@@ -47,16 +47,16 @@ def confusion_blocks(result: StudyResult) -> Iterator[Block]:
     yield Table(
         (*columns("emotion"), *numbers("recall", "precision", "utterances")),
         tuple(
-            (emotion, score(one.recall), score(one.precision), str(one.samples))
-            for emotion, one in test.per_class.items()
+            (emotion, score(scores.recall), score(scores.precision), str(scores.samples))
+            for emotion, scores in test.per_class.items()
         ),
     )
     if test.per_speaker:
         yield Table(
             (*columns("speaker"), *numbers("UAR", "WAR", "utterances")),
             tuple(
-                (name, score(one.uar), score(one.war), str(one.samples))
-                for name, one in test.per_speaker.items()
+                (name, score(scores.uar), score(scores.war), str(scores.samples))
+                for name, scores in test.per_speaker.items()
             ),
             folded="" if len(test.per_speaker) <= 12 else "By speaker",
         )
@@ -66,11 +66,11 @@ def confusion_blocks(result: StudyResult) -> Iterator[Block]:
 
 def _figure(part: str, counts: Sequence[Sequence[int]]) -> Figure:
     matrix = np.asarray(counts, dtype=np.int64)
-    found = measures(matrix)
+    scores = measures(matrix)
     totals = matrix.sum(1)
     return Figure(
         f"{part.capitalize()} part",
-        f"UAR {score(found.uar)}, WAR {score(found.war)}, w-F1 {score(found.wf1)};"
+        f"UAR {score(scores.uar)}, WAR {score(scores.war)}, w-F1 {score(scores.wf1)};"
         f" {count(int(matrix.sum()), 'utterance')}. Rows are the true emotion, columns the"
         " predicted one; shades are shares of a row."
         " The model is that of its run's last epoch, while a run's value is the mean of five.",

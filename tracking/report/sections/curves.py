@@ -62,7 +62,7 @@ def _all(result: StudyResult, courses: Sequence[tuple[int, str, Curve]], *, wide
     chosen = None if best is None else best.number
     rank = {COMPLETE: 1}
     for number, state, curve in sorted(
-        courses, key=lambda one: (one[0] == chosen, rank.get(one[1], 0), one[0])
+        courses, key=lambda course: (course[0] == chosen, rank.get(course[1], 0), course[0])
     ):
         kind = "curve whole" if state == COMPLETE else "curve"
         kind = "curve chosen" if number == chosen else kind
@@ -95,8 +95,8 @@ def _panel(
         chosen = best is not None and best.number == number
         kind = "curve chosen" if chosen else "curve whole"
         _course(frame, curve, kind, f"trial {number}: {curve[-1][1]:.3g} at epoch {curve[-1][0]}")
-    of = "the complete trial" if len(curves) == 1 else f"the best {len(curves)} trials"
-    return Figure(title, f"{words[:1].upper()}{words[1:]}; {of}.", str(d))
+    trials = "the complete trial" if len(curves) == 1 else f"the best {len(curves)} trials"
+    return Figure(title, f"{words[:1].upper()}{words[1:]}; {trials}.", str(d))
 
 
 def _frame(

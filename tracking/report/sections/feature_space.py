@@ -18,9 +18,9 @@ _WIDE: Final = 620.0
 
 
 def feature_space_blocks(result: StudyResult) -> Iterator[Block]:
-    found = result.embedding
-    points = [] if found is None else [p for p in found.points if _drawn(p)]
-    if found is None or not points:
+    embedding = result.embedding
+    points = [] if embedding is None else [p for p in embedding.points if _drawn(p)]
+    if embedding is None or not points:
         yield note(
             "No picture of the feature space: there is no complete trial's model, or too few"
             " samples for one."
@@ -31,8 +31,8 @@ def feature_space_blocks(result: StudyResult) -> Iterator[Block]:
     present = {point.emotion for point in points}
     legend = [(f"emotion {emotion}", emotion) for emotion in EMOTIONS if emotion in present]
     words = (
-        f"{found.method} of the features that enter the classifier: filled points are"
-        f" {count(speech, 'utterance')} of the {short(found.part, 20)} part"
+        f"{embedding.method} of the features that enter the classifier: filled points are"
+        f" {count(speech, 'utterance')} of the {short(embedding.part, 20)} part"
     )
     if faces:
         words += f", hollow ones {count(faces, 'face')} of the training part"

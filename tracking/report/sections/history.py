@@ -63,11 +63,11 @@ def _legend(result: StudyResult) -> Iterator[tuple[str, str]]:
 
 def _records(result: StudyResult) -> list[tuple[int, float]]:
     """Complete trials that were better than all before them."""
-    found: list[tuple[int, float]] = []
+    records: list[tuple[int, float]] = []
     for trial in sorted(complete(result), key=lambda trial: trial.number):
-        if (value := reached(trial)) is not None and (not found or value > found[-1][1]):
-            found.append((trial.number, value))
-    return found
+        if (value := reached(trial)) is not None and (not records or value > records[-1][1]):
+            records.append((trial.number, value))
+    return records
 
 
 def _draw(
@@ -94,10 +94,10 @@ def _draw(
     course: list[Point] = []
     for (_, before), (number, value) in zip([(0, 0.0), *records], records, strict=False):
         if course:
-            course.append(_there(frame, number, before))
-        course.append(_there(frame, number, value))
+            course.append(_point(frame, number, before))
+        course.append(_point(frame, number, value))
     if records:
-        course.append(_there(frame, last, records[-1][1]))
+        course.append(_point(frame, last, records[-1][1]))
     d.path(course, "record")
     for trial in result.trials:
         value, number = reached(trial), trial.number
@@ -113,11 +113,11 @@ def _draw(
         if is_winner(result, trial):
             kind = "chosen"
         radius = 5.5 if kind == "chosen" else 3.8
-        d.circle(_there(frame, number, value), radius, kind, f"{score(value)}, {title}")
+        d.circle(_point(frame, number, value), radius, kind, f"{score(value)}, {title}")
     return d
 
 
-def _there(frame: Frame, number: int, value: float) -> Point:
+def _point(frame: Frame, number: int, value: float) -> Point:
     place = frame.at(number, value)
     assert place is not None
     return place

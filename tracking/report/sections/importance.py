@@ -14,13 +14,13 @@ from tracking.result import StudyResult
 
 
 def importance_blocks(result: StudyResult) -> Iterator[Block]:
-    found = result.importances
-    held = {name: value for name, value in found.values.items() if is_number(value.mean)}
-    trials = count(found.trials, "complete trial")
-    if not held:
+    importances = result.importances
+    values = {k: value for k, value in importances.values.items() if is_number(value.mean)}
+    trials = count(importances.trials, "complete trial")
+    if not values:
         yield note(f"Too few trials: of {trials} nothing can be said about what mattered.")
         return
-    if not found.enough:
+    if not importances.enough:
         yield note(
             f"Too few trials: of {trials} the intervals are so wide that the order below is"
             " arbitrary. Do not choose a setting by it."
@@ -33,16 +33,16 @@ def importance_blocks(result: StudyResult) -> Iterator[Block]:
             100 * value.low,
             100 * value.high,
             title=f"{name}, {explained(name)}" if explained(name) else name,
-            strong=bool(found.enough) and index == 0,
+            strong=bool(importances.enough) and index == 0,
         )
-        for index, (name, value) in enumerate(held.items())
+        for index, (name, value) in enumerate(values.items())
     ]
     highest = max(max(row.value, row.high or 0.0) for row in rows)
     scale = Linear(0.0, min(100.0, max(highest, 10.0) * 1.04))
     label = "Share of the difference between good trials and all trials"
     yield Figure(
         label,
-        f"{found.method}, over {trials}; lines are {percent(0.95)} intervals of bootstrap"
+        f"{importances.method}, over {trials}; lines are {percent(0.95)} intervals of bootstrap"
         " samples of the trials. A setting that the search kept in a narrow range seems less"
         " important than it is.",
         intervals.draw(rows, scale, label, "importance [%]", wide=True, bars=True),
@@ -55,7 +55,7 @@ def importance_blocks(result: StudyResult) -> Iterator[Block]:
                     percent(value.mean),
                     f"{percent(value.low)} to {percent(value.high)}",
                 )
-                for name, value in held.items()
+                for name, value in values.items()
             ),
         ),
     )

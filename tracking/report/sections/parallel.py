@@ -51,7 +51,7 @@ def parallel_blocks(result: StudyResult) -> Iterator[Block]:
 
 
 class _Axis:
-    """One setting's. partial: some trial has no use for it."""
+    """A setting's axis. partial: some trial has no use for it."""
 
     def __init__(self, result: StudyResult, name: str, trials: list[TrialRecord]) -> None:
         self.name = name
@@ -67,12 +67,12 @@ class _Axis:
         return None if place is None else self.raised(place)
 
     def raised(self, place: float) -> float:
-        """Above the mark of those that have no use for it, if there is one."""
+        """A place above the mark of trials that have no use for the setting, if any."""
         return _UNUSED + (1 - _UNUSED) * place if self.partial else place
 
 
 def _draw(result: StudyResult, trials: list[TrialRecord], axes: list[_Axis], *, wide: bool) -> Svg:
-    """From left to right in a wide window, from top to bottom in a narrow one."""
+    """Axes from left to right in a wide window, from top to bottom in a narrow one."""
     value = around([t.value for t in trials if t.value is not None], least=0.02)
     lanes = len(axes) + 1
     if wide:

@@ -37,8 +37,8 @@ def data_blocks(result: StudyResult) -> Iterator[Block]:
         f" {'is' if len(result.unreadable) == 1 else 'are'} in no part."
     )
     rows = tuple(
-        (short(one.path, 200), sentence(short(one.reason, 200)))
-        for one in result.unreadable[:_MOST]
+        (short(file.path, 200), sentence(short(file.reason, 200)))
+        for file in result.unreadable[:_MOST]
     )
     if len(result.unreadable) > _MOST:
         rows = (*rows, (f"{len(result.unreadable) - _MOST} more", ""))
@@ -109,7 +109,7 @@ def provenance_blocks(result: StudyResult) -> Iterator[Block]:
 
 
 def _address(result: StudyResult) -> str:
-    """Of the study's page, where a server has one; else of the database."""
+    """Address of the study's page on a server, else of the database."""
     if not result.tracking_uri.startswith("http"):
         return result.tracking_uri
     return result.tracking_uri.rstrip("/") + (result.page or "")

@@ -10,7 +10,7 @@ from tracking.report.charts import intervals
 from tracking.report.charts.axes import around
 from tracking.report.charts.intervals import Row
 from tracking.report.formatting import count, duration, interval, is_number, score, short, signed
-from tracking.report.selectors import asked, complete, is_winner, reached, settings
+from tracking.report.selectors import complete, is_winner, reached, setting_or_dash, settings
 from tracking.result import ConfirmedSetting, StudyResult
 
 _BEST: Final = 10
@@ -30,21 +30,21 @@ def _confirmed(result: StudyResult) -> Iterator[Block]:
         if complete(result):
             yield Code(f"{result.command} --confirm 3 --seeds 3")
         return
-    held = confirm.settings
+    ranking = confirm.settings
     rows = [
         Row(
-            f"trial {one.trial}",
-            one.mean,
-            score(one.mean),
-            one.low,
-            one.high,
-            tuple(one.values),
-            one.search_value,
-            strong=one.trial == confirm.winner,
-            title=f"trial {one.trial}: {settings(one.params, result.space)}",
+            f"trial {entry.trial}",
+            entry.mean,
+            score(entry.mean),
+            entry.low,
+            entry.high,
+            tuple(entry.values),
+            entry.search_value,
+            strong=entry.trial == confirm.winner,
+            title=f"trial {entry.trial}: {settings(entry.params, result.space)}",
         )
-        for one in held
-        if is_number(one.mean)
+        for entry in ranking
+        if is_number(entry.mean)
     ]
     ends = [
         value
@@ -57,15 +57,15 @@ def _confirmed(result: StudyResult) -> Iterator[Block]:
         (*columns("trial"), *numbers("mean", "95 % interval", "search", "optimism")),
         tuple(
             (
-                str(one.trial),
-                score(one.mean),
-                interval(one.low, one.high),
-                score(one.search_value),
-                signed(one.optimism),
+                str(entry.trial),
+                score(entry.mean),
+                interval(entry.low, entry.high),
+                score(entry.search_value),
+                signed(entry.optimism),
             )
-            for one in held
+            for entry in ranking
         ),
-        frozenset(i for i, one in enumerate(held) if one.trial == confirm.winner),
+        frozenset(i for i, entry in enumerate(ranking) if entry.trial == confirm.winner),
     )
     if rows:
         scale = around(ends)
@@ -82,15 +82,15 @@ def _confirmed(result: StudyResult) -> Iterator[Block]:
             ),
         )
     yield table
-    if (words := _settled(held)) is not None:
+    if (words := _settled(ranking)) is not None:
         yield words
 
 
-def _settled(held: Sequence[ConfirmedSetting]) -> Text | None:
+def _settled(ranking: Sequence[ConfirmedSetting]) -> Text | None:
     """Whether first and second can be told apart."""
-    if len(held) < 2:
+    if len(ranking) < 2:
         return None
-    first, second = held[0], held[1]
+    first, second = ranking[0], ranking[1]
     if not (is_number(first.low) and is_number(second.high)):
         return note("Without intervals the order may be chance: confirm with three seeds or more.")
     if second.high < first.low:
@@ -117,7 +117,7 @@ def _searched(result: StudyResult) -> Iterator[Block]:
                 (
                     str(trial.number),
                     score(trial.value),
-                    *(asked(trial.params, name) for name in names),
+                    *(setting_or_dash(trial.params, name) for name in names),
                 )
                 for trial in best[:_BEST]
             ),
@@ -136,7 +136,7 @@ def _searched(result: StudyResult) -> Iterator[Block]:
                 score(reached(trial)),
                 str(trial.epochs),
                 duration(trial.seconds),
-                *(asked(trial.params, name) for name in names),
+                *(setting_or_dash(trial.params, name) for name in names),
                 short(trial.reason, 120),
             )
             for trial in result.trials

@@ -58,8 +58,8 @@ def verdict(result: StudyResult) -> str:
             f" {count(len(complete(result)), 'complete trial')} is partly luck."
         )
     else:
-        first, held = confirm.settings[0], len(confirm.settings)
-        among = f"the best of {held} confirmed settings" if held > 1 else "no other was confirmed"
+        first, total = confirm.settings[0], len(confirm.settings)
+        among = f"the best of {total} confirmed settings" if total > 1 else "no other was confirmed"
         said = (
             f"Trial {number} wins: with {count(len(first.values), 'fresh seed')} its settings"
             f" have a mean validation UAR of {score(first.mean)}, {among}."
@@ -225,13 +225,13 @@ def _cautions(result: StudyResult) -> Iterator[Block]:
     if confirm is not None and len(confirm.settings[0].values) == 1:
         yield note("With one fresh seed there is no interval: confirm with three or more.")
     if test is not None:
-        held = test.interval
-        if held.by == "speaker" and held.groups < _FEW_SPEAKERS:
+        bounds = test.interval
+        if bounds.by == "speaker" and bounds.groups < _FEW_SPEAKERS:
             yield note(
-                f"The test interval rests on {count(held.groups, 'speaker')}, drawn whole. With"
+                f"The test interval rests on {count(bounds.groups, 'speaker')}, drawn whole. With"
                 " so few it is too narrow rather than too wide: take it as the least to allow for."
             )
-        if held.by != "speaker":
+        if bounds.by != "speaker":
             yield note(
                 "The interval is over utterances, since speakers are not known or there is only"
                 " one. It says nothing about how other speakers would fare."
@@ -244,13 +244,13 @@ def _cautions(result: StudyResult) -> Iterator[Block]:
             )
 
 
-def _sure(held: ScoreInterval) -> str:
+def _sure(bounds: ScoreInterval) -> str:
     """An interval of the test part, and over what."""
-    if not is_number(held.low) or not is_number(held.high):
+    if not is_number(bounds.low) or not is_number(bounds.high):
         return "no interval"
-    level = percent(held.level)
-    over = count(held.groups, held.by)
-    return f"{level} interval {interval(held.low, held.high)} over {over}"
+    level = percent(bounds.level)
+    over = count(bounds.groups, bounds.by)
+    return f"{level} interval {interval(bounds.low, bounds.high)} over {over}"
 
 
 def _within(scale: Linear) -> Linear:
