@@ -1,6 +1,6 @@
 """A study from its spec to its result: prepare, open, search, confirm, select, write, promote.
 
-`run_study` is the whole of it for Python; `python search/run.py` does the same.
+`run_study` runs all of it from Python; `python search/run.py` does the same.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ from tracking.uri import mask_password
 
 @dataclass(frozen=True)
 class _Finished:
-    """What a study came to. exit_code: 0: it has what was asked for, or its time is up; 1: no trial
-    of it is complete, or its winner was to be promoted and was not; 130: Ctrl-C."""
+    """Outcome of a study. exit_code: 0: finished, or its time is up; 1: no trial is complete, or
+    the requested promotion failed; 130: Ctrl-C."""
 
     result: StudyResult
     summary: str
@@ -73,7 +73,7 @@ class _Finished:
 def run_study(spec: StudySpec) -> StudyResult:
     """Run a study, or continue the one of its name, to its end.
 
-    What `python search/run.py` does: data are prepared, trials run on Ray, MLflow records them, and
+    As with `python search/run.py`, data are prepared, trials run on Ray, MLflow records them, and
     the study's folder holds its models, its report and its result. Progress goes to stderr. In the
     main thread, the first Ctrl-C ends the study early: the same call continues it.
 
@@ -81,17 +81,17 @@ def run_study(spec: StudySpec) -> StudyResult:
         spec: `StudySpec.make(trials=20, ...)`, whose options are those of the command line.
 
     Raises:
-        FdanError: something that the user has to mend, in one line.
+        FdanError: A mistake that the user can correct, in one line.
     """
     return _run(spec, None).result
 
 
 def run_command(spec: StudySpec, demo: BackgroundDemo | None = None) -> int:
-    """Run a study and print what it came to.
+    """Run a study and print its summary.
 
     Args:
-        spec: the study.
-        demo: the demo corpus, where it is being written already.
+        spec: The study.
+        demo: Demo corpus that is being written already.
 
     Returns:
         The exit code of the command.
@@ -108,7 +108,7 @@ def _run(spec: StudySpec, demo: BackgroundDemo | None) -> _Finished:
     check_address(spec.cluster)
     spec = decide_device(spec, lambda text: _print_line(console, text))
     with contextlib.ExitStack() as driving:
-        if spec.study.study is not None:  # or its data will name it
+        if spec.study.study is not None:  # otherwise its data name it
             folder = spec.runs / spec.study.study
             driving.enter_context(driver_lock(folder, spec.study.study))
             write_begun(folder, spec.arguments)

@@ -40,14 +40,13 @@ class StudyInputs:
         device: str = "cpu",
         progress: Callable[[int, int], None] | None = None,
     ) -> TrainingData:
-        """What a run trains on, in this process.
+        """Load the data that a run trains on, in this process.
 
         Args:
-            run: the run's settings.
-            device: where frozen features are computed that are not cached yet. The CPU unless said
-                otherwise: the driver's node may have no GPU, and what promotion asks again must
-                come out the same.
-            progress: called with (images done, of how many).
+            run: Settings of the run.
+            device: Device for frozen features that are not cached yet. The default is the CPU: the
+                driver's node may have no GPU, and promotion needs the same values again.
+            progress: Called with (images done, images in all).
         """
         from fdan.device import choose_device
         from fdan.training.training_data import load_training_data
@@ -62,8 +61,8 @@ def decide_device(spec: StudySpec, notify: Callable[[str], None]) -> StudySpec:
     """Ask the cluster for GPUs, where no option says what the trials run on.
 
     Args:
-        spec: the study.
-        notify: is told what is waited for, and what was decided.
+        spec: The study.
+        notify: Shows the user what is waited for and what was decided.
     """
     if not spec.device_is_open or spec.cluster is None:
         return spec
@@ -80,9 +79,9 @@ def open_data(spec: StudySpec, console: Console, demo: BackgroundDemo | None) ->
     """Open the study's task and split, after preparing what is not prepared yet.
 
     Args:
-        spec: the study.
-        console: shows how far that is, and which files are unreadable.
-        demo: the demo corpus, where it is being written already.
+        spec: The study.
+        console: Shows the progress and unreadable files.
+        demo: Demo corpus that is being written already.
     """
     with Preparing(console) as progress:
         task, split = open_task(spec.data, spec.settings, progress, demo)
@@ -95,14 +94,14 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
     """The data as a study's workers open them.
 
     Args:
-        spec: the study. With a shared folder, the stores are published there.
-        task: its stores are prepared.
+        spec: The study. With a shared folder, the stores are published there.
+        task: Data whose stores are prepared.
     """
     stores = [store.folder for store in (*task.acoustic, *task.visual)]
     return WorkerData(
         acoustic=tuple(store.folder for store in task.acoustic),
         visual=tuple(store.folder for store in task.visual),
-        split=spec.settings.of(SplitConfig),
+        split=spec.settings.pick(SplitConfig),
         fixed=spec.fixed,
         device=spec.device,
         cache=(spec.shared or spec.runs) / "features",
@@ -116,9 +115,9 @@ def prepare_training(spec: StudySpec, inputs: StudyInputs, console: Console) -> 
     in one line. On a cluster, the workers do both.
 
     Args:
-        spec: the study.
-        inputs: its data.
-        console: shows how far that is.
+        spec: The study.
+        inputs: Data of the study.
+        console: Shows the progress.
 
     Returns:
         The validation UAR of the baseline that the search has to beat; None where the backbones are

@@ -196,8 +196,8 @@ def select_model(context: RunContext, settings: list[Setting]) -> ChosenModel | 
     for and nothing can choose another model any more.
 
     Args:
-        context: the study's.
-        settings: what was confirmed.
+        context: Context of the study.
+        settings: Settings that were confirmed.
 
     Returns:
         The model; None where no trial is complete.
@@ -228,11 +228,11 @@ def write_result(
     """Write result.json, the report and the table of trials, and log them with the study's run.
 
     Args:
-        context: the study's.
-        settings: what was confirmed.
-        chosen: the model that the study stands for.
-        outcome: how the study ended.
-        interruptions: how often a trial was interrupted.
+        context: Context of the study.
+        settings: Settings that were confirmed.
+        chosen: The model that the study stands for.
+        outcome: How the study ended.
+        interruptions: Number of interruptions of trials.
     """
     data, tracker = context.data, context.tracker
     tracker.drain(_PAGE_S)
@@ -262,9 +262,9 @@ def promote_model(
     """Make the model the champion, if that was asked for and every gate is open.
 
     Args:
-        context: the study's.
-        chosen: the model that the study stands for.
-        outcome: how the study ended. One that is not finished promotes nothing.
+        context: Context of the study.
+        chosen: The model that the study stands for.
+        outcome: How the study ended. One that is not finished promotes nothing.
 
     Returns:
         The verdict; None where nothing was promoted or refused.

@@ -46,25 +46,25 @@ class Settings:
     """Every field of every configuration: the user's, else the preset's, else the default."""
     chosen: frozenset[str]
 
-    def of(self, config: type[Config]) -> dict[str, Any]:
+    def pick(self, config: type[Config]) -> dict[str, Any]:
         """The fields of one configuration, to build it from."""
         return {name: self.values[name] for name in config.__dataclass_fields__}
 
     @property
     def run(self) -> dict[str, Any]:
         """The flat values of a RunConfig."""
-        return {name: value for config in RUN_CONFIGS for name, value in self.of(config).items()}
+        return {name: value for c in RUN_CONFIGS for name, value in self.pick(c).items()}
 
     @property
     def split(self) -> SplitConfig:
-        return SplitConfig.from_mapping(self.of(SplitConfig))
+        return SplitConfig.from_mapping(self.pick(SplitConfig))
 
     @property
     def preparation(self) -> dict[str, SpectrogramSettings | FaceSettings]:
         """Each modality's preparation settings."""
         return {
-            "acoustic": SpectrogramSettings.from_mapping(self.of(SpectrogramSettings)),
-            "visual": FaceSettings.from_mapping(self.of(FaceSettings)),
+            "acoustic": SpectrogramSettings.from_mapping(self.pick(SpectrogramSettings)),
+            "visual": FaceSettings.from_mapping(self.pick(FaceSettings)),
         }
 
     def source(self, name: str) -> str:

@@ -31,20 +31,20 @@ from search.worker.messages import EpochResult
 from search.worker.trial_folder import trial_folder
 
 LOOKAHEAD: Final = 10
-"""Trials that one looks ahead, and back."""
+"""Number of next trials whose gain is expected, and of last ones whose gain is its lower bound."""
 
 MIN_TRIALS: Final = N_STARTUP_TRIALS + LOOKAHEAD
-"""Ended trials before which nothing is said: the sampler's random ones and as many as one looks
-back. Half as many have to be complete."""
+"""Ended trials before a gain is estimated: the sampler's random ones and LOOKAHEAD more. Half as
+many must be complete."""
 
 WINDOW: Final = 20
-"""Complete values, the newest, that stand for those to come."""
+"""Number of newest complete values that the law is fitted to."""
 
 _MIN_PEAKS: Final = 3
 
 _UAR: Final = "validation/uar"
 _HIGHEST: Final = 1.0
-"""No value is higher."""
+"""Upper bound of values."""
 
 
 def expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> float:
@@ -52,7 +52,7 @@ def expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> flo
 
     Args:
         values: Values of all ended trials in their order, None for trials that are not complete.
-        ahead: How many next trials.
+        ahead: Number of next trials.
 
     Returns:
         The gain; infinite where the trials are too few to tell.
@@ -76,7 +76,7 @@ def peaks_gain(values: Sequence[float], best: float, draws: int) -> float:
     Args:
         values: Complete values. e is the mean by which their best quarter exceeds the next one.
         best: The best value so far.
-        draws: How many values are drawn.
+        draws: Number of draws.
     """
     ordered = sorted(values, reverse=True)
     peaks = max(_MIN_PEAKS, len(ordered) // 4)
@@ -102,25 +102,22 @@ def seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
 def epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation of a value by its last epochs' fluctuation; None where no trial has five.
 
-    A lower bound of what the seed does, which also changes where a training goes. curves: complete
-    trials' validation UAR, epoch by epoch.
+    A lower bound of the noise over seeds, which also change the course of training. curves:
+    validation UAR of complete trials by epoch.
     """
     spreads = [np.var(c[-VALUE_EPOCHS:], ddof=1) for c in curves if len(c) >= VALUE_EPOCHS]
     return math.sqrt(float(np.mean(spreads)) / VALUE_EPOCHS) if spreads else None
 
 
 class EarlyStopping(StudyCallback):
-    """Ends a study whose next trials promise less than the noise.
-
-    The study is then finished: trials under way end with it.
-    """
+    """Ends a study, and its running trials, when the expected gain is less than the noise."""
 
     def __init__(self, stop: StopSignal, noise: float | None) -> None:
         """
         Args:
             stop: The study's stop signal.
-            noise: By how much the seed moves a value; None: by what the last epochs of the complete
-                trials fluctuate.
+            noise: Standard deviation of a value over seeds; None: estimated from the last epochs of
+                complete trials.
         """
         self._stop = stop
         self._noise = noise
@@ -131,14 +128,14 @@ class EarlyStopping(StudyCallback):
     def of_study(
         cls, stop: StopSignal, noise: float | str, study: optuna.Study, folder: Path
     ) -> EarlyStopping:
-        """The rule of `--stop-early`, which knows the trials of earlier starts.
+        """Make the callback of `--stop-early`, with the trials of earlier starts.
 
         Args:
             stop: The study's stop signal.
-            noise: As given, or "auto": that of the study's own confirming runs if there are any,
-                else that of the trials' last epochs.
+            noise: Standard deviation of a value, or "auto": that of the study's confirming runs if
+                there are any, else that of the trials' last epochs.
             study: The study.
-            folder: Its folder, for the epochs of its trials.
+            folder: Folder of the study, with its trials' epochs.
         """
         measured = seed_noise([setting.values for setting in confirmed_settings(study)])
         rule = cls(stop, measured if isinstance(noise, str) else noise)

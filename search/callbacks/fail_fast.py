@@ -21,7 +21,7 @@ class FailFast(StudyCallback):
         """
         Args:
             stop: The study's stop signal.
-            counts: How many trials the study had before this start, by Optuna's state.
+            counts: Trials that the study had before this start, by Optuna's state.
         """
         self._stop = stop
         self._failed = 0

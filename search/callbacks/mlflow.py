@@ -66,10 +66,10 @@ class MlflowCallback(StudyCallback):
         """Before its first event it catches up with the trials of earlier drivers: `catch_up`.
 
         Args:
-            tracker: of the study; its parent run is open.
-            drawing: draws the figures; its owner closes it.
-            folder: of the study, or of its confirming runs.
-            runs: what the trials' runs have in common.
+            tracker: Tracker of the study; its parent run is open.
+            drawing: Draws the figures; its owner closes it.
+            folder: Folder of the study, or of its confirming runs.
+            runs: What the trials' runs have in common.
         """
         self._tracker = tracker
         self._drawing = drawing
@@ -90,9 +90,9 @@ class MlflowCallback(StudyCallback):
         """Record what a driver that died had no more time to record of trials that had ended.
 
         Args:
-            trials: all of the stage's, as Optuna's storage has them. What was recorded of them is
+            trials: All trials of the stage, from Optuna's storage. What was recorded of them is
                 passed over.
-            params: the settings of one of them.
+            params: Settings of a trial.
         """
         opened = self._tracker.open_trials(self._runs.stage)
         for number in sorted(opened):

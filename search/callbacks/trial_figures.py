@@ -75,7 +75,7 @@ class TrialFigures:
         """Draw a trial.
 
         Args:
-            job: What to draw.
+            job: Figures to draw.
             settings: The content of the trial's config.json.
 
         Returns:

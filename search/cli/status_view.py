@@ -40,8 +40,8 @@ def show_status(status: StudyStatus, console: Console) -> None:
     """Print a study in a few lines. A command has a line of its own, however long.
 
     Args:
-        status: The study's.
-        console: Where it is printed.
+        status: Status of the study.
+        console: Console to print on.
     """
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -77,7 +77,7 @@ def show_studies(runs: Path, console: Console) -> int:
 
     Args:
         runs: The folder of studies.
-        console: Where it is printed.
+        console: Console to print on.
 
     Returns:
         How many there are.
@@ -107,7 +107,7 @@ def show_studies(runs: Path, console: Console) -> int:
 
 def _describe(trial: RunningTrial, epochs: int) -> str:
     value = "" if trial.value is None else f", value {format_value(trial.value)}"
-    heard = "" if trial.heard_s is None else f", heard of {format_duration(trial.heard_s)} ago"
+    heard = "" if trial.heard_s is None else f", last epoch {format_duration(trial.heard_s)} ago"
     return f"trial {trial.trial}: epoch {trial.epoch} of {epochs}{value}{heard}"
 
 

@@ -285,14 +285,14 @@ def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, A
     """Check each option by itself.
 
     Args:
-        options: values by the options' names; None, as a name that is left out, is not given.
-        where: what an error message begins with.
+        options: Values by the options' names; None, as a name that is left out, is not given.
+        where: Beginning of error messages.
 
     Returns:
         The same options with values of their types.
 
     Raises:
-        ConfigError: a name is unknown (the nearest is named) or a value is refused.
+        ConfigError: A name is unknown (the nearest is named) or a value is refused.
     """
     for name in options:
         if name not in _OWNERS:
@@ -305,8 +305,8 @@ def pick(options: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
     """The options that are fields of a configuration, to build it from.
 
     Args:
-        options: options by name, of any configuration.
-        config: the configuration.
+        options: Options by name, of any configuration.
+        config: The configuration.
     """
     return {name: value for name, value in options.items() if _OWNERS[name] is config}
 
@@ -342,11 +342,11 @@ def from_arguments(words: Sequence[str], where: str) -> dict[str, Any]:
     """The options that a recorded command line gives, the inverse of `to_arguments`.
 
     Args:
-        words: the command line.
-        where: the file that recorded it, for messages.
+        words: The command line.
+        where: The file that recorded it, for messages.
 
     Raises:
-        ConfigError: an option is unknown, or a value is refused.
+        ConfigError: An option is unknown, or a value is refused.
 
     >>> from_arguments(["--trials", "4", "--study=a", "--no-augment"], "study.json")
     {'trials': 4, 'study': 'a', 'augment': False}

@@ -25,7 +25,7 @@ def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are left out here and that the study named by `study` remembers.
 
     Raises:
-        FdanError: one of them had a password, which is not kept.
+        FdanError: One of them had a password, which is not kept.
     """
     name = options.get("study")
     if name is None:

@@ -53,7 +53,7 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A study as it will be run. Paths are absolute: workers have other working folders."""
+    """A resolved study. Paths are absolute: workers have other working folders."""
 
     study: StudyConfig
     confirm: ConfirmConfig
@@ -61,29 +61,29 @@ class StudySpec:
     resources: ResourceConfig
     data: DataConfig
     settings: Settings
-    """Of preparation, split, model and training."""
+    """Settings of preparation, split, model and training."""
     space: Space
-    """What is searched: without the dimensions that an option pins."""
+    """Searched dimensions, without those that an option pins."""
     per_trial: TrialResources
     cluster: str | None
-    """Address of the Ray cluster to run on; None: a Ray of its own."""
+    """Address of the Ray cluster; None for a local Ray."""
     shared: Path | None
-    """Folder that all of the cluster's nodes see."""
+    """Folder that all nodes of the cluster see."""
     options: Mapping[str, Any]
-    """Those that were given, now or when the study was started: enough to make this spec again."""
+    """Options given now or when the study was started: enough to make this spec again."""
     remembered: tuple[str, ...] = ()
-    """The options among them that an earlier start gave, as a command line."""
+    """Options of an earlier start among them, as a command line."""
 
     @classmethod
     def make(cls, **options: Any) -> StudySpec:
         """The study that these options describe.
 
         The names are those of the flags of `search/run.py` with underscores: `trials=3`,
-        `epochs=4`, `study="mine"`, `task="savee:/data/SAVEE"`, `time_budget="2h"`. What is left out
-        is as the study `study` was started, if there is one, or has the flag's default.
+        `epochs=4`, `study="mine"`, `task="savee:/data/SAVEE"`, `time_budget="2h"`. An option
+        left out is taken from the existing study `study`, or has the flag's default.
 
         Raises:
-            ConfigError, DataError: an option is unknown, or a value cannot be.
+            ConfigError, DataError: An option is unknown, or a value is invalid.
         """
         given = normalize(options, "StudySpec")
         remembered = remembered_options(given)
@@ -179,9 +179,10 @@ class StudySpec:
         known yet."""
         fixed = {k: v for k, v in self.fixed.items() if k != "seed"}
         weights = Path(fixed["weights"])
-        if weights.is_file():  # what is in it counts, not where it lies
+        if weights.is_file():  # identified by its content, not its path
             fixed["weights"] = f"sha256 {sha256_file(weights)}"
-        return Identity(self.space.as_dict(), data, self.settings.of(SplitConfig), fixed, self.seed)
+        split = self.settings.pick(SplitConfig)
+        return Identity(self.space.as_dict(), data, split, fixed, self.seed)
 
 
 def resolve(
@@ -192,13 +193,13 @@ def resolve(
     """Check everything that can be checked without reading data, and start nothing.
 
     Args:
-        options: those that are given, with values of their types (`normalize`).
-        remembered: those among them that an earlier start gave, as a command line.
-        environment: where the cluster, the shared folder and MLflow's server are looked up that no
+        options: Options that are given, with values of their types (`normalize`).
+        remembered: Options that an earlier start gave, as a command line.
+        environment: Variables that name the cluster, the shared folder and MLflow's server where no
             option names. The server is kept among the options: a shell may be without it tomorrow.
 
     Raises:
-        ConfigError, DataError, DeviceError: a value cannot be, or this machine has no such device.
+        ConfigError, DataError, DeviceError: A value is invalid, or this machine has no such device.
     """
     options = dict(options)
     if server := options.get("tracking_uri") or environment.get(TRACKING_URI_VARIABLE):

@@ -17,7 +17,7 @@ def read_options(file: Path) -> dict[str, Any]:
     """The options that a file gives.
 
     Raises:
-        ConfigError: it cannot be read, or has an unknown key (the nearest known one is named) or a
+        ConfigError: It cannot be read, or has an unknown key (the nearest known one is named) or a
             value that is refused.
     """
     try:
@@ -33,11 +33,11 @@ def from_sections(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The options of a mapping of sections.
 
     Args:
-        data: section -> option -> value.
-        where: the file that it comes from, for messages.
+        data: Section -> option -> value.
+        where: The file that it comes from, for messages.
 
     Raises:
-        ConfigError: as `read_options`.
+        ConfigError: As `read_options`.
     """
     options: dict[str, Any] = {}
     for section, table in data.items():

@@ -1,5 +1,5 @@
-"""Where it is decided that a trial is pruned: `decide`, by one of Optuna's pruners, with the reason
-in words. The pruners are made here by name, with every argument stated."""
+"""Makes Optuna's pruners by name, and decides whether a trial is pruned, with the reason. The
+decision is requested and recorded by `should_prune` in search/study/writer.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fdan.errors import ConfigError, unknown
 
 REDUCTION_FACTOR = 3
-"""Of the trials that reach a rung, about one in so many goes on."""
+"""About one in REDUCTION_FACTOR of the trials that reach a rung goes on."""
 
 N_STARTUP_TRIALS = 5
 """Complete trials that `median` waits for before it compares."""
@@ -50,15 +50,15 @@ class PruneDecision:
 
     prune: bool
     reason: str = ""
-    """In words; empty for a trial that goes on."""
+    """Why, in words; empty for a trial that goes on."""
 
 
 def make_pruner(name: str, epochs: int) -> BasePruner:
-    """One of PRUNERS.
+    """Make one of PRUNERS.
 
     Args:
-        name: Its key there.
-        epochs: A trial's last epoch.
+        name: Key of PRUNERS.
+        epochs: Last epoch of a trial.
     """
     if name not in PRUNERS:
         raise ConfigError(f"--pruner: {unknown('pruner', name, PRUNERS)}")
@@ -93,9 +93,9 @@ def decide(name: str, trial: optuna.Trial, retry: Retry) -> PruneDecision:
     records the decision.
 
     Args:
-        name: The pruner's, for the reason.
+        name: Name of the pruner, for the reason.
         trial: The running trial.
-        retry: Repeats what the storage did not take.
+        retry: Repeats calls that the storage failed.
     """
     if not retry(trial.should_prune):
         return PruneDecision(False)
@@ -104,15 +104,15 @@ def decide(name: str, trial: optuna.Trial, retry: Retry) -> PruneDecision:
 
 
 def explain(name: str, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
-    """Why a trial was pruned at its last report, as far as the pruner can be seen through.
+    """Why a trial was pruned at its last report.
 
     Optuna's pruners answer yes or no. The median and the rung are computed again from the same
-    trials; hyperband does not tell which trials share a bracket.
+    trials; hyperband does not expose which trials share a bracket.
 
     Args:
-        name: The pruner's.
+        name: Name of the pruner.
         trial: The trial that was pruned.
-        trials: All of the study's.
+        trials: All trials of the study.
     """
     epoch = trial.last_step
     assert epoch is not None, "a pruned trial has reported"
@@ -145,13 +145,13 @@ def explain(name: str, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str
 
 
 def first_rung(epochs: int) -> int:
-    """The epoch before which nothing is compared: a sixth of the way, then a half (factor 3)."""
+    """The first epoch at which trials are compared: a sixth of all, then a half (factor 3)."""
     return max(1, epochs // 6)
 
 
 def next_rung(name: str, epochs: int, epoch: int) -> int:
-    """The first epoch after `epoch` at which the pruner compares; the last one where it does not
-    any more. `median`, which compares at each, gets some that are as far apart as its first one.
+    """The first epoch after `epoch` at which the pruner compares; the last epoch where there is
+    none. `median` compares at every epoch: its rungs here are multiples of the first one.
 
     >>> [next_rung("hyperband", 30, epoch) for epoch in (0, 5, 14, 15)]
     [5, 15, 15, 30]
@@ -159,9 +159,9 @@ def next_rung(name: str, epochs: int, epoch: int) -> int:
     [10, 30]
 
     Args:
-        name: The pruner's.
-        epochs: A trial's last epoch.
-        epoch: From 0.
+        name: Name of the pruner.
+        epochs: Last epoch of a trial.
+        epoch: Epochs trained so far.
     """
     if name == "median":
         first = first_rung(epochs)
@@ -178,8 +178,8 @@ def decision_epochs(name: str, epochs: int) -> tuple[int, ...]:
     (1, 2, 3, 4, 5, 6, 7, 8)
 
     Args:
-        name: The pruner's.
-        epochs: A trial's last epoch.
+        name: Name of the pruner.
+        epochs: Last epoch of a trial.
     """
     rung = first_rung(epochs)
     if name == "none":
@@ -197,8 +197,8 @@ def describe_decisions(name: str, epochs: int) -> str:
     """When the pruner compares, for --dry-run.
 
     Args:
-        name: The pruner's.
-        epochs: A trial's last epoch.
+        name: Name of the pruner.
+        epochs: Last epoch of a trial.
     """
     if name == "none":
         return f"never: all trials run {epochs} epochs"

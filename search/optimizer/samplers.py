@@ -46,11 +46,10 @@ def make_sampler(name: str, space: Space, seed: int, n_trials: int) -> BaseSampl
     """One of SAMPLERS.
 
     Args:
-        name: Its key there.
-        space: What is searched.
-        seed: The study's.
-        n_trials: Trials that the study has already: one that is continued does not draw again what
-            it drew before.
+        name: Key of SAMPLERS.
+        space: Space that is searched.
+        seed: Seed of the study.
+        n_trials: Trials of the study so far: a continued study does not repeat their draws.
     """
     if name not in SAMPLERS:
         raise ConfigError(f"--sampler: {unknown('sampler', name, SAMPLERS)}")

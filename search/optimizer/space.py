@@ -1,6 +1,6 @@
 """The search space as data: dimensions, conditional ones included, and settings to try first.
 
-`search.optimizer.space_file` reads it from TOML.
+`search.optimizer.space_file` reads it from TOML; the spaces themselves: search/spaces/*.toml.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Space:
         return params
 
     def resolve(self, settings: Mapping[str, Value], pinned: frozenset[str]) -> Space:
-        """The space that is left when some settings are not searched.
+        """The space that remains when some settings are not searched.
 
         Conditions on those are decided here, once; an enqueued setting that contradicts a pinned
         one is dropped.
@@ -151,7 +151,7 @@ class Space:
         yield from _expand(self.dimensions, {})
 
     def as_dict(self) -> dict[str, Any]:
-        """For a study's identity: what is searched, not what is tried first."""
+        """The dimensions, for a study's identity; settings to try first are left out."""
         facts: dict[str, Any] = {}
         for dimension in self.dimensions:
             distribution = optuna.distributions.distribution_to_json(dimension.distribution)

@@ -57,7 +57,7 @@ def load_space(name: str, known: Mapping[str, Value]) -> Space:
     """A shipped space by name, or a TOML file by path.
 
     Args:
-        name: The space's, or a path.
+        name: Name of a space, or a path.
         known: The settings that a space may search (RunConfig's fields) with their defaults.
 
     Raises:
@@ -86,7 +86,7 @@ def parse_space(text: str, known: Mapping[str, Value], where: str = "space") -> 
     Args:
         text: The file's content.
         known: The settings that a space may search, with their defaults.
-        where: What an error message calls the file.
+        where: Name of the file in error messages.
 
     Raises:
         ConfigError: With the place in the file, and what would do.

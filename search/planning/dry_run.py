@@ -23,11 +23,11 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
     """Print settings, space, split and planned trials.
 
     Args:
-        spec: the study.
-        estimate_time: whether to time training steps here and print how long the study would take.
+        spec: The study.
+        estimate_time: Whether to time training steps and print how long the study would take.
 
     Raises:
-        StudyError: the study exists and would be refused.
+        StudyError: The study exists and would be refused.
     """
     demo = spec.data.demo_folder
     absent_demo = None if demo.exists() else demo

@@ -52,24 +52,24 @@ _DEAR_CHOICES: Final[dict[str, Value]] = {"context": "bank", "augment": True, "t
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a study takes, in seconds."""
+    """Estimated duration of a study [s]."""
 
     spec: StudySpec
     concurrency: int | None
-    """Trials at once; None: a cluster, which says so only when it is reached."""
+    """Trials at once; None for a cluster, which is not asked before the study starts."""
     processes: int
-    """That were timed at once."""
+    """Number of processes that were timed at once."""
     settings: tuple[Mapping[str, Value], ...]
-    """That were timed."""
+    """Settings that were timed."""
     timings: Timings
     share: float
-    """The part of all epochs that the pruner leaves, 0 .. 1."""
+    """Share of all epochs that the pruner leaves, 0 .. 1."""
     images: Mapping[str, int]
-    """Of each modality."""
+    """Number of images by modality."""
 
     @property
     def at_most(self) -> float:
-        """The search, if nothing is pruned and all trials have the dearest setting."""
+        """Duration of the search if nothing is pruned and all trials have the slowest setting."""
         return self._trials_s(self.spec.trials, max(self._epochs_s)) + _END_S
 
     @property
@@ -165,8 +165,8 @@ def estimate_study(spec: StudySpec, task: Task, split: Split) -> Estimate:
 
     Args:
         spec: The study.
-        task: Its data, of which only the listing is used.
-        split: The task's parts.
+        task: Data of the study, of which only the listing is used.
+        split: Split of the data.
 
     Raises:
         ConfigError: Trials run on GPUs, and this machine has none.
@@ -197,8 +197,8 @@ def make_workload(spec: StudySpec, task: Task, split: Split) -> Workload:
 
     Args:
         spec: The study.
-        task: Its data, of which only the sizes are used.
-        split: The task's parts.
+        task: Data of the study, of which only the sizes are used.
+        split: Split of the data.
     """
     shapes = {}
     for modality in MODALITIES:

@@ -45,10 +45,10 @@ def find_gpu_share(
 
     Args:
         spec: The study.
-        task: Its data.
-        split: Its parts.
-        folder: Where Ray's log goes.
-        stop: Ends the waiting.
+        task: Data of the study.
+        split: Split of the data.
+        folder: Folder for Ray's log.
+        stop: Signal that ends the waiting.
 
     Returns:
         The share, or None if `stop` was due before it was known.

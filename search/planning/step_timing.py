@@ -131,8 +131,8 @@ def measure(workload: Workload, processes: int) -> Timings:
     """Time each run in several processes at once.
 
     Args:
-        workload: What to time.
-        processes: How many processes train the same run at the same time.
+        workload: Training to time.
+        processes: Number of processes that train the same run at once.
 
     Returns:
         The means over the processes.

@@ -1,4 +1,4 @@
-"""Metrics of one trial, trained twice, epoch by epoch."""
+"""Compares the metrics of a recorded trial with those of its repetition, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -10,100 +10,99 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-_SHOWN: Final = 10
+_MAX_ROWS: Final = 10
 """Metrics in the table of differences."""
 
 
 @dataclass(frozen=True)
-class Differing:
-    """One figure that came out otherwise; nan where one side has none."""
+class MetricDifference:
+    """A metric whose values differ in an epoch; nan where one side has none."""
 
     epoch: int
     metric: str
-    there: float
-    here: float
+    recorded: float
+    repeated: float
 
     @property
     def difference(self) -> float:
-        """Relative to the larger of the two, so that a loss and a rate can be compared; infinite
-        where one of them is not finite."""
-        if not (math.isfinite(self.there) and math.isfinite(self.here)):
+        """The difference relative to the larger value, so that losses and rates can be compared;
+        infinite where a value is not finite."""
+        if not (math.isfinite(self.recorded) and math.isfinite(self.repeated)):
             return math.inf
-        return abs(self.there - self.here) / max(abs(self.there), abs(self.here))
+        return abs(self.recorded - self.repeated) / max(abs(self.recorded), abs(self.repeated))
 
 
 @dataclass(frozen=True)
-class Compared:
-    """epochs: of which so many were trained again, `last` the last one; recorded: how many the run
-    has; metrics: names that were compared."""
+class Comparison:
+    """epochs: number of repeated epochs; last: the last of them; recorded: number of epochs of the
+    run; metrics: number of metrics that were compared."""
 
     epochs: int
     last: int
     recorded: int
     metrics: int
-    differing: tuple[Differing, ...]
+    differing: tuple[MetricDifference, ...]
 
     @property
     def line(self) -> str:
-        """What came of it."""
+        """The outcome in a line."""
         if not self.differing:
             return (
                 f"epoch {self.last} of {self.recorded}: all {self.metrics} metrics of"
                 f" {self.epochs} epoch{'s' * (self.epochs != 1)} equal to the last digit"
             )
         first = self.differing[0]
-        names = {one.metric for one in self.differing}
+        names = {difference.metric for difference in self.differing}
         return (
             f"{len(names)} of {self.metrics} metrics differ, first {first.metric} in epoch"
             f" {first.epoch}; the largest differences:"
         )
 
     @property
-    def largest(self) -> list[Differing]:
-        """A metric's largest difference each, the largest of all first."""
-        found: dict[str, Differing] = {}
-        for one in self.differing:
-            held = found.get(one.metric)
-            if held is None or one.difference > held.difference:
-                found[one.metric] = one
-        return sorted(found.values(), key=lambda one: -one.difference)[:_SHOWN]
+    def largest(self) -> list[MetricDifference]:
+        """The largest difference of each metric, the largest of all first."""
+        largest: dict[str, MetricDifference] = {}
+        for item in self.differing:
+            if item.metric not in largest or item.difference > largest[item.metric].difference:
+                largest[item.metric] = item
+        return sorted(largest.values(), key=lambda item: -item.difference)[:_MAX_ROWS]
 
 
 def compare(
-    recorded: Mapping[int, Mapping[str, float]], found: Mapping[int, Mapping[str, float]]
-) -> Compared:
+    recorded: Mapping[int, Mapping[str, float]], repeated: Mapping[int, Mapping[str, float]]
+) -> Comparison:
     """Compare two trainings of one trial.
 
     Args:
-        recorded: {epoch: metrics} of MLflow's run.
-        found: The same of the epochs that were trained again.
+        recorded: Metrics by epoch of MLflow's run.
+        repeated: Metrics by epoch of the repetition.
     """
     names, differing = set[str](), []
-    for epoch in sorted(found):
-        there, here = recorded.get(epoch, {}), found[epoch]
-        for name in sorted(there.keys() | here.keys()):
+    for epoch in sorted(repeated):
+        before, after = recorded.get(epoch, {}), repeated[epoch]
+        for name in sorted(before.keys() | after.keys()):
             names.add(name)
-            one = Differing(epoch, name, there.get(name, math.nan), here.get(name, math.nan))
-            both_nan = math.isnan(one.there) and math.isnan(one.here)
-            if (name in there) != (name in here) or not (one.there == one.here or both_nan):
-                differing.append(one)
-    return Compared(len(found), max(found), len(recorded), len(names), tuple(differing))
+            old, new = before.get(name, math.nan), after.get(name, math.nan)
+            equal = old == new or (math.isnan(old) and math.isnan(new))
+            if (name in before) != (name in after) or not equal:
+                differing.append(MetricDifference(epoch, name, old, new))
+    return Comparison(len(repeated), max(repeated), len(recorded), len(names), tuple(differing))
 
 
-def show(compared: Compared, console: Console) -> None:
+def show(comparison: Comparison, console: Console) -> None:
     """Print that all metrics are equal, or the table of those that differ.
 
     Args:
-        compared: The comparison.
-        console: Where to.
+        comparison: The comparison.
+        console: Console to print on.
     """
-    console.print(compared.line, highlight=False, soft_wrap=True)
-    if not compared.differing:
+    console.print(comparison.line, highlight=False, soft_wrap=True)
+    if not comparison.differing:
         return
     table = Table(box=None)
     for title in ("metric", "epoch", "there", "here", "relative difference"):
         table.add_column(title, justify="left" if title == "metric" else "right")
-    for one in compared.largest:
-        cells = (str(one.epoch), repr(one.there), repr(one.here), f"{one.difference:.1e}")
-        table.add_row(one.metric, *cells)
+    for item in comparison.largest:
+        cells = (str(item.epoch), repr(item.recorded), repr(item.repeated))
+        table.add_row(item.metric, *cells, f"{item.difference:.1e}")
     console.print(table)

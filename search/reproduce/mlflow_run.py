@@ -1,4 +1,4 @@
-"""A trial's run as MLflow holds it: enough to train it again, and what came of it."""
+"""Reads a trial's run from MLflow: its settings, its data, and its metrics by epoch."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from tracking.tags import (
 from tracking.uri import TRACKING_URI_VARIABLE, check_uri, mask_password, sqlite_file
 
 CONFIGURATION: Final = "config.json"
-"""The artifact that holds a trial's settings, and under these two names what they were used on."""
+"""The artifact with a trial's settings, and its keys for the data and the machine."""
 ORIGIN: Final = "origin"
 MACHINE: Final = "machine"
 
-_NAMED: Final = 3
-"""Trials that are named to somebody who gave the study's own run."""
+_MAX_EXAMPLES: Final = 3
+"""Trials that an error message suggests instead of the study's own run."""
 
 
 class RecordError(FdanError):
-    """A run that cannot be read, or not be trained again from what it holds."""
+    """A run cannot be read, or lacks what its repetition needs."""
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """settings: a RunConfig's flat values; origin: as fdan.data.provenance makes it; machine: as
-    search.results.provenance makes it; tags: of the run; epochs: epoch -> metrics, times left out,
-    which no two trainings share."""
+class RecordedRun:
+    """settings: flat values of a RunConfig; origin: see fdan.data.provenance; machine: see
+    search.results.provenance; tags: tags of the run; epochs: metrics by epoch, without times, which
+    no two trainings share."""
 
     run_id: str
     settings: dict[str, Any]
@@ -62,7 +62,7 @@ class Recorded:
 
     @property
     def name(self) -> str:
-        """What it is called in a sentence."""
+        """The trial's name in messages."""
         return _name(self.tags)
 
     @property
@@ -71,61 +71,61 @@ class Recorded:
         return self.tags[STATE]
 
 
-def read(uri: str, run_id: str) -> Recorded:
+def read(uri: str, run_id: str) -> RecordedRun:
     """Read a trial's run from MLflow.
 
     Args:
-        uri: The server or database.
-        run_id: MLflow's.
+        uri: Server or database.
+        run_id: MLflow's id of the run.
 
     Raises:
-        RecordError: The run cannot be read, or is not a trial's with what a repetition needs.
+        RecordError: The run cannot be read, or is not one of a trial that can be repeated.
     """
     check_uri(uri)
-    _database(uri)
+    _check_database(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         client = connect(uri)
         run = client.get_run(run_id)
         tags = dict(run.data.tags)
-        _is_trial(client, run, tags, uri)
+        _check_trial(client, run, tags, uri)
         epochs = _epochs(client, run)
     except FdanError:
         raise
-    except Exception as error:  # MLflow's, SQLAlchemy's, the connection's
+    except Exception as error:  # of MLflow, SQLAlchemy or the connection
         raise _unreadable(uri, run_id, error) from None
-    held = _configuration(client, run_id, tags)
-    origin, machine = held.pop(ORIGIN, None), held.pop(MACHINE, None)
+    settings = _configuration(client, run_id, tags)
+    origin, machine = settings.pop(ORIGIN, None), settings.pop(MACHINE, None)
     if not isinstance(origin, dict) or not isinstance(machine, dict):
         raise RecordError(
-            f"run {run_id} ({_name(tags)}): its {CONFIGURATION} does not say on which data it was"
-            " trained: it was made by an older release of fdan-search"
+            f"run {run_id} ({_name(tags)}): its {CONFIGURATION} does not name the data that it was"
+            " trained on: an older release of fdan-search made it"
         )
     if not epochs:
         raise RecordError(f"run {run_id} ({_name(tags)}) has no epoch: {tags[REASON]}")
-    return Recorded(run_id, held, origin, machine, tags, epochs)
+    return RecordedRun(run_id, settings, origin, machine, tags, epochs)
 
 
-def _database(uri: str) -> None:
-    """MLflow would make a database that is not there, and fill one that is another program's."""
+def _check_database(uri: str) -> None:
+    """Refuse a missing database, or another program's: MLflow would create it, or fill it."""
     file = sqlite_file(uri)
     if file is None:
         return
     if not file.is_file():
-        raise RecordError(f"--tracking-uri {uri}: there is no such file")
+        raise RecordError(f"--tracking-uri {uri}: no such file")
     try:
         database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
+            table = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
         finally:
             database.close()
     except sqlite3.Error as error:
         raise RecordError(f"--tracking-uri {uri}: cannot be read ({error})") from None
-    if found is None:
-        raise RecordError(f"--tracking-uri {uri}: is not a database of MLflow's")
+    if table is None:
+        raise RecordError(f"--tracking-uri {uri}: is not an MLflow database")
 
 
-def _is_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
+def _check_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
     run_id = run.info.run_id
     if run.info.lifecycle_stage == "deleted":
         raise RecordError(
@@ -133,61 +133,61 @@ def _is_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> None:
             f" (with {TRACKING_URI_VARIABLE}={mask_password(uri)})"
         )
     if TRIAL not in tags:
-        raise RecordError(f"run {run_id} is not a trial's: no search of fdan-search made it")
+        raise RecordError(f"run {run_id} is not a trial of fdan-search")
     if tags[TRIAL] == STUDY_RUN:
         raise RecordError(
-            f"run {run_id} is that of study {tags[STUDY]} itself: name one of its trials"
-            f"{_trials(client, run, tags)}"
+            f"run {run_id} is the run of study {tags[STUDY]} itself: name one of its trials"
+            f"{_examples(client, run, tags)}"
         )
     if tags[STATE] == RUNNING:
         raise RecordError(f"run {run_id} ({_name(tags)}) has not ended yet")
 
 
-def _trials(client: Any, run: Any, tags: Mapping[str, str]) -> str:
-    """The study's best ones, for the end of a message."""
+def _examples(client: Any, run: Any, tags: Mapping[str, str]) -> str:
+    """The best trials of the study, for the end of a message."""
     of_study = tag_filter({STUDY_ID: tags[STUDY_ID]})
-    found = client.search_runs(
+    runs = client.search_runs(
         [run.info.experiment_id],
         f"{of_study} and tags.`{TRIAL}` != '{STUDY_RUN}'",
         order_by=[f"metrics.{VALUE} DESC"],
-        max_results=_NAMED,
+        max_results=_MAX_EXAMPLES,
     )
-    named = []
-    for one in found:
-        value = one.data.metrics.get(VALUE)
-        words = _which(one.data.tags) + ("" if value is None else f", {value:.3f}")
-        named.append(f"{one.info.run_id} ({words})")
-    return f", such as {', '.join(named)}" if named else ""
+    examples = []
+    for trial in runs:
+        value = trial.data.metrics.get(VALUE)
+        text = _trial_name(trial.data.tags) + ("" if value is None else f", {value:.3f}")
+        examples.append(f"{trial.info.run_id} ({text})")
+    return f", such as {', '.join(examples)}" if examples else ""
 
 
 def _epochs(client: Any, run: Any) -> dict[int, dict[str, float]]:
-    found: dict[int, dict[str, float]] = {}
+    epochs: dict[int, dict[str, float]] = {}
     for name in sorted(run.data.metrics):
         if name.startswith(TIME_PREFIX):
             continue
         for metric in client.get_metric_history(run.info.run_id, name):
-            found.setdefault(int(metric.step), {})[name] = float(metric.value)
-    return dict(sorted(found.items()))
+            epochs.setdefault(int(metric.step), {})[name] = float(metric.value)
+    return dict(sorted(epochs.items()))
 
 
 def _configuration(client: Any, run_id: str, tags: Mapping[str, str]) -> dict[str, Any]:
-    what = f"run {run_id} ({_name(tags)}): its {CONFIGURATION}"
     with tempfile.TemporaryDirectory(prefix="fdan-run-") as folder:
         try:
             file = Path(client.download_artifacts(run_id, CONFIGURATION, folder))
-            held = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(held, dict):
+            settings = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
                 raise ValueError("not a table of settings")
-        except Exception as error:  # MLflow's, the artifact store's, the file's
-            raise RecordError(f"{what} cannot be read: {first_line(error, 200)}") from None
-    return held
+        except Exception as error:  # of MLflow, the artifact store or the file
+            reason = f"its {CONFIGURATION} cannot be read: {first_line(error, 200)}"
+            raise RecordError(f"run {run_id} ({_name(tags)}): {reason}") from None
+    return settings
 
 
 def _name(tags: Mapping[str, str]) -> str:
-    return f"{_which(tags)} of study {tags[STUDY]}"
+    return f"{_trial_name(tags)} of study {tags[STUDY]}"
 
 
-def _which(tags: Mapping[str, str]) -> str:
+def _trial_name(tags: Mapping[str, str]) -> str:
     stage, trial = tags.get(STAGE, SEARCH), tags[TRIAL]
     return f"trial {trial}" if stage == SEARCH else trial.replace("-", " ")
 
@@ -195,5 +195,5 @@ def _which(tags: Mapping[str, str]) -> str:
 def _unreadable(uri: str, run_id: str, error: Exception) -> RecordError:
     code = getattr(error, "error_code", "")
     if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        return RecordError(f"run '{run_id}': there is none of that id in {mask_password(uri)}")
+        return RecordError(f"run '{run_id}': no run of that id in {mask_password(uri)}")
     return RecordError(f"MLflow at {mask_password(uri)} cannot be read: {first_line(error, 200)}")

@@ -1,7 +1,7 @@
-"""A trial trained again from what MLflow holds of it, its metrics compared epoch by epoch.
+"""Trains a trial again from its MLflow run and compares the metrics epoch by epoch.
 
 On the CPU the same code, data and number of threads give the same metrics to the last digit; what
-differs here from there is said before the training starts.
+differs from the recorded run is printed before the training starts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from fdan.data.store import open_store
 from fdan.data.task import Task
 from fdan.errors import ConfigError, DataError, WeightsError
 from fdan.run_config import RunConfig
-from search.reproduce.comparison import Compared, compare
-from search.reproduce.mlflow_run import Recorded
+from search.reproduce.comparison import Comparison, compare
+from search.reproduce.mlflow_run import RecordedRun
 from search.results import provenance
 from tracking.tags import CPU, GIT, TIME_PREFIX, TRIAL, VERSION_PREFIX
 from tracking.uri import sqlite_file
@@ -37,55 +37,55 @@ if TYPE_CHECKING:
     from fdan.training.train import EpochReport
 
 _PACKAGES: Final = ("fdan-search", "torch", "torchvision", "numpy", "python")
-"""Their versions can change a trial; Ray, Optuna and MLflow only surround it."""
+"""Packages whose versions can change a trial; Ray, Optuna and MLflow do not."""
 
-_EVERY_S: Final = 10.0
-"""Without a terminal, a line at most this often."""
+_LINE_INTERVAL_S: Final = 10.0
+"""Shortest time between progress lines without a terminal."""
 
 
 @dataclass(frozen=True)
 class RerunOptions:
-    """What of a repetition is not in the run."""
+    """Options of a repetition, which the run does not record."""
 
     stores: Path | None = None
-    """the folder that its stores lie in now; None: where they lay"""
+    """Folder of its stores; None: where they were."""
     weights: Path | None = None
-    """the backbone's weights, if they were moved"""
+    """Weights file of the backbone, if it was moved."""
     epochs: int | None = None
-    """only the first so many"""
+    """Number of epochs to repeat; None: all."""
 
 
-def open_data(run: Recorded, uri: str, stores: Path | None) -> tuple[Task, Split]:
-    """Open the data that the run was trained on, divided as it was.
+def open_data(run: RecordedRun, uri: str, stores: Path | None) -> tuple[Task, Split]:
+    """Open the data that the run was trained on, with the same split.
 
     Args:
-        run: The run.
-        uri: Where it was read.
-        stores: Where its stores lie now; None looks where they lay, beside MLflow's database and
+        run: Recorded run.
+        uri: Tracking URI that it was read from.
+        stores: Folder of its stores; None searches where they were, beside MLflow's database and
             in ./runs.
 
     Raises:
-        DataError: A store is gone or holds other data.
+        DataError: A store is missing or holds other data.
     """
     facts = {**run.origin, "stores": {}}
     for modality, entries in run.origin["stores"].items():
         facts["stores"][modality] = [
-            {**entry, "folder": str(_find(run, entry, uri, stores))} for entry in entries
+            {**entry, "folder": str(_find_store(run, entry, uri, stores))} for entry in entries
         ]
     return reopen(facts)
 
 
-def _find(run: Recorded, entry: Mapping[str, str], uri: str, stores: Path | None) -> Path:
-    before = Path(entry["folder"])
+def _find_store(run: RecordedRun, entry: Mapping[str, str], uri: str, stores: Path | None) -> Path:
+    recorded = Path(entry["folder"])
     if stores is not None:
-        places = [stores.expanduser().absolute()]
+        folders = [stores.expanduser().absolute()]
     else:
         database = sqlite_file(uri)
-        places = [before.parent, Path("runs/stores").absolute()]
-        places += [database.parent.absolute() / "stores"] if database is not None else []
+        folders = [recorded.parent, Path("runs/stores").absolute()]
+        folders += [database.parent.absolute() / "stores"] if database is not None else []
     other = None
-    for place in places:
-        folder = place / before.name
+    for parent in folders:
+        folder = parent / recorded.name
         if folder.exists():
             if open_store(folder).fingerprint == entry["fingerprint"]:
                 return folder
@@ -93,21 +93,21 @@ def _find(run: Recorded, entry: Mapping[str, str], uri: str, stores: Path | None
     if other is not None:
         raise DataError(f"{other}: holds other data than run {run.run_id} was trained on")
     raise DataError(
-        f"run {run.run_id} ({run.name}) was trained on the prepared store {before.name}, which is"
-        f" not in {' or '.join(map(str, dict.fromkeys(places)))}: prepare it again (its settings"
+        f"run {run.run_id} ({run.name}) was trained on the prepared store {recorded.name}, which is"
+        f" not in {' or '.join(map(str, dict.fromkeys(folders)))}: prepare it again (its settings"
         " are in the run's config.json), or name the folder that it is in with --stores"
     )
 
 
-def elsewhere(run: Recorded, device: str) -> list[tuple[str, str, str]]:
-    """What may change a trial and is not as it was.
+def environment_changes(run: RecordedRun, device: str) -> list[tuple[str, str, str]]:
+    """What differs from the recorded environment and may change the metrics.
 
     Args:
-        run: The run.
-        device: That it is repeated on.
+        run: Recorded run.
+        device: Device of the repetition.
 
     Returns:
-        (name, recorded value, value here) each.
+        Tuples of (name, recorded value, present value).
     """
     versions = provenance.versions()
     pairs = [
@@ -118,100 +118,100 @@ def elsewhere(run: Recorded, device: str) -> list[tuple[str, str, str]]:
         ("code (git)", run.tags.get(GIT, ""), provenance.revision()),
         ("CPU", run.tags.get(CPU, ""), provenance.cpu()),
         ("device", run.machine["device"], device),
-        ("trained", _company(int(run.machine.get("group", 1))), _company(1)),
+        ("trained", _group_size(int(run.machine.get("group", 1))), _group_size(1)),
     ]
     return [
-        (what, there or "unknown", here or "unknown")
-        for what, there, here in pairs
-        if there != here
+        (name, recorded or "unknown", present or "unknown")
+        for name, recorded, present in pairs
+        if recorded != present
     ]
 
 
-def _company(group: int) -> str:
+def _group_size(group: int) -> str:
     return "alone" if group == 1 else f"in groups of up to {group}"
 
 
 def rerun(
-    run: Recorded,
+    run: RecordedRun,
     uri: str,
     console: Console,
     options: RerunOptions,
-) -> tuple[Compared, list[tuple[str, str, str]]]:
+) -> tuple[Comparison, list[tuple[str, str, str]]]:
     """Train a recorded trial again and compare.
 
     Args:
-        run: The run.
-        uri: Where it was read.
-        console: For progress and what differs.
-        options: Of the repetition.
+        run: Recorded run.
+        uri: Tracking URI that it was read from.
+        console: Console for progress and differences.
+        options: Options of the repetition.
 
     Returns:
-        The comparison, and what was not as it was (`elsewhere`).
+        The comparison, and the `environment_changes`.
 
     Raises:
         FdanError: The run cannot be repeated here.
     """
-    has = max(run.epochs)
+    recorded = max(run.epochs)
     stores, weights = options.stores, options.weights
-    wanted = has if options.epochs is None else options.epochs
-    if not 1 <= wanted <= has:
-        raise ConfigError(f"--epochs {wanted}: run {run.run_id} ({run.name}) has {has} epochs")
-    settings = {**run.settings, "epochs": wanted}
+    epochs = recorded if options.epochs is None else options.epochs
+    if not 1 <= epochs <= recorded:
+        raise ConfigError(f"--epochs {epochs}: run {run.run_id} ({run.name}) has {recorded} epochs")
+    settings = {**run.settings, "epochs": epochs}
     if weights is not None:
         settings["weights"] = str(weights.expanduser().absolute())
     config = RunConfig.from_mapping(settings, f"run {run.run_id}")
-    task, parts = open_data(run, uri, stores)
+    task, split = open_data(run, uri, stores)
 
-    # Here: a run that cannot be repeated needs no torch to be told so.
+    # Imported here: a run that cannot be repeated is refused without torch.
     from fdan.device import choose_device
 
     device = choose_device("auto" if run.machine["device"] == "cuda" else "cpu")
-    _same_weights(run, config)
-    differing = elsewhere(run, device.type)
-    _tell(run, task, differing, console)
-    found = _train(run, config, task, parts, device, console)
-    return compare(run.epochs, found), differing
+    _check_weights(run, config)
+    changes = environment_changes(run, device.type)
+    _print_run(run, task, changes, console)
+    repeated = _train(run, config, task, split, device, console)
+    return compare(run.epochs, repeated), changes
 
 
-def _same_weights(run: Recorded, config: RunConfig) -> None:
+def _check_weights(run: RecordedRun, config: RunConfig) -> None:
     from fdan.model.backbones import find_weights
 
-    found = find_weights(config.model.backbone, config.model.weights)
-    before = str(run.machine["weights"])
-    if before.startswith("sha256 ") and found.sha256 != before.removeprefix("sha256 "):
+    weights = find_weights(config.model.backbone, config.model.weights)
+    recorded = str(run.machine["weights"])
+    if recorded.startswith("sha256 ") and weights.sha256 != recorded.removeprefix("sha256 "):
         raise WeightsError(
-            f"{found.file}: holds other weights than run {run.run_id} began with; name the right"
+            f"{weights.file}: holds other weights than run {run.run_id} began with; name the right"
             " file with --weights"
         )
 
 
 def _train(
-    run: Recorded,
+    run: RecordedRun,
     config: RunConfig,
     task: Task,
-    parts: Split,
+    split: Split,
     device: torch.device,
     console: Console,
 ) -> dict[int, dict[str, float]]:
-    """Epoch -> metrics."""
+    """Train a trial; returns its metrics by epoch."""
     import torch
 
     from fdan.training.train import train
     from fdan.training.training_data import load_training_data
 
-    found: dict[int, dict[str, float]] = {}
+    epochs: dict[int, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
-        kept = Path(run.machine["features"])
-        if not kept.is_dir():
-            kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-rerun-")))
+        features = Path(run.machine["features"])
+        if not features.is_dir():
+            features = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-rerun-")))
         with Preparing(console) as preparing:
-            data = load_training_data(task, parts, config, device, kept, preparing.features)
+            data = load_training_data(task, split, config, device, features, preparing.features)
         advance = stack.enter_context(_progress(config.training.epochs, console))
         stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(int(run.machine["threads"]))  # another number sums in another order
+        torch.set_num_threads(int(run.machine["threads"]))  # their number sets the order of sums
 
         def report(epoch: EpochReport, _: Any) -> None:
-            found[epoch.epoch] = {
+            epochs[epoch.epoch] = {
                 name: float(value)
                 for name, value in epoch.metrics.items()
                 if not name.startswith(TIME_PREFIX)
@@ -219,72 +219,72 @@ def _train(
             advance(epoch.epoch)
 
         train(config, data, report, device=device)
-    return found
+    return epochs
 
 
 def as_json(
-    run: Recorded, compared: Compared, differing: Sequence[Sequence[str]]
+    run: RecordedRun, comparison: Comparison, changes: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
     """The comparison as a JSON object.
 
     Args:
-        run: The run.
-        compared: Its metrics and those of the repetition.
-        differing: What `elsewhere` gave.
+        run: Recorded run.
+        comparison: Its metrics and those of the repetition.
+        changes: The `environment_changes`.
     """
     return {
         "run": run.run_id,
         "study": run.study,
         "trial": run.tags[TRIAL],
         "state": run.state,
-        "epochs": compared.epochs,
-        "recorded": compared.recorded,
-        "metrics": compared.metrics,
-        "equal": not compared.differing,
-        "differs": [{"what": w, "there": t, "here": h} for w, t, h in differing],
+        "epochs": comparison.epochs,
+        "recorded": comparison.recorded,
+        "metrics": comparison.metrics,
+        "equal": not comparison.differing,
+        "differs": [{"what": w, "there": t, "here": h} for w, t, h in changes],
         "largest": [
             {
-                "metric": one.metric,
-                "epoch": one.epoch,
-                "there": _plain(one.there),
-                "here": _plain(one.here),
+                "metric": item.metric,
+                "epoch": item.epoch,
+                "there": _finite(item.recorded),
+                "here": _finite(item.repeated),
             }
-            for one in compared.largest
+            for item in comparison.largest
         ],
     }
 
 
-def _tell(
-    run: Recorded, task: Task, differing: Sequence[tuple[str, str, str]], console: Console
+def _print_run(
+    run: RecordedRun, task: Task, changes: Sequence[tuple[str, str, str]], console: Console
 ) -> None:
-    """What is trained again, and what is another here, before it starts."""
+    """Print what is trained again and what differs, before it starts."""
 
-    def say(text: str, style: str = "") -> None:
+    def print_line(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    say(
+    print_line(
         f"{run.name}: {run.state}, {len(run.epochs)} epochs recorded,"
         f" seed {run.settings.get('seed')}, {run.machine['threads']} thread(s)"
     )
-    say(f"data as there: {task.name}, fingerprint {task.fingerprint[:12]}")
-    if not differing:
-        say("versions, code, CPU and device as there")
+    print_line(f"data as recorded: {task.name}, fingerprint {task.fingerprint[:12]}")
+    if not changes:
+        print_line("versions, code, CPU and device as recorded")
         return
-    say("another here than there, so the last digits may differ:", "yellow")
-    width = max(len(what) for what, _, _ in differing)
-    for what, there, here in differing:
-        say(f"  {what:<{width}}  there {there}, here {here}", "yellow")
+    print_line("these differ from the recorded run, so the last digits may differ:", "yellow")
+    width = max(len(name) for name, _, _ in changes)
+    for name, recorded, present in changes:
+        print_line(f"  {name:<{width}}  recorded {recorded}, here {present}", "yellow")
 
 
 @contextlib.contextmanager
 def _progress(epochs: int, console: Console) -> Iterator[Any]:
-    """Gives a function that is told each epoch."""
+    """Show a progress bar; yields a function that takes each epoch."""
     if not console.is_terminal:
         last = time.monotonic()
 
         def line(epoch: int) -> None:
             nonlocal last
-            if time.monotonic() - last >= _EVERY_S:
+            if time.monotonic() - last >= _LINE_INTERVAL_S:
                 last = time.monotonic()
                 console.print(f"epoch {epoch} of {epochs}", highlight=False)
 
@@ -302,6 +302,6 @@ def _progress(epochs: int, console: Console) -> Iterator[Any]:
         yield lambda epoch: bars.update(row, completed=epoch)
 
 
-def _plain(value: float) -> float | None:
-    """JSON has no word for what is not a number."""
+def _finite(value: float) -> float | None:
+    """The value; None where it is not finite, which JSON cannot express."""
     return value if math.isfinite(value) else None

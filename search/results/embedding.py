@@ -38,11 +38,11 @@ def embedding(
     """The acoustic validation part and as many faces of the training part, as `embed` gives them.
 
     Args:
-        checkpoint: Of the model.
-        data: The task's.
-        task: For labels and speakers.
-        parts: The task's split.
-        seed: Draws the faces, and the points where there are too many.
+        checkpoint: Checkpoint of the model.
+        data: Data of the task.
+        task: Labels and speakers.
+        parts: Split of the task.
+        seed: Seed of the draw of faces, and of points where there are too many.
     """
     random = np.random.default_rng(seed)
     acoustic = _draw(parts.acoustic_validation, MAX_POINTS // 2, random)
@@ -65,8 +65,8 @@ def features(
     has it, of faces as in training, beside speech of the training part, balanced over classes.
 
     Args:
-        checkpoint: Of the model.
-        data: What the samples are in.
+        checkpoint: Checkpoint of the model.
+        data: Data that the samples are in.
         acoustic: (A,) numbers of speech samples.
         visual: (V,) numbers of faces.
     """
@@ -101,11 +101,11 @@ def embed(
     """t-SNE of feature vectors (N, D). Only neighbourhoods mean something, not the places.
 
     Args:
-        z: (N, D), of which at most MAX_POINTS are drawn by the seed.
+        z: (N, D) embeddings, of which the seed draws at most MAX_POINTS.
         emotions: (N,) indices into EMOTIONS.
         speakers: (N,) names, None where one is not known.
-        modalities: (N,) acoustic or visual.
-        seed: Of the draw and of the t-SNE.
+        modalities: (N,) names, acoustic or visual.
+        seed: Seed of the draw and of the t-SNE.
 
     Returns:
         None for fewer than MIN_POINTS vectors, or where they are not finite or all the same.

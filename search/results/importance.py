@@ -1,4 +1,4 @@
-"""Which settings mattered: PED-ANOVA over a study's complete trials, and how sure that is."""
+"""Importance of settings: PED-ANOVA over a study's complete trials, with intervals."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def importances(study: optuna.Study, seed: int = 0) -> Importances:
 
     `enough` is false, and the order arbitrary, with fewer than MIN_TRIALS_FOR_IMPORTANCE complete
     trials, or where the interval of the first overlaps the interval of the last. `values` is empty
-    where nothing can be computed: fewer than two complete trials of unlike values, or nothing that
-    varied.
+    where nothing can be computed: fewer than two different values of complete trials, or no
+    setting that varies.
 
-    Pruned trials take no part: their values are of other budgets.
+    Pruned trials are left out: their values belong to other budgets.
 
     Args:
         study: The study.
-        seed: Of the bootstrap samples.
+        seed: Seed of the bootstrap samples.
     """
     trials = [
         trial
@@ -76,10 +76,10 @@ def _drawn(
     drawn: dict[str, list[float]] = {name: [] for name in shares}
     for _ in range(_REPEATS):
         chosen = random.integers(len(trials), size=len(trials))
-        # One that tells nothing, all of the same value say, speaks for no setting.
-        again = _shares([trials[index] for index in chosen], direction) or {}
-        for name, found in drawn.items():
-            found.append(again.get(name, 0.0))
+        # A sample without differences gives every setting a share of 0.
+        resampled = _shares([trials[index] for index in chosen], direction) or {}
+        for name, values in drawn.items():
+            values.append(resampled.get(name, 0.0))
     return drawn
 
 
@@ -90,7 +90,7 @@ def _shares(
     if len({trial.value for trial in trials}) < 2:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of settings that few trials have
+        warnings.simplefilter("ignore")  # about settings that few trials have
         drawn = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction=direction)
         drawn.add_trials(trials)
         raw = PedAnovaImportanceEvaluator(

@@ -1,4 +1,4 @@
-"""What MLflow's runs say of where a study came from: settings, data, versions."""
+"""Provenance of a study for MLflow's runs: settings, data, versions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tracking.tags import CPU, DATA, DEVICE, GIT, PROTOCOL, SEED, TASK, THREADS,
 
 
 def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
-    """Parameters of the parent run: everything that its trials share, and the space.
+    """Parameters of the parent run: settings that its trials share, and the space.
 
     Args:
-        spec: The study's.
-        task: Its data.
+        spec: The study.
+        task: Data of the study.
     """
     searched = {f"space.{d.name}": str(d) for d in spec.space.dimensions}
     return {
@@ -31,7 +31,7 @@ def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
         "sampler": spec.search.sampler,
         "pruner": spec.search.pruner,
         "trials": spec.trials,
-        **spec.settings.of(SplitConfig),
+        **spec.settings.pick(SplitConfig),
         **spec.fixed,
         **searched,
     }
@@ -41,8 +41,8 @@ def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
     """Tags of every run: data, protocol, seed, the versions of the code, and what it ran on.
 
     Args:
-        spec: The study's.
-        task: Its data.
+        spec: The study.
+        task: Data of the study.
     """
     return {
         TASK: task.name,
@@ -58,12 +58,12 @@ def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
 
 
 def made_from(spec: StudySpec, task: Task) -> dict[str, Any]:
-    """What is recorded with every trial beside its settings: the data with its split, and the
-    machine. It is enough for `python -m search rerun`.
+    """The data, split and machine, recorded with every trial beside its settings for
+    `python -m search rerun`.
 
     Args:
-        spec: The study's.
-        task: Its data.
+        spec: The study.
+        task: Data of the study.
     """
     return {
         "origin": origin(task, spec.settings.split),
@@ -78,16 +78,16 @@ def made_from(spec: StudySpec, task: Task) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """version.PACKAGE -> what is installed."""
-    found = {VERSION_PREFIX + "python": platform.python_version()}
+    """Installed versions, by `version.PACKAGE`."""
+    installed = {VERSION_PREFIX + "python": platform.python_version()}
     for package in ("fdan-search", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow"):
         with contextlib.suppress(PackageNotFoundError):
-            found[VERSION_PREFIX + package] = version(package)
-    return found
+            installed[VERSION_PREFIX + package] = version(package)
+    return installed
 
 
 def cpu() -> str:
-    """This machine's processor by its name."""
+    """Name of this machine's processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, name = line.partition(":")
@@ -97,8 +97,8 @@ def cpu() -> str:
 
 
 def revision() -> str:
-    """The git commit of this code, `+` where files differ from it; outside a repository, as on a
-    cluster's nodes, what the files themselves come to."""
+    """The git commit of this code, with `+` where files differ from it; outside a repository, as on
+    a cluster's nodes, a hash of the files."""
 
     def git(*args: str) -> str:
         done = subprocess.run(
@@ -111,14 +111,14 @@ def revision() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        if git("ls-files", "--", __file__):  # not in a repository of somebody else's
+        if git("ls-files", "--", __file__):  # this file belongs to the repository
             changed = git("status", "--porcelain", "--untracked-files=no", "--", str(PROJECT_ROOT))
             return git("rev-parse", "HEAD") + "+" * bool(changed)
     return _files(PROJECT_ROOT)
 
 
 def _files(root: Path) -> str:
-    """The SHA-256 of all of the code below a folder, short."""
+    """Short SHA-256 of all code below a folder."""
     digest = hashlib.sha256()
     for package in ("fdan", "search", "tracking"):
         for file in sorted((root / package).rglob("*.py")):

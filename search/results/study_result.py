@@ -72,7 +72,7 @@ def study_result(
 
     Args:
         data: The study with its data.
-        settings: What was confirmed.
+        settings: Settings that were confirmed.
         chosen: The model that the study stands for; None where no trial is complete.
         end: How the search ended.
     """

@@ -44,9 +44,9 @@ def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
     """The last lines of a search.
 
     Args:
-        result: The study's.
-        folder: The study's.
-        end: What is not in the result.
+        result: Result of the study.
+        folder: Folder of the study.
+        end: End of the search, which the result does not hold.
     """
     trials = complete(result)
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)

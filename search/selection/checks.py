@@ -20,8 +20,8 @@ def check_model(
 
     Args:
         data: The study.
-        chosen: Its model.
-        settings: What was confirmed.
+        chosen: Model of the study.
+        settings: Settings that were confirmed.
     """
     return (
         _speakers_are_disjoint(data),

@@ -88,18 +88,18 @@ def fresh_seeds(seed: int, count: int) -> list[int]:
     """Seeds for confirming runs.
 
     Args:
-        seed: The study's own seed.
-        count: How many.
+        seed: Seed of the study.
+        count: Number of seeds.
     """
     return [seed + _FIRST_SEED + number for number in range(count)]
 
 
 def nominate(search: optuna.Study, count: int) -> list[FrozenTrial]:
-    """The complete trials of highest value, of equal settings the better one.
+    """The best complete trials, one for each setting.
 
     Args:
         search: The study of the search.
-        count: How many at most.
+        count: Largest number of trials.
     """
     nominated: list[FrozenTrial] = []
     for trial in complete_trials(search):
@@ -109,7 +109,7 @@ def nominate(search: optuna.Study, count: int) -> list[FrozenTrial]:
 
 
 class ConfirmationQueue:
-    """Gives each new run its setting and seed: all settings with one seed, then the next."""
+    """Assigns a setting and seed to each new run: all settings with one seed, then the next."""
 
     def __init__(
         self, confirming: optuna.Study, nominated: Sequence[FrozenTrial], seeds: Sequence[int]
@@ -121,22 +121,22 @@ class ConfirmationQueue:
         self._waiting = [pair for pair in wanted if pair not in begun]
         under_way = confirming.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         bare = [run for run in under_way if _pair(run) is None]
-        for run in bare[len(self._waiting) :]:  # more were wanted then: it goes back
+        for run in bare[len(self._waiting) :]:  # an earlier start wanted more: queue it again
             requeue(confirming, run._trial_id)
         self.left = max(0, len(self._waiting) - len(bare))
-        """Runs to ask for; one that a driver asked for and gave nothing is there already."""
+        """Number of runs to create, beside those that a driver created without a setting."""
 
     def tags(self, run: int) -> dict[str, int]:
-        """Of a run in MLflow: which trial it confirms."""
+        """Tags of a run in MLflow: the trial that it confirms."""
         return {CONFIRMS: self._confirming.get_trials(deepcopy=False)[run].user_attrs[_OF]}
 
     def suggest(self, run: optuna.Trial) -> dict[str, Value]:
-        """The run's settings, seed included; the same ones when asked again."""
+        """The run's settings, seed included; the same ones when called again."""
         if _SEED not in run.user_attrs:
             trial, seed = self._waiting[0]
-            # The seed comes last: a run that has one is whole.
+            # The seed comes last: a run with a seed is complete.
             set_trial_attributes(run, {"params": self._params[trial], _OF: trial, _SEED: seed})
-        # The storage may have taken the seed, and its answer been lost: only what it has is given.
+        # The storage may hold the seed although its answer was lost: return what it holds.
         pair = (run.user_attrs[_OF], run.user_attrs[_SEED])
         if pair in self._waiting:
             self._waiting.remove(pair)
@@ -144,7 +144,7 @@ class ConfirmationQueue:
 
 
 def confirming_runs(search: optuna.Study) -> list[FrozenTrial]:
-    """The confirming runs that there are of a study."""
+    """All confirming runs of a study."""
     storage = search._storage
     if confirmation_name(search.study_name) not in optuna.get_all_study_names(storage):
         return []
@@ -152,14 +152,14 @@ def confirming_runs(search: optuna.Study) -> list[FrozenTrial]:
 
 
 def run_params(run: FrozenTrial | optuna.Trial) -> dict[str, Value]:
-    """A run's settings, seed included; none for one that a driver asked for and gave nothing."""
+    """A run's settings, seed included; empty for a run that has none yet."""
     attrs = run.user_attrs
     return {**attrs["params"], _SEED: attrs[_SEED]} if _SEED in attrs else {}
 
 
 def confirmed_settings(search: optuna.Study) -> list[Setting]:
-    """What was confirmed so far, the best mean first; settings that failed with a seed, or that
-    have fewer seeds than others, come last and cannot win."""
+    """The confirmed settings, best mean first; settings that failed with a seed, or have fewer
+    seeds than others, come last and cannot win."""
     runs: dict[int, list[FrozenTrial]] = defaultdict(list)
     for run in confirming_runs(search):
         if run.state.is_finished() and _OF in run.user_attrs:
@@ -188,23 +188,23 @@ def confirmed_settings(search: optuna.Study) -> list[Setting]:
 
 
 def _eligible(setting: Setting, settings: Sequence[Setting]) -> bool:
-    """Whether a setting may win: it came to something with every seed that any has."""
+    """Whether a setting may win: it is complete with as many seeds as any other has."""
     most = max(len(other.values) + len(other.failed) for other in settings)
     return not setting.failed and len(setting.values) == most
 
 
 def winning_setting(settings: Sequence[Setting]) -> Setting | None:
-    """The best mean; None where no setting held with all seeds."""
+    """The setting of the best mean; None where none is complete with all seeds."""
     return settings[0] if settings and _eligible(settings[0], settings) else None
 
 
 def confirmation_folder(study: Path) -> Path:
-    """Where the confirming runs of a study keep their checkpoints."""
+    """Folder of the confirming runs' checkpoints."""
     return study / FOLDER
 
 
 def confirmation(settings: Sequence[Setting]) -> Confirmation | None:
-    """For the study's result; None where nothing was confirmed."""
+    """The confirmation for the study's result; None where nothing was confirmed."""
     winner = winning_setting(settings)
     if winner is None:
         return None

@@ -60,8 +60,8 @@ def score_test(
 
     Args:
         data: The study.
-        chosen: Its model.
-        reason: Why another model is scored than before; it is kept with the score.
+        chosen: Model of the study.
+        reason: Why another model is scored than before; stored with the score.
         notify: Shows the user a line, here why nothing was scored.
     """
     digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(data.study)
@@ -145,7 +145,7 @@ def model_name(trial: int, run: int | None) -> str:
     """Name a model for the user.
 
     Args:
-        trial: The search's trial whose settings it has.
-        run: The confirming run that trained it; None: the trial itself.
+        trial: Trial of the search whose settings it has.
+        run: Confirming run that trained it; None: the trial itself.
     """
     return f"trial {trial}" if run is None else f"trial {trial}, confirming run {run}"

@@ -25,7 +25,7 @@ def write_models(data: StudyData, settings: Sequence[Setting]) -> ChosenModel | 
 
     Args:
         data: The study.
-        settings: What was confirmed, the best mean first.
+        settings: Settings that were confirmed, the best mean first.
 
     Returns:
         The model that the study stands for; None where no trial is complete.

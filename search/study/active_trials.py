@@ -4,7 +4,7 @@
       ^          |
       +-- WORKER_LOST, or RUNNING up to its stop epoch
 
-Nothing here has an effect: Optuna's storage, callbacks and workers are the controller's.
+Nothing here touches storage, callbacks or workers: search/study/trial_controller.py does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from search.study.events import TrialOutcome
 from search.worker.messages import EpochResult, TrialAssignment
 
 MAX_WORKER_DEATHS = 3
-"""A trial that loses so many workers in a row, none of which finishes an epoch, is FAIL."""
+"""Workers lost in a row, without an epoch finished in between, after which a trial is FAIL."""
 
 
 class Phase(Enum):
@@ -33,7 +33,7 @@ class Phase(Enum):
     RUNNING = auto()
     """A worker has it."""
     WORKER_LOST = auto()
-    """Its worker is gone or gave it up, and Ray Tune has not released it yet."""
+    """Its worker is lost, and Ray Tune has not released it yet."""
     DECIDED = auto()
     """Its outcome is certain, and Ray Tune has not released it yet."""
 
@@ -44,28 +44,28 @@ class ActiveTrial:
 
     number: int
     epochs: int
-    """The epoch after which it ends by itself."""
+    """Last epoch of the trial."""
     gpu_fraction: float
-    """Its share of a GPU; grows when it runs out of memory."""
+    """Share of a GPU; grows when the trial runs out of memory."""
     params: Mapping[str, Value] = field(default_factory=dict)
     results: list[EpochResult] = field(default_factory=list)
     phase: Phase = Phase.QUEUED
     announced: bool = False
-    """Whether callbacks know it: it has had a worker or an epoch."""
+    """Whether callbacks know the trial: it has had a worker or an epoch."""
     node: str = ""
-    """The address of the node that it trained on last."""
+    """Address of the node that it trained on last."""
     stop_epoch: int = 0
-    """The epoch that its assignment ends with; 0 before the first one."""
+    """Last epoch of its assignment; 0 before the first assignment."""
     worker_deaths: int = 0
-    """Since the last new epoch."""
+    """Workers lost since the last new epoch."""
     lost_reason: str = ""
     """Why it is WORKER_LOST."""
     outcome: TrialOutcome | None = None
-    """What was DECIDED."""
+    """The decided outcome."""
 
     @property
     def epoch(self) -> int:
-        """The last one recorded."""
+        """Last recorded epoch."""
         return self.results[-1].epoch if self.results else 0
 
     @property
@@ -93,11 +93,11 @@ class ActiveTrial:
         return True
 
     def decide(self, state: TrialState, reason: str) -> TrialOutcome:
-        """How the trial ends, unless that is DECIDED already, or it is done.
+        """Decide how the trial ends, unless it is DECIDED already or done.
 
         Args:
-            state: Optuna's state for it.
-            reason: In words, on one line.
+            state: State in Optuna.
+            reason: Reason in words, on one line.
         """
         if self.outcome is None:
             if self.done:
@@ -123,7 +123,7 @@ class ActiveTrial:
         """The RUNNING trial has lost its worker.
 
         Args:
-            reason: In words.
+            reason: Reason in words.
             blame_trial: Whether the trial may be the cause.
         """
         self.worker_deaths += blame_trial
@@ -166,11 +166,11 @@ class ActiveTrials:
 
     @property
     def queue(self) -> list[ActiveTrial]:
-        """Those that are QUEUED, the one that has waited longest first."""
+        """QUEUED trials, the one that has waited longest first."""
         return [*self._queue]
 
     def add(self, trial: ActiveTrial) -> ActiveTrial:
-        """A trial begins, or is resumed; it is QUEUED."""
+        """Add a trial that begins or is resumed, as QUEUED."""
         self._trials[trial.number] = trial
         self._queue.append(trial)
         return trial
@@ -178,12 +178,12 @@ class ActiveTrials:
     def assign(
         self, trial: ActiveTrial, stop_epoch: int | None, decision_epochs: tuple[int, ...]
     ) -> TrialAssignment:
-        """A QUEUED trial gets a worker: what that one is to do.
+        """Give a QUEUED trial a worker; returns the assignment.
 
         Args:
-            trial: Of these.
+            trial: A QUEUED trial.
             stop_epoch: The epoch after which it is queued again; None: it runs to its end.
-            decision_epochs: As TrialAssignment has them.
+            decision_epochs: Epochs after which the pruner may end it.
         """
         self._queue.remove(trial)
         trial.phase, trial.stop_epoch = Phase.RUNNING, stop_epoch or trial.epochs
@@ -197,13 +197,13 @@ class ActiveTrials:
         )
 
     def release(self, trial: ActiveTrial) -> bool:
-        """Ray Tune has released a trial: it is queued again where it has still to train.
+        """Ray Tune has released a trial: queue it again if it must train further.
 
         Returns:
-            Whether it is queued; if not, it has ended.
+            Whether it is queued; otherwise it has ended.
         """
-        # A resumed trial may be beyond its stop epoch: its checkpoint was, and the driver that died
-        # had not recorded those epochs.
+        # A resumed trial may be beyond its stop epoch: its checkpoint has epochs that the previous
+        # driver did not record.
         at_stop = trial.phase is Phase.RUNNING and trial.stop_epoch <= trial.epoch < trial.epochs
         if at_stop or trial.phase is Phase.WORKER_LOST:
             trial.phase = Phase.QUEUED
@@ -211,7 +211,7 @@ class ActiveTrials:
         return trial.phase is Phase.QUEUED
 
     def remove(self, trial: ActiveTrial) -> None:
-        """The trial has ended, or this driver leaves it."""
+        """Remove a trial that has ended or that this driver leaves."""
         del self._trials[trial.number]
         if trial in self._queue:
             self._queue.remove(trial)

@@ -42,39 +42,39 @@ class StudyCallback:
         """A trial starts, or this driver resumes it.
 
         Args:
-            number: The trial's.
-            params: Its settings that are searched.
+            number: Number of the trial.
+            params: Searched settings of the trial.
         """
 
     def on_epoch(self, number: int, report: EpochResult) -> None:
         """A trial has finished an epoch.
 
         Args:
-            number: The trial's.
-            report: With all metrics, unless only Optuna's storage has the epoch.
+            number: Number of the trial.
+            report: Epoch with all metrics, unless only Optuna's storage has it.
         """
 
     def on_worker_lost(self, number: int, reason: str) -> None:
         """A trial has lost its worker and waits for another one.
 
         Args:
-            number: The trial's.
-            reason: In words.
+            number: Number of the trial.
+            reason: Reason in words.
         """
 
     def on_trial_placed(self, number: int, node: str) -> None:
         """A trial trains on a node, and did not before.
 
         Args:
-            number: The trial's.
-            node: The node's address.
+            number: Number of the trial.
+            node: Address of the node.
         """
 
     def on_trial_pause(self, number: int, reason: str) -> None:
         """This driver leaves an unfinished trial to the next one.
 
         Args:
-            number: The trial's.
+            number: Number of the trial.
             reason: Why the study ends for now, in words.
         """
 

@@ -1,4 +1,4 @@
-"""A study's folder: whose it is, its driver's lock, how it was started, and its checkpoints.
+"""A study's folder: its identity, its driver's lock, its command line and its checkpoints.
 
     study.json   the study's identity and how it was started last: `--study NAME` alone continues it
     lock         held by the driver
@@ -25,18 +25,17 @@ from fdan.lock import Lock, LockHeld
 from search.worker.trial_folder import TRIALS
 
 Facts = Mapping[str, Any]
-"""What JSON can hold, by name."""
+"""JSON values by name."""
 
 STUDY_FILE: Final = "study.json"
 LOCK_FILE: Final = "lock"
 JOURNAL_FILE: Final = "journal.log"
 
 ARGUMENTS: Final = "arguments"
-"""Key of study.json: the words behind `search/run.py` of the newest start, without passwords."""
+"""Key of study.json: the arguments of `search/run.py` at the newest start, without passwords."""
 
 BEGUN: Final = "begun.json"
-"""In a study's folder while its data are prepared and study.json does not exist yet: the same
-key."""
+"""File with the same key while data are prepared and study.json does not exist yet."""
 
 
 class StudyError(FdanError):
@@ -45,15 +44,15 @@ class StudyError(FdanError):
 
 @contextlib.contextmanager
 def driver_lock(folder: Path, name: str) -> Iterator[None]:
-    """Inside, this process is the study's only driver. Makes the study's folder, and removes it
-    again where the study in it did not come about.
+    """Hold the study's lock as its only driver. Creates the study's folder, and removes it again
+    where the study fails to start.
 
     Args:
-        folder: The study's.
-        name: The study's, for messages.
+        folder: Folder of the study.
+        name: Name of the study, for messages.
 
     Raises:
-        StudyError: Another driver lives; a dead one holds nothing.
+        StudyError: Another driver is alive; a dead one holds no lock.
     """
     read_study_file(folder, name)
     fresh = not folder.exists()
@@ -79,14 +78,14 @@ def driver_lock(folder: Path, name: str) -> Iterator[None]:
 
 
 def read_study_file(folder: Path, name: str) -> Facts | None:
-    """What the folder records of its study; None where it records nothing yet.
+    """Read study.json; None where it does not exist yet.
 
     Args:
-        folder: The study's.
-        name: The study's, for messages.
+        folder: Folder of the study.
+        name: Name of the study, for messages.
 
     Raises:
-        StudyError: It cannot be read, or is no folder.
+        StudyError: It cannot be read, or `folder` is a file.
     """
     file = folder / STUDY_FILE
     try:
@@ -106,11 +105,11 @@ def read_study_file(folder: Path, name: str) -> Facts | None:
 
 
 def write_study_file(folder: Path, facts: Facts) -> None:
-    """Record whose the folder is.
+    """Write study.json.
 
     Args:
-        folder: The study's.
-        facts: What JSON can hold; replaces what was recorded.
+        folder: Folder of the study.
+        facts: JSON values; they replace what was recorded.
     """
     file = folder / STUDY_FILE
     try:
@@ -123,12 +122,12 @@ def share_checkpoints(folder: Path, name: str, shared: Path) -> None:
     """Make `trials` in a folder a link into the folder that all nodes see.
 
     Args:
-        folder: The study's, or that of its confirming runs.
-        name: Of the link's target, unlike any other study's.
-        shared: The folder that all nodes see, as --shared has it.
+        folder: Folder of the study, or of its confirming runs.
+        name: Name of the link's target, unlike any other study's.
+        shared: Folder that all nodes see (--shared).
 
     Raises:
-        StudyError: The checkpoints are elsewhere already, or cannot be shared.
+        StudyError: The checkpoints are in another place already, or cannot be shared.
     """
     link, target = folder / TRIALS, shared / "studies" / name / TRIALS
     if link.is_symlink():
@@ -150,7 +149,7 @@ def share_checkpoints(folder: Path, name: str, shared: Path) -> None:
 
 
 def folder_for_workers(folder: Path) -> Path:
-    """The path by which workers find `trials` of the folder: on a cluster, that in --shared."""
+    """The folder in which workers find `trials`: on a cluster, that in --shared."""
     return (folder / TRIALS).resolve().parent
 
 
@@ -158,8 +157,8 @@ def write_begun(folder: Path, arguments: Sequence[str]) -> None:
     """Record how a study is started, before its data are prepared.
 
     Args:
-        folder: the study's.
-        arguments: words behind `search/run.py`, without passwords.
+        folder: Folder of the study.
+        arguments: Arguments of `search/run.py`, without passwords.
     """
     if (folder / STUDY_FILE).exists():
         return
@@ -172,10 +171,10 @@ def record_start(
     """Record how the study was started last.
 
     Args:
-        folder: The study's.
-        trials: Trials in all.
+        folder: Folder of the study.
+        trials: Number of trials in all.
         arguments: The command line, without passwords.
-        spec: The same options by section, as a TOML file has them.
+        spec: The same options by section, as in a TOML file.
     """
     facts = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
     recorded = {**facts, "trials": trials, ARGUMENTS: list(arguments), "spec": spec}
@@ -184,8 +183,8 @@ def record_start(
 
 
 def read_arguments(folder: Path) -> list[str] | None:
-    """How the study in `folder` was started, passwords masked; None where there is no study. Empty
-    for one that cannot be read: it is refused later, with a reason."""
+    """Command line of the study's newest start, passwords masked; None where there is no study,
+    empty where it cannot be read: that is refused later, with a reason."""
     files = [file for name in (STUDY_FILE, BEGUN) if (file := folder / name).exists()]
     for file in files:
         try:

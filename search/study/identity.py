@@ -70,7 +70,7 @@ def describe_differences(stored: Facts, requested: Facts) -> list[str]:
 
     Args:
         stored: An Identity as a dictionary, possibly of an older version.
-        requested: That of this start.
+        requested: Identity of this start.
     """
     differing = []
     for field in fields(Identity):

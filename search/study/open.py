@@ -32,10 +32,10 @@ def open_study(
     """The study: made with its known good settings enqueued, or continued. Called by its driver.
 
     Args:
-        requested: What it is to be.
-        storage: Where it is kept.
-        sampler: What proposes settings in this process.
-        pruner: What prunes trials in this process.
+        requested: Study that is requested.
+        storage: Storage of the study.
+        sampler: Sampler of this process.
+        pruner: Pruner of this process.
 
     Raises:
         StudyError: A study of that name exists with another identity or another folder, or the

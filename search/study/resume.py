@@ -39,13 +39,13 @@ def resume_trials(
     noun: str,
     notify: Callable[[str], None],
 ) -> None:
-    """Go on with the trials that the last driver left.
+    """Resume the trials that the last driver left.
 
     Args:
-        controller: Resumes each of them.
+        controller: Controller that resumes each of them.
         study: Optuna's study.
-        folder: Where the trials' logs are: of the study, or of its confirming runs.
-        noun: What the user calls a trial.
+        folder: Folder of the study, or of its confirming runs, with the trials' logs.
+        noun: Word for a trial in messages.
         notify: Shows the user a line.
     """
     running = running_trials(study)
@@ -59,14 +59,14 @@ def resume_trials(
 def unreported_epochs(
     data: WorkerData, folder: Path, number: int, params: Mapping[str, Value], last_reported: int
 ) -> list[EpochResult]:
-    """Epochs that a trial's workers finished and saved, but never reported to the driver. The
-    trial's next worker would report them first.
+    """Epochs that a trial's workers saved but never reported to the driver. The trial's next worker
+    would report them first.
 
     Args:
-        data: The study's.
-        folder: Of the study, or of its confirming runs.
-        number: The trial's.
-        params: Its settings that are searched.
+        data: Data of the study.
+        folder: Folder of the study, or of its confirming runs.
+        number: Number of the trial.
+        params: Searched settings of the trial.
         last_reported: The last epoch that the driver knows; 0 for none.
     """
     try:

@@ -43,29 +43,29 @@ class RunningTrial:
     epoch: int
     value: float | None
     heard_s: float | None
-    """Seconds since its last epoch."""
+    """Seconds since its last epoch; None where that is unknown."""
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """A study. Its fields are the keys of `status --json`."""
+    """Progress of a study. Its fields are the keys of `status --json`."""
 
     name: str
     folder: str
     state: str
-    """preparing its data or begun (not even prepared), running, stopped or finished."""
+    """One of preparing, begun (data not prepared), running, stopped, finished."""
     driver: str
-    """The process that runs it; empty where none does."""
+    """Process that runs it; empty where none does."""
     command: str
-    """That continues it."""
+    """Command that continues it."""
     wanted: int = 0
-    """Trials in all; 0 where that is not known yet."""
+    """Number of trials in all; 0 where it is not known yet."""
     epochs: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     under_way: tuple[RunningTrial, ...] = ()
     best: int | None = None
     value: float | None = None
-    """The best trial's, validation UAR."""
+    """Validation UAR of the best trial."""
     recorded: int = 0
     unsent: int = 0
     tracking_uri: str = ""
@@ -92,8 +92,8 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
 
     Args:
         runs: The folder of studies.
-        name: The study's.
-        url: Its storage, where its folder does not record enough.
+        name: Name of the study.
+        url: Storage of the study, where its folder does not record enough.
 
     Raises:
         FdanError: There is no such study, or it cannot be read.
@@ -192,8 +192,8 @@ def ranking_key(value: float, number: int) -> tuple[float, int]:
     """Sorts trials, the best first: by value, the earlier one of equals first.
 
     Args:
-        value: The trial's, which is maximised.
-        number: The trial's.
+        value: Value of the trial, which is maximised.
+        number: Number of the trial.
     """
     return -value, number
 
@@ -228,8 +228,8 @@ def count_started(name: str, storage: BaseStorage) -> int:
     """How many trials a study has started so far; 0 where there is no such study yet.
 
     Args:
-        name: The study's in the storage.
-        storage: Where it is kept.
+        name: Name of the study in the storage.
+        storage: Storage of the study.
     """
     if name not in optuna.get_all_study_names(storage):
         return 0

@@ -1,8 +1,8 @@
-"""What ends a study early: Ctrl-C, a signal, a spent time budget, or early stopping.
+"""The signal that ends a study early: Ctrl-C, SIGTERM, a spent time budget, early stopping
+(search/callbacks/early_stopping.py), or trials that all fail (search/callbacks/fail_fast.py).
 
-Two kinds of end differ in what becomes of the running trials. An interruption (Ctrl-C, a signal, a
-study whose trials all fail) leaves them to the next driver, which resumes them. A study that is
-finished early (its time budget is spent, more trials promise too little) ends them with it.
+An interruption (Ctrl-C, a signal, failing trials) leaves the running trials to the next driver,
+which resumes them. A study that finishes early (time budget, early stopping) ends them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StopSignal:
         """
         Args:
             time_budget_s: Seconds from now after which the trials end.
-            clock: Seconds; not the time of day.
+            clock: Monotonic clock [s].
         """
         self._clock = clock
         self._deadline = None if time_budget_s is None else clock() + time_budget_s
@@ -43,7 +43,7 @@ class StopSignal:
 
     @property
     def reason(self) -> str:
-        """In words; empty while nothing ends the study."""
+        """Why the study ends, in words; empty while it does not."""
         return self._finished or self._interruption.reason
 
     @property
@@ -53,15 +53,15 @@ class StopSignal:
 
     @property
     def code(self) -> int:
-        """Exit code: of an interruption; 0 without one."""
+        """Exit code of an interruption; 0 without one."""
         return self._interruption.code
 
     def request(self, reason: str, code: int) -> None:
         """Interrupt the study.
 
         Args:
-            reason: In words.
-            code: The process's exit code.
+            reason: Reason in words.
+            code: Exit code of the process.
         """
         if not self._interruption.reason:
             self._interruption.reason, self._interruption.code = reason, code
@@ -78,8 +78,8 @@ class StopSignal:
         return bool(self.reason)
 
     def for_confirmation(self) -> StopSignal:
-        """A signal for what comes after the search: the same interruption ends both, but a search
-        that was finished early is still confirmed."""
+        """A signal for the confirmation: the same interruption ends both, but a search that
+        finished early is still confirmed."""
         after = StopSignal()
         after._interruption = self._interruption
         return after
@@ -87,18 +87,18 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_on_signals(stop: StopSignal, notify: Callable[[str], None]) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM interrupts the study; a second Ctrl-C raises
-    KeyboardInterrupt.
+    """While this context is open, the first Ctrl-C or SIGTERM interrupts the study; a second Ctrl-C
+    raises KeyboardInterrupt.
 
     Args:
-        stop: Is requested.
+        stop: Signal that is requested.
         notify: Shows the user what happens, from a thread of its own.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         name = "stopped by the user" if number == signal.SIGINT else "stopped by a signal"
         stop.request(name, 128 + number)
-        # In a thread: the one that is interrupted may hold a lock that printing needs.
+        # In a thread: the interrupted one may hold a lock that printing needs.
         text = (
             "stopping: the same command continues the study, its running trials from their newest"
             " checkpoints (Ctrl-C again: at once)"

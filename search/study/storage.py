@@ -1,4 +1,5 @@
-"""Where Optuna keeps a study: a journal file in the study's folder, SQLite or PostgreSQL."""
+"""Opens Optuna's storage: a journal in the study's folder, SQLite or PostgreSQL. A study is written
+only by search/study/writer.py."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from tracking.uri import mask_password
 
 _RACE_PAUSE_S = 0.2
 _MAX_OPENINGS = 20
-"""Of a new database, by as many processes at once as may be: each opening that loses the race for a
+"""Attempts to open a new database while other processes do: an opening that loses the race for a
 table finds it the next time, and Optuna has fewer tables than this."""
 
 _LOCK_GRACE_S = 30
@@ -37,17 +38,16 @@ _UNSYNCED = frozenset(
         JournalOperation.SET_TRIAL_SYSTEM_ATTR,
     )
 )
-"""What is recorded of a running trial. It is written at once, so that no killed process loses any;
-the disk has it for certain with what begins or ends a trial: a power cut takes epochs of running
-trials, which are reported again."""
+"""Entries of a running trial. They are written at once, so that a killed process loses none, but
+synced only when a trial begins or ends: a power cut loses epochs, which are reported again."""
 
 
 class _RaceError(ConfigError):
-    """Another process made a table of Optuna's between our look for it and our making it."""
+    """Another process created one of Optuna's tables at the same time."""
 
 
 def check_storage_url(url: str) -> None:
-    """Refuse what Optuna's RDBStorage would take for something else."""
+    """Refuse URLs that Optuna's RDBStorage would misread."""
     if not url.startswith(("sqlite:///", "postgresql://", "postgresql+")):
         raise ConfigError(
             f"--storage {mask_password(url)}: expected sqlite:///FILE or "
@@ -56,25 +56,24 @@ def check_storage_url(url: str) -> None:
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """A study's storage, to be read and written. Called by the study's driver, the only one to
-    write it.
+    """Open a study's storage for writing. Only the study's driver does this.
 
     Args:
-        url: Of a database; None for the journal.
-        folder: The study's, in which the journal is.
+        url: URL of a database; None for the journal.
+        folder: Folder of the study, with the journal.
     """
     return _open_journal(folder) if url is None else _open_database(url, create_tables=True)
 
 
 def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
-    """A study's storage, to be read: nothing is made where there is none.
+    """Open a study's storage for reading; creates nothing.
 
     Args:
-        url: Of a database; None for the journal.
-        folder: The study's, in which the journal is.
+        url: URL of a database; None for the journal.
+        folder: Folder of the study, with the journal.
 
     Raises:
-        StorageError: There is none.
+        StorageError: The storage does not exist.
     """
     if url is None:
         path = folder / JOURNAL_FILE
@@ -87,7 +86,7 @@ def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
 
 
 def _open_journal(folder: Path) -> JournalStorage:
-    """The journal in a study's folder. Called by the study's driver, the only one to write it."""
+    """Open the journal for writing."""
     path = folder / JOURNAL_FILE
     if path.exists():
         with path.open("rb+") as file:
@@ -99,10 +98,10 @@ def _open_journal(folder: Path) -> JournalStorage:
 
 
 class _Journal(JournalFileBackend):
-    """Syncs where it counts: Optuna's own syncs each of a trial's twenty entries, which takes the
-    driver of many short trials most of its time.
+    """Syncs only when a trial begins or ends: Optuna's backend syncs each of a trial's twenty
+    entries, which takes most of the driver's time where trials are short.
 
-    A full disk may take a part of a line; a part in the middle of the journal would make all of it
+    Removes a line that a full disk cut off: in the middle of the journal, it would make all of it
     unreadable.
     """
 
@@ -133,7 +132,7 @@ def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
 def _open_once(url: str, *, create_tables: bool) -> RDBStorage:
     try:
         return RDBStorage(
-            # Named, since SQLAlchemy's own choice for PostgreSQL changes over its versions.
+            # Named, since SQLAlchemy's default for PostgreSQL changes between versions.
             url.replace("postgresql://", "postgresql+psycopg2://", 1),
             engine_kwargs={"pool_pre_ping": True} if is_server(url) else None,
             skip_compatibility_check=False,
@@ -147,14 +146,14 @@ def _open_once(url: str, *, create_tables: bool) -> RDBStorage:
             f"--storage {mask_password(url)}: {error}; for PostgreSQL:"
             " pip install 'fdan-search[postgres]'"
         ) from None
-    except Exception as error:  # SQLAlchemy's and each driver's own hierarchies
+    except Exception as error:  # of SQLAlchemy and each database driver
         kind = _RaceError if _lost_race(error) else ConfigError
         reason = innermost_line(error)
         raise kind(f"--storage {mask_password(url)}: cannot be opened: {reason}") from None
 
 
 def _lost_race(error: Exception) -> bool:
-    """Whether what was to be made is there already: a row, a table ("42P07" in PostgreSQL)."""
+    """Whether the row or table exists already ("42P07" in PostgreSQL)."""
     original = getattr(error, "orig", None)
     return (
         isinstance(error, IntegrityError)

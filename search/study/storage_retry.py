@@ -50,9 +50,9 @@ class StorageRetry:
     ) -> None:
         """
         Args:
-            url: The storage's; None for a journal.
+            url: URL of the storage; None for a journal.
             notify: Shows the user when the server goes and comes.
-            stop_due: True ends the waiting.
+            stop_due: Ends the waiting by True.
         """
         self._url = url
         self._notify = notify
@@ -128,16 +128,16 @@ class StorageRetry:
 
 
 _RETRIES: WeakKeyDictionary[BaseStorage, StorageRetry] = WeakKeyDictionary()
-"""Those that wait for a study's connections, by its storage."""
+"""The StorageRetry of each open study, by its storage."""
 
 
 def retry_call(storage: BaseStorage, action: Callable[[], _Result]) -> _Result:
-    """Write a storage by the StorageRetry that waits for its connections. Before there is one,
-    while a study is opened, an error goes to the user at once.
+    """Call an action on a storage, repeated by the storage's StorageRetry. Without one, while a
+    study is opened, an error is raised at once.
 
     Args:
-        storage: Of an open study.
-        action: Bears being repeated, see StorageRetry.call.
+        storage: Storage of an open study.
+        action: Call that may be repeated, see StorageRetry.call.
     """
     retry = _RETRIES.get(storage)
     return action() if retry is None else retry.call(action)
@@ -149,13 +149,13 @@ def is_server(url: str | None) -> bool:
 
 
 def innermost_line(error: BaseException) -> str:
-    """The first line of the innermost cause, which is the database driver's own."""
+    """First line of the innermost cause, the error of the database driver."""
     original = getattr(error, "orig", None) or error.__cause__ or error
     return first_line(getattr(original, "orig", None) or original)
 
 
 def _connection_lost(error: Exception) -> bool:
-    """Whether it is the connection that failed, not what was sent over it."""
+    """Whether the connection failed, not the statement."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, DBAPIError):

@@ -94,7 +94,7 @@ class TrialController:
         """Give a trial that waits to a worker.
 
         Args:
-            number: The trial's; None: the one that has waited longest.
+            number: Number of the trial; None: the one that has waited longest.
             stop_epoch: The epoch after which it waits again, if nothing has ended it; None: it runs
                 to its end.
         """
@@ -110,8 +110,8 @@ class TrialController:
         """Go on with a trial that Optuna's storage has RUNNING although its driver is gone.
 
         Args:
-            frozen: The trial as Optuna has it. Its epochs are those that count.
-            logged: Epochs that its workers wrote down, by number, with all their metrics.
+            frozen: Optuna's record of the trial; its epochs are those that count.
+            logged: Epochs in the trial's log, by number, with all their metrics.
         """
         number = frozen.number
         self._writer.resume_trial(frozen)
@@ -133,8 +133,8 @@ class TrialController:
         """The trial's worker is on a node.
 
         Args:
-            number: The trial's.
-            node: The node's address; empty where it is not known.
+            number: Number of the trial.
+            node: Address of the node; empty where it is not known.
         """
         trial = self._trials[number]
         if node and trial.node != node:
@@ -148,8 +148,8 @@ class TrialController:
         complete one.
 
         Args:
-            number: The trial's.
-            result: What its worker reported.
+            number: Number of the trial.
+            result: Epoch that its worker reported.
 
         Returns:
             Whether the trial ends here.
@@ -168,8 +168,8 @@ class TrialController:
         """The trial will end as FAIL, unless its end is decided already.
 
         Args:
-            number: The trial's.
-            reason: In words.
+            number: Number of the trial.
+            reason: Reason in words.
         """
         self._trials[number].decide(TrialState.FAIL, reason)
 
@@ -177,8 +177,8 @@ class TrialController:
         """The trial goes on with twice its share of a GPU, if there is that much.
 
         Args:
-            number: The trial's.
-            reason: In words.
+            number: Number of the trial.
+            reason: Reason in words.
         """
         if not self._trials[number].out_of_gpu_memory(reason):
             self.worker_lost(number, reason)
@@ -187,8 +187,8 @@ class TrialController:
         """The trial's worker is gone. Another one will go on, unless too many have died of it.
 
         Args:
-            number: The trial's.
-            reason: In words.
+            number: Number of the trial.
+            reason: Reason in words.
             blame_trial: Whether the trial may be the cause.
         """
         trial = self._trials[number]

@@ -40,11 +40,11 @@ def create_study(
     """A study that maximises its value.
 
     Args:
-        name: Its own in the storage.
-        storage: Where it is kept.
-        sampler: What proposes settings in this process.
-        pruner: What prunes trials in this process.
-        load_if_exists: Whether it may exist; else optuna's DuplicatedStudyError is raised.
+        name: Name in the storage.
+        storage: Storage of the study.
+        sampler: Sampler of this process.
+        pruner: Pruner of this process.
+        load_if_exists: Whether it may exist; else DuplicatedStudyError is raised.
     """
     create = partial(
         optuna.create_study,
@@ -63,8 +63,8 @@ def set_study_attribute(study: optuna.Study, name: str, value: object) -> None:
 
     Args:
         study: Optuna's study.
-        name: The user attribute.
-        value: What JSON can hold.
+        name: Name of the user attribute.
+        value: A JSON value.
     """
     retry_call(study._storage, lambda: study.set_user_attr(name, value))
 
@@ -86,7 +86,7 @@ def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, object]) 
 
     Args:
         trial: A running trial.
-        attributes: User attributes by name, of what JSON can hold.
+        attributes: User attributes by name, JSON values.
     """
     for name, value in attributes.items():
         retry_call(trial.storage, partial(trial.set_user_attr, name, value))
@@ -97,7 +97,7 @@ def requeue(study: optuna.Study, trial_id: int) -> None:
 
     Args:
         study: Optuna's study.
-        trial_id: Its storage's id of the trial.
+        trial_id: Id of the trial in the storage.
     """
     storage = study._storage
 
@@ -121,9 +121,9 @@ class StudyWriter:
         """
         Args:
             study: Optuna's study, with its sampler and pruner.
-            suggest: A trial's settings; the same ones when it is called again.
+            suggest: Returns a trial's settings, the same ones when it is called again.
             pruner: The pruner's name, for its reasons.
-            retry: Repeats what the storage did not take.
+            retry: Repeats calls that the storage failed.
         """
         self._study = study
         self._suggest = suggest
@@ -165,7 +165,7 @@ class StudyWriter:
         """Write a trial's value of an epoch.
 
         Args:
-            number: The trial's.
+            number: Number of the trial.
             result: An epoch that Optuna does not have yet.
         """
         self._retry.call(lambda: self._trials[number].report(result.value, result.epoch))

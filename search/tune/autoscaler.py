@@ -26,8 +26,8 @@ def cluster_has_gpu(address: str, notify: Callable[[str], None]) -> bool:
     starting are waited for.
 
     Args:
-        address: The cluster's, as --address has it.
-        notify: Shows the user what is waited for.
+        address: Address of the cluster (--address).
+        notify: Shows the user what the study waits for.
 
     Raises:
         ClusterError: The cluster cannot be reached, or its nodes do not come up.

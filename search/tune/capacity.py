@@ -36,7 +36,7 @@ class Capacity:
     ) -> None:
         """
         Args:
-            resources: What one trial occupies.
+            resources: Resources of one trial.
             nodes: `ray.nodes`, or a function like it.
             requested: Trials at once; None for as many as fit.
             grows: Start `requested` trials even where not all of them fit yet: the ones that wait
@@ -75,8 +75,8 @@ class Capacity:
         """Run no trial on the node any more.
 
         Args:
-            node: Ray's id of it.
-            reason: Shown to the user.
+            node: Ray's id of the node.
+            reason: Reason, shown to the user.
         """
         if node not in self._excluded:
             self._excluded[node] = reason
@@ -87,8 +87,8 @@ class Capacity:
         unless it is the last one that can hold a trial.
 
         Args:
-            node: Ray's id of it.
-            reason: What the GPU broke down with.
+            node: Ray's id of the node.
+            reason: Error of the GPU.
         """
         self._gpu_faults[node] = self._gpu_faults.get(node, 0) + 1
         if self._gpu_faults[node] >= _MAX_GPU_FAULTS and self._count(without=node):
@@ -141,8 +141,8 @@ def trials_fitting(resources: TrialResources, node: Mapping[str, float]) -> int:
     4
 
     Args:
-        resources: What one trial occupies.
-        node: The node's resources by Ray's names.
+        resources: Resources of one trial.
+        node: Resources of the node by Ray's names.
     """
     count = int(node.get("CPU", 0.0) // resources.cpus)
     if resources.gpus:

@@ -1,4 +1,4 @@
-"""Which trials one worker gets, and to which of them its messages belong.
+"""Assigns trials to workers, and workers' messages to trials.
 
 By default, one trial at a time: `SingleTrials`. With `--group`, trials of one shape train as one,
 each up to the next epoch at which the pruner compares: `TrialGroups`. There Optuna decides, and the
@@ -25,14 +25,14 @@ from search.worker.messages import (
 from search.worker.trainable import Train, Trainable, WorkerSetup, make_trainable
 
 _LOOKAHEAD = 2
-"""Groups that the trials that wait could fill, at most: the more there are, the fuller the groups,
-and the less does the sampler know when it draws their settings."""
+"""Groups that the queued trials can fill, at most. More make fuller groups, but the sampler draws
+their settings from fewer results."""
 
 Messages = list[tuple[int, WorkerMessage]]
 """Pairs of a trial's number and a message about it."""
 
 Received = WorkerMessage | tuple[tuple[int, WorkerMessage], ...]
-"""What a function for Ray Tune sent, or what became of its worker."""
+"""Message of a trainable, or about its worker."""
 
 
 class SingleTrials:
@@ -49,22 +49,22 @@ class SingleTrials:
 
         Args:
             train: Trains a trial.
-            setup: What is the same for all trials.
+            setup: Setup that all trials share.
         """
         return make_trainable(train, setup)
 
     def route(self, trials: Sequence[int], message: Received) -> Messages:
-        """Whom a worker's message concerns.
+        """Address a worker's message to its trials.
 
         Args:
-            trials: The worker's trials, by number.
-            message: From, or about, the worker.
+            trials: Numbers of the worker's trials.
+            message: Message from, or about, the worker.
         """
         return [*message] if isinstance(message, tuple) else [(trials[0], message)]
 
 
 class TrialGroups(SingleTrials):
-    """A worker trains up to `max_size` trials as one, if they are of one kind."""
+    """Each worker trains up to `max_size` trials of one kind together."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class TrialGroups(SingleTrials):
     ) -> None:
         """Args:
         max_size: Trials in a group, at most; halved when a GPU has no memory for so many.
-        kind: What settings have to share in a group; None: such a trial trains alone.
-        next_rung: The first epoch after the given one at which the pruner compares.
+        kind: Returns the settings that a group shares; None: the trial trains alone.
+        next_rung: Returns the first epoch after the given one at which the pruner compares.
         train_group: Trains a group in a worker.
         notify: Shows the user a line.
         """
@@ -93,7 +93,7 @@ class TrialGroups(SingleTrials):
             if len(self._largest(controller.queue)) >= self.max_size:
                 break
             controller.enqueue_new()
-        for trial in controller.queue:  # few, and a group is soon found for the others
+        for trial in controller.queue:  # these are few and do not delay the groups for long
             if self._kind_of(trial) is None:
                 return (controller.start(trial.number),)
             if trial.suspect:  # alone until it has survived the epoch
@@ -111,7 +111,7 @@ class TrialGroups(SingleTrials):
             case OutOfGpuMemory(reason):
                 self._shrink(len(trials), reason)
                 return [(trial, WorkerLost(reason, blame_trial=False)) for trial in trials]
-            case TrialFailed(reason):  # nobody knows whose fault it was: each goes on alone
+            case TrialFailed(reason):  # the cause is unknown: each goes on alone
                 return [(trial, WorkerLost(reason)) for trial in trials]
             case WorkerLost():
                 return [(trial, message) for trial in trials]
@@ -121,14 +121,14 @@ class TrialGroups(SingleTrials):
         return super().route(trials, message)  # in pairs already, or about the worker
 
     def _shrink(self, size: int, reason: str) -> None:
-        """A group of so many trials was too much for a GPU."""
+        """Make groups smaller after one of `size` trials ran out of GPU memory."""
         self.max_size = max(1, min(self.max_size, size // 2))
         self._notify(
             f"{reason} with {size} trials at a time: groups of {self.max_size} at most from here on"
         )
 
     def _largest(self, queue: Sequence[ActiveTrial]) -> list[ActiveTrial]:
-        """The trials of the kind that most have; of several such kinds, the first one."""
+        """The trials of the most frequent kind; of several, the first one."""
         alike = defaultdict[Hashable, list[ActiveTrial]](list)
         for trial in queue:
             kind = self._kind_of(trial)

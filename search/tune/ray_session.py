@@ -86,8 +86,8 @@ def connected(address: str | None, folder: Path, cpus: int | None = None) -> Ite
     A local one keeps its files in a temporary folder and is not found by other programs.
 
     Args:
-        address: The cluster's; None for a Ray of our own on this machine.
-        folder: Where Ray's log is written.
+        address: Address of the cluster; None for a local Ray.
+        folder: Folder for Ray's log.
         cpus: CPUs of a local Ray; None for those of the machine.
 
     Raises:

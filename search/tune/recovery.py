@@ -1,4 +1,5 @@
-"""A round of a study's trials: run on Ray, and where that breaks down on another Ray."""
+"""Runs a round of trials on Ray, and on another Ray when one is lost. Of one lost worker,
+search/study/active_trials.py decides, and trial_controller.py there tells storage and callbacks."""
 
 from __future__ import annotations
 
@@ -33,30 +34,30 @@ from search.worker.trainable import node_id
 from search.worker.training import make_trainer
 
 _MAX_RAY_LOSSES = 3
-"""So many Rays in a row that break down before any trial has finished an epoch end the study."""
+"""Rays lost in a row, without an epoch finished in between, that end the study."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Trials that are run together: those of the search, or those that confirm what it found."""
+    """Trials that run together: those of the search, or the confirming runs."""
 
     study: optuna.Study
     suggest: Callable[[optuna.Trial], dict[str, Value]]
-    """A trial's settings; the same ones when it is called again."""
+    """Returns a trial's settings; the same ones when it is called again."""
     sampler: str
-    """What proposes them; empty where nothing does."""
+    """Name of the sampler; empty where there is none."""
     pruner: str
     trials: int
-    """In all, those of earlier starts included."""
+    """Number of trials in all, earlier starts included."""
     new_trials: int
-    """To be created."""
+    """Number of trials to create."""
     folder: Path
-    """Where their checkpoints are."""
+    """Folder of their checkpoints."""
     callbacks: tuple[StudyCallback, ...]
     title: str
-    """What the terminal calls the round."""
+    """Name of the round on the terminal."""
     noun: str = "trial"
-    """What the terminal calls one of them."""
+    """Word for a trial on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
     """Ray for a study's rounds.
 
     Args:
-        spec: The study's.
-        folder: The study's.
+        spec: The study.
+        folder: Folder of the study.
     """
     concurrent = spec.resources.concurrent
     cpus = None if concurrent is None else local_cpus(concurrent * spec.per_trial.cpus)
@@ -83,12 +84,12 @@ def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
 
 
 def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
-    """Run the trials of a round that are under way, and the new ones.
+    """Run the unfinished and the new trials of a round.
 
     Args:
-        spec: The study's.
+        spec: The study.
         trials: The round.
-        context: What rounds share.
+        context: Context that rounds share.
     """
     study, stop = trials.study, context.stop
     best = best_trial(study)
@@ -135,8 +136,7 @@ def _run_on_ray(
     progress: Progress,
     state: ProgressState,
 ) -> None:
-    """On Ray, for as long as it lives or there are trials. A round that breaks off takes Ray with
-    it, and with Ray what is under way."""
+    """Run trials until none is left or Ray is lost. A round that breaks off stops Ray as well."""
     requested, group = spec.resources.concurrent, spec.resources.group
     with contextlib.ExitStack() as broken_off:
         broken_off.callback(context.ray.stop)
@@ -188,8 +188,8 @@ def _grouping(
 
 @contextlib.contextmanager
 def _pausing_or_stopping(controller: TrialController, stop: StopSignal) -> Iterator[None]:
-    """Whatever ends the round: a time budget that is spent ends the active trials, anything else
-    leaves them to the next driver."""
+    """End the round: a spent time budget ends the active trials, any other reason leaves them to
+    the next driver."""
     try:
         yield
     except BaseException as error:

@@ -1,5 +1,5 @@
-"""Ray Tune's TrialScheduler: passes each worker's message on to the trial controller, and stops a
-trial whose end is decided there."""
+"""Ray Tune's TrialScheduler: passes workers' messages to the trial controller, and stops trials
+whose end is decided there."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from search.worker.messages import (
 )
 
 _Result = dict[str, Any]
-"""What Ray Tune makes of a worker's report: it adds keys of its own."""
+"""A worker's report, with keys that Ray Tune adds."""
 
 _START_S = 60.0
-"""Enough for a worker to start on a busy node."""
+"""Time in which a worker starts even on a busy node."""
 
 
 class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -60,10 +60,10 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         notify: Callable[[str], None],
     ) -> None:
         """Args:
-        controller: Where messages go.
-        watchdog: Finds the trials whose workers are to be killed.
-        capacity: Hears of nodes that cannot train trials.
-        grouping: Knows which trials a message concerns.
+        controller: Controller that gets the messages.
+        watchdog: Finds the trials whose workers are stalled.
+        capacity: Excludes nodes that cannot train trials.
+        grouping: Addresses messages to trials.
         is_due: Whether the study ends; called several times a second.
         notify: Shows the user a line.
         """
@@ -81,7 +81,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._added_at[_key(trial)] = time.monotonic()
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """Who gets a worker that is free. Tune asks several times a second: its only tick."""
+        """The trial that gets a free worker. Tune asks several times a second: its only tick."""
         trials: list[Trial] = tune_controller.get_live_trials()
         self._end_study_if_due()
         self._kill_stalled_workers(trials)
@@ -103,19 +103,19 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
             ray.kill(running[key].temporary_state.ray_actor, no_restart=True)
 
     def _reserve_capacity(self, pending: Sequence[Trial]) -> Trial | None:
-        """The first trial that needs more of a GPU than the others: it needs room, not a worker, so
-        that no trial joins those under way before it has its place."""
+        """The first trial that needs a larger share of a GPU than the others. No other trial starts
+        until it has its place."""
         share = self._capacity.resources.gpus
         wide = next((trial for trial in pending if trial.config[GPUS] > share), None)
         self._capacity.reserved = wide is not None
         return wide
 
     def _choose(self, pending: Sequence[Trial]) -> Trial | None:
-        """The newest one, unless the oldest has waited too long.
+        """Choose the newest trial, unless the oldest has waited too long.
 
-        For each trial that waits, Tune has a worker started, and gives that up when the trial gets
-        another one. Were it always the first one's turn, no worker on a new node would ever be up
-        before a short trial has ended elsewhere.
+        Tune starts a worker for each pending trial, and drops it when the trial gets another one.
+        If the oldest trial always came first, no worker on a new node would be up before a short
+        trial ends on another node.
         """
         if not pending:
             return None
@@ -188,7 +188,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 def _numbers(trial: Trial) -> tuple[int, ...]:
-    """The study's trials that this one of Tune's stands for."""
+    """Numbers of the study's trials in a trial of Tune."""
     return tuple(assignment.number for assignment in trial.config[ASSIGNMENTS])
 
 

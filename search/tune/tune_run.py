@@ -56,7 +56,7 @@ def find_capacity(
     nodes may still come.
 
     Args:
-        each: What one trial occupies.
+        each: Resources of one trial.
         requested: Trials at once; None for as many as fit.
         notify: Shows the user a line.
         on_change: Called with the new number of trials at once.
@@ -85,9 +85,9 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
     they are done or the stop is due. Trials that are under way then stay in the controller.
 
     Args:
-        controller: Of the study.
+        controller: Controller of the study.
         train: Trains a trial in a worker.
-        settings: How they run.
+        settings: Settings of the Tune run.
 
     Raises:
         RayLostError: The Ray that was started here has lost one of its processes.

@@ -15,7 +15,7 @@ def parse_error_file(text: str) -> TrialFailed | WorkerLost:
     worker died. A node that is gone is no trial's fault.
 
     Args:
-        text: The error file that Ray Tune writes for a trial; empty where it wrote none.
+        text: Error file that Ray Tune writes for a trial; empty where it wrote none.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Failure #")]

@@ -44,8 +44,8 @@ class WorkerData:
         """A trial's whole configuration.
 
         Args:
-            params: Its settings that are searched.
-            name: What an error message calls the trial.
+            params: Searched settings of the trial.
+            name: Name of the trial in error messages.
         """
         from fdan.run_config import RunConfig
 
@@ -60,8 +60,8 @@ def load_data(data: WorkerData, run: RunConfig, notify: Callable[[str], None]) -
     """What a trial trains on, on this worker's device.
 
     Args:
-        data: The study's.
-        run: The trial's configuration, whose backbone decides what is loaded.
+        data: Data of the study.
+        run: Configuration of the trial; its backbone decides what is loaded.
         notify: Shows the user a line about this node.
     """
     from fdan.data.split import SplitConfig, split
@@ -82,7 +82,7 @@ def open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
     """The study's task, on whichever node this is.
 
     Args:
-        data: The study's.
+        data: Data of the study.
         notify: Shows the user a line about this node.
 
     Raises:

@@ -51,9 +51,9 @@ def expected_failure(error: Exception, worker: Worker, folder: str) -> WorkerMes
     """An exception whose message is enough; None for others.
 
     Args:
-        error: What the trial raised.
-        worker: Where.
-        folder: The trial's, for a full disk that does not name a file.
+        error: Exception of the trial.
+        worker: Worker that trained it.
+        folder: Folder of the trial, for a full disk that does not name a file.
     """
     if isinstance(error, NodeError) or (isinstance(error, DeviceError) and worker.driver_node):
         # On a cluster, a trial without a device may go on elsewhere.
@@ -75,8 +75,8 @@ def machine_failure(error: Exception, worker: Worker) -> WorkerMessage | None:
     """An exception for which memory or the GPU is to blame; None for others.
 
     Args:
-        error: What the trial raised.
-        worker: Where.
+        error: Exception of the trial.
+        worker: Worker that trained it.
     """
     if _out_of_gpu_memory(error):
         return OutOfGpuMemory()

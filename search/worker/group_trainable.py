@@ -56,8 +56,8 @@ def make_group_trainable(train: Train, train_group: TrainGroup, setup: WorkerSet
 
     Args:
         train: Trains a single trial.
-        train_group: Trains several.
-        setup: What is the same for all trials.
+        train_group: Trains a group of trials.
+        setup: Setup that all trials share.
     """
     single_trial = make_trainable(train, setup)
 

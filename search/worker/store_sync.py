@@ -47,7 +47,7 @@ class PublishedStores:
         ask meanwhile wait for it.
 
         Args:
-            name: The store's.
+            name: Name of the store.
             notify: Shows the user a line about this node.
 
         Raises:
@@ -84,7 +84,7 @@ def publish_stores(stores: Sequence[Path], shared: Path) -> PublishedStores:
 
     Args:
         stores: Folders of the study's stores, on the driver's node.
-        shared: The folder that all nodes see, as --shared has it.
+        shared: Folder that all nodes see (--shared).
 
     Raises:
         FdanError: `shared` cannot be written, or has other data under the name of a store.

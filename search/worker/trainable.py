@@ -93,7 +93,7 @@ def make_trainable(train: Train, setup: WorkerSetup) -> Trainable:
 
     Args:
         train: Trains a trial.
-        setup: What is the same for all trials.
+        setup: Setup that all trials share.
     """
 
     def run(reporter: AsyncReporter, trials: Sequence[TrialContext]) -> None:
@@ -118,8 +118,8 @@ def awaits_decision(trial: TrialAssignment, result: EpochResult) -> bool:
     """Whether the driver may end a trial after an epoch, so that nothing is trained meanwhile.
 
     Args:
-        trial: The worker's assignment.
-        result: The epoch.
+        trial: Context of the trial.
+        result: Result of the epoch.
     """
     decision_epochs = (*trial.decision_epochs, trial.stop_epoch)
     return result.epoch in decision_epochs or not math.isfinite(result.value)
@@ -135,7 +135,7 @@ def run_assignments(
 
     Args:
         assignments: The trials.
-        setup: What is the same for all trials.
+        setup: Setup that all trials share.
         run: Runs them and reports their epochs.
     """
     os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)

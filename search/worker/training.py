@@ -1,5 +1,5 @@
-"""Training an FDAN as a trial, or several as a group, inside a worker: from the newest checkpoint
-on, with every epoch in the trial's log before it is reported."""
+"""Trains an FDAN as a trial inside a worker, from the newest checkpoint on. Every epoch is in the
+trial's log before it is reported."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fdan.training.train import EpochReport
 
 _CHECKPOINT_INTERVAL_S = 2.0
-"""Training that may be lost beyond the epoch under way: an epoch this long is saved at its end."""
+"""Training that may be lost beyond the current epoch: longer epochs are saved at their end."""
 
 
 class CheckpointTimer:
-    """When a checkpoint is due: after the first epoch, then every _CHECKPOINT_INTERVAL_S."""
+    """Decides when to save: after the first epoch, then every _CHECKPOINT_INTERVAL_S."""
 
     def __init__(self) -> None:
         self._saved_at = float("-inf")
@@ -38,7 +38,7 @@ class CheckpointTimer:
 
 
 def make_trainer(data: WorkerData) -> Train:
-    """Trains an FDAN."""
+    """Make the function that trains an FDAN."""
 
     def train_trial(trial: TrialContext, report: Callable[[EpochResult], None]) -> None:
         from fdan.training.train import train
@@ -70,16 +70,16 @@ def make_trainer(data: WorkerData) -> Train:
 def load_resume_point(
     folder: Path, last_reported: int, run: RunConfig
 ) -> tuple[Checkpoint | None, list[EpochResult]]:
-    """From where a trial goes on. Epochs that were reported and lie after the checkpoint are
-    trained again.
+    """Load the point from which a trial goes on. Reported epochs after the checkpoint are trained
+    again.
 
     Args:
-        folder: The trial's.
+        folder: Folder of the trial.
         last_reported: The last epoch that the driver knows; 0 for none.
-        run: The trial's configuration.
+        run: Configuration of the trial.
 
     Returns:
-        The checkpoint, None to begin anew, and the epochs up to it that were never reported.
+        The checkpoint, None to begin anew, and the unreported epochs up to it.
     """
     from fdan.errors import WeightsError
     from fdan.training.checkpoint import Checkpoint
@@ -89,7 +89,7 @@ def load_resume_point(
     except WeightsError:  # none yet, or a torn one
         return None, []
     if {**checkpoint.run.as_dict(), "epochs": 0} != {**run.as_dict(), "epochs": 0}:
-        return None, []  # whatever it is doing in this folder
+        return None, []  # of another trial
     logged = read_epoch_log(folder)
     unreported = range(last_reported + 1, checkpoint.epoch + 1)
     if any(epoch not in logged for epoch in unreported):
@@ -99,18 +99,18 @@ def load_resume_point(
 
 def prepare_process(trial: TrialContext) -> None:
     """Give the trial its CPU threads and its share of the GPU's memory in this process."""
-    # Here, so that a process that only plans imports no torch.
+    # Imported here, so that a process that only plans imports no torch.
     import torch
 
     from fdan.device import limit_gpu_memory
 
-    torch.set_num_threads(trial.threads)  # holds for the calling thread, so for each trial
+    torch.set_num_threads(trial.threads)  # for the calling thread only, so for each trial
     if 0 < trial.gpu_fraction < 1:
         # Ray's fractions are book-keeping: without a bound, one trial starves its neighbours.
         limit_gpu_memory(trial.gpu_fraction)
 
 
 def epoch_result(epoch: EpochReport) -> EpochResult:
-    """What the driver is told of an epoch."""
+    """The result of an epoch as it is reported to the driver."""
     metrics = {name: float(value) for name, value in epoch.metrics.items()}
     return EpochResult(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())

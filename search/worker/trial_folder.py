@@ -17,6 +17,6 @@ def trial_folder(study: Path, number: int) -> Path:
 
     Args:
         study: Folder of the study, or of its confirming runs.
-        number: The trial's, Optuna's.
+        number: Optuna's number of the trial.
     """
     return study / TRIALS / f"{number:04d}"

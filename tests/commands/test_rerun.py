@@ -43,7 +43,7 @@ def test_trials_on_a_server(run: Run, corpus: Path, server: MlflowServer, tmp_pa
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
     assert done.stdout == "epoch 4 of 4: all 10 metrics of 4 epochs equal to the last digit\n"
     assert "trial 0 of study s: COMPLETE" in done.stderr
-    assert "data as there: " in done.stderr
+    assert "data as recorded: " in done.stderr
 
     done = run("-m", "search", "rerun", ids["confirm-0000"], "--json", **here)
     found = json.loads(done.stdout)

@@ -173,11 +173,11 @@ def test_what_differs_is_said_before_it_starts(home: Home, rerun: Say) -> None:
     code, out, err = rerun(home, run)
     assert code == 0 and "equal to the last digit" in out, "only the words differ here"
     lines = [line.split() for line in err.splitlines()]
-    assert ["torch", "there", "1.0,", "here", torch.__version__.split("+")[0]] in [
+    assert ["torch", "recorded", "1.0,", "here", torch.__version__.split("+")[0]] in [
         [word.split("+")[0] for word in line] for line in lines
     ]
-    assert f"CPU         there Z80, here {provenance.cpu()}" in err
-    assert "there cafe" in err and "numpy       there unknown, here" in err
+    assert f"CPU         recorded Z80, here {provenance.cpu()}" in err
+    assert "recorded cafe" in err and "numpy       recorded unknown, here" in err
     assert "python" not in err
 
 
@@ -244,10 +244,10 @@ def _artifacts(home: Home, run: str) -> Path:
 
 
 def test_what_is_no_trial(home: Home, rerun: Say) -> None:
-    assert "there is none of that id" in refused(rerun(home, "0" * 32))
-    assert "there is none of that id" in refused(rerun(home, "../up"))
+    assert "no run of that id" in refused(rerun(home, "0" * 32))
+    assert "no run of that id" in refused(rerun(home, "../up"))
     line = refused(rerun(home, home.ids("study")[0]))
-    assert "is that of study s itself: name one of its trials, such as " in line
+    assert "is the run of study s itself: name one of its trials, such as " in line
     assert any(run in line for run in home.ids("COMPLETE"))
     first, second, third = [*home.ids("COMPLETE"), *home.ids("PRUNED")][:3]
     home.drop(first)
@@ -255,7 +255,7 @@ def test_what_is_no_trial(home: Home, rerun: Say) -> None:
     home.sql("update tags set value='RUNNING' where key='fdan.state' and run_uuid=?", second)
     assert "has not ended yet" in refused(rerun(home, second))
     home.sql("delete from tags where key = 'fdan.trial' and run_uuid = ?", second)
-    assert "no search of fdan-search made it" in refused(rerun(home, second))
+    assert "is not a trial of fdan-search" in refused(rerun(home, second))
     home.sql("delete from metrics where run_uuid = ?", third)
     home.sql("delete from latest_metrics where run_uuid = ?", third)
     assert "has no epoch: " in refused(rerun(home, third))
@@ -266,7 +266,7 @@ def test_what_is_no_trial(home: Home, rerun: Say) -> None:
     [
         ("{", "cannot be read"),
         ("[]", "not a table of settings"),
-        ("{}", "does not say on which data it was trained"),
+        ("{}", "does not name the data that it was trained on"),
         (None, "cannot be read"),
     ],
 )
@@ -286,13 +286,13 @@ def test_a_configuration_that_is_damaged(
 def test_databases_that_are_none(rerun: Say, tmp_path: Path) -> None:
     """Nothing is made of them, and nothing in them."""
     absent = Home(tmp_path / "absent")
-    assert "there is no such file" in refused(rerun(absent, "0" * 32))
+    assert "no such file" in refused(rerun(absent, "0" * 32))
     assert not absent.runs.exists()
     other = Home(tmp_path / "other")
     other.runs.mkdir()
     other.sql("create table trials (id int)")
     before = (other.runs / "mlflow.db").read_bytes()
-    assert "is not a database of MLflow's" in refused(rerun(other, "0" * 32))
+    assert "is not an MLflow database" in refused(rerun(other, "0" * 32))
     assert (other.runs / "mlflow.db").read_bytes() == before
     (other.runs / "mlflow.db").write_text("not a database" * 99)
     assert "cannot be read" in refused(rerun(other, "0" * 32))
