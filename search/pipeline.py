@@ -63,7 +63,7 @@ from tracking.uri import mask_password
 @dataclass(frozen=True)
 class _Finished:
     """Outcome of a study. exit_code: 0: finished, or its time is up; 1: no trial is complete, or
-    the requested promotion failed; 130: Ctrl-C."""
+    the requested promotion did not happen; 130: Ctrl-C."""
 
     result: StudyResult
     summary: str

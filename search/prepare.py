@@ -46,7 +46,7 @@ class StudyInputs:
             run: Settings of the run.
             device: Device for frozen features that are not cached yet. The default is the CPU: the
                 driver's node may have no GPU, and promotion needs the same values again.
-            progress: Called with (images done, images in all).
+            progress: Function that is called with (images done, images in all).
         """
         from fdan.device import choose_device
         from fdan.training.training_data import load_training_data
@@ -62,7 +62,7 @@ def decide_device(spec: StudySpec, notify: Callable[[str], None]) -> StudySpec:
 
     Args:
         spec: The study.
-        notify: Shows the user what is waited for and what was decided.
+        notify: Function that shows the user what is waited for and what was decided.
     """
     if not spec.device_is_open or spec.cluster is None:
         return spec
@@ -80,7 +80,7 @@ def open_data(spec: StudySpec, console: Console, demo: BackgroundDemo | None) ->
 
     Args:
         spec: The study.
-        console: Shows the progress and unreadable files.
+        console: Console that shows the progress and unreadable files.
         demo: Demo corpus that is being written already.
     """
     with Preparing(console) as progress:
@@ -117,7 +117,7 @@ def prepare_training(spec: StudySpec, inputs: StudyInputs, console: Console) -> 
     Args:
         spec: The study.
         inputs: Data of the study.
-        console: Shows the progress.
+        console: Console that shows the progress.
 
     Returns:
         The validation UAR of the baseline that the search has to beat; None where the backbones are

@@ -231,7 +231,7 @@ def write_result(
         context: Context of the study.
         settings: Settings that were confirmed.
         chosen: The model that the study stands for.
-        outcome: How the study ended.
+        outcome: Outcome of the study.
         interruptions: Number of interruptions of trials.
     """
     data, tracker = context.data, context.tracker
@@ -264,7 +264,7 @@ def promote_model(
     Args:
         context: Context of the study.
         chosen: The model that the study stands for.
-        outcome: How the study ended. One that is not finished promotes nothing.
+        outcome: Outcome of the study. One that is not finished promotes nothing.
 
     Returns:
         The verdict; None where nothing was promoted or refused.

@@ -67,9 +67,9 @@ class MlflowCallback(StudyCallback):
 
         Args:
             tracker: Tracker of the study; its parent run is open.
-            drawing: Draws the figures; its owner closes it.
+            drawing: Figures of the trials; their owner closes them.
             folder: Folder of the study, or of its confirming runs.
-            runs: What the trials' runs have in common.
+            runs: Common part of the trials' runs.
         """
         self._tracker = tracker
         self._drawing = drawing

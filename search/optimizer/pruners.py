@@ -95,7 +95,7 @@ def decide(name: str, trial: optuna.Trial, retry: Retry) -> PruneDecision:
     Args:
         name: Name of the pruner, for the reason.
         trial: The running trial.
-        retry: Repeats calls that the storage failed.
+        retry: Function that repeats a call that failed in the storage.
     """
     if not retry(trial.should_prune):
         return PruneDecision(False)

@@ -74,7 +74,7 @@ def study_result(
         data: The study with its data.
         settings: Settings that were confirmed.
         chosen: The model that the study stands for; None where no trial is complete.
-        end: How the search ended.
+        end: End of the search.
     """
     spec, study = data.spec, data.study
     trials = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]

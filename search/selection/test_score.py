@@ -62,7 +62,7 @@ def score_test(
         data: The study.
         chosen: Model of the study.
         reason: Why another model is scored than before; stored with the score.
-        notify: Shows the user a line, here why nothing was scored.
+        notify: Function that shows the user a line, here why nothing was scored.
     """
     digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(data.study)
     before = None if stored is None else stored.score

@@ -182,7 +182,7 @@ class ActiveTrials:
 
         Args:
             trial: A QUEUED trial.
-            stop_epoch: The epoch after which it is queued again; None: it runs to its end.
+            stop_epoch: Epoch after which it is queued again; None: it runs to its end.
             decision_epochs: Epochs after which the pruner may end it.
         """
         self._queue.remove(trial)

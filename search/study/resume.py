@@ -46,7 +46,7 @@ def resume_trials(
         study: Optuna's study.
         folder: Folder of the study, or of its confirming runs, with the trials' logs.
         noun: Word for a trial in messages.
-        notify: Shows the user a line.
+        notify: Function that shows the user a line.
     """
     running = running_trials(study)
     if running:

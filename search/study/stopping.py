@@ -92,7 +92,7 @@ def stop_on_signals(stop: StopSignal, notify: Callable[[str], None]) -> Iterator
 
     Args:
         stop: Signal that is requested.
-        notify: Shows the user what happens, from a thread of its own.
+        notify: Function that shows the user what happens, from a thread of its own.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

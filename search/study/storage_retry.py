@@ -51,8 +51,8 @@ class StorageRetry:
         """
         Args:
             url: URL of the storage; None for a journal.
-            notify: Shows the user when the server goes and comes.
-            stop_due: Ends the waiting by True.
+            notify: Function that shows the user when the server goes and comes.
+            stop_due: Function whose True ends the waiting.
         """
         self._url = url
         self._notify = notify

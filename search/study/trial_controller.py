@@ -55,7 +55,7 @@ class TrialController:
         policy: What holds for every trial.
         new_trials: How many to create.
         callbacks: Told of every event, in this order.
-        find_unreported: Finds what workers finished before they or their driver died.
+        find_unreported: Function that finds what workers finished before they or their driver died.
         """
         self._writer = writer
         self._policy = policy

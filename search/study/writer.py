@@ -121,9 +121,9 @@ class StudyWriter:
         """
         Args:
             study: Optuna's study, with its sampler and pruner.
-            suggest: Returns a trial's settings, the same ones when it is called again.
+            suggest: Function that returns a trial's settings, the same ones if called again.
             pruner: The pruner's name, for its reasons.
-            retry: Repeats calls that the storage failed.
+            retry: Function that repeats a call that failed in the storage.
         """
         self._study = study
         self._suggest = suggest

@@ -27,7 +27,7 @@ def cluster_has_gpu(address: str, notify: Callable[[str], None]) -> bool:
 
     Args:
         address: Address of the cluster (--address).
-        notify: Shows the user what the study waits for.
+        notify: Function that shows the user what the study waits for.
 
     Raises:
         ClusterError: The cluster cannot be reached, or its nodes do not come up.

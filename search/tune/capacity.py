@@ -41,8 +41,8 @@ class Capacity:
             requested: Trials at once; None for as many as fit.
             grows: Start `requested` trials even where not all of them fit yet: the ones that wait
                 are what an autoscaler sees.
-            notify: Shows the user a line.
-            on_change: Called with the new `max_concurrent`.
+            notify: Function that shows the user a line.
+            on_change: Function that is called with the new `max_concurrent`.
         """
         self.resources = resources
         self.reserved = False

@@ -48,7 +48,7 @@ class SingleTrials:
         """The function that Ray Tune runs in a worker.
 
         Args:
-            train: Trains a trial.
+            train: Function that trains a trial.
             setup: Setup that all trials share.
         """
         return make_trainable(train, setup)
@@ -76,10 +76,10 @@ class TrialGroups(SingleTrials):
     ) -> None:
         """Args:
         max_size: Trials in a group, at most; halved when a GPU has no memory for so many.
-        kind: Returns the settings that a group shares; None: the trial trains alone.
-        next_rung: Returns the first epoch after the given one at which the pruner compares.
-        train_group: Trains a group in a worker.
-        notify: Shows the user a line.
+        kind: Function that returns the settings that a group shares; None: the trial trains alone.
+        next_rung: Function that returns the next epoch at which the pruner compares.
+        train_group: Function that trains a group in a worker.
+        notify: Function that shows the user a line.
         """
         self.max_size = max_size
         self._kind = kind

@@ -1,5 +1,5 @@
-"""Runs a round of trials on Ray, and on another Ray when one is lost. Of one lost worker,
-search/study/active_trials.py decides, and trial_controller.py there tells storage and callbacks."""
+"""Runs a round of trials on Ray, and on another Ray when one is lost. For one lost worker,
+search/study/active_trials.py decides, and search/study/trial_controller.py tells the callbacks."""
 
 from __future__ import annotations
 

@@ -61,11 +61,11 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     ) -> None:
         """Args:
         controller: Controller that gets the messages.
-        watchdog: Finds the trials whose workers are stalled.
-        capacity: Excludes nodes that cannot train trials.
-        grouping: Addresses messages to trials.
+        watchdog: Watchdog that finds the trials whose workers are stalled.
+        capacity: Capacity that excludes nodes that cannot train trials.
+        grouping: Grouping that addresses messages to trials.
         is_due: Whether the study ends; called several times a second.
-        notify: Shows the user a line.
+        notify: Function that shows the user a line.
         """
         super().__init__()
         self._controller = controller

@@ -58,8 +58,8 @@ def find_capacity(
     Args:
         each: Resources of one trial.
         requested: Trials at once; None for as many as fit.
-        notify: Shows the user a line.
-        on_change: Called with the new number of trials at once.
+        notify: Function that shows the user a line.
+        on_change: Function that is called with the new number of trials at once.
 
     Raises:
         ClusterError: Not even one trial fits a Ray of our own.
@@ -86,7 +86,7 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
 
     Args:
         controller: Controller of the study.
-        train: Trains a trial in a worker.
+        train: Function that trains a trial in a worker.
         settings: Settings of the Tune run.
 
     Raises:

@@ -62,7 +62,7 @@ def load_data(data: WorkerData, run: RunConfig, notify: Callable[[str], None]) -
     Args:
         data: Data of the study.
         run: Configuration of the trial; its backbone decides what is loaded.
-        notify: Shows the user a line about this node.
+        notify: Function that shows the user a line about this node.
     """
     from fdan.data.split import SplitConfig, split
     from fdan.device import choose_device
@@ -83,7 +83,7 @@ def open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
 
     Args:
         data: Data of the study.
-        notify: Shows the user a line about this node.
+        notify: Function that shows the user a line about this node.
 
     Raises:
         NodeError: This is not the driver's node, and its data are not the study's.

@@ -55,8 +55,8 @@ def make_group_trainable(train: Train, train_group: TrainGroup, setup: WorkerSet
     """As search.worker.trainable.make_trainable, for a config with one or several trials.
 
     Args:
-        train: Trains a single trial.
-        train_group: Trains a group of trials.
+        train: Function that trains a single trial.
+        train_group: Function that trains a group of trials.
         setup: Setup that all trials share.
     """
     single_trial = make_trainable(train, setup)

@@ -48,7 +48,7 @@ class PublishedStores:
 
         Args:
             name: Name of the store.
-            notify: Shows the user a line about this node.
+            notify: Function that shows the user a line about this node.
 
         Raises:
             NodeError: The copy differs, or cannot be made.

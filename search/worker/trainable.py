@@ -92,7 +92,7 @@ def make_trainable(train: Train, setup: WorkerSetup) -> Trainable:
     """A function for Ray Tune, whose config has ASSIGNMENTS.
 
     Args:
-        train: Trains a trial.
+        train: Function that trains a trial.
         setup: Setup that all trials share.
     """
 
@@ -136,7 +136,7 @@ def run_assignments(
     Args:
         assignments: The trials.
         setup: Setup that all trials share.
-        run: Runs them and reports their epochs.
+        run: Function that runs them and reports their epochs.
     """
     os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
     folders = [trial_folder(setup.study, assignment.number) for assignment in assignments]

@@ -89,7 +89,7 @@ def load_resume_point(
     except WeightsError:  # none yet, or a torn one
         return None, []
     if {**checkpoint.run.as_dict(), "epochs": 0} != {**run.as_dict(), "epochs": 0}:
-        return None, []  # of another trial
+        return None, []  # of another configuration
     logged = read_epoch_log(folder)
     unreported = range(last_reported + 1, checkpoint.epoch + 1)
     if any(epoch not in logged for epoch in unreported):

@@ -317,7 +317,7 @@ Metrics = Mapping[int, Mapping[str, float]]
 
 
 @pytest.mark.parametrize(
-    ("there", "here", "differing"),
+    ("recorded", "repeated", "differing"),
     [
         ({1: {"a": 0.1}, 2: {"a": 0.2}}, {1: {"a": 0.1}}, []),
         ({1: {"a": 0.1}}, {1: {"a": math.nextafter(0.1, 1)}}, [(1, "a")]),
@@ -329,15 +329,16 @@ Metrics = Mapping[int, Mapping[str, float]]
         ({1: {"a": 0.0}}, {1: {"a": -0.0}}, []),
     ],
 )
-def test_comparing(there: Metrics, here: Metrics, differing: list[tuple[int, str]]) -> None:
-    found = compare(there, here)
-    assert [(one.epoch, one.metric) for one in found.differing] == differing
-    assert found.line.endswith("equal to the last digit") == (not differing)
+def test_comparing(recorded: Metrics, repeated: Metrics, differing: list[tuple[int, str]]) -> None:
+    comparison = compare(recorded, repeated)
+    assert [(item.epoch, item.metric) for item in comparison.differing] == differing
+    assert comparison.line.endswith("equal to the last digit") == (not differing)
 
 
 def test_the_largest_difference_of_each_metric_comes_first() -> None:
-    there = {1: {"a": 1.0, "b": 1.0, "c": 1.0}, 2: {"a": 1.0, "b": 1.0, "c": 1.0}}
-    here = {1: {"a": 1.1, "b": 1.0, "c": 1.0}, 2: {"a": 1.2, "b": 3.0, "c": math.nan}}
-    found = compare(there, here)
-    assert [(one.metric, one.epoch) for one in found.largest] == [("c", 2), ("b", 2), ("a", 2)]
-    assert found.line.startswith("3 of 3 metrics differ, first a in epoch 1")
+    recorded = {1: {"a": 1.0, "b": 1.0, "c": 1.0}, 2: {"a": 1.0, "b": 1.0, "c": 1.0}}
+    repeated = {1: {"a": 1.1, "b": 1.0, "c": 1.0}, 2: {"a": 1.2, "b": 3.0, "c": math.nan}}
+    comparison = compare(recorded, repeated)
+    largest = [(item.metric, item.epoch) for item in comparison.largest]
+    assert largest == [("c", 2), ("b", 2), ("a", 2)]
+    assert comparison.line.startswith("3 of 3 metrics differ, first a in epoch 1")
