@@ -61,7 +61,7 @@ class DataConfig(Config):
         """Sources that `task`, `acoustic` and `visual` name, or the demo corpus under `runs`.
 
         Raises:
-            ConfigError, DataError: they contradict each other or name no corpus.
+            ConfigError, DataError: They contradict each other or name no corpus.
         """
         if self.task is not None:
             if self.acoustic or self.visual:
@@ -109,7 +109,7 @@ def open_task(
         demo: The demo corpus, where it is being written already.
 
     Raises:
-        DataError, ConfigError: what the user has to mend.
+        DataError, ConfigError: A mistake that the user can mend.
     """
     demo = demo or data.generate_demo()
     if demo is not None:

@@ -88,7 +88,7 @@ def train_group(
         until: Each run's last epoch; None trains each to its end.
 
     Raises:
-        ConfigError, DeviceError, WeightsError: as train() does.
+        ConfigError, DeviceError, WeightsError: As in train().
     """
     keys = {group_key(run) for run in runs}
     assert len(keys) == 1 and None not in keys, "these runs are no group"

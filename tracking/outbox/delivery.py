@@ -63,9 +63,8 @@ class Delivery:
             self._flush(run)
 
     def single_out(self, reason: str) -> bool:
-        """For a server that works, but fails each time at one batch without rejecting it: find the
-        item that causes this and put it aside. False if the server itself is in trouble, or the
-        fault is not in a batch."""
+        """Put aside the item at which a working server fails each time without rejecting its batch.
+        False if the server itself is in trouble, or the fault is not in a batch."""
         if self._in_flight is None or not self._server.writable(self._in_flight[0]):
             return False
         run_id, batch = self._in_flight

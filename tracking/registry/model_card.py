@@ -175,7 +175,7 @@ def _data(result: StudyResult, facts: Mapping[str, Any]) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    """With gaps between the columns, since MLflow's page draws tables without any."""
+    """A table with gaps between the columns, since MLflow's page draws tables without any."""
     rule = "|---|" + "--:|" * (len(header) - 1)
     lines = [f"| {' | &emsp;'.join(map(str, row))} |" for row in (header, *rows)]
     return "\n".join([lines[0], rule, *lines[1:]])

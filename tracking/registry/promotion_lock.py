@@ -142,11 +142,11 @@ def _file_lock(registry: Registry, deadline: float, log: Callable[[str], None]) 
         try:
             lock = Lock(path)
             break
-        except LockHeld as held:
+        except LockHeld as conflict:
             if time.monotonic() > deadline:
-                raise RegistryError(f"{held}; try again later") from None
+                raise RegistryError(f"{conflict}; try again later") from None
             if not logged:
-                log(f"waiting for another promotion ({held.owner or 'another process'})")
+                log(f"waiting for another promotion ({conflict.owner or 'another process'})")
                 logged = True
             time.sleep(0.2)
         except OSError as error:

@@ -194,7 +194,7 @@ def short(text: str, most: int = _LONGEST) -> str:
 
 
 def visible(text: str) -> str:
-    """With a replacement character for what no page can hold: control characters, and half a
+    """Text with replacement characters for what no page can hold: control characters, and half a
     character of a file's name that is no UTF-8.
 
     >>> visible("a\\x00\\udcff")
