@@ -74,7 +74,7 @@ class RunContext:
     drawing: TrialFigures
     tracker: Tracker
     tags: Mapping[str, Any]
-    """Of every run in MLflow."""
+    """Tags of every run in MLflow."""
     made_from: Mapping[str, Any]
     """Beside each trial's settings there: what it takes to train it again."""
     stop: StopSignal

@@ -48,7 +48,7 @@ _HIGHEST: Final = 1.0
 
 
 def expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> float:
-    """By how much the best of the next trials is expected to exceed the best so far.
+    """Expected gain of the next trials over the best value so far.
 
     Args:
         values: Values of all ended trials in their order, None for trials that are not complete.

@@ -44,7 +44,7 @@ class TrialRuns:
     fixed: Mapping[str, object]
     """Settings that all trials share."""
     tags: Mapping[str, object]
-    """Of every run."""
+    """Tags of every run."""
     made_from: Mapping[str, object] = field(default_factory=dict)
     """What each trial's config.json says beside its settings."""
     stage: str = SEARCH

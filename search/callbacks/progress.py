@@ -55,7 +55,7 @@ class ProgressState:
     best: tuple[int, float] | None = None
     running: dict[int, _Row] = field(default_factory=dict)
     ended: list[_Row] = field(default_factory=list)
-    """Those of this start, the newest last."""
+    """Ended trials of this start, the newest last."""
 
     def end(self, row: _Row) -> None:
         """Count a trial that has ended."""

@@ -59,7 +59,7 @@ class CommandLine:
     """What a command line says."""
 
     options: Mapping[str, Any]
-    """Of the study: those of --config and of the flags, which win."""
+    """Options of the study, from --config and from the flags, which win."""
     print_config: bool
     dry_run: bool
     estimate: bool

@@ -206,7 +206,7 @@ class SearchConfig(Config):
 
 @dataclass(frozen=True)
 class ResourceConfig(Config):
-    """Where trials run, and what each has of a machine."""
+    """Cluster and resources that trials run on."""
 
     concurrent: int | None = flag_option(
         None,

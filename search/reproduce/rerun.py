@@ -229,7 +229,7 @@ def as_json(
 
     Args:
         run: Recorded run.
-        comparison: Its metrics and those of the repetition.
+        comparison: Comparison of its metrics with those of the repetition.
         changes: The `environment_changes`.
     """
     return {

@@ -57,7 +57,7 @@ class Setting:
 
     @property
     def optimism(self) -> float:
-        """By how much the search's value exceeds the mean over fresh seeds."""
+        """Excess of the search's value over the mean over fresh seeds."""
         return self.search_value - self.interval.value
 
     @property

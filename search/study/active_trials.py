@@ -26,7 +26,7 @@ MAX_WORKER_DEATHS = 3
 
 
 class Phase(Enum):
-    """Where a trial is between its start and its end."""
+    """State of a trial between its start and its end."""
 
     QUEUED = auto()
     """It waits for a worker."""

@@ -59,8 +59,8 @@ def driver_lock(folder: Path, name: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / LOCK_FILE)
-    except LockHeld as held:
-        owner = held.owner
+    except LockHeld as error:
+        owner = error.owner
         kill = f" (kill {owner.pid})" if owner is not None and owner.on_this_host else ""
         raise StudyError(
             f"study '{name}' is being run by {owner or 'another process'}: wait for it, stop"

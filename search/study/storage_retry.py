@@ -62,8 +62,8 @@ class StorageRetry:
         self._pause = _FIRST_PAUSE_S
 
     def wait_for_connections(self, study: optuna.Study) -> None:
-        """From here on everything that needs a connection for this study waits until there is one.
-        What loses it half-way fails all the same, unless it is called by `call` or `retry_call`."""
+        """Make calls that need a connection for this study wait until there is one. A call that
+        loses its connection half-way still fails, unless made by `call` or `retry_call`."""
         _RETRIES[study._storage] = self
         backend = getattr(study._storage, "_backend", None)
         if is_server(self._url) and isinstance(backend, RDBStorage):

@@ -55,7 +55,7 @@ class TrialController:
         policy: What holds for every trial.
         new_trials: How many to create.
         callbacks: Told of every event, in this order.
-        find_unreported: Function that finds what workers finished before they or their driver died.
+        find_unreported: Function that returns epochs that workers saved but never reported.
         """
         self._writer = writer
         self._policy = policy
@@ -74,7 +74,7 @@ class TrialController:
 
     @property
     def queue(self) -> Sequence[ActiveTrial]:
-        """Those that wait for a worker, the one that has waited longest first."""
+        """Trials that wait for a worker, the one that has waited longest first."""
         return self._trials.queue
 
     def is_running(self, number: int) -> bool:

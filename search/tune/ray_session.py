@@ -164,7 +164,7 @@ def check_ray_alive() -> None:
 
 
 def _exit_code(name: str) -> int | None:
-    """That of a process of our own Ray; None while it lives, and where there is none."""
+    """Exit code of a process of the local Ray; None while it runs, or where there is none."""
     node = ray._private.worker._global_node
     started = node.all_processes.get(name, ()) if node is not None else ()
     codes = (info.process.poll() for info in started)

@@ -29,7 +29,7 @@ class StallWatchdog:
         self._last_report.pop(trial, None)
 
     def stalled(self, running: Iterable[int]) -> list[int]:
-        """Those of the `running` trials that have stalled. A trial's time begins when it is first
+        """Stalled trials among the `running` ones. A trial's time begins when it is first
         seen running."""
         now = self._clock()
         self._awake_s += min(now - self._polled_at, _AWAKE_S)

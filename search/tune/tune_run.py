@@ -33,7 +33,7 @@ class TuneRun:
     """How trials run on Ray Tune."""
 
     folder: Path
-    """Where `trials` is: a study's, or that of its confirming runs."""
+    """Folder of `trials`: that of a study, or of its confirming runs."""
     capacity: Capacity
     """How many at once."""
     stop: StopSignal

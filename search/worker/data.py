@@ -32,7 +32,7 @@ class WorkerData:
     device: str
     """cpu or cuda: to a worker Ray shows only the GPUs of its trial."""
     cache: Path
-    """Where features of frozen backbones are cached; all nodes see it."""
+    """Cache folder for features of frozen backbones; all nodes see it."""
     fingerprint: str
     """The task's."""
     published: PublishedStores | None = None

@@ -37,7 +37,7 @@ class GpuFaultError(TrialError):
 
 @dataclass(frozen=True)
 class Worker:
-    """Where a worker is."""
+    """Location of a worker."""
 
     node: str
     """Ray's id of its node; empty without Ray."""

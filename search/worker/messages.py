@@ -18,7 +18,7 @@ class EpochResult:
     """One epoch of a trial."""
 
     epoch: int
-    """From 1."""
+    """Epoch, from 1."""
     value: float
     """What the study maximises."""
     metrics: Mapping[str, float] = field(default_factory=dict)

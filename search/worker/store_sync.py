@@ -121,7 +121,7 @@ def _lock_held(error: Timeout) -> str:
 
 
 def _cache_folder() -> Path:
-    """Where this node keeps its copies."""
+    """Folder of this node's copies."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "fdan-search" / "stores"
 
