@@ -64,7 +64,7 @@ def flag_option(
         metavar: The word that stands for a value in the help.
         default_text: Text of the default in the help; empty: the default itself.
         parse: Parser of text; its ValueError says what it expected.
-        low: Inclusive lower bound of a number.
+        low: Lower bound of a number; inclusive, unless it is Above(bound).
     """
     meta = {"help": help, "metavar": metavar, "default": default_text, "parse": parse, "low": low}
     return dataclasses.field(default=default, metadata=meta)

@@ -149,7 +149,7 @@ def _open_study(spec: StudySpec, requested: RequestedStudy) -> optuna.Study:
         make_sampler(spec.search.sampler, spec.space, spec.seed, started),
         make_pruner(spec.search.pruner, spec.epochs),
     )
-    record_start(requested.folder, spec.trials, spec.arguments, sections(spec.options))
+    record_start(requested.folder, spec.trials, spec.arguments, sections(spec.lasting_options))
     return study
 
 

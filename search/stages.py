@@ -247,7 +247,7 @@ def write_result(
     )
     result = study_result(data, settings, chosen, end)
     result.save(data.folder)
-    write_atomic(data.folder / CONFIG, to_toml(data.spec.options))
+    write_atomic(data.folder / CONFIG, to_toml(data.spec.lasting_options))
     table = data.folder / "figures" / "trials.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(table, trials_csv(data.study))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import importlib
 import math
+import tempfile
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final
 
 import numpy as np
@@ -71,8 +75,7 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
     Returns:
         (mels, 1 + samples // hop) float32 in [-80, 0], the lowest band first.
     """
-    import librosa
-
+    librosa = _import_librosa()
     spectrum = librosa.stft(
         speech.astype(np.float64), n_fft=settings.n_fft, hop_length=settings.hop
     )
@@ -106,11 +109,24 @@ def spectrogram_image(
     return image[:, :, None]
 
 
+@functools.cache
+def _import_librosa() -> ModuleType:
+    """Import librosa, which takes seconds. numba compiles parts of it and keeps them in a folder:
+    a temporary one where neither librosa's nor the user's can be written to, as in containers."""
+    try:
+        importlib.import_module("librosa.core.spectrum")
+    except RuntimeError:
+        folder = tempfile.TemporaryDirectory(prefix="fdan-numba-")
+        atexit.register(folder.cleanup)
+        importlib.import_module("numba").config.CACHE_DIR = folder.name
+        importlib.import_module("librosa.core.spectrum")
+    return importlib.import_module("librosa")
+
+
 @functools.lru_cache(maxsize=8)
 def _mel_filters(sample_rate: int, n_fft: int, mels: int) -> NDArray[np.float32]:
     """(mels, 1 + n_fft // 2): triangular filters on Slaney's mel scale, each of unit area."""
-    from librosa.filters import mel
-
+    mel = importlib.import_module("librosa.filters").mel
     # In double precision first: in single, librosa rounds each weight twice.
     filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=mels, dtype=np.float64)
     return np.asarray(filters, np.float32)

@@ -64,8 +64,7 @@ def _prepare(settings: Settings) -> str | None:
     """Import what decoding needs; return the reason if something is missing."""
     needed = {"cv2": "opencv-python<5", "av": "av"}
     if isinstance(settings, SpectrogramSettings):
-        # librosa loads its parts when they are first used: this one brings all that takes time.
-        needed |= {"soundfile": "soundfile", "librosa.core.spectrum": "librosa"}
+        needed |= {"soundfile": "soundfile", "librosa": "librosa"}
     for module, package in needed.items():
         try:
             importlib.import_module(module)
@@ -74,7 +73,10 @@ def _prepare(settings: Settings) -> str | None:
     sys.modules["cv2"].setNumThreads(1)  # files are decoded side by side
     if isinstance(settings, SpectrogramSettings):
         # What librosa loads when it is first used is not part of the first file's time.
-        log_mel(np.zeros(settings.length, np.float32), settings)
+        try:
+            log_mel(np.zeros(settings.n_fft, np.float32), settings)
+        except Exception as error:
+            return f"librosa makes no spectrograms here: {first_line(error)}"
     return None
 
 

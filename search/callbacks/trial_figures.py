@@ -2,29 +2,37 @@
 
 In a thread of the driver, drawing would take the interpreter from Tune, Optuna and the spool for a
 twentieth of a second at the end of each trial.
+
+`python -m search.callbacks.trial_figures` is that process: jobs come in on its standard input,
+answers go out on its standard output, and it ends when its driver does, however that ends. It is no
+concurrent.futures pool: a spawned worker imports its user's main module, so that a script that
+calls run_study without a guard would run again in it, and a worker that hangs while it starts
+cannot be killed, since its pool does not say which process it is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
 import os
-import signal
+import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from fdan.emotions import EMOTIONS
 from fdan.errors import DiskFull, FdanError, disk_full
+from fdan.files import PROJECT_ROOT
+from search.callbacks.trial_plots import confusion_matrix, learning_curve
 
 CONFIGURATION = "config.json"
+
 CURVE, MATRIX = "learning_curve.png", "confusion_matrix.png"
 
 _TIMEOUT_S = 180.0
@@ -47,8 +55,10 @@ class FigureJob:
     @property
     def files(self) -> frozenset[str]:
         """Names of the files that the job makes."""
-        figures = (CURVE, MATRIX) if self.confusion else (CURVE,)
-        return frozenset((CONFIGURATION, *(figures if self.epochs else ())))
+        if not self.epochs:
+            return frozenset((CONFIGURATION,))
+        images = (CURVE, MATRIX) if self.confusion else (CURVE,)
+        return frozenset((CONFIGURATION, *images))
 
 
 class TrialFigures:
@@ -59,17 +69,14 @@ class TrialFigures:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
-        self._pool: ProcessPoolExecutor | None = None
-        self._pid: Future[int] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
     @property
     def pid(self) -> int | None:
-        """The process that draws; None while there is none or it has not started yet."""
-        future = self._pid
-        known = future is not None and future.done() and future.exception() is None
-        return future.result() if known and future is not None else None
+        """The process that draws; None while there is none."""
+        return None if self._process is None else self._process.pid
 
     def submit(self, job: FigureJob, settings: Mapping[str, object]) -> Future[list[Path]]:
         """Draw a trial.
@@ -82,7 +89,7 @@ class TrialFigures:
             The trial's files once they are written, without figures where the process died twice.
             Its result raises FdanError where they cannot be written.
         """
-        return self._thread.submit(self._write, job, settings)
+        return self._thread.submit(self._files, job, settings)
 
     def close(self, *, at_once: bool = False) -> None:
         """Draw what is left, or nothing more if at_once, and end the process."""
@@ -90,7 +97,6 @@ class TrialFigures:
             self._closed = True
             self._kill()
         self._thread.shutdown(cancel_futures=at_once)
-        self._closed = True
         self._end()
 
     def __enter__(self) -> Self:
@@ -100,7 +106,7 @@ class TrialFigures:
         """What an error or a second Ctrl-C leaves undrawn, the study's next start draws."""
         self.close(at_once=error is not None)
 
-    def _write(self, job: FigureJob, settings: Mapping[str, object]) -> list[Path]:
+    def _files(self, job: FigureJob, settings: Mapping[str, object]) -> list[Path]:
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             configuration = job.folder / CONFIGURATION
@@ -112,63 +118,87 @@ class TrialFigures:
             reason = error.strerror or error
             raise FdanError(f"{job.folder}: figures cannot be written: {reason}") from None
 
-    def _figures(self, job: FigureJob) -> list[Path]:
-        for _ in range(2 if job.epochs else 0):  # somebody may have killed the process
-            with contextlib.suppress(BrokenProcessPool, TimeoutError):
-                return self._start().submit(_draw, job).result(_TIMEOUT_S)
-            self._end()
-        return []  # figures must not cost the study its end
-
-    def _start(self) -> ProcessPoolExecutor:
-        if self._closed:
-            raise BrokenProcessPool("closed")
-        if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_initialize)
-            # Ctrl-C is for the driver: the process inherits the mask from its first moment on.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    def _figures(self, job: FigureJob) -> Sequence[Path]:
+        for _ in range(2 if job.epochs else 0):  # somebody may have ended the process
             try:
-                self._pid = self._pool.submit(os.getpid)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return self._pool
+                answer = self._ask(job)
+            except (OSError, EOFError, pickle.UnpicklingError):
+                self._end()
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            files: Sequence[Path] = answer
+            return files
+        return ()  # figures must not cost the study its end
+
+    def _ask(self, job: FigureJob) -> Any:
+        process = self._start()
+        assert process.stdin is not None and process.stdout is not None
+        limit = threading.Timer(_TIMEOUT_S, process.kill)
+        limit.daemon = True
+        limit.start()
+        try:
+            pickle.dump(job, process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+        finally:
+            limit.cancel()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            paths = filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")])
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "search.callbacks.trial_figures"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the driver
+            )
+        if self._closed:
+            self._kill()
+        return self._process
 
     def _kill(self) -> None:
         """End the process from any thread: whoever waits for it goes on."""
-        if (pid := self.pid) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if (process := self._process) is not None:
+            process.kill()
 
     def _end(self) -> None:
-        self._kill()
-        pool, self._pool, self._pid = self._pool, None, None
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
 
-def _initialize() -> None:
-    os.setsid()  # signals to the driver's process group are not for this process
-    os.nice(10)  # trials and their driver come first
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _draw(job: FigureJob) -> list[Path]:
+    curve, title = job.folder / CURVE, f"trial {job.number}: {job.reason}"
+    files = [learning_curve(job.epochs, curve, title)]
+    if job.confusion:
+        matrix, title = job.folder / MATRIX, f"trial {job.number}, validation part"
+        files.append(confusion_matrix(np.array(job.confusion), EMOTIONS, matrix, title))
+    return files
 
-    def end_with(parent: multiprocessing.process.BaseProcess) -> None:
-        parent.join()
-        os._exit(0)
 
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+def main() -> None:
+    os.nice(10)  # figures are in nobody's way: trials and their driver come first
     # Before the first job: it takes a second or two.
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
+    answers = sys.stdout.buffer
+    while True:
+        try:
+            job = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer: Any = _draw(job)
+        except Exception as error:  # a full disk, say: the driver's to tell
+            answer = error
+        pickle.dump(answer, answers)
+        answers.flush()
 
-def _draw(job: FigureJob) -> list[Path]:
-    from search.callbacks import trial_plots
 
-    curve, title = job.folder / CURVE, f"trial {job.number}: {job.reason}"
-    files = [trial_plots.learning_curve(job.epochs, curve, title)]
-    if job.confusion:
-        matrix, title = job.folder / MATRIX, f"trial {job.number}, validation part"
-        counts = np.array(job.confusion)
-        files.append(trial_plots.confusion_matrix(counts, EMOTIONS, matrix, title))
-    return files
+if __name__ == "__main__":
+    main()

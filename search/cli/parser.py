@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from search.config.options import (
 from search.config.toml_file import read_options
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import N_STARTUP_TRIALS, SAMPLERS
-from tracking.uri import is_masked
+from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 DESCRIPTION: Final = """\
 Search the hyperparameters of FDAN: Optuna proposes trials, Ray Tune runs them, MLflow shows them.
@@ -73,6 +74,9 @@ def parse(argv: Sequence[str] | None = None) -> CommandLine:
     command = {name: arguments.pop(name) for name in ("print_config", "dry_run", "estimate")}
     options = {} if file is None else read_options(file)
     options |= normalize(arguments, "command line")
+    uri = options.get("tracking_uri")
+    if uri is not None and is_masked(uri) and os.environ.get(TRACKING_URI_VARIABLE):
+        del options["tracking_uri"]  # a study's own file: the variable is where it came from
     for name, value in options.items():
         if isinstance(value, str) and is_masked(value):
             flag = "--" + name.replace("_", "-")

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from fdan.config import Config, fields, flag_option
+from fdan.config import Above, Config, fields, flag_option
 from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS, RUN_CONFIGS
 from fdan.errors import ConfigError, unknown
@@ -96,6 +96,7 @@ class StudyConfig(Config):
         "stop searching after this long, as in 90s, 30m, 2h, 1h30m;\npreparing is not counted",
         "TIME",
         parse=parse_time,
+        low=Above(0.0),
     )
     stop_early: float | str | None = flag_option(
         None,
@@ -239,6 +240,7 @@ class ResourceConfig(Config):
         "TIME",
         default_text="1h",
         parse=parse_time,
+        low=Above(0.0),
     )
     address: str | None = flag_option(
         None,
@@ -397,3 +399,5 @@ _OWNERS: Final[Mapping[str, type[Config]]] = {
     for name in config.__dataclass_fields__
 }
 _TIMES: Final = ("time_budget", "epoch_timeout")
+ONCE: Final = frozenset(("score_again",))
+"""Options that hold for one start alone: neither remembered nor written for another study."""

@@ -12,13 +12,11 @@ from typing import Any, Final
 
 from fdan.data.open_task import DataConfig
 from fdan.errors import FdanError
-from search.config.options import from_arguments, pick
+from search.config.options import ONCE, from_arguments, pick
 from search.study.folder import read_arguments
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 _DATA: Final = frozenset(("task", "acoustic", "visual"))
-_ONCE: Final = frozenset(("score_again",))
-"""Options that hold for one start alone."""
 
 
 def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return {}
     folder = DataConfig(**pick(options, DataConfig)).runs / name
-    given = options.keys() | _ONCE
+    given = options.keys() | ONCE
     if given & _DATA:
         given |= _DATA
     if "gpus_per_trial" in given:

@@ -19,6 +19,7 @@ from fdan.files import sha256_file
 from fdan.run_config import RunConfig
 from search.config.options import (
     AUTO,
+    ONCE,
     ConfirmConfig,
     ResourceConfig,
     SearchConfig,
@@ -115,6 +116,11 @@ class StudySpec:
     def with_gpu_share(self, share: float) -> StudySpec:
         """The same study, each of whose trials has this part of a GPU."""
         return replace(self, per_trial=replace(self.per_trial, gpus=share))
+
+    @property
+    def lasting_options(self) -> dict[str, Any]:
+        """The options without those that hold for one start alone."""
+        return {name: value for name, value in self.options.items() if name not in ONCE}
 
     def on_device(self, device: str) -> StudySpec:
         """The same study with a device that is decided, and remembered: tomorrow the cluster's GPU

@@ -62,7 +62,8 @@ def to_toml(options: Mapping[str, Any]) -> str:
     lines = ["# python search/run.py --config FILE runs this study; flags win over the file."]
     for section, table in sections(options).items():
         lines += ["", f"[{section}]", *(f"{name} = {_value(v)}" for name, v in table.items())]
-    return "\n".join(lines) + "\n"
+    # TOML is UTF-8: what is not, a file's name out of an old archive say, ends no study.
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace").decode()
 
 
 def _value(value: Any) -> str:

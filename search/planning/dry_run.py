@@ -13,7 +13,7 @@ from fdan.data.task import Task
 from search.config.spec import StudySpec
 from search.formatting import format_duration, format_value
 from search.optimizer.pruners import describe_decisions
-from search.study.folder import STUDY_FILE
+from search.study.folder import STUDY_FILE, StudyError
 from search.study.identity import RequestedStudy, check_same_study
 from search.study.status import StudyStatus, read_status
 from tracking.uri import mask_password
@@ -34,7 +34,13 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
     task = plan_task(spec.data.sources, spec.settings.preparation, absent_demo=absent_demo)
     division = split(task, spec.settings.split)
     console = table_console()
-    stored = _stored_study(spec, task)
+    try:
+        stored = _stored_study(spec, task)
+    except StudyError:
+        if not spec.device_is_open:
+            raise
+        # It was begun when the cluster, which is not asked here, had a GPU.
+        return dry_run(spec.on_device("cuda"), estimate_time=estimate_time)
     _show(spec, task, describe(task, division), console, stored)
     remaining = spec.trials - (0 if stored is None else stored.done)
     if estimate_time and remaining > 0:

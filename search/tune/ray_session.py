@@ -11,10 +11,12 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import ray
@@ -236,8 +238,17 @@ def _sigterm_blocked() -> Iterator[None]:
     finally:
         # Ray installs a handler of its own as it starts, which ends the program at once, and as it
         # ends its core leaves none at all, past Python.
-        signal.signal(signal.SIGTERM, handler)
+        _set_handler(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _set_handler(
+    number: signal.Signals,
+    handler: Callable[[int, FrameType | None], object] | int | None,
+) -> None:
+    """Set a signal's handler in the main thread; Python lets no other thread do so."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 def _shut_down(own: bool) -> None:
@@ -249,9 +260,10 @@ def _shut_down(own: bool) -> None:
     system, say) and answers no more. Afterwards it is silent. A Ray of our own is not asked to end
     but killed, for the same reason: nothing in it is needed.
     """
-    gc.disable()
     # A second Ctrl-C in these two seconds would leave Ray half there.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.getsignal(signal.SIGINT)
+    _set_handler(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()
     try:
         node = ray._private.worker._global_node
         if own and node is not None:
@@ -269,7 +281,7 @@ def _shut_down(own: bool) -> None:
         with _sigterm_blocked():
             ray.shutdown()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        _set_handler(signal.SIGINT, handler)
         gc.enable()
         gc.collect()
 

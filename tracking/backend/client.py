@@ -24,9 +24,9 @@ _HTTP_DEFAULTS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": 15,
 }
 """Set as MLflow's defaults and not in the environment: children of this process do not inherit
-them, and a user's own setting wins. MLflow's are seven retries in four minutes; here, the sender
-retries. A retry within a call could also create a run twice, if the server dies of the first
-request after it has carried it out."""
+them. MLflow's are seven retries in four minutes; here, the sender retries. A user's own timeout
+wins, but not a user's retries: one within a call creates a run twice where the server carries the
+first request out and its answer is lost."""
 
 _ENVIRONMENT: Final = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -59,6 +59,7 @@ def configure_mlflow() -> None:
     """Set MLflow's defaults and silence its loggers; called before MLflow is used."""
     for key, text in _ENVIRONMENT.items():
         os.environ.setdefault(key, text)
+    os.environ.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES", None)
     from mlflow import environment_variables
 
     for key, value in _HTTP_DEFAULTS.items():
@@ -140,7 +141,7 @@ class TrackingClient:
                 params.append(Param(item.key, str(item.value)))
             else:
                 tags.append(RunTag(item.key, str(item.value)))
-        self._client.log_batch(run_id, metrics, params, tags)
+        self._client.log_batch(run_id, metrics, params, tags, synchronous=True)
 
     def update(self, run_id: str, status: str, end: int | None) -> None:
         """Set a run's status.

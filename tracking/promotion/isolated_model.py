@@ -43,7 +43,11 @@ class IsolatedModel(contextlib.ExitStack):
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_PROGRAM)],
                 cwd=self._folder,
-                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+                env={
+                    **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                    # Compiled files in the package would be registered with it.
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,

@@ -40,6 +40,9 @@ def register(registry: Registry, new: NewVersion, log: Callable[[str], None]) ->
     version = registry.add_version(new)
     if difference := _difference(registry, new.folder, version):
         registry.client.delete_model_version(registry.name, version.number)
+        # Files of another release may be left in it: the next try uploads anew.
+        if version.model_id is not None:
+            registry.client.delete_logged_model(version.model_id)
         raise RegistryError(
             f"{mask_password(registry.uri)} does not return what it was given: {difference}"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -351,3 +353,23 @@ def test_settings_come_back(modality: str) -> None:
     assert image_shape(settings) == (224, 224, 1 if modality == "acoustic" else 3)
     with pytest.raises(DataError, match="version 0"):
         settings_from_dict(modality, {**stored, "version": 0})
+
+
+NO_CACHE = """
+import numba.core.caching as caching
+def refuse(self):
+    raise OSError("read-only")
+for name in dir(caching):
+    if name.lstrip("_") in ("InTreeCacheLocator", "UserWideCacheLocator"):
+        getattr(caching, name).ensure_cache_path = refuse
+import numpy as np
+from fdan.media.spectrogram import SpectrogramSettings, log_mel
+print(log_mel(np.zeros(1024, np.float32), SpectrogramSettings()).shape[0])
+"""
+
+
+def test_where_numba_has_no_folder_for_its_cache_it_gets_one() -> None:
+    """Containers whose packages and home are read-only."""
+    command, root = [sys.executable, "-c", NO_CACHE], Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "128\n", done.stderr

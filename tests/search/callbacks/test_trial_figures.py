@@ -92,6 +92,18 @@ def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -
     assert figures.pid is None and time.monotonic() - began < 20
 
 
+def test_one_that_is_stuck_before_it_is_up_is_replaced_too(
+    figures: TrialFigures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_figures, "_TIMEOUT_S", 10.0)
+    until = time.monotonic() + 20
+    while figures.pid is None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    os.kill(figures.pid, signal.SIGSTOP)
+    assert len(drawn(figures, tmp_path)) == 3
+
+
 def test_what_goes_wrong_there_is_said_here(figures: TrialFigures, tmp_path: Path) -> None:
     (tmp_path / "0" / "learning_curve.png").mkdir(parents=True)
     with pytest.raises(FdanError, match=f"{tmp_path}/0: figures cannot be written: Is a directory"):

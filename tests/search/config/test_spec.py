@@ -47,3 +47,16 @@ def test_resolving_reads_the_environment_that_it_is_given(tmp_path: Path) -> Non
     assert to_arguments(decided.options)[-2:] == ["--device", "cuda"]
     alone = resolve(options, environment={})
     assert (alone.cluster, alone.shared) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["time_budget", "epoch_timeout"])
+@pytest.mark.parametrize("value", [0, -5, 0.0])
+def test_a_time_is_more_than_nothing(name: str, value: float, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = .*: must be greater than 0"):
+        StudySpec.make(runs=tmp_path, **{name: value})
+
+
+def test_a_reason_to_score_again_holds_for_one_start(tmp_path: Path) -> None:
+    spec = StudySpec.make(runs=tmp_path, score_again="the first was a trial run", trials=3)
+    assert spec.options["score_again"] and spec.lasting_options["trials"] == 3
+    assert "score_again" not in spec.lasting_options

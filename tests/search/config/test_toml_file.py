@@ -118,3 +118,19 @@ def test_a_password_is_not_printed_and_has_to_be_given_again(
     assert "had a password" in errors(capsys, "--config", str(file), "--dry-run")
     assert command.main(["--config", str(file), *secret, "--print-config"]) == 0
     assert capsys.readouterr().out == printed
+
+
+def test_a_file_name_that_is_no_utf_8_ends_nothing(tmp_path: Path) -> None:
+    text = to_toml(normalize({"acoustic": ("folders:/data/\udce9",)}))
+    assert tomllib.loads(text)["data"]["acoustic"] == ["folders:/data/?"]
+
+
+def test_a_server_of_the_environment_is_no_password_that_the_file_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text('[study]\ntracking_uri = "http://me:***@127.0.0.1:9"\n')
+    with pytest.raises(ConfigError, match="had a password"):
+        parse(["--config", str(file)])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    assert "tracking_uri" not in parse(["--config", str(file)]).options

@@ -181,3 +181,27 @@ def test_no_trial_is_handed_to_a_ray_without_its_gcs(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.splitlines()[-1] == 'RayLostError("Ray\'s gcs_server ended (exit code -9)")'
+
+
+THREAD = """
+import gc, sys, threading
+from pathlib import Path
+
+from search.tune import ray_session
+
+def run():
+    with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
+        print("up", flush=True)
+    print(gc.isenabled(), flush=True)
+
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_thread_that_is_not_the_main_one_has_a_ray_too(tmp_path: Path) -> None:
+    """Python sets no signal handlers there: a study in a server or a notebook's thread."""
+    command = [sys.executable, "-c", THREAD, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.stdout == "up\nTrue\n", done.stderr

@@ -234,7 +234,7 @@ def test_a_connection_that_was_closed_at_rest_is_opened_again(
 def test_mlflow_gives_up_soon_and_no_other_process_is_told_to(
     python: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    """A user's own setting wins."""
+    """A user's own timeout wins; a retry within a call could make a run twice."""
     told = python(
         "-c",
         "import os\n"
@@ -247,10 +247,11 @@ def test_mlflow_gives_up_soon_and_no_other_process_is_told_to(
         "print(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_TIMEOUT.get())\n"
         "os.environ['MLFLOW_HTTP_REQUEST_MAX_RETRIES'] = '5'\n"
         "connect('http://127.0.0.1:9')\n"
-        "print(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())",
+        "os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'] = '7'\n"
+        "print(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(), MLFLOW_HTTP_REQUEST_TIMEOUT.get())",
     )
     out, err = told.communicate(timeout=120)
-    assert out.splitlines() == ["[]", "0 15", "5"], err
+    assert out.splitlines() == ["[]", "0 15", "0 7"], err
 
 
 @pytest.mark.parametrize(
