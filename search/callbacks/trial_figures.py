@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -127,11 +127,10 @@ class TrialFigures:
                 continue
             if isinstance(answer, BaseException):
                 raise answer
-            files: Sequence[Path] = answer
-            return files
+            return answer
         return ()  # figures must not cost the study its end
 
-    def _ask(self, job: FigureJob) -> Any:
+    def _ask(self, job: FigureJob) -> list[Path] | BaseException:
         process = self._start()
         assert process.stdin is not None and process.stdout is not None
         limit = threading.Timer(_TIMEOUT_S, process.kill)
@@ -140,7 +139,8 @@ class TrialFigures:
         try:
             pickle.dump(job, process.stdin)
             process.stdin.flush()
-            return pickle.load(process.stdout)
+            answer: list[Path] | BaseException = pickle.load(process.stdout)
+            return answer
         finally:
             limit.cancel()
 
@@ -193,7 +193,7 @@ def main() -> None:
         except EOFError:
             return
         try:
-            answer: Any = _draw(job)
+            answer: object = _draw(job)
         except Exception as error:  # a full disk, say: the driver's to tell
             answer = error
         pickle.dump(answer, answers)

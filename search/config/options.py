@@ -1,8 +1,7 @@
-"""The options of a study by name: from flags, a TOML file (search/config/toml_file.py) or Python.
+"""The options of a study by name: from flags, a TOML file (toml_file.py) or Python.
 
-An option has the same name, check and unit wherever it comes from. One that is not given stays
-absent, so that its default can depend on the data and the machine.
-"""
+An option has one name, check and unit. One that is not given stays absent, so that its default can
+depend on the data and the machine."""
 
 from __future__ import annotations
 
@@ -399,5 +398,3 @@ _OWNERS: Final[Mapping[str, type[Config]]] = {
     for name in config.__dataclass_fields__
 }
 _TIMES: Final = ("time_budget", "epoch_timeout")
-ONCE: Final = frozenset(("score_again",))
-"""Options that hold for one start alone: neither remembered nor written for another study."""

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from fdan.data.open_task import DataConfig
 from fdan.errors import FdanError
-from search.config.options import ONCE, from_arguments, pick
+from search.config.options import from_arguments, pick
 from search.study.folder import read_arguments
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 _DATA: Final = frozenset(("task", "acoustic", "visual"))
+ONCE: Final = frozenset(("score_again",))
+"""Options that hold for one start alone: neither remembered nor written for another study."""
 
 
 def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:

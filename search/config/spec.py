@@ -19,7 +19,6 @@ from fdan.files import sha256_file
 from fdan.run_config import RunConfig
 from search.config.options import (
     AUTO,
-    ONCE,
     ConfirmConfig,
     ResourceConfig,
     SearchConfig,
@@ -28,7 +27,7 @@ from search.config.options import (
     pick,
     to_arguments,
 )
-from search.config.resume_options import remembered_options
+from search.config.resume_options import ONCE, remembered_options
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import load_space
@@ -118,7 +117,7 @@ class StudySpec:
         return replace(self, per_trial=replace(self.per_trial, gpus=share))
 
     @property
-    def lasting_options(self) -> dict[str, Any]:
+    def lasting_options(self) -> dict[str, object]:
         """The options without those that hold for one start alone."""
         return {name: value for name, value in self.options.items() if name not in ONCE}
 

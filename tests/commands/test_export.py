@@ -128,7 +128,7 @@ def test_a_face_beside_the_speech(run: Run, home: Path, corpus: Path, expected: 
         (["predict", "--model", "{home}/first"], "name audio or video files to judge"),
         (
             ["predict", "{home}/first", "{corpus}/AudioData/AD", "--face", "{corpus}/x.jpg"],
-            "here are 7",
+            "not 7",
         ),
         (
             ["predict", "{home}/first", "{clip}", "--face", "nowhere.jpg"],

@@ -335,7 +335,7 @@ def test_a_node_that_joins_is_used_however_short_the_trials(
                 joined.append(nodes.add_node(num_cpus=1, object_store_memory=10**8).node_id)
                 since.append(time.monotonic())
             if joined and joined in there.values():
-                self.enough("the new node is used")
+                self.finish("the new node is used")
             return super().due()
 
     stop = Events(120)
@@ -368,7 +368,7 @@ def test_a_trial_that_needs_more_of_a_gpu_gets_its_turn(
         def due(self) -> bool:
             file = tmp_path / "trials" / "0005" / "shares"
             if file.exists() and file.read_text().split() == ["0.25", "0.5"]:
-                self.enough("it has its turn")
+                self.finish("it has its turn")
             return super().due()
 
     stop = Events(60)
