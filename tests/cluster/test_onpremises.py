@@ -110,9 +110,12 @@ def test_only_marked_lines_differ() -> None:
 
 
 def test_nodes_that_are_starting_are_waited_for(up: Cluster) -> None:
-    """`ray up` returns when the head is there, which has no GPU here."""
+    """`ray up` returns when the head is there, which has no GPU here. With `--tmux` the command
+    returns at once; the connection is closed, the search goes on."""
     said = up.types(*SEARCH, *FLAGS, "--dry-run")
     assert "nothing was started" in said
+    up.types(*SEARCH[:2], "--tmux", *SEARCH[2:], *FLAGS, "--trials", "500")
+    up.wait_for(up.trials, PATIENCE_S, "the first trial")
     assert nodes(up) == {HEAD, WORKER}, said
 
 
@@ -163,9 +166,7 @@ def test_who_does_not_show_a_token_or_password_is_refused(up: Cluster) -> None:
             tunnel.wait()
 
 
-def test_a_search_runs_on_all_nodes_without_the_terminal(up: Cluster) -> None:
-    """`--tmux` returns at once; the connection is closed, the search goes on."""
-    up.types(*SEARCH[:2], "--tmux", *SEARCH[2:], *FLAGS, "--trials", "500")
+def test_a_search_runs_on_all_nodes(up: Cluster) -> None:
     up.wait_for(
         lambda: {tags.get("node") for tags in up.trials().values()} >= {HEAD, WORKER},
         PATIENCE_S,
