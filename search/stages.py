@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from fdan.files import write_atomic
-from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
+from search.callbacks.checkpoint_retention import CheckpointRetention
 from search.callbacks.early_stopping import EarlyStopping
 from search.callbacks.fail_fast import FailFast
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
@@ -35,7 +35,7 @@ from search.selection.winner import write_models
 from search.study.events import StudyCallback
 from search.study.folder import share_checkpoints
 from search.study.open import HOME
-from search.study.status import best_trial, count_finished, count_started, running_trials
+from search.study.status import count_finished, count_started, running_trials
 from search.study.stopping import StopSignal
 from search.study.storage_retry import StorageRetry
 from search.tune.ray_session import RaySession
@@ -109,7 +109,7 @@ def run_search(context: RunContext) -> Callable[[int], int]:
     """Run what is left of the search; returns how often each trial was interrupted."""
     data = context.data
     spec, study, folder = data.spec, data.study, data.folder
-    best, name = best_trial(study), study.study_name
+    name = study.study_name
     _share(data, folder, "search")
     mlflow = MlflowCallback(
         context.tracker,
@@ -117,9 +117,8 @@ def run_search(context: RunContext) -> Callable[[int], int]:
         folder,
         TrialRuns(spec.fixed, context.tags, context.made_from),
     )
-    trials = study.get_trials(deepcopy=False)
-    mlflow.catch_up(trials)
-    drop_ended(folder, trials, best)
+    mlflow.catch_up(study.get_trials(deepcopy=False))
+    retention = CheckpointRetention(folder, study)
     started = count_started(name, study._storage)
     left = max(0, spec.trials - started)
     rules: list[StudyCallback] = [FailFast(context.stop, count_finished(study))]
@@ -138,7 +137,7 @@ def run_search(context: RunContext) -> Callable[[int], int]:
                 trials=spec.trials,
                 new_trials=left,
                 folder=folder,
-                callbacks=(mlflow, CheckpointRetention(folder, best), *rules),
+                callbacks=(mlflow, retention, *rules),
                 title=name,
             ),
             context.round_context,

@@ -21,7 +21,7 @@ from benchmarks.nodes.parts import Parts
 from fdan.run_config import RunConfig
 from search.callbacks.checkpoint_retention import CheckpointRetention
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
-from search.callbacks.progress import Progress, ProgressState
+from search.callbacks.progress import Progress
 from search.callbacks.trial_figures import TrialFigures
 from search.config.spec import TrialResources
 from search.optimizer.pruners import decision_epochs, make_pruner
@@ -194,16 +194,17 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
     console = Console(
         file=(folder / "terminal").open("w"), force_terminal=True, width=120, height=40
     )
-    state = ProgressState(folder.name, terms.trials, terms.epochs, terms.nodes)
     with Tracker(folder / "spool", uri, "nodes") as tracker, TrialFigures() as drawing:
         tracker.open_study(folder.name, {}, {})
         _must(tracker.drain(_DRAIN_S), "MLflow was not reached")
         tracked = MlflowCallback(tracker, drawing, folder, TrialRuns(fixed, {}))
-        with Progress(state, console) as progress:
+        with Progress(
+            console, folder.name, terms.trials, terms.epochs, at_once=terms.nodes
+        ) as progress:
             callbacks: tuple[StudyCallback, ...] = (
                 progress,
                 tracked,
-                CheckpointRetention(folder, None),
+                CheckpointRetention(folder, opened),
             )
             retry = StorageRetry(None, progress.say, stop.due)
             controller = TrialController(

@@ -6,51 +6,34 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from optuna.trial import FrozenTrial, TrialState
+import optuna
+from optuna.trial import TrialState
 
 from search.study.events import StudyCallback, TrialOutcome
+from search.study.status import best_trial, ranking_key
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 
 
 class CheckpointRetention(StudyCallback):
-    """Drops the checkpoint of each ended trial that is not the best so far."""
+    """Drops the checkpoint of each ended trial that is not the best so far. When it is made, it
+    drops those that an earlier driver had no time to drop."""
 
-    def __init__(self, study_folder: Path, best: FrozenTrial | None) -> None:
-        """
-        Args:
-            study_folder: The study's folder.
-            best: The best complete trial so far.
-        """
-        self._folder = study_folder
-        self._best: tuple[float, int] | None = None
-        """Value and negative number, so that of equal values the earlier trial is the higher: the
-        one that the study calls its best."""
-        if best is not None and best.value is not None:
-            self._best = (best.value, -best.number)
+    def __init__(self, folder: Path, study: optuna.Study) -> None:
+        self._folder = folder
+        best = best_trial(study)
+        self._best = None if best is None else ranking_key(best.value or 0.0, best.number)
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and (best is None or trial.number != best.number):
+                self._drop(trial.number)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
-        if outcome.state is TrialState.COMPLETE and outcome.value is not None:
-            candidate = (outcome.value, -outcome.number)
-            if self._best is None or candidate > self._best:
-                if self._best is not None:
-                    _drop(self._folder, -self._best[1])
-                self._best = candidate
-                return
-        _drop(self._folder, outcome.number)
+        ended = ranking_key(outcome.value or 0.0, outcome.number)
+        if outcome.state is not TrialState.COMPLETE or (self._best and self._best < ended):
+            self._drop(outcome.number)
+            return
+        if self._best is not None:
+            self._drop(self._best[1])
+        self._best = ended
 
-
-def drop_ended(study_folder: Path, trials: list[FrozenTrial], best: FrozenTrial | None) -> None:
-    """Drop the checkpoints of ended trials that an earlier driver had no time to drop.
-
-    Args:
-        study_folder: The study's folder.
-        trials: All trials of the study.
-        best: The best complete trial, which keeps its checkpoint.
-    """
-    for trial in trials:
-        if trial.state.is_finished() and (best is None or trial.number != best.number):
-            _drop(study_folder, trial.number)
-
-
-def _drop(study_folder: Path, number: int) -> None:
-    shutil.rmtree(trial_folder(study_folder, number) / CHECKPOINT, ignore_errors=True)
+    def _drop(self, number: int) -> None:
+        shutil.rmtree(trial_folder(self._folder, number) / CHECKPOINT, ignore_errors=True)

@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from fdan.training.objective import VALUE_EPOCHS
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.selection.confirm import confirmed_settings
-from search.study.events import StudyCallback, TrialOutcome
+from search.study.events import StudyCallback, TrialOutcome, recorded_outcome
 from search.study.stopping import StopSignal
-from search.worker.epoch_log import read_epoch_log
-from search.worker.messages import EpochResult
-from search.worker.trial_folder import trial_folder
 
 LOOKAHEAD: Final = 10
 """Number of next trials whose gain is expected, and of last ones whose gain is its lower bound."""
@@ -113,12 +111,8 @@ class EarlyStopping(StudyCallback):
     """Ends a study, and its running trials, when the expected gain is less than the noise."""
 
     def __init__(self, stop: StopSignal, noise: float | None) -> None:
-        """
-        Args:
-            stop: The study's stop signal.
-            noise: Standard deviation of a value over seeds; None: estimated from the last epochs of
-                complete trials.
-        """
+        """noise: standard deviation of a value over seeds; None: estimated from the last epochs of
+        complete trials."""
         self._stop = stop
         self._noise = noise
         self._values: list[float | None] = []
@@ -128,7 +122,7 @@ class EarlyStopping(StudyCallback):
     def of_study(
         cls, stop: StopSignal, noise: float | str, study: optuna.Study, folder: Path
     ) -> EarlyStopping:
-        """Make the callback of `--stop-early`, with the trials of earlier starts.
+        """The callback of `--stop-early`, which knows the trials of earlier starts.
 
         Args:
             stop: The study's stop signal.
@@ -140,25 +134,21 @@ class EarlyStopping(StudyCallback):
         measured = seed_noise([setting.values for setting in confirmed_settings(study)])
         rule = cls(stop, measured if isinstance(noise, str) else noise)
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        for trial in sorted(ended, key=_end):
-            reports = read_epoch_log(trial_folder(folder, trial.number))
-            value = trial.value if trial.state is TrialState.COMPLETE else None
-            rule._learn(trial.state, value, [reports[epoch] for epoch in sorted(reports)])
+        for trial in sorted(ended, key=attrgetter("datetime_complete")):
+            rule._learn(recorded_outcome(trial, folder))
         rule._decide()
         return rule
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
-        self._learn(outcome.state, outcome.value, outcome.reports)
+        self._learn(outcome)
         self._decide()
 
-    def _learn(
-        self, state: TrialState, value: float | None, reports: Sequence[EpochResult]
-    ) -> None:
-        complete = state is TrialState.COMPLETE and value is not None
-        self._values.append(value if complete else None)
+    def _learn(self, outcome: TrialOutcome) -> None:
+        complete = outcome.state is TrialState.COMPLETE
+        self._values.append(outcome.value if complete else None)
         if complete:
-            curve = [report.metrics[_UAR] for report in reports if _UAR in report.metrics]
-            self._curves.append(curve)
+            metrics = [report.metrics for report in outcome.reports]
+            self._curves.append([epoch[_UAR] for epoch in metrics if _UAR in epoch])
 
     def _decide(self) -> None:
         noise, words = self._noise, "by which the seed alone moves the value"
@@ -171,8 +161,3 @@ class EarlyStopping(StudyCallback):
                 f"enough after {len(self._values)} trials: the next {LOOKAHEAD} are expected to add"
                 f" {gain:.4f}, less than the {noise:.4f} {words}"
             )
-
-
-def _end(trial: FrozenTrial) -> float:
-    assert trial.datetime_complete is not None
-    return trial.datetime_complete.timestamp()

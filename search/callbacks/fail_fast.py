@@ -18,23 +18,18 @@ class FailFast(StudyCallback):
     """Requests the study's stop when nothing but failures has come of it."""
 
     def __init__(self, stop: StopSignal, counts: Mapping[str, int]) -> None:
-        """
-        Args:
-            stop: The study's stop signal.
-            counts: Trials that the study had before this start, by Optuna's state.
-        """
+        """counts: trials that the study had before this start, by Optuna's state."""
         self._stop = stop
-        self._failed = 0
-        self._failed_before = counts.get(FAIL, 0)
+        self._failed = counts.get(FAIL, 0)
+        self._limit = self._failed + MAX_FIRST_FAILURES
         self._any_other = any(count for state, count in counts.items() if state != FAIL)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         self._any_other = self._any_other or outcome.state is not TrialState.FAIL
         self._failed += 1
-        if not self._any_other and self._failed == MAX_FIRST_FAILURES:
+        if not self._any_other and self._failed == self._limit:
             self._stop.request(
-                f"its first {self._failed_before + self._failed} trials all failed, the last one,"
-                f" {outcome.number}, with: {outcome.reason}; mend that,"
-                " then the same command goes on",
+                f"its first {self._failed} trials all failed, the last one, {outcome.number}, with:"
+                f" {outcome.reason}; mend that, then the same command goes on",
                 1,
             )

@@ -12,10 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, FigureJob, TrialFigures
 from search.optimizer.space import Value
-from search.study.events import REASON, StudyCallback, TrialOutcome
-from search.worker.epoch_log import read_epoch_log
+from search.study.events import StudyCallback, TrialOutcome, recorded_outcome
 from search.worker.messages import EpochResult
-from search.worker.trial_folder import trial_folder
 from tracking.tags import (
     BEST_VALUE,
     EPOCHS,
@@ -54,7 +52,8 @@ class TrialRuns:
 
 
 class MlflowCallback(StudyCallback):
-    """Records a study's trials with a Tracker: a child run for each.
+    """Records a study's trials with a Tracker: a child run for each. Before its first event,
+    `catch_up` records what earlier drivers did not.
 
     Figures are drawn in another process, so that no trial waits for them, and given to the tracker
     on the driver's thread with the next event, the last ones by `finish`.
@@ -63,14 +62,8 @@ class MlflowCallback(StudyCallback):
     def __init__(
         self, tracker: Tracker, drawing: TrialFigures, folder: Path, runs: TrialRuns
     ) -> None:
-        """Before its first event it catches up with the trials of earlier drivers: `catch_up`.
-
-        Args:
-            tracker: Tracker of the study; its parent run is open.
-            drawing: Figures of the trials; their owner closes them.
-            folder: Folder of the study, or of its confirming runs.
-            runs: Common part of the trials' runs.
-        """
+        """tracker: its parent run is open. drawing: its owner closes it. folder: that of the study,
+        or of its confirming runs."""
         self._tracker = tracker
         self._drawing = drawing
         self._study = folder
@@ -94,23 +87,24 @@ class MlflowCallback(StudyCallback):
                 passed over.
             params: Settings of a trial.
         """
-        opened = self._tracker.open_trials(self._runs.stage)
+        stage = self._runs.stage
+        opened = self._tracker.open_trials(stage)
         for number in sorted(opened):
             if number >= len(trials):
-                self._close(number, FAIL, "not in Optuna's storage")
+                self._tracker.close_trial(number, FAIL, "not in Optuna's storage", stage=stage)
         for trial in trials:
             if not trial.state.is_finished():
                 continue
-            self._count(trial.state, trial.value)
+            self._count(trial)
             unclosed = trial.number in opened
-            recorded = self._tracker.files(trial.number, self._runs.stage)
+            recorded = self._tracker.files(trial.number, stage)
             if not (unclosed or _ALL - recorded):
                 continue
-            outcome = _outcome(trial, self._study)
+            outcome = recorded_outcome(trial, self._study)
             if unclosed:
                 for report in outcome.reports:
                     self._record(trial.number, report)
-                self._end(outcome)
+                self._close(outcome)
             if self._job(outcome).files - recorded:
                 self.draw(outcome, {**self._runs.fixed, **params(trial)})
         self._record_best()
@@ -126,21 +120,23 @@ class MlflowCallback(StudyCallback):
         self._record_drawn(wait=False)
 
     def on_worker_lost(self, number: int, reason: str) -> None:
-        interruptions = self.interruptions(number) + 1
-        self._tag(number, {INTERRUPTIONS: interruptions, LAST_INTERRUPTION: reason})
+        tags = {INTERRUPTIONS: self.interruptions(number) + 1, LAST_INTERRUPTION: reason}
+        self._tracker.set_tags(number, tags, self._runs.stage)
 
     def on_trial_placed(self, number: int, node: str) -> None:
         before = self._tracker.tag(number, NODE, self._runs.stage)
         nodes = before.split(", ") if before else []
         if node not in nodes[-1:]:
-            self._tag(number, {NODE: ", ".join([*nodes, node])})
+            tags = {NODE: ", ".join([*nodes, node])}
+            self._tracker.set_tags(number, tags, self._runs.stage)
 
     def on_trial_pause(self, number: int, reason: str) -> None:
-        self._close(number, PAUSED, f"{reason}: the same command goes on with it")
+        reason = f"{reason}: the same command goes on with it"
+        self._tracker.close_trial(number, PAUSED, reason, stage=self._runs.stage)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
-        self._end(outcome)
-        self._count(outcome.state, outcome.value)
+        self._close(outcome)
+        self._count(outcome)
         self._record_best()
         self.draw(outcome, self._settings.pop(outcome.number))
 
@@ -172,23 +168,15 @@ class MlflowCallback(StudyCallback):
         metrics = {**report.metrics, VALUE: report.value}
         self._tracker.log_epoch(number, report.epoch, metrics, self._runs.stage)
 
-    def _end(self, outcome: TrialOutcome) -> None:
-        value = outcome.value
+    def _close(self, outcome: TrialOutcome) -> None:
+        value, state = outcome.value, outcome.state.name
         tags = {} if value is None else {VALUE: value, EPOCHS: len(outcome.reports)}
-        self._close(outcome.number, outcome.state.name, outcome.reason, tags)
+        self._tracker.close_trial(outcome.number, state, outcome.reason, tags, self._runs.stage)
 
-    def _close(
-        self, number: int, state: str, reason: str, tags: Mapping[str, object] | None = None
-    ) -> None:
-        self._tracker.close_trial(number, state, reason, tags, stage=self._runs.stage)
-
-    def _tag(self, number: int, tags: Mapping[str, object]) -> None:
-        self._tracker.set_tags(number, tags, self._runs.stage)
-
-    def _count(self, state: TrialState, value: float | None) -> None:
+    def _count(self, ended: FrozenTrial | TrialOutcome) -> None:
         self._finished += 1
-        if state is TrialState.COMPLETE and value is not None:
-            self._best = value if self._best is None else max(self._best, value)
+        if ended.state is TrialState.COMPLETE and ended.value is not None:
+            self._best = ended.value if self._best is None else max(self._best, ended.value)
 
     def _record_best(self) -> None:
         if self._best is not None and self._runs.stage == SEARCH:
@@ -204,14 +192,3 @@ class MlflowCallback(StudyCallback):
                 self._tracker.log_artifact(number, file, stage=self._runs.stage)
             shutil.rmtree(self._folder / str(number), ignore_errors=True)
         self._drawn = unfinished
-
-
-def _outcome(trial: FrozenTrial, study: Path) -> TrialOutcome:
-    """What the callbacks were told, or should have been, when the trial ended."""
-    logged = read_epoch_log(trial_folder(study, trial.number))
-    reports = [
-        logged.get(epoch) or EpochResult(epoch, value)
-        for epoch, value in sorted(trial.intermediate_values.items())
-    ]
-    reason = trial.user_attrs.get(REASON, "")
-    return TrialOutcome(trial.number, trial.state, reason, tuple(reports))

@@ -26,7 +26,6 @@ from typing import Self
 
 import numpy as np
 
-from fdan.emotions import EMOTIONS
 from fdan.errors import DiskFull, FdanError, disk_full
 from fdan.files import PROJECT_ROOT
 from search.callbacks.trial_plots import confusion_matrix, learning_curve
@@ -55,10 +54,8 @@ class FigureJob:
     @property
     def files(self) -> frozenset[str]:
         """Names of the files that the job makes."""
-        if not self.epochs:
-            return frozenset((CONFIGURATION,))
         images = (CURVE, MATRIX) if self.confusion else (CURVE,)
-        return frozenset((CONFIGURATION, *images))
+        return frozenset((CONFIGURATION, *(images if self.epochs else ())))
 
 
 class TrialFigures:
@@ -172,11 +169,10 @@ class TrialFigures:
 
 
 def _draw(job: FigureJob) -> list[Path]:
-    curve, title = job.folder / CURVE, f"trial {job.number}: {job.reason}"
-    files = [learning_curve(job.epochs, curve, title)]
+    files = [learning_curve(job.epochs, job.folder / CURVE, f"trial {job.number}: {job.reason}")]
     if job.confusion:
-        matrix, title = job.folder / MATRIX, f"trial {job.number}, validation part"
-        files.append(confusion_matrix(np.array(job.confusion), EMOTIONS, matrix, title))
+        title = f"trial {job.number}, validation part"
+        files.append(confusion_matrix(np.array(job.confusion), job.folder / MATRIX, title))
     return files
 
 
@@ -186,7 +182,6 @@ def main() -> None:
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
-    answers = sys.stdout.buffer
     while True:
         try:
             job = pickle.load(sys.stdin.buffer)
@@ -196,8 +191,8 @@ def main() -> None:
             answer: object = _draw(job)
         except Exception as error:  # a full disk, say: the driver's to tell
             answer = error
-        pickle.dump(answer, answers)
-        answers.flush()
+        pickle.dump(answer, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

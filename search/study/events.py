@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.optimizer.space import Value
+from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import EpochResult
+from search.worker.trial_folder import trial_folder
 
 REASON: Final = "reason"
 """The user attribute of a trial in Optuna's storage that keeps its outcome's reason."""
@@ -28,6 +31,22 @@ class TrialOutcome:
     def value(self) -> float | None:
         """The last reported value; None where nothing finite was reported."""
         return self.reports[-1].value if self.reports else None
+
+
+def recorded_outcome(trial: FrozenTrial, folder: Path) -> TrialOutcome:
+    """What the callbacks were told, or should have been, when a trial ended.
+
+    Args:
+        trial: The ended trial as Optuna's storage has it.
+        folder: Folder of the study, or of its confirming runs, with the trials' epoch logs.
+    """
+    logged = read_epoch_log(trial_folder(folder, trial.number))
+    reports = [
+        logged.get(epoch) or EpochResult(epoch, value)
+        for epoch, value in sorted(trial.intermediate_values.items())
+    ]
+    reason = trial.user_attrs.get(REASON, "")
+    return TrialOutcome(trial.number, trial.state, reason, tuple(reports))
 
 
 class StudyCallback:

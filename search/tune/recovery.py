@@ -13,7 +13,7 @@ import optuna
 from rich.console import Console
 
 from fdan.errors import ConfigError, FdanError
-from search.callbacks.progress import Progress, ProgressState
+from search.callbacks.progress import Progress
 from search.config.spec import StudySpec
 from search.optimizer.pruners import decision_epochs, next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
@@ -94,10 +94,15 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
     study, stop = trials.study, context.stop
     best = best_trial(study)
     known = None if best is None or best.value is None else (best.number, best.value)
-    state = ProgressState(
-        trials.title, trials.trials, spec.epochs, 1, trials.noun, count_finished(study), known
-    )
-    with Progress(state, context.console) as progress:
+    with Progress(
+        context.console,
+        trials.title,
+        trials.trials,
+        spec.epochs,
+        trials.noun,
+        count_finished(study),
+        known,
+    ) as progress:
         controller = TrialController(
             StudyWriter(study, trials.suggest, trials.pruner, context.retry),
             TrialPolicy(
@@ -112,7 +117,7 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
             recorded, losses = 0, 0
             while controller.new_trials_left or controller.queue:
                 try:
-                    _run_on_ray(spec, trials, context, controller, progress, state)
+                    _run_on_ray(spec, trials, context, controller, progress)
                     return
                 except RayLostError as error:
                     losses = losses + 1 if controller.epochs_recorded == recorded else 1
@@ -134,7 +139,6 @@ def _run_on_ray(
     context: RoundContext,
     controller: TrialController,
     progress: Progress,
-    state: ProgressState,
 ) -> None:
     """Run trials until none is left or Ray is lost. A round that breaks off stops Ray as well."""
     requested, group = spec.resources.concurrent, spec.resources.group
@@ -143,15 +147,15 @@ def _run_on_ray(
         context.ray.start()
 
         def on_change(max_concurrent: int) -> None:
-            state.at_once = max_concurrent * group
+            progress.at_once = max_concurrent * group
 
         capacity = find_capacity(spec.per_trial, requested, progress.say, on_change)
         to_run = controller.new_trials_left + len(controller.queue)
-        state.at_once = min(capacity.max_concurrent * group, to_run)
-        progress.note(f"{state.at_once} {state.noun}s at once; the first ones are starting")
-        if state.at_once > N_STARTUP_TRIALS and trials.sampler in ("tpe", "gp"):
+        progress.at_once = min(capacity.max_concurrent * group, to_run)
+        progress.note(f"{progress.at_once} {progress.noun}s at once; the first ones are starting")
+        if progress.at_once > N_STARTUP_TRIALS and trials.sampler in ("tpe", "gp"):
             progress.say(
-                f"{state.at_once} trials at once: as many are drawn at random before"
+                f"{progress.at_once} trials at once: as many are drawn at random before"
                 f" {trials.sampler} has results to learn from"
             )
         data = replace(context.data, home=node_id())

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.callbacks.checkpoint_retention import CheckpointRetention, drop_ended
+from search.callbacks.checkpoint_retention import CheckpointRetention
 from search.study.events import TrialOutcome
 from search.study.status import best_trial
 from search.study.writer import DIRECTION
@@ -28,7 +28,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
         trials = [study.ask() for _ in values]
         for number in range(len(values)):
             (trial_folder(root, number) / CHECKPOINT).mkdir(parents=True)
-        retention = CheckpointRetention(root, None)
+        retention = CheckpointRetention(root, study)
         for number in order:
             study.tell(trials[number], values[number])
             reports = (EpochResult(1, values[number], {}, ()),)
@@ -43,7 +43,7 @@ def test_the_checkpoint_that_is_kept_is_the_best_trials(
 def test_what_is_not_complete_needs_no_checkpoint_any_more(tmp_path: Path) -> None:
     study = optuna.create_study(direction=DIRECTION)
     study.add_trial(optuna.trial.create_trial(value=0.9))
-    retention = CheckpointRetention(tmp_path, study.best_trial)
+    retention = CheckpointRetention(tmp_path, study)
     for number in range(5):
         (trial_folder(tmp_path, number) / CHECKPOINT).mkdir(parents=True)
     high = (EpochResult(1, 0.99),)
@@ -70,7 +70,7 @@ def test_a_driver_that_died_swept_nothing(tmp_path: Path) -> None:
         (trial_folder(tmp_path, number) / "reports.jsonl").touch()
         if state is not TrialState.RUNNING:
             study.tell(trial, value, state)
-    drop_ended(tmp_path, study.get_trials(), best_trial(study))
+    CheckpointRetention(tmp_path, study)
     assert left(tmp_path) == [1, 3]
     assert len(list(tmp_path.glob("trials/*/reports.jsonl"))) == 5
 

@@ -226,6 +226,7 @@ def test_a_study_that_goes_on_knows_its_earlier_trials(
     for value in VALUES[: MIN_TRIALS - 1]:
         trial = opened.ask()
         small_space.suggest(trial)
+        trial.report(value, 1)
         opened.tell(trial, value)
     stop = StopSignal()
     rule = EarlyStopping.of_study(stop, 0.03, make_study(small_space), tmp_path)
@@ -233,6 +234,7 @@ def test_a_study_that_goes_on_knows_its_earlier_trials(
     rule.on_trial_end(ended(MIN_TRIALS - 1, VALUES[MIN_TRIALS - 1]))
     assert stop.due()
     trial = opened.ask()
+    trial.report(VALUES[MIN_TRIALS - 1], 1)
     opened.tell(trial, VALUES[MIN_TRIALS - 1])
     again = StopSignal()
     EarlyStopping.of_study(again, 0.03, make_study(small_space), tmp_path)

@@ -20,7 +20,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from fdan.errors import ConfigError
-from search.callbacks.progress import Progress, ProgressState
+from search.callbacks.progress import Progress
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space_file import parse_space
@@ -205,8 +205,7 @@ def test_a_disk_that_is_full_while_a_trial_starts_is_said_as_such(tmp_path: Path
     """What a search does then: the trials rest, and its listeners hear of those they know."""
     one = opened(open_storage(None, tmp_path), tmp_path)
     heard = Heard()
-    state = ProgressState("s", 3, EPOCHS, 1)
-    with Progress(state, Console(quiet=True)) as progress:
+    with Progress(Console(quiet=True), "s", 3, EPOCHS) as progress:
         controller = controller_of(one, SEARCHED, EPOCHS, progress, heard)
         number = controller.start_new().number
         started = (tmp_path / JOURNAL_FILE).stat().st_size
@@ -218,7 +217,7 @@ def test_a_disk_that_is_full_while_a_trial_starts_is_said_as_such(tmp_path: Path
         controller.pause_all("the disk is full")
     assert [paused for paused, _ in heard.pauses] == [number, number + 1]
     assert len(running_trials(one)) == 3
-    assert state.running == {}
+    assert progress.running == {}
 
 
 def test_a_database_file_that_cannot_be_written_is_not_waited_for(tmp_path: Path) -> None:
