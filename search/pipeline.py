@@ -191,7 +191,6 @@ def _run_stages(
                 tags=labels,
                 made_from=made_from(data.spec, data.task),
                 stop=stop,
-                patience=patience,
                 console=console,
                 isolated_model=isolated_model,
             )

@@ -37,7 +37,6 @@ from search.study.folder import share_checkpoints
 from search.study.open import HOME
 from search.study.status import count_finished, count_started, running_trials
 from search.study.stopping import StopSignal
-from search.study.storage_retry import StorageRetry
 from search.tune.ray_session import RaySession
 from search.tune.recovery import Round, RoundContext, run_round
 from search.worker.data import WorkerData
@@ -78,7 +77,6 @@ class RunContext:
     made_from: Mapping[str, Any]
     """Beside each trial's settings there: what it takes to train it again."""
     stop: StopSignal
-    patience: StorageRetry
     console: Console
     isolated_model: IsolatedModel
 
@@ -88,7 +86,7 @@ class RunContext:
 
     @property
     def round_context(self) -> RoundContext:
-        return RoundContext(self.worker_data, self.ray, self.stop, self.patience, self.console)
+        return RoundContext(self.worker_data, self.ray, self.stop, self.console)
 
 
 @dataclass(frozen=True)

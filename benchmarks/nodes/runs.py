@@ -206,9 +206,9 @@ def ours(terms: Terms, pruner: str, uri: str, folder: Path, profile: bool = Fals
                 tracked,
                 CheckpointRetention(folder, opened),
             )
-            retry = StorageRetry(None, progress.say, stop.due)
+            StorageRetry(None, progress.say, stop.due).wait_for_connections(opened)
             controller = TrialController(
-                StudyWriter(opened, searched.suggest, pruner, retry),
+                StudyWriter(opened, searched.suggest, pruner),
                 TrialPolicy(terms.epochs, decision_epochs(pruner, terms.epochs)),
                 terms.trials,
                 callbacks,

@@ -1,14 +1,11 @@
-"""Makes Optuna's pruners by name, and decides whether a trial is pruned, with the reason. The
-decision is requested and recorded by `should_prune` in search/study/writer.py."""
+"""Makes Optuna's pruners by name, and says when and why they end a trial. Their decisions are
+requested and recorded in search/study/writer.py."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
-import optuna
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -34,23 +31,6 @@ PRUNERS = {
     f" (after {N_STARTUP_TRIALS})",
     "none": "every trial runs to its last epoch",
 }
-
-_Result = TypeVar("_Result")
-
-
-class Retry(Protocol):
-    """Calls an action until the storage takes it, and returns its result."""
-
-    def __call__(self, action: Callable[[], _Result], /) -> _Result: ...
-
-
-@dataclass(frozen=True)
-class PruneDecision:
-    """Whether a trial ends at its last reported epoch."""
-
-    prune: bool
-    reason: str = ""
-    """Why, in words; empty for a trial that goes on."""
 
 
 def make_pruner(name: str, epochs: int) -> BasePruner:
@@ -84,23 +64,6 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
             n_min_trials=3,
         )
     return NopPruner()
-
-
-def decide(name: str, trial: optuna.Trial, retry: Retry) -> PruneDecision:
-    """Ask the study's pruner about the epoch that was reported last.
-
-    Optuna's pruners decide about an epoch once: asked again, they let the trial go on. The caller
-    records the decision.
-
-    Args:
-        name: Name of the pruner, for the reason.
-        trial: The running trial.
-        retry: Function that repeats a call that failed in the storage.
-    """
-    if not retry(trial.should_prune):
-        return PruneDecision(False)
-    trials = retry(lambda: trial.study.get_trials(deepcopy=False))
-    return PruneDecision(True, explain(name, trials[trial.number], trials))
 
 
 def explain(name: str, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:

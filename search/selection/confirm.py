@@ -122,7 +122,7 @@ class ConfirmationQueue:
         under_way = confirming.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         bare = [run for run in under_way if _pair(run) is None]
         for run in bare[len(self._waiting) :]:  # an earlier start wanted more: queue it again
-            requeue(confirming, run._trial_id)
+            requeue(confirming, run.number)
         self.left = max(0, len(self._waiting) - len(bare))
         """Number of runs to create, beside those that a driver created without a setting."""
 

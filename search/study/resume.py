@@ -16,13 +16,13 @@ worker, which finds its resume point by the same rule (search/worker/training.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 
 from fdan.errors import FdanError
-from search.optimizer.space import Value
+from search.study.active_trials import ActiveTrial
 from search.study.status import running_trials
 from search.study.trial_controller import TrialController
 from search.worker.data import WorkerData
@@ -56,21 +56,17 @@ def resume_trials(
         controller.resume(trial, read_epoch_log(trial_folder(folder, trial.number)))
 
 
-def unreported_epochs(
-    data: WorkerData, folder: Path, number: int, params: Mapping[str, Value], last_reported: int
-) -> list[EpochResult]:
+def unreported_epochs(data: WorkerData, folder: Path, trial: ActiveTrial) -> list[EpochResult]:
     """Epochs that a trial's workers saved but never reported to the driver. The trial's next worker
     would report them first.
 
     Args:
         data: Data of the study.
         folder: Folder of the study, or of its confirming runs.
-        number: Number of the trial.
-        params: Searched settings of the trial.
-        last_reported: The last epoch that the driver knows; 0 for none.
+        trial: The trial, with the last epoch that the driver knows.
     """
     try:
-        run = data.run_config(params, f"trial {number}")
-        return load_resume_point(trial_folder(folder, number), last_reported, run)[1]
+        run = data.run_config(trial.params, f"trial {trial.number}")
+        return load_resume_point(trial_folder(folder, trial.number), trial.epoch, run)[1]
     except (FdanError, OSError):  # the next worker will raise it again
         return []

@@ -9,19 +9,24 @@ here for the next one, a trial whose driver died is resumed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.optimizer.space import Value
-from search.study.active_trials import ActiveTrial, ActiveTrials, Phase
+from search.study.active_trials import ActiveTrial, Phase
 from search.study.events import StudyCallback
 from search.study.writer import StudyWriter
-from search.worker.messages import EpochResult, TrialAssignment
+from search.worker.messages import (
+    EpochResult,
+    OutOfGpuMemory,
+    TrialAssignment,
+    TrialFailed,
+    WorkerLost,
+)
 
-FindUnreported = Callable[[int, Mapping[str, Value], int], Sequence[EpochResult]]
-"""Given a trial's number, its settings and its last recorded epoch: later ones that its workers
-have finished and saved, but never reported."""
+FindUnreported = Callable[[ActiveTrial], Sequence[EpochResult]]
+"""Epochs after a trial's last recorded one that its workers have finished and saved, but never
+reported."""
 
 
 @dataclass(frozen=True)
@@ -36,71 +41,59 @@ class TrialPolicy:
     """Its share of GPUs to begin with."""
 
 
+@dataclass
 class TrialController:
     """Starts a study's trials, records what their workers report, and ends them.
 
     Callbacks hear of an epoch before Optuna's storage has it, and of a trial's end afterwards.
     """
 
-    def __init__(
-        self,
-        writer: StudyWriter,
-        policy: TrialPolicy,
-        new_trials: int,
-        callbacks: Sequence[StudyCallback] = (),
-        find_unreported: FindUnreported = lambda number, params, epoch: (),
-    ) -> None:
-        """Args:
-        writer: Writes Optuna's storage.
-        policy: What holds for every trial.
-        new_trials: How many to create.
-        callbacks: Told of every event, in this order.
-        find_unreported: Function that returns epochs that workers saved but never reported.
-        """
-        self._writer = writer
-        self._policy = policy
-        self._callbacks = callbacks
-        self._find_unreported = find_unreported
-        self._trials = ActiveTrials()
-        self.new_trials_left = new_trials
-        """Trials still to be created."""
-        self.epochs_recorded = 0
-        """New epochs of all trials, so far."""
+    writer: StudyWriter
+    policy: TrialPolicy
+    new_trials_left: int
+    """Trials still to be created."""
+    callbacks: Sequence[StudyCallback] = ()
+    """Told of every event, in this order."""
+    find_unreported: FindUnreported = lambda trial: ()
+    epochs_recorded: int = field(default=0, init=False)
+    """New epochs of all trials, so far."""
+    _trials: dict[int, ActiveTrial] = field(default_factory=dict, init=False)
+    """Trials that have not ended. A trial that is queued again moves to the end."""
 
     @property
     def active(self) -> tuple[int, ...]:
         """Trials that have not ended, with a worker or without."""
-        return tuple(trial.number for trial in self._trials)
+        return tuple(sorted(self._trials))
 
     @property
-    def queue(self) -> Sequence[ActiveTrial]:
+    def queue(self) -> list[ActiveTrial]:
         """Trials that wait for a worker, the one that has waited longest first."""
-        return self._trials.queue
+        return [trial for trial in self._trials.values() if trial.phase is Phase.QUEUED]
 
     def is_running(self, number: int) -> bool:
         """Whether the trial's worker is to go on with it."""
         return self._trials[number].phase is Phase.RUNNING
 
-    def enqueue_new(self) -> int:
-        """Create a trial, which then waits for a worker; returns its number."""
-        number = self._writer.create_trial(self.active)
+    def enqueue_new(self) -> ActiveTrial:
+        """Create a trial, which then waits for a worker."""
+        number = self.writer.create_trial(self._trials)
         self.new_trials_left -= 1
         # Active before its settings are drawn: a sampler that raises loses no trial.
-        trial = self._add(number)
-        trial.params = self._writer.suggest(number)
-        return number
+        return self._add(number)
 
-    def start(self, number: int | None = None, stop_epoch: int | None = None) -> TrialAssignment:
+    def start(
+        self, trial: ActiveTrial | None = None, stop_epoch: int | None = None
+    ) -> TrialAssignment:
         """Give a trial that waits to a worker.
 
         Args:
-            number: Number of the trial; None: the one that has waited longest.
+            trial: The trial; None: the one that has waited longest.
             stop_epoch: The epoch after which it waits again, if nothing has ended it; None: it runs
                 to its end.
         """
-        trial = self.queue[0] if number is None else self._trials[number]
+        trial = trial or self.queue[0]
         self._announce(trial)
-        return self._trials.assign(trial, stop_epoch, self._policy.decision_epochs)
+        return trial.assign(stop_epoch)
 
     def start_new(self) -> TrialAssignment:
         """Create a trial and give it to a worker."""
@@ -113,21 +106,18 @@ class TrialController:
             frozen: Optuna's record of the trial; its epochs are those that count.
             logged: Epochs in the trial's log, by number, with all their metrics.
         """
-        number = frozen.number
-        self._writer.resume_trial(frozen)
-        trial = self._add(number)
+        trial = self._add(frozen.number)
         for epoch, value in sorted(frozen.intermediate_values.items()):
             trial.results.append(logged.get(epoch) or EpochResult(epoch, value))
-        trial.params = self._writer.suggest(number)
         if trial.results:
             self._announce(trial)
         for result in trial.results:
-            for callback in self._callbacks:
-                callback.on_epoch(number, result)
+            for callback in self.callbacks:
+                callback.on_epoch(trial.number, result)
         if not trial.done and not self._pruned(trial):
             self._record_unreported(trial)
         if trial.done or trial.phase is Phase.DECIDED:
-            self.finish(number)
+            self.finish(trial.number)
 
     def place(self, number: int, node: str) -> None:
         """The trial's worker is on a node.
@@ -139,7 +129,7 @@ class TrialController:
         trial = self._trials[number]
         if node and trial.node != node:
             trial.node = node
-            for callback in self._callbacks:
+            for callback in self.callbacks:
                 callback.on_trial_placed(number, node)
 
     def record(self, number: int, result: EpochResult) -> bool:
@@ -157,50 +147,37 @@ class TrialController:
         trial = self._trials[number]
         if trial.record(result):
             self.epochs_recorded += 1
-            for callback in self._callbacks:
+            for callback in self.callbacks:
                 callback.on_epoch(number, result)
-            self._writer.report(number, result)
+            self.writer.report(number, result)
             if not trial.done:
                 self._pruned(trial)
         return trial.phase is Phase.DECIDED
 
-    def fail(self, number: int, reason: str) -> None:
-        """The trial will end as FAIL, unless its end is decided already.
+    def interrupt(self, number: int, message: TrialFailed | WorkerLost | OutOfGpuMemory) -> None:
+        """The trial's worker does not go on with it. Another one will, unless the trial has failed
+        or cost too many workers.
 
         Args:
             number: Number of the trial.
-            reason: Reason in words.
-        """
-        self._trials[number].decide(TrialState.FAIL, reason)
-
-    def out_of_gpu_memory(self, number: int, reason: str) -> None:
-        """The trial goes on with twice its share of a GPU, if there is that much.
-
-        Args:
-            number: Number of the trial.
-            reason: Reason in words.
-        """
-        if not self._trials[number].out_of_gpu_memory(reason):
-            self.worker_lost(number, reason)
-
-    def worker_lost(self, number: int, reason: str, *, blame_trial: bool = True) -> None:
-        """The trial's worker is gone. Another one will go on, unless too many have died of it.
-
-        Args:
-            number: Number of the trial.
-            reason: Reason in words.
-            blame_trial: Whether the trial may be the cause.
+            message: Message from, or about, the worker.
         """
         trial = self._trials[number]
+        match message:
+            case TrialFailed(reason):
+                trial.decide(TrialState.FAIL, reason)
+                return
+            case OutOfGpuMemory(reason):
+                message = trial.out_of_gpu_memory(reason)
         self._record_unreported(trial)
-        trial.worker_lost(reason, blame_trial=blame_trial)
+        trial.worker_lost(message)
 
     def all_workers_lost(self, reason: str) -> None:
         """Every worker is gone, which is no trial's fault: all trials wait for others."""
-        for trial in self._trials:
-            if trial.phase is not Phase.QUEUED:
-                self.worker_lost(trial.number, reason, blame_trial=False)
-                self.release(trial.number)
+        for number in self.active:
+            if self._trials[number].phase is not Phase.QUEUED:
+                self.interrupt(number, WorkerLost(reason, blame_trial=False))
+                self.release(number)
 
     def release(self, number: int) -> None:
         """The trial has no worker any more: it waits for another one, or ends."""
@@ -208,60 +185,65 @@ class TrialController:
             return
         trial = self._trials[number]
         lost = trial.phase is Phase.WORKER_LOST
-        if not self._trials.release(trial):
+        if not trial.release():
             self.finish(number)
-        elif lost:
-            for callback in self._callbacks:
+            return
+        self._trials[number] = self._trials.pop(number)
+        if lost:
+            for callback in self.callbacks:
                 callback.on_worker_lost(number, trial.lost_reason)
 
     def finish(self, number: int) -> None:
         """End the trial: as it was decided, or complete. Doing it twice changes nothing."""
         if number not in self._trials:
             return
-        trial = self._trials[number]
-        outcome = trial.finish()
-        self._writer.finish(outcome)
+        outcome = self._trials[number].finish()
+        self.writer.finish(outcome)
         # Only now: while writing fails, the trial is still to be finished.
-        self._trials.remove(trial)
-        for callback in self._callbacks:
+        del self._trials[number]
+        for callback in self.callbacks:
             callback.on_trial_end(outcome)
 
     def pause_all(self, reason: str) -> None:
         """Leave active trials to the next driver. They stay RUNNING in Optuna's storage."""
-        for trial in self._trials:
-            self._trials.remove(trial)
-            for callback in self._callbacks if trial.announced else ():
-                callback.on_trial_pause(trial.number, reason)
+        for number in self.active:
+            trial = self._trials.pop(number)
+            for callback in self.callbacks if trial.announced else ():
+                callback.on_trial_pause(number, reason)
 
     def stop_all(self, reason: str) -> None:
         """End active trials: PRUNED with their values, FAIL where there are none. A trial that was
         created and not begun goes back: if the study is extended, it is the first one."""
-        for trial in self._trials:
-            if trial.announced:
-                trial.stop(reason)
-                self.finish(trial.number)
+        for number in self.active:
+            if self._trials[number].announced:
+                self._trials[number].stop(reason)
+                self.finish(number)
             else:
-                self._writer.requeue(trial.number)
-                self._trials.remove(trial)
+                self.writer.requeue(number)
+                del self._trials[number]
+
+    def _add(self, number: int) -> ActiveTrial:
+        policy = self.policy
+        trial = ActiveTrial(number, policy.epochs, policy.gpu_fraction, policy.decision_epochs)
+        self._trials[number] = trial
+        trial.params = self.writer.draw(number)
+        return trial
 
     def _announce(self, trial: ActiveTrial) -> None:
         if not trial.announced:
             trial.announced = True
-            for callback in self._callbacks:
+            for callback in self.callbacks:
                 callback.on_trial_start(trial.number, trial.params)
 
-    def _add(self, number: int) -> ActiveTrial:
-        return self._trials.add(ActiveTrial(number, self._policy.epochs, self._policy.gpu_fraction))
-
     def _pruned(self, trial: ActiveTrial) -> bool:
-        decision = self._writer.should_prune(trial.number)
-        if decision.prune:
-            trial.decide(TrialState.PRUNED, decision.reason)
-        return decision.prune
+        reason = self.writer.pruned(trial.number)
+        if reason:
+            trial.decide(TrialState.PRUNED, reason)
+        return bool(reason)
 
     def _record_unreported(self, trial: ActiveTrial) -> None:
         """Record what a worker finished before it died, or its driver, and never reported."""
-        for result in self._find_unreported(trial.number, trial.params, trial.epoch):
+        for result in self.find_unreported(trial):
             self._announce(trial)
             if self.record(trial.number, result):
                 return

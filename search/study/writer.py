@@ -8,22 +8,25 @@ StudyWriter; the functions serve whoever opens a study or adds to it between its
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from search.optimizer.pruners import PruneDecision, decide
+from search.optimizer.pruners import explain
 from search.optimizer.space import Value
 from search.study.events import REASON, TrialOutcome
-from search.study.storage_retry import StorageRetry, retry_call
+from search.study.storage_retry import retry_call
 from search.worker.messages import EpochResult
 
 DIRECTION: Final = "maximize"
+
+_Result = TypeVar("_Result")
 
 _PRUNED: Final = "pruned"
 """The trial's user attribute with the reason why it is pruned, until the trial ends with it."""
@@ -46,16 +49,17 @@ def create_study(
         pruner: Pruner of this process.
         load_if_exists: Whether it may exist; else DuplicatedStudyError is raised.
     """
-    create = partial(
-        optuna.create_study,
-        study_name=name,
-        storage=storage,
-        sampler=sampler,
-        pruner=pruner,
-        direction=DIRECTION,
-        load_if_exists=load_if_exists,
+    return retry_call(
+        storage,
+        lambda: optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=sampler,
+            pruner=pruner,
+            direction=DIRECTION,
+            load_if_exists=load_if_exists,
+        ),
     )
-    return retry_call(storage, create)
 
 
 def set_study_attribute(study: optuna.Study, name: str, value: object) -> None:
@@ -92,74 +96,57 @@ def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, object]) 
         retry_call(trial.storage, partial(trial.set_user_attr, name, value))
 
 
-def requeue(study: optuna.Study, trial_id: int) -> None:
+def requeue(study: optuna.Study, number: int) -> None:
     """A running trial goes back: it is the next one that a driver asks for.
 
     Args:
         study: Optuna's study.
-        trial_id: Id of the trial in the storage.
+        number: Number of the trial.
     """
     storage = study._storage
 
     def give_back() -> None:
-        if storage.get_trial(trial_id).state is TrialState.RUNNING:
-            storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        trial = study.get_trials(deepcopy=False)[number]
+        if trial.state is TrialState.RUNNING:
+            storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     retry_call(storage, give_back)
 
 
+@dataclass
 class StudyWriter:
     """Writes the trials of one study."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        suggest: Callable[[optuna.Trial], dict[str, Value]],
-        pruner: str,
-        retry: StorageRetry,
-    ) -> None:
-        """
-        Args:
-            study: Optuna's study, with its sampler and pruner.
-            suggest: Function that returns a trial's settings, the same ones if called again.
-            pruner: The pruner's name, for its reasons.
-            retry: Function that repeats a call that failed in the storage.
-        """
-        self._study = study
-        self._suggest = suggest
-        self._pruner = pruner
-        self._retry = retry
-        self._trials: dict[int, optuna.Trial] = {}
+    study: optuna.Study
+    """Optuna's study, with its sampler and pruner."""
+    suggest: Callable[[optuna.Trial], dict[str, Value]]
+    """Returns a trial's settings, the same ones if called again."""
+    pruner: str
+    """The pruner's name, for its reasons."""
+    _trials: dict[int, optuna.Trial] = field(default_factory=dict, init=False)
 
     def create_trial(self, active: Container[int]) -> int:
         """The number of a trial that is not `active` yet: one that the storage created although its
         answer was lost, or a new one."""
 
-        def create() -> optuna.Trial:
-            for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        def create() -> int:
+            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if frozen.number not in active:
-                    return optuna.Trial(self._study, frozen._trial_id)
-            return self._study.ask()
+                    return frozen.number
+            return self.study.ask().number
 
-        trial = self._retry.call(create)
-        self._trials[trial.number] = trial
-        return trial.number
+        return self._retry(create)
 
-    def resume_trial(self, frozen: FrozenTrial) -> None:
-        """Write a trial that another driver created."""
-        trial = self._retry.call(lambda: optuna.Trial(self._study, frozen._trial_id))
-        self._trials[frozen.number] = trial
-
-    def suggest(self, number: int) -> dict[str, Value]:
-        """Draw the settings of a created trial, as far as it has none."""
+    def draw(self, number: int) -> dict[str, Value]:
+        """Draw the settings of a running trial, as far as it has none."""
 
         def draw() -> dict[str, Value]:
             # Read again, for what the storage took although its answer was lost.
-            trial = optuna.Trial(self._study, self._trials[number]._trial_id)
-            self._trials[number] = trial
-            return self._suggest(trial)
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            self._trials[number] = optuna.Trial(self.study, frozen._trial_id)
+            return self.suggest(self._trials[number])
 
-        return self._retry.call(draw)
+        return self._retry(draw)
 
     def report(self, number: int, result: EpochResult) -> None:
         """Write a trial's value of an epoch.
@@ -168,19 +155,19 @@ class StudyWriter:
             number: Number of the trial.
             result: An epoch that Optuna does not have yet.
         """
-        self._retry.call(lambda: self._trials[number].report(result.value, result.epoch))
+        self._retry(lambda: self._trials[number].report(result.value, result.epoch))
 
-    def should_prune(self, number: int) -> PruneDecision:
-        """The pruner's decision about a trial's last epoch. It is written down, for Optuna's
-        pruners decide about an epoch once: called again, after the driver's death say, they let the
-        trial go on."""
+    def pruned(self, number: int) -> str:
+        """Why the pruner ends a trial after its last epoch; empty where the trial goes on. The
+        decision is written down, for Optuna's pruners decide about an epoch once: called again,
+        after the driver's death say, they let the trial go on."""
         trial = self._trials[number]
-        if reason := trial.user_attrs.get(_PRUNED, ""):
-            return PruneDecision(True, reason)
-        decision = decide(self._pruner, trial, self._retry.call)
-        if decision.prune:
-            self._retry.call(lambda: trial.set_user_attr(_PRUNED, decision.reason))
-        return decision
+        reason: str = trial.user_attrs.get(_PRUNED, "")
+        if not reason and self._retry(trial.should_prune):
+            trials = self._retry(lambda: self.study.get_trials(deepcopy=False))
+            reason = explain(self.pruner, trials[number], trials)
+            self._retry(lambda: trial.set_user_attr(_PRUNED, reason))
+        return reason
 
     def finish(self, outcome: TrialOutcome) -> None:
         """Write how a trial ended."""
@@ -188,14 +175,16 @@ class StudyWriter:
         value = outcome.value if outcome.state is TrialState.COMPLETE else None
 
         def tell() -> None:
-            if self._study._storage.get_trial(trial._trial_id).state is TrialState.RUNNING:
+            if self.study._storage.get_trial(trial._trial_id).state is TrialState.RUNNING:
                 trial.set_user_attr(REASON, outcome.reason)
-                self._study.tell(trial, value, outcome.state)
+                self.study.tell(trial, value, outcome.state)
 
-        self._retry.call(tell)
+        self._retry(tell)
         del self._trials[outcome.number]
 
     def requeue(self, number: int) -> None:
         """Write that a trial has not begun: the next driver asks for it first."""
-        trial = self._trials.pop(number)
-        self._retry.call(lambda: requeue(self._study, trial._trial_id))
+        requeue(self.study, number)
+
+    def _retry(self, action: Callable[[], _Result]) -> _Result:
+        return retry_call(self.study._storage, action)

@@ -95,11 +95,11 @@ class TrialGroups(SingleTrials):
             controller.enqueue_new()
         for trial in controller.queue:  # these are few and do not delay the groups for long
             if self._kind_of(trial) is None:
-                return (controller.start(trial.number),)
-            if trial.suspect:  # alone until it has survived the epoch
-                return (controller.start(trial.number, trial.epoch + 1),)
+                return (controller.start(trial),)
+            if trial.worker_deaths:  # alone until it has survived the epoch
+                return (controller.start(trial, trial.epoch + 1),)
         group = self._largest(controller.queue)[: self.max_size]
-        return tuple(controller.start(t.number, self._next_rung(t.epoch)) for t in group)
+        return tuple(controller.start(t, self._next_rung(t.epoch)) for t in group)
 
     def make_trainable(self, train: Train, setup: WorkerSetup) -> Trainable:
         return make_group_trainable(train, self._train_group, setup)
@@ -132,7 +132,7 @@ class TrialGroups(SingleTrials):
         alike = defaultdict[Hashable, list[ActiveTrial]](list)
         for trial in queue:
             kind = self._kind_of(trial)
-            if kind is not None and not trial.suspect:
+            if kind is not None and not trial.worker_deaths:
                 alike[kind].append(trial)
         return max(alike.values(), key=len, default=[])
 

@@ -22,7 +22,6 @@ from search.study.events import StudyCallback
 from search.study.resume import resume_trials, unreported_epochs
 from search.study.status import best_trial, count_finished
 from search.study.stopping import StopSignal
-from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import TrialController, TrialPolicy
 from search.study.writer import StudyWriter
 from search.tune.grouping import SingleTrials, TrialGroups
@@ -67,7 +66,6 @@ class RoundContext:
     data: WorkerData
     ray: RaySession
     stop: StopSignal
-    retry: StorageRetry
     console: Console
 
 
@@ -104,7 +102,7 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
         known,
     ) as progress:
         controller = TrialController(
-            StudyWriter(study, trials.suggest, trials.pruner, context.retry),
+            StudyWriter(study, trials.suggest, trials.pruner),
             TrialPolicy(
                 spec.epochs, decision_epochs(trials.pruner, spec.epochs), spec.per_trial.gpus
             ),

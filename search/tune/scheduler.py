@@ -163,15 +163,11 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
             case EpochDone(result, node):
                 self._capacity.epoch_done(node)
                 self._controller.record(number, result)
-            case TrialFailed(reason):
-                self._controller.fail(number, reason)
-            case WorkerLost(reason, blame_trial):
-                self._controller.worker_lost(number, reason, blame_trial=blame_trial)
-            case OutOfGpuMemory(reason):
-                self._controller.out_of_gpu_memory(number, reason)
+            case TrialFailed() | WorkerLost() | OutOfGpuMemory():
+                self._controller.interrupt(number, message)
             case NodeRejected(reason, node):
                 self._capacity.exclude(node, reason)
-                self._controller.worker_lost(number, reason, blame_trial=False)
+                self._controller.interrupt(number, WorkerLost(reason, blame_trial=False))
             case GpuFault(reason, node):  # the worker's end comes as on_trial_error
                 self._capacity.gpu_fault(node, reason)
             case DiskFull(path):

@@ -195,7 +195,7 @@ class ControllerOptions:
         default_factory=lambda: StorageRetry(None, lambda line: None, lambda: False)
     )
     gpus: float = 0.0
-    find_unreported: FindUnreported = lambda number, params, epoch: ()
+    find_unreported: FindUnreported = lambda trial: ()
 
 
 _DEFAULT: Final = ControllerOptions()
@@ -210,6 +210,7 @@ def controller_of(
 ) -> TrialController:
     """A controller over a storage that is there."""
     pruner = options.pruner
-    writer = StudyWriter(study, searched.suggest, pruner, options.retry)
+    options.retry.wait_for_connections(study)
+    writer = StudyWriter(study, searched.suggest, pruner)
     policy = TrialPolicy(epochs, decision_epochs(pruner, epochs), options.gpus)
     return TrialController(writer, policy, options.trials, callbacks, options.find_unreported)

@@ -20,7 +20,7 @@ from search.study.events import REASON, StudyCallback, TrialOutcome
 from search.study.status import running_trials
 from search.study.trial_controller import TrialController
 from search.worker.epoch_log import EpochLog
-from search.worker.messages import EpochResult
+from search.worker.messages import EpochResult, TrialFailed, WorkerLost
 from search.worker.trial_folder import trial_folder
 from tests.search.conftest import KNOWN, SPACE, MakeStudy, controller_of
 from tests.tracking.history import history
@@ -115,7 +115,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         for _ in range(4):
             controller.start_new()
         first.open_trial(7, {"batch": 8}, {})  # Optuna's storage was set back to a backup
-        controller.fail(2, "diverged")
+        controller.interrupt(2, TrialFailed("diverged"))
         controller.release(2)
         ends(controller, 3, tmp_path)
         controller.record(4, of(1))
@@ -212,7 +212,7 @@ def test_a_trial_that_changes_hands_is_one_run_that_says_so(
         number = controller.start_new().number
         controller.record(number, of(1))
         for _ in range(2):
-            controller.worker_lost(number, "the worker died")
+            controller.interrupt(number, WorkerLost("the worker died"))
             controller.release(number)
             controller.start()
         # The driver dies between two words: MLflow's records have an epoch that Optuna has not.

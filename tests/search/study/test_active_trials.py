@@ -8,35 +8,35 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import TrialState
 
-from search.study.active_trials import MAX_WORKER_DEATHS, ActiveTrial, ActiveTrials, Phase
-from search.worker.messages import EpochResult
+from search.study.active_trials import MAX_WORKER_DEATHS, ActiveTrial, Phase
+from search.worker.messages import EpochResult, WorkerLost
 
 EPOCHS = 3
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
-Event = Callable[[ActiveTrials], object]
+Event = Callable[[ActiveTrial], object]
 
 
 def epoch(number: int, value: float = 0.5) -> Event:
-    return lambda trials: trials[0].record(EpochResult(number, value))
+    return lambda trial: trial.record(EpochResult(number, value))
 
 
 def lost(blame: bool = True) -> Event:
-    return lambda trials: trials[0].worker_lost("it died", blame_trial=blame)
+    return lambda trial: trial.worker_lost(WorkerLost("it died", blame))
 
 
 def decided(state: TrialState) -> Event:
-    return lambda trials: trials[0].decide(state, "so")
+    return lambda trial: trial.decide(state, "so")
 
 
-def stopped(trials: ActiveTrials) -> object:
-    return trials[0].stop("the budget is spent")
+def stopped(trial: ActiveTrial) -> object:
+    return trial.stop("the budget is spent")
 
 
 ALL = [epoch(number) for number in range(1, EPOCHS + 1)]
 AGAIN = [
     lost(),
-    lambda trials: trials.release(trials[0]),
-    lambda trials: trials.assign(trials[0], None, ()),
+    ActiveTrial.release,
+    lambda trial: trial.assign(None),
 ]
 
 
@@ -63,10 +63,8 @@ AGAIN = [
     ],
 )
 def test_phase_after_events(events: list[Event], phase: Phase, state: TrialState | None) -> None:
-    trials = ActiveTrials()
-    trials.add(ActiveTrial(0, EPOCHS, 0.0))
-    trials.assign(trials[0], None, ())
+    trial = ActiveTrial(0, EPOCHS, 0.0)
+    trial.assign(None)
     for event in events:
-        event(trials)
-    outcome = trials[0].outcome
-    assert (trials[0].phase, outcome and outcome.state) == (phase, state)
+        event(trial)
+    assert (trial.phase, trial.outcome and trial.outcome.state) == (phase, state)

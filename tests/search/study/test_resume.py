@@ -14,7 +14,7 @@ from search.study.active_trials import MAX_WORKER_DEATHS
 from search.study.events import REASON
 from search.study.status import running_trials
 from search.study.trial_controller import FindUnreported, TrialController
-from search.worker.messages import EpochResult, TrialAssignment
+from search.worker.messages import EpochResult, TrialAssignment, TrialFailed, WorkerLost
 from tests.search.conftest import (
     DISCRETE,
     KNOWN,
@@ -204,7 +204,7 @@ def test_a_decision_that_its_driver_died_with_stands(pruner: str, make_study: Ma
 
 def die(controller: TrialController, number: int) -> None:
     """As the scheduler and then the searcher tell it."""
-    controller.worker_lost(number, "the worker's\nprocess ended")
+    controller.interrupt(number, WorkerLost("the worker's\nprocess ended"))
     controller.release(number)
 
 
@@ -238,7 +238,7 @@ def test_a_trial_that_its_workers_die_of_fails(make_study: MakeStudy) -> None:
 
 def saved(*epochs: int) -> FindUnreported:
     """What workers finished and saved."""
-    return lambda number, params, after: [of(epoch) for epoch in epochs if epoch > after]
+    return lambda trial: [of(epoch) for epoch in epochs if epoch > trial.epoch]
 
 
 def test_what_a_worker_finished_and_nobody_heard_of_counts(make_study: MakeStudy) -> None:
@@ -310,7 +310,7 @@ def test_a_lost_ray_is_no_trials_fault(make_study: MakeStudy) -> None:
     controller = controller_of(study, searched, EPOCHS, heard)
     numbers = [controller.start_new().number for _ in range(3)]
     controller.record(numbers[1], of(1))
-    controller.fail(numbers[2], "diverged")  # Tune did not come to let go of it
+    controller.interrupt(numbers[2], TrialFailed("diverged"))  # Tune did not come to let go of it
     for time in range(1, 2 * MAX_WORKER_DEATHS):
         controller.all_workers_lost("Ray's raylet ended")
         # One of them was waiting already: it waits once.

@@ -55,7 +55,8 @@ def main():
     tools = make_sampler("random", searched, 0, 0), make_pruner("none", 3)
     opened = open_study(requested, open_storage(None, folder), *tools)
     stop = StopSignal()
-    writer = StudyWriter(opened, searched.suggest, "none", StorageRetry(None, say, stop.due))
+    StorageRetry(None, say, stop.due).wait_for_connections(opened)
+    writer = StudyWriter(opened, searched.suggest, "none")
     controller = TrialController(writer, TrialPolicy(epochs=3), 50)
     with stop_on_signals(stop, say), connected(None, folder, 2):
         run_trials(controller, train, TuneRun(folder, find_capacity(TrialResources()), stop, 600))

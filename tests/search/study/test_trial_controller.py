@@ -15,7 +15,7 @@ from search.optimizer.space import Space
 from search.optimizer.space_file import parse_space
 from search.study.active_trials import MAX_WORKER_DEATHS
 from search.study.events import REASON, TrialOutcome
-from search.worker.messages import EpochResult
+from search.worker.messages import EpochResult, OutOfGpuMemory, TrialFailed, WorkerLost
 from tests.search.conftest import (
     DISCRETE,
     KNOWN,
@@ -138,8 +138,8 @@ def test_ending_all_leaves_nothing_running(make_study: MakeStudy) -> None:
     numbers = [controller.start_new().number for _ in range(4)]
     for number in numbers[:2]:
         controller.record(number, EpochResult(1, 0.5))
-    controller.fail(numbers[1], "diverged")  # its verdict was set before the time was up
-    controller.worker_lost(numbers[2], "the worker died")
+    controller.interrupt(numbers[1], TrialFailed("diverged"))  # before the time was up
+    controller.interrupt(numbers[2], WorkerLost("the worker died"))
     controller.release(numbers[2])  # waits for another worker
     controller.stop_all("the time budget is spent")
     controller.release(numbers[0])  # a late word from Tune changes nothing
@@ -171,11 +171,11 @@ def test_one_that_has_done_all_its_epochs_is_complete(end: str, make_study: Make
     else:
         for number in (done, under_way):
             if end == "death":
-                controller.worker_lost(number, "the worker died")
+                controller.interrupt(number, WorkerLost("the worker died"))
             elif end == "memory":
-                controller.out_of_gpu_memory(number, "out of GPU memory")
+                controller.interrupt(number, OutOfGpuMemory())
             else:
-                controller.fail(number, "RuntimeError: a fault")
+                controller.interrupt(number, TrialFailed("RuntimeError: a fault"))
             controller.release(number)
     assert study.trials[done].state is TrialState.COMPLETE and study.trials[done].value == 0.7
     assert study.trials[under_way].state is not TrialState.COMPLETE
@@ -187,9 +187,8 @@ def test_what_was_not_begun_when_the_time_is_up_is_asked_for_first(make_study: M
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
     controller = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(trials=5))
-    for _ in range(3):
-        controller.enqueue_new()
-    controller.start(1)
+    _, second, _ = (controller.enqueue_new() for _ in range(3))
+    controller.start(second)
     drawn = [dict(trial.params) for trial in study.trials]
     assert list(heard.asked_for) == [1], "the others have not begun"
     controller.stop_all("the time budget is spent")
@@ -208,9 +207,9 @@ def test_the_first_verdict_stays(make_study: MakeStudy) -> None:
     study = make_study(searched)
     controller = controller_of(study, searched, EPOCHS)
     number = controller.start_new().number
-    controller.fail(number, "diverged:\nthe loss is inf")
-    controller.fail(number, "something else")
-    controller.worker_lost(number, "the worker died")
+    controller.interrupt(number, TrialFailed("diverged:\nthe loss is inf"))
+    controller.interrupt(number, TrialFailed("something else"))
+    controller.interrupt(number, WorkerLost("the worker died"))
     controller.release(number)
     assert study.trials[number].state is TrialState.FAIL
     assert study.trials[number].user_attrs[REASON] == "diverged: the loss is inf"
@@ -231,13 +230,12 @@ def test_a_trial_waits_after_its_turn(reached: int, make_study: MakeStudy) -> No
     searched = parse_space(SPACE, KNOWN)
     study, heard = make_study(searched), Heard()
     controller = controller_of(study, searched, EPOCHS, heard, options=ControllerOptions(trials=1))
-    controller.enqueue_new()
-    assert controller.start(0, 3).stop_epoch == 3
+    assert controller.start(controller.enqueue_new(), 3).stop_epoch == 3
     for epoch in range(1, reached + 1):
         controller.record(0, EpochResult(epoch, 0.5))
     controller.release(0)
     assert not heard.ended and len(controller.queue) == 1
-    assignment = controller.start(0)
+    assignment = controller.start()
     assert (assignment.start_epoch, assignment.stop_epoch) == (reached, EPOCHS)
     for epoch in range(reached + 1, EPOCHS + 1):
         controller.record(0, EpochResult(epoch, 0.5))
@@ -260,7 +258,7 @@ def test_a_share_grows_until_there_is_no_more(gpus: float, make_study: MakeStudy
     assignment, shares = controller.start_new(), []
     for _ in range(6):
         shares.append(assignment.gpu_fraction)
-        controller.out_of_gpu_memory(assignment.number, "out of GPU memory")
+        controller.interrupt(assignment.number, OutOfGpuMemory())
         controller.release(assignment.number)
         if not len(controller.queue):
             break

@@ -120,7 +120,9 @@ def test_one_that_a_worker_died_of_goes_alone_for_an_epoch(
     groups = groups_of(lambda _: "one")
     assignments = groups.next_assignments(controller)
     for assignment in assignments:
-        controller.worker_lost(assignment.number, "the worker's process ended unexpectedly")
+        controller.interrupt(
+            assignment.number, WorkerLost("the worker's process ended unexpectedly")
+        )
         controller.release(assignment.number)
     alone = [assignment for _ in assignments for assignment in groups.next_assignments(controller)]
     assert [(one.number, one.stop_epoch) for one in alone] == [
@@ -154,14 +156,14 @@ def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space
     groups = groups_of(lambda _: "one")
     assignments = groups.next_assignments(controller)
     for assignment in assignments:
-        controller.worker_lost(assignment.number, "its node is gone", blame_trial=False)
+        controller.interrupt(assignment.number, WorkerLost("its node is gone", blame_trial=False))
         controller.release(assignment.number)
     assert groups.next_assignments(controller) == assignments
     lost = WorkerLost("out of GPU memory", blame_trial=False)
     numbers = [assignment.number for assignment in assignments]
     assert groups.route(numbers, OutOfGpuMemory()) == [(number, lost) for number in numbers]
     for assignment in assignments:
-        controller.worker_lost(assignment.number, "out of GPU memory", blame_trial=False)
+        controller.interrupt(assignment.number, WorkerLost("out of GPU memory", blame_trial=False))
         controller.release(assignment.number)
     assert [len(taken(groups, controller)) for _ in range(2)] == [2, 2]
     groups.route([0, 1], OutOfGpuMemory())

@@ -153,7 +153,6 @@ from search.study.writer import StudyWriter
 from search.tune.grouping import SingleTrials
 from search.config.spec import TrialResources
 from search.tune.capacity import Capacity
-from search.study.storage_retry import StorageRetry
 from search.tune.searcher import OptunaSearcher, StopTune
 
 def ends_meanwhile(trial):
@@ -162,9 +161,8 @@ def ends_meanwhile(trial):
     gcs.process.wait()
     return {}
 
-patience = StorageRetry(None, print, lambda: False)
 study = optuna.create_study()
-writer = StudyWriter(study, ends_meanwhile, "none", patience)
+writer = StudyWriter(study, ends_meanwhile, "none")
 controller = TrialController(writer, TrialPolicy(epochs=3), 5)
 with ray_session.connected(None, Path(sys.argv[1]), cpus=1):
     capacity = Capacity(TrialResources(cpus=1), ray.nodes)

@@ -22,6 +22,7 @@ from fdan.errors import DeviceError, DiskFull, FdanError
 from search.callbacks.fail_fast import MAX_FIRST_FAILURES, FailFast
 from search.config.spec import TrialResources
 from search.optimizer.space import Space, Value
+from search.study.active_trials import ActiveTrial
 from search.study.events import REASON, TrialOutcome
 from search.study.stopping import StopSignal
 from search.tune.capacity import Capacity
@@ -29,7 +30,7 @@ from search.tune.grouping import SingleTrials
 from search.tune.ray_session import ClusterError
 from search.tune.searcher import OptunaSearcher
 from search.tune.tune_run import TuneRun, find_capacity, run_trials
-from search.worker.messages import ASSIGNMENTS, EpochResult
+from search.worker.messages import ASSIGNMENTS, EpochResult, TrialFailed, WorkerLost
 from search.worker.trainable import Train, TrialContext
 from tests.search.conftest import ControllerOptions, Heard, MakeStudy, controller_of
 
@@ -360,7 +361,7 @@ def test_one_that_is_stopped_in_a_long_epoch_costs_the_next_nothing(
         def on_epoch(self, number: int, report: EpochResult) -> None:
             super().on_epoch(number, report)
             if (number, report.epoch) == (0, 2):
-                controller.fail(0, "no more of it")
+                controller.interrupt(0, TrialFailed("no more of it"))
 
     seen = Strict()
     controller = controller_of(
@@ -400,7 +401,7 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
         def on_trial_end(self, outcome: TrialOutcome) -> None:
             raise FdanError("the disk is full")
 
-    def find_unreported(number: int, params: Mapping[str, Value], epoch: int) -> list[EpochResult]:
+    def find_unreported(trial: ActiveTrial) -> list[EpochResult]:
         return [EpochResult(1, 0.5, {"pid": 0})] if first == "unreported" else []
 
     controller = controller_of(
@@ -485,7 +486,7 @@ def test_tune_is_not_done_before_every_trial_is(make_study: MakeStudy, small_spa
     ]
     controller.record(0, EpochResult(1, 0.5))
     assert searcher.suggest("b") is None
-    controller.worker_lost(0, "the worker died")
+    controller.interrupt(0, WorkerLost("the worker died"))
     searcher.on_trial_complete("a", error=True)
     again = searcher.suggest("b")
     assert isinstance(again, dict)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from fdan import device as runtime
 from fdan.lock import Lock, lock_owner
 from fdan.training.checkpoint import Checkpoint
+from search.study.active_trials import ActiveTrial
 from search.study.resume import unreported_epochs
 from search.worker import async_report, failures, trainable, training
 from search.worker.data import WorkerData
@@ -290,17 +291,23 @@ def test_what_a_dead_worker_saved_is_known_without_another_one(
     work: WorkerData, whole: Whole, stopped: Path, tmp_path: Path
 ) -> None:
     folder = trial_folder(tmp_path, 3)
-    assert unreported_epochs(work, tmp_path, 3, PARAMS, 0) == []
+
+    def unreported(params: Mapping[str, Any], last: int) -> list[EpochResult]:
+        results = [EpochResult(last, 0.5)] if last else []
+        trial = ActiveTrial(3, 6, 0.0, params=params, results=results)
+        return unreported_epochs(work, tmp_path, trial)
+
+    assert unreported(PARAMS, 0) == []
     shutil.copytree(stopped, folder)
-    found = {report.epoch: report for report in unreported_epochs(work, tmp_path, 3, PARAMS, 1)}
+    found = {report.epoch: report for report in unreported(PARAMS, 1)}
     assert same(found) == {epoch: whole[1][epoch] for epoch in (2, 3, 4)}
-    assert unreported_epochs(work, tmp_path, 3, PARAMS, 4) == []
-    assert unreported_epochs(work, tmp_path, 3, {**PARAMS, "lr": 0.002}, 0) == [], "another trial's"
+    assert unreported(PARAMS, 4) == []
+    assert unreported({**PARAMS, "lr": 0.002}, 0) == [], "another trial's"
     flip(folder / CHECKPOINT)
-    assert unreported_epochs(work, tmp_path, 3, PARAMS, 0) == [], "they are trained again"
+    assert unreported(PARAMS, 0) == [], "they are trained again"
     shutil.rmtree(folder)
     folder.write_text("no folder")
-    assert unreported_epochs(work, tmp_path, 3, PARAMS, 0) == []
+    assert unreported(PARAMS, 0) == []
 
 
 # Who has the trial
