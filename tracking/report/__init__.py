@@ -4,13 +4,45 @@ study's result.json alone."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
-from tracking.report.content import content
+from tracking.report.blocks import Report, Section
+from tracking.report.formatting import count, moment, sentence, short
 from tracking.report.markdown import markdown
 from tracking.report.page import page
+from tracking.report.sections.confusion import confusion_blocks
+from tracking.report.sections.curves import curves_blocks
+from tracking.report.sections.feature_space import feature_space_blocks
+from tracking.report.sections.history import cost_blocks, failures_blocks, history_blocks
+from tracking.report.sections.hyperparameters import (
+    importance_blocks,
+    parallel_blocks,
+    slices_blocks,
+)
+from tracking.report.sections.provenance import data_blocks, provenance_blocks
+from tracking.report.sections.ranking import ranking_blocks
+from tracking.report.sections.winner import verdict, winner_blocks
 from tracking.result import REPORT, StudyResult
+from tracking.tags import COMPLETE, FAIL, PRUNED
+
+_SECTIONS: Final = (
+    ("winner", "Winner", winner_blocks),
+    ("ranking", "Ranking", ranking_blocks),
+    ("history", "History", history_blocks),
+    ("importance", "Importance of settings", importance_blocks),
+    ("parallel", "Parallel coordinates", parallel_blocks),
+    ("slices", "Slices", slices_blocks),
+    ("confusion", "Confusion", confusion_blocks),
+    ("features", "Feature space", feature_space_blocks),
+    ("curves", "Learning curves", curves_blocks),
+    ("cost", "Cost", cost_blocks),
+    ("failures", "Failures", failures_blocks),
+    ("data", "Data", data_blocks),
+    ("provenance", "Checks and provenance", provenance_blocks),
+)
+_WORDS: Final = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
 
 
 def write(study: Path, out: Path | None = None) -> list[Path]:
@@ -30,9 +62,28 @@ def write(study: Path, out: Path | None = None) -> list[Path]:
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise FdanError(f"{out}: a page's name ends in .html; the Markdown lies beside it")
-    made = content(StudyResult.load(study))
+    report = _report(StudyResult.load(study))
     file = out or study / REPORT
     beside = file.with_suffix(".md")
-    write_atomic(file, page(made))
-    write_atomic(beside, markdown(made, file.name))
+    write_atomic(file, page(report))
+    write_atomic(beside, markdown(report, file.name))
     return [file, beside]
+
+
+def _report(result: StudyResult) -> Report:
+    """The whole report, not yet written as HTML or Markdown."""
+    counts = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in result.counts.items() if n)
+    ended = f"{sum(result.counts.values())} of {count(result.wanted, 'trial')} ended"
+    state = result.state.lower()
+    lines = (
+        short(result.task),
+        f"{ended} ({counts})" if counts else ended,
+        f"{state}: {short(result.reason, 200)}" if result.reason else state,
+        f"written {moment(result.written)}",
+    )
+    return Report(
+        f"Study {short(result.study, 60)}",
+        [sentence(line).rstrip(".") for line in lines],
+        verdict(result),
+        [Section(key, title, list(blocks(result))) for key, title, blocks in _SECTIONS],
+    )

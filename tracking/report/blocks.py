@@ -3,16 +3,25 @@ Markdown. Texts are plain; who writes them out escapes them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+from tracking.report.charts.svg import Svg
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. kind: "note" for what is missing or has to be taken with care."""
+    """A paragraph."""
 
     words: str
-    kind: Literal["plain", "note"] = "plain"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph on what is missing or has to be taken with care."""
+
+    words: str
 
 
 @dataclass(frozen=True)
@@ -27,64 +36,53 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    cards: tuple[Card, ...]
+    cards: Sequence[Card]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what they are. code: the values are to be read letter by letter."""
+    """Names and what they are."""
 
-    items: tuple[tuple[str, str], ...]
-    code: bool = False
-
-
-class Column(NamedTuple):
-    """number: flush right. roomy: left out where the window is narrow."""
-
-    name: str
-    number: bool = False
-    roomy: bool = False
-
-
-def columns(*names: str) -> tuple[Column, ...]:
-    """Columns of words."""
-    return tuple(Column(name) for name in names)
-
-
-def numbers(*names: str) -> tuple[Column, ...]:
-    """Columns of numbers."""
-    return tuple(Column(name, number=True) for name in names)
+    items: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """strong: rows that stand out. folded: the page opens it on demand, under this title."""
+    """numbers: the columns from .. to that are flush right. strong: the first cell of the row that
+    stands out. folded: the page opens it on demand, under this title. roomy: a column that the page
+    leaves out where the window is narrow."""
 
-    head: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    strong: frozenset[int] = frozenset()
+    head: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    numbers: tuple[int, int | None] = (1, None)
+    strong: object = None
     folded: str = ""
+    roomy: str = ""
+
+
+WORDS: Final = (0, 0)
+"""`Table.numbers` of a table that has none."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture. wide, narrow: SVG for either window, narrow "" where one serves both. words: what
-    it shows and how to read it. legend: (class of style.css, meaning). table: the same in numbers,
-    which Markdown shows in place of the picture."""
+    """A picture. words: what it shows and how to read it. legend: (class of style.css, meaning).
+    table: the same in numbers, which Markdown shows in place of the picture. wide: drawn for a wide
+    window, and scrolled in a narrow one."""
 
     title: str
     words: str
-    wide: str
-    narrow: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
+    picture: Svg
+    legend: Sequence[tuple[str, str]] = ()
     table: Table | None = None
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Gallery:
     """Small pictures side by side, as many as the window has room for; large: two at most."""
 
-    figures: tuple[Figure, ...]
+    figures: Sequence[Figure]
     large: bool = False
 
 
@@ -95,7 +93,7 @@ class Code:
     lines: str
 
 
-Block: TypeAlias = "Text | Cards | Facts | Table | Figure | Gallery | Code"
+Block: TypeAlias = Text | Note | Cards | Facts | Table | Figure | Gallery | Code
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Section:
 
     key: str
     title: str
-    blocks: tuple[Block, ...]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
@@ -112,11 +110,6 @@ class Report:
     """title: the study; lines: what stands below it; verdict: the whole in a sentence or three."""
 
     title: str
-    lines: tuple[str, ...]
+    lines: Sequence[str]
     verdict: str
-    sections: tuple[Section, ...]
-
-
-def note(words: str) -> Text:
-    """A remark on what is missing."""
-    return Text(words, "note")
+    sections: Sequence[Section]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, TypeGuard
 
 NOTHING: Final = "–"
-_LONGEST: Final = 80
 _TIED: Final = "\N{NO-BREAK SPACE}"  # no line ends between a number and its unit
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_IN_NO_PAGE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -35,9 +36,8 @@ def signed(value: object) -> str:
     """
     if not is_number(value):
         return NOTHING
-    text = f"{abs(value):.3f}"
-    sign = "" if float(text) == 0 else "+" if value > 0 else "−"
-    return sign + text
+    text = f"{value:+.3f}".replace("-", "−")
+    return "0.000" if text[1:] == "0.000" else text
 
 
 def interval(low: object, high: object) -> str:
@@ -50,9 +50,7 @@ def interval(low: object, high: object) -> str:
     >>> interval(0.41, 0.5612), interval(float("nan"), float("nan"))
     ('0.410 to 0.561', 'none')
     """
-    if not (is_number(low) and is_number(high)):
-        return "none"
-    return f"{score(low)} to {score(high)}"
+    return f"{score(low)} to {score(high)}" if is_number(low) and is_number(high) else "none"
 
 
 def percent(share: object) -> str:
@@ -82,11 +80,7 @@ def setting(value: object) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return quantity(value)
-    return short(str(value))
+    return quantity(value) if isinstance(value, float) else short(str(value))
 
 
 def quantity(value: float) -> str:
@@ -95,17 +89,12 @@ def quantity(value: float) -> str:
     >>> quantity(1e-5), quantity(0.1), quantity(12.0), quantity(3.2e7), quantity(-math.inf)
     ('10⁻⁵', '0.1', '12', '3.2·10⁷', '−∞')
     """
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
     mantissa, _, exponent = f"{value:.3g}".partition("e")
+    mantissa = mantissa.replace("-", "−").replace("inf", "∞").replace("nan", "NaN")
     if not exponent:
-        return mantissa.replace("-", "−")
-    raised = str(int(exponent)).translate(_RAISED)
-    sign = "−" if mantissa.startswith("-") else ""
-    size = mantissa.lstrip("-")
-    return f"{sign}10{raised}" if size == "1" else f"{sign}{size}·10{raised}"
+        return mantissa
+    power = "10" + str(int(exponent)).translate(_RAISED)
+    return mantissa[:-1] + power if mantissa in ("1", "−1") else f"{mantissa}·{power}"
 
 
 def duration(seconds: object) -> str:
@@ -150,18 +139,17 @@ def thousands(value: int) -> str:
     return f"{value:,}".replace(",", _TIED)
 
 
-def count(number: int, noun: str, nouns: str = "") -> str:
+def count(number: int, noun: str) -> str:
     """A number with its noun.
 
     Args:
         number: Number of things.
-        noun: Noun of one thing.
-        nouns: Noun of several, if it is not the noun with an s.
+        noun: Noun of one thing; of several it has an s.
 
-    >>> [*count(1, "trial").split(), *count(2, "class", "classes").split()]
-    ['1', 'trial', '2', 'classes']
+    >>> [*count(1, "trial").split(), *count(2, "trial").split()]
+    ['1', 'trial', '2', 'trials']
     """
-    return f"{thousands(number)}{_TIED}{noun if number == 1 else nouns or noun + 's'}"
+    return f"{thousands(number)}{_TIED}{noun if number == 1 else noun + 's'}"
 
 
 def listed(words: Sequence[str], most: int = 12) -> str:
@@ -182,7 +170,7 @@ def listed(words: Sequence[str], most: int = 12) -> str:
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def short(text: str, most: int = _LONGEST) -> str:
+def short(text: str, most: int = 80) -> str:
     """A text in one line.
 
     Args:
@@ -200,12 +188,7 @@ def visible(text: str) -> str:
     >>> visible("a\\x00\\udcff")
     'a��'
     """
-    return "".join("�" if _held_by_none(ord(letter)) else letter for letter in text)
-
-
-def _held_by_none(code: int) -> bool:
-    control = code < 32 and code not in (9, 10, 13)
-    return control or 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF)
+    return _IN_NO_PAGE.sub("�", text)
 
 
 def sentence(text: str) -> str:

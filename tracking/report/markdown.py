@@ -14,6 +14,7 @@ from tracking.report.blocks import (
     Facts,
     Figure,
     Gallery,
+    Note,
     Report,
     Table,
     Text,
@@ -30,18 +31,21 @@ def markdown(report: Report, page: str) -> str:
         report: The report.
         page: Name of the HTML file beside it, which has the pictures.
     """
-    parts = [f"# {plain(report.title)}"]
-    parts.append("\n".join(f"- {plain(line)}" for line in report.lines))
-    parts.append(f"**{plain(report.verdict)}**")
-    parts.append(f"Pictures are in [{plain(page)}](<{_address(page)}>).")
+    address = page.replace("%", "%25").replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A")
+    parts = [
+        f"# {_plain(report.title)}",
+        "\n".join(f"- {_plain(line)}" for line in report.lines),
+        f"**{_plain(report.verdict)}**",
+        f"Pictures are in [{_plain(page)}](<{address}>).",
+    ]
     for section in report.sections:
-        parts.append(f"## {plain(section.title)}")
+        parts.append(f"## {_plain(section.title)}")
         for block in section.blocks:
             parts += _block(block)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """Somebody's words as Markdown that shows just them, in one line."""
     line = " ".join(visible(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -51,21 +55,19 @@ def plain(text: str) -> str:
     )
 
 
-def _address(name: str) -> str:
-    return name.replace("%", "%25").replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A")
-
-
 def _block(block: Block) -> Iterator[str]:
     match block:
-        case Text(words, kind):
-            yield f"> {plain(words)}" if kind == "note" else plain(words)
+        case Text(words):
+            yield _plain(words)
+        case Note(words):
+            yield f"> {_plain(words)}"
         case Cards(cards):
             yield "\n".join(
-                f"- {plain(card.name)}: **{plain(card.value)}**. {plain(card.detail)}"
+                f"- {_plain(card.name)}: **{_plain(card.value)}**. {_plain(card.detail)}"
                 for card in cards
             )
         case Facts(items):
-            yield "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in items)
+            yield "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in items)
         case Table():
             yield from _table(block)
         case Figure():
@@ -84,27 +86,25 @@ def _figure(figure: Figure) -> Iterator[str]:
     if figure.table is None:
         yield _pictured(figure)
         return
-    yield f"### {plain(figure.title)}"
-    yield plain(figure.words)
+    yield f"### {_plain(figure.title)}"
+    yield _plain(figure.words)
     yield from _table(figure.table)
 
 
 def _pictured(figure: Figure) -> str:
     """Content of the page only."""
-    return f"*{plain(figure.title)}* (picture). {plain(figure.words)}".strip()
+    return f"*{_plain(figure.title)}* (picture). {_plain(figure.words)}".strip()
 
 
 def _table(table: Table) -> Iterator[str]:
     if not table.rows:
         return
     if table.folded:
-        yield f"### {plain(table.folded)}"
-    rows = [
-        "| " + " | ".join(plain(column.name) for column in table.head) + " |",
-        "| " + " | ".join("---:" if column.number else "---" for column in table.head) + " |",
-    ]
-    for index, row in enumerate(table.rows):
-        mark = "**" if index in table.strong else ""
-        cells = (f"{mark}{plain(cell)}{mark}" if cell else "" for cell in row)
-        rows.append("| " + " | ".join(cells) + " |")
-    yield "\n".join(rows)
+        yield f"### {_plain(table.folded)}"
+    sides, numbers = ["---"] * len(table.head), slice(*table.numbers)
+    sides[numbers] = ["---:"] * len(sides[numbers])
+    rows = [[_plain(name) for name in table.head], sides]
+    for row in table.rows:
+        mark = "**" if row[0] == table.strong else ""
+        rows.append([f"{mark}{_plain(str(cell))}{mark}" if cell != "" else "" for cell in row])
+    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)

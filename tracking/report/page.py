@@ -11,10 +11,10 @@ from tracking.report.blocks import (
     Card,
     Cards,
     Code,
-    Column,
     Facts,
     Figure,
     Gallery,
+    Note,
     Report,
     Section,
     Table,
@@ -72,15 +72,15 @@ def _section(section: Section) -> str:
 
 def _block(block: Block) -> str:
     match block:
-        case Text(words, kind):
-            return f'<p class="{kind}">{escape(words)}</p>'
+        case Text(words):
+            return f"<p>{escape(words)}</p>"
+        case Note(words):
+            return f'<p class="note">{escape(words)}</p>'
         case Cards(cards):
             return f'<div class="cards">{"".join(map(_card, cards))}</div>'
         case Facts(items):
-            inside = "".join(
-                f"<dt>{escape(name)}</dt><dd>{_linked(value)}</dd>" for name, value in items
-            )
-            return f"<dl>{inside}</dl>"
+            pairs = (f"<dt>{escape(name)}</dt><dd>{_linked(value)}</dd>" for name, value in items)
+            return f"<dl>{''.join(pairs)}</dl>"
         case Table():
             return _table(block)
         case Figure():
@@ -93,9 +93,8 @@ def _block(block: Block) -> str:
 
 
 def _linked(value: str) -> str:
-    if value.startswith(("http://", "https://")):
-        return f'<a href="{escape(value)}">{escape(value)}</a>'
-    return escape(value)
+    words = escape(value)
+    return f'<a href="{words}">{words}</a>' if value.startswith(("http://", "https://")) else words
 
 
 def _card(card: Card) -> str:
@@ -112,12 +111,11 @@ def _figure(figure: Figure) -> str:
         for kind, meaning in figure.legend
     )
     legend = f'<ul class="legend">{legend}</ul>' if legend else ""
-    picture = f'<div class="wide">{figure.wide}</div><div class="narrow">{figure.narrow}</div>'
     words = f"<figcaption>{escape(figure.words)}</figcaption>" if figure.words else ""
-    return (
-        f"<figure><h3>{escape(figure.title)}</h3>{words}{legend}"
-        f"{picture if figure.narrow else figure.wide}</figure>"
-    )
+    picture = str(figure.picture)
+    if figure.wide:
+        picture = f'<div class="scroll" tabindex="0">{picture}</div>'
+    return f"<figure><h3>{escape(figure.title)}</h3>{words}{legend}{picture}</figure>"
 
 
 _LINES: Final = ("record", "baseline", "course", "curve", "interval")
@@ -138,26 +136,28 @@ def _sign(kind: str) -> str:
 
 
 def _table(table: Table) -> str:
+    if not table.rows:
+        return ""
+    kinds = [["roomy"] * (name == table.roomy) for name in table.head]
+    for kind in kinds[slice(*table.numbers)]:
+        kind.append("number")
+    classes = [f' class="{" ".join(kind)}"' if kind else "" for kind in kinds]
     head = "".join(
-        f'<th scope="col"{_kind(column)}>{escape(column.name)}</th>' for column in table.head
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for name, kind in zip(table.head, classes, strict=True)
     )
-    rows = []
-    for index, row in enumerate(table.rows):
+    rows = ""
+    for row in table.rows:
         cells = "".join(
-            f"<td{_kind(column)}>{escape(cell)}</td>"
-            for cell, column in zip(row, table.head, strict=True)
+            f"<td{kind}>{escape(str(cell))}</td>" for cell, kind in zip(row, classes, strict=True)
         )
-        strong = ' class="strong"' if index in table.strong else ""
-        rows.append(f"<tr{strong}>{cells}</tr>")
+        rows += (
+            f'<tr class="strong">{cells}</tr>' if row[0] == table.strong else f"<tr>{cells}</tr>"
+        )
     made = (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
     if not table.folded:
         return made
     return f"<details><summary>{escape(table.folded)}</summary>{made}</details>"
-
-
-def _kind(column: Column) -> str:
-    kinds = " ".join(["number"] * column.number + ["roomy"] * column.roomy)
-    return f' class="{kinds}"' if kinds else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields as fields_of
 
-from tracking.report.formatting import NOTHING, is_number, quantity, setting
-from tracking.result import Choices, Dimension, ParameterValue, StudyResult, TestScore, TrialRecord
+from fdan.run_config import RunConfig
+from tracking.report.formatting import is_number, setting
+from tracking.result import ParameterValue, StudyResult, TestScore, TrialRecord
 from tracking.tags import COMPLETE
 
 
@@ -43,17 +45,6 @@ def winners_test(result: StudyResult) -> TestScore | None:
     return test if (test.trial, test.run) == (best.number, run) else None
 
 
-def is_winner(result: StudyResult, trial: TrialRecord) -> bool:
-    """Whether a trial is the one that `winner` gives.
-
-    Args:
-        result: Result of the study.
-        trial: One of its trials.
-    """
-    best = winner(result)
-    return best is not None and best.number == trial.number
-
-
 def reached(trial: TrialRecord) -> float | None:
     """A trial's value, else the last that it reported before it was stopped."""
     if is_number(trial.value):
@@ -74,36 +65,8 @@ def settings(params: Mapping[str, ParameterValue], names: Iterable[str]) -> str:
     return ", ".join(f"{name} {setting(params[name])}" for name in names if name in params)
 
 
-def setting_or_dash(params: Mapping[str, ParameterValue], name: str) -> str:
-    """A setting's value as text, or a dash where the trial has no use for it.
-
-    Args:
-        params: Settings of the trial.
-        name: Name of the setting.
-    """
-    return setting(params[name]) if name in params else NOTHING
-
-
-def searched_in(dimension: Dimension) -> str:
-    """A dimension's range, in words.
-
-    >>> from tracking.result import Range
-    >>> searched_in(Range("float", 1e-5, 1.0, log=True))
-    '10⁻⁵ to 1, logarithmic'
-    """
-    if isinstance(dimension, Choices):
-        return " or ".join(setting(choice) for choice in dimension.choices)
-    ends = (dimension.low, dimension.high)
-    words = " to ".join(quantity(end) if is_number(end) else str(end) for end in ends)
-    return f"{words}, logarithmic" if dimension.log else words
-
-
 def explained(name: str) -> str:
     """A setting's help in the training command; empty for other settings."""
-    from fdan.run_config import RunConfig
-
-    for part in (RunConfig().model, RunConfig().kernel, RunConfig().training):
-        field = type(part).__dataclass_fields__.get(name)
-        if field is not None:
-            return str(field.metadata["help"])
-    return ""
+    run = RunConfig()
+    fields = (*fields_of(run.model), *fields_of(run.kernel), *fields_of(run.training))
+    return next((str(field.metadata["help"]) for field in fields if field.name == name), "")

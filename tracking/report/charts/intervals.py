@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tracking.report.charts.axes import Choices, Frame, Linear
+from tracking.report.charts.axes import Linear
 from tracking.report.charts.svg import Svg
-from tracking.report.formatting import is_number, short
+from tracking.report.formatting import short
 
-WIDE: Final = 860.0
-NARROW: Final = 350.0
-
-_WIDE_ROW: Final = 34.0
-_NARROW_ROW: Final = 50.0
+_WIDTH: Final = 400.0
+_EDGE: Final = 14.0
+_ROW: Final = 44.0
 
 
 @dataclass(frozen=True)
@@ -32,68 +30,50 @@ class Row:
     strong: bool = False
     title: str = ""
 
+    def values(self) -> tuple[float | None, ...]:
+        """All that is drawn of it."""
+        return (self.value, self.low, self.high, self.before, *self.single)
 
-def draw(
-    rows: Sequence[Row], scale: Linear, label: str, axis: str, *, wide: bool, bars: bool = False
-) -> str:
-    """Draw rows of values with their intervals, as SVG.
+
+def draw(rows: Sequence[Row], scale: Linear, label: str, axis: str, bars: bool = False) -> Svg:
+    """Draw rows of values with their intervals.
 
     Args:
         rows: Rows from top to bottom.
         scale: Scale of all values.
         label: Title of the picture.
         axis: Name of the axis.
-        wide: Whether labels are at the left, for a wide window; else above the rows.
         bars: Bars from 0 in place of points.
     """
-    width, height = (WIDE, _WIDE_ROW) if wide else (NARROW, _NARROW_ROW)
-    names = 26 + 8.2 * max(len(row.label) for row in rows)
-    left, right = (min(names, 260.0), width - 80) if wide else (2.0, width - 2)
-    bottom = 8 + height * len(rows)
-    d = Svg(width, bottom + 44, label)
-    frame = Frame(d, left, 8, right, bottom, scale, Choices(tuple(range(len(rows)))))
-    for place, words in scale.ticks(8 if wide else 5):
-        x = frame.across(place)
-        d.line((x, 8), (x, bottom), "grid")
-        d.text((x, bottom + 17), words, "tick", "middle")
-    d.text((right, bottom + 36), axis, "label", "end")
+    bottom = 4 + _ROW * len(rows)
+    d = Svg(_WIDTH, bottom + 42, label)
+
+    def x(value: object) -> float:
+        return _EDGE + min(max(scale.place(value), 0.0), 1.0) * (_WIDTH - 2 * _EDGE)
+
+    for place, words in scale.ticks(5):
+        across = _EDGE + place * (_WIDTH - 2 * _EDGE)
+        d.path([(across, 4), (across, bottom)], "grid")
+        d.add("text", "tick", words, x=across, y=bottom + 16, text_anchor="middle")
+    d.add("text", "label", axis, x=_WIDTH, y=bottom + 35, text_anchor="end")
     for index, row in enumerate(rows):
-        middle = 8 + height * (index + 0.5)
+        y = 4 + _ROW * (index + 0.72)
         kind = "strong" if row.strong else "plain"
-        if wide:
-            y = middle
-            d.text((left - 18, y + 4), short(row.label, 34), f"name {kind}", "end")
-            d.text((width, y + 4), row.figure, f"figure {kind}", "end")
-        else:
-            y = middle + 10
-            d.text((left, middle - 8), short(row.label, 34), f"name {kind}")
-            d.text((right, middle - 8), row.figure, f"figure {kind}", "end")
-        _row(frame, row, y, kind, bars)
-    return str(d)
-
-
-def _row(frame: Frame, row: Row, y: float, kind: str, bars: bool) -> None:
-    d = frame.drawing
-
-    def x(value: float) -> float:
-        place = frame.x.place(value)
-        assert place is not None
-        return frame.across(min(max(place, 0.0), 1.0))
-
-    title = row.title or f"{row.label}: {row.figure}"
-    if bars:
-        start = x(0.0)
-        d.rectangle((start, y - 7), (max(x(row.value) - start, 1), 14), f"bar {kind}", title)
-    if is_number(row.low) and is_number(row.high):
-        assert row.low is not None and row.high is not None
-        low, high = x(row.low), x(row.high)
-        d.line((low, y), (high, y), f"interval {kind}", title)
-        for end in (low, high):
-            d.line((end, y - 5), (end, y + 5), f"interval {kind}")
-    for value in row.single:
-        if is_number(value):
-            d.circle((x(value), y), 2.6, "single")
-    if row.before is not None and is_number(row.before):
-        d.diamond((x(row.before), y), 5, "before", title)
-    if not bars:
-        d.circle((x(row.value), y), 5, f"point {kind}", title)
+        title = row.title or f"{row.label}: {row.figure}"
+        d.add("text", f"name {kind} halo", short(row.label, 34), x=0, y=y - 14)
+        d.add("text", f"figure {kind} halo", row.figure, x=_WIDTH, y=y - 14, text_anchor="end")
+        if bars:
+            width = max(x(row.value) - x(0.0), 1)
+            d.add("rect", f"bar {kind}", title, x=x(0.0), y=y - 7, width=width, height=14)
+        ends = x(row.low), x(row.high)
+        d.path([(end, y) for end in ends], f"interval {kind}", title)
+        for end in ends:
+            d.path([(end, y - 5), (end, y + 5)], f"interval {kind}")
+        for value in row.single:
+            d.add("circle", "single", cx=x(value), cy=y, r=2.6)
+        before = x(row.before)
+        corners = [(before - 5, y), (before, y - 5), (before + 5, y), (before, y + 5)]
+        d.path([*corners, corners[0]], "before", title)
+        if not bars:
+            d.add("circle", f"point {kind}", title, cx=x(row.value), cy=y, r=5)
+    return d

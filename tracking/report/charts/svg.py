@@ -4,36 +4,48 @@ colours, light or dark."""
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from tracking.report.formatting import visible
 
 Point = tuple[float, float]
 
 
+@dataclass
 class Svg:
     """A picture: elements in the order in which they are drawn, later ones above. Lengths are CSS
-    pixels at the picture's full width; y runs downward."""
+    pixels at the picture's full width; y runs downward. What has no place, NaN, is not drawn."""
 
-    def __init__(self, width: float, height: float, label: str) -> None:
-        """label: what the picture shows, for who cannot see it."""
-        self.width, self.height = width, height
-        self._label = label
-        self._parts: list[str] = []
+    width: float
+    height: float
+    label: str
+    """what the picture shows, for who cannot see it"""
+    parts: list[str] = field(default_factory=list)
 
-    def line(self, a: Point, b: Point, kind: str, title: str = "") -> None:
-        """A straight line.
+    def add(self, element: str, kind: str, inside: str = "", **attributes: float | str) -> None:
+        """An element of SVG.
 
         Args:
-            a: One end.
-            b: The other one.
+            element: Its name.
             kind: Classes of style.css.
-            title: Shown to a pointer that rests there.
+            inside: Words of a text; of other elements, what a pointer that rests there is shown.
+            attributes: Its places and sizes, an underscore for a hyphen.
         """
-        ends = f'x1="{_n(a[0])}" y1="{_n(a[1])}" x2="{_n(b[0])}" y2="{_n(b[1])}"'
-        self._add("line", f'{ends} class="{kind}"', title)
+        placed = ""
+        for name, value in attributes.items():
+            if not isinstance(value, str):
+                if math.isnan(value):
+                    return
+                value = _n(value)
+            placed += f' {name.replace("_", "-")}="{value}"'
+        words = escape(inside)
+        if words and element != "text":
+            words = f"<title>{words}</title>"
+        self.parts.append(f'<{element}{placed} class="{kind}">{words}</{element}>')
 
-    def path(self, points: Sequence[Point], kind: str, title: str = "") -> None:
+    def path(self, points: Iterable[Point], kind: str, title: str = "") -> None:
         """A polyline.
 
         Args:
@@ -41,93 +53,15 @@ class Svg:
             kind: Classes of style.css.
             title: Shown to a pointer that rests there.
         """
-        if points:
-            course = "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
-            self._add("path", f'd="M{course}" class="{kind}"', title)
-
-    def circle(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
-        """A circle.
-
-        Args:
-            centre: Its middle.
-            radius: Distance from the middle to an edge.
-            kind: Classes of style.css.
-            title: Shown to a pointer that rests there.
-        """
-        place = f'cx="{_n(centre[0])}" cy="{_n(centre[1])}" r="{_n(radius)}"'
-        self._add("circle", f'{place} class="{kind}"', title)
-
-    def rectangle(
-        self, corner: Point, size: Point, kind: str, title: str = "", opacity: float | None = None
-    ) -> None:
-        """A rectangle along the axes.
-
-        Args:
-            corner: The upper left one.
-            size: Width and height.
-            kind: Classes of style.css.
-            title: Shown to a pointer that rests there.
-            opacity: Opacity of the fill, 0 .. 1; None leaves that to the style.
-        """
-        width, height = size
-        place = f'x="{_n(corner[0])}" y="{_n(corner[1])}" width="{_n(width)}" height="{_n(height)}"'
-        shade = "" if opacity is None else f' fill-opacity="{opacity:.2f}"'
-        self._add("rect", f'{place} class="{kind}"{shade}', title)
-
-    def cross(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
-        """A cross of two diagonals.
-
-        Args:
-            centre: Its middle.
-            radius: Distance from the middle to an edge.
-            kind: Classes of style.css.
-            title: Shown to a pointer that rests there.
-        """
-        (x, y), r = centre, radius
-        falling = f"M{_n(x - r)} {_n(y - r)}L{_n(x + r)} {_n(y + r)}"
-        rising = f"M{_n(x - r)} {_n(y + r)}L{_n(x + r)} {_n(y - r)}"
-        self._add("path", f'd="{falling}{rising}" class="{kind}"', title)
-
-    def diamond(self, centre: Point, radius: float, kind: str, title: str = "") -> None:
-        """A square that stands on a corner.
-
-        Args:
-            centre: Its middle.
-            radius: Distance from the middle to an edge.
-            kind: Classes of style.css.
-            title: Shown to a pointer that rests there.
-        """
-        (x, y), r = centre, radius
-        upper = f"M{_n(x - r)} {_n(y)}L{_n(x)} {_n(y - r)}L{_n(x + r)} {_n(y)}"
-        self._add("path", f'd="{upper}L{_n(x)} {_n(y + r)}Z" class="{kind}"', title)
-
-    def text(self, place: Point, words: str, kind: str = "", anchor: str = "start") -> None:
-        """Words in one line.
-
-        Args:
-            place: Anchor of the baseline.
-            words: Plain text, escaped here.
-            kind: Classes of style.css.
-            anchor: One of start, middle and end.
-        """
-        x, y = _n(place[0]), _n(place[1])
-        side = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        named = f' class="{kind}"' if kind else ""
-        self._parts.append(f'<text x="{x}" y="{y}"{named}{side}>{escape(words)}</text>')
+        course = "L".join(f"{_n(x)} {_n(y)}" for x, y in points if not math.isnan(x + y))
+        if course:
+            self.add("path", kind, title, d=f"M{course}")
 
     def __str__(self) -> str:
         return (
             f'<svg viewBox="0 0 {_n(self.width)} {_n(self.height)}" role="img"'
-            f' aria-label="{escape(self._label)}">{"".join(self._parts)}</svg>'
+            f' aria-label="{escape(self.label)}">{"".join(self.parts)}</svg>'
         )
-
-    def _add(self, element: str, attributes: str, title: str) -> None:
-        if title:
-            self._parts.append(
-                f"<{element} {attributes}><title>{escape(title)}</title></{element}>"
-            )
-        else:
-            self._parts.append(f"<{element} {attributes}/>")
 
 
 def escape(text: str) -> str:

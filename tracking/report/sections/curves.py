@@ -2,117 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
 
-from tracking.report.blocks import Block, Figure, Gallery, note
+from tracking.report.blocks import Block, Figure, Gallery, Note
 from tracking.report.charts.axes import Frame, around, counted
-from tracking.report.charts.intervals import NARROW, WIDE
-from tracking.report.charts.svg import Svg
-from tracking.report.formatting import count, is_number, score
+from tracking.report.formatting import count, is_number
 from tracking.report.selectors import complete, winner
-from tracking.result import Curve, StudyResult
+from tracking.result import Curve, StudyResult, TrialRecord
 from tracking.tags import COMPLETE
 
 _PANELS: Final = (
-    ("validation/uar", "Validation UAR", "of each epoch alone"),
-    ("validation/loss", "Validation loss", "cross-entropy"),
-    ("train/loss", "Training loss", "both modalities and alpha times the LMMD"),
-    ("train/lmmd", "LMMD", "summed over layers, before alpha"),
+    ("validation/uar", "Validation UAR", "Of each epoch alone"),
+    ("validation/loss", "Validation loss", "Cross-entropy"),
+    ("train/loss", "Training loss", "Both modalities and alpha times the LMMD"),
+    ("train/lmmd", "LMMD", "Summed over layers, before alpha"),
 )
+_Course: TypeAlias = tuple[TrialRecord, Curve]
 
 
 def curves_blocks(result: StudyResult) -> Iterator[Block]:
-    courses = [
-        (trial.number, trial.state, curve)
-        for trial in result.trials
-        if (curve := _finite(trial.values))
-    ]
+    best = winner(result)
+    courses = _finite((trial, trial.values) for trial in result.trials)
     if not courses:
-        yield note("No trial reported an epoch, so there is no curve to draw.")
+        yield Note("No trial reported an epoch, so there is no curve to draw.")
         return
-    states = {state for _, state, _ in courses}
-    legend = [("curve chosen", "the winner")] if winner(result) is not None else []
-    if COMPLETE in states:
+    whole = [trial.state == COMPLETE for trial, _ in courses]
+    legend = [("curve chosen", "the winner")] if best is not None else []
+    if any(whole):
         legend.append(("curve whole", "complete"))
-    if states - {COMPLETE}:
+    if not all(whole):
         legend.append(("curve", "pruned, failed or under way"))
+    label = "The value of every trial after each epoch"
     yield Figure(
         "Every trial's course",
         f"The value after each epoch, the mean validation UAR of the last five, of"
         f" {count(len(courses), 'trial')}.",
-        str(_all(result, courses, wide=True)),
-        str(_all(result, courses, wide=False)),
-        tuple(legend),
+        _draw(label, courses, best, ("epoch", "value")),
+        legend,
+        wide=True,
     )
-    numbers = [t.number for t in complete(result) if str(t.number) in result.curves]
-    panels = [panel for key, *words in _PANELS if (panel := _panel(result, numbers, key, *words))]
+    kept = [(trial, result.curves.get(str(trial.number), {})) for trial in complete(result)]
+    panels = []
+    for key, title, words in _PANELS:
+        if courses := _finite((trial, curves.get(key, ())) for trial, curves in kept):
+            which = f"the best {len(courses)} trials" if len(courses) > 1 else "the complete trial"
+            label = f"{title} of the best trials, epoch by epoch"
+            panels.append(Figure(title, f"{words}; {which}.", _draw(label, courses, best)))
     if panels:
-        yield Gallery(tuple(panels))
+        yield Gallery(panels)
     else:
-        yield note("No complete trial's epochs were kept, so losses are not drawn.")
+        yield Note("No complete trial's epochs were kept, so losses are not drawn.")
 
 
-def _all(result: StudyResult, courses: Sequence[tuple[int, str, Curve]], *, wide: bool) -> Svg:
-    width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
-    d = Svg(width, height, "The value of every trial after each epoch")
-    frame = _frame(d, [curve for *_, curve in courses], (46, 26, width - 8, height - 40), result)
-    frame.axes("epoch", "value", (10 if wide else 6, 5))
-    best = winner(result)
-    chosen = None if best is None else best.number
-    rank = {COMPLETE: 1}
-    for number, state, curve in sorted(
-        courses, key=lambda course: (course[0] == chosen, rank.get(course[1], 0), course[0])
-    ):
-        kind = "curve whole" if state == COMPLETE else "curve"
-        kind = "curve chosen" if number == chosen else kind
-        last = curve[-1]
-        _course(
-            frame,
-            curve,
-            kind,
-            f"trial {number}, {state.lower()}: {score(last[1])} at epoch {last[0]}",
-        )
-    return d
+def _finite(courses: Iterable[_Course]) -> list[_Course]:
+    """Their finite values, of those that have one."""
+    finite = [(trial, tuple(p for p in curve if is_number(p[1]))) for trial, curve in courses]
+    return [(trial, curve) for trial, curve in finite if curve]
 
 
-def _panel(
-    result: StudyResult, numbers: list[int], key: str, title: str, words: str
-) -> Figure | None:
-    curves = [
-        (number, curve)
-        for number in numbers
-        if (curve := _finite(result.curves[str(number)].get(key, ())))
-    ]
-    if not curves:
-        return None
-    width, height = 290.0, 190.0
-    d = Svg(width, height, f"{title} of the best trials, epoch by epoch")
-    frame = _frame(d, [curve for _, curve in curves], (44, 12, width - 6, height - 26), result)
-    frame.axes(most=(5, 5))
-    best = winner(result)
-    for number, curve in reversed(curves):  # the best above the others
-        chosen = best is not None and best.number == number
-        kind = "curve chosen" if chosen else "curve whole"
-        _course(frame, curve, kind, f"trial {number}: {curve[-1][1]:.3g} at epoch {curve[-1][0]}")
-    trials = "the complete trial" if len(curves) == 1 else f"the best {len(curves)} trials"
-    return Figure(title, f"{words[:1].upper()}{words[1:]}; {trials}.", str(d))
-
-
-def _frame(
-    d: Svg, curves: Sequence[Curve], box: tuple[float, float, float, float], result: StudyResult
+def _draw(
+    label: str,
+    courses: list[_Course],
+    best: TrialRecord | None,
+    names: tuple[str, str] | None = None,
 ) -> Frame:
-    longest = max(epoch for curve in curves for epoch, _ in curve)
-    values = [value for curve in curves for _, value in curve]
-    return Frame(d, *box, counted(1, longest), around(values))
+    points = [point for _, curve in courses for point in curve]
+    epochs = counted(1, max(epoch for epoch, _ in points))
+    frame = Frame(label, epochs, around(value for _, value in points), names)
 
+    def height(course: _Course) -> tuple[bool, bool, int]:
+        """The winner above the complete ones, those above the others."""
+        trial, _ = course
+        return trial is best, trial.state == COMPLETE, trial.number
 
-def _course(frame: Frame, curve: Curve, kind: str, title: str) -> None:
-    points = [place for epoch, value in curve if (place := frame.at(epoch, value)) is not None]
-    if len(points) == 1:
-        frame.drawing.circle(points[0], 3, "complete" if "w" in kind else "pruned", title)
-    frame.drawing.path(points, kind, title)
-
-
-def _finite(values: Curve) -> Curve:
-    return tuple((epoch, value) for epoch, value in values if is_number(value))
+    for trial, curve in sorted(courses, key=height):
+        kind = "curve whole" if trial.state == COMPLETE else "curve"
+        kind = "curve chosen" if trial is best else kind
+        epoch, value = curve[-1]
+        title = f"trial {trial.number}, {trial.state.lower()}: {value:.3g} at epoch {epoch}"
+        frame.path([frame.at(*point) for point in curve], kind, title)
+        if len(curve) == 1:
+            x, y = frame.at(epoch, value)
+            dot = "complete" if trial.state == COMPLETE else "pruned"
+            frame.add("circle", dot, title, cx=x, cy=y, r=3)
+    return frame

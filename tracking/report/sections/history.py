@@ -1,123 +1,175 @@
-"""How the search went, trial by trial."""
+"""How the search went: its trials; what it took, and what pruning saved; what failed, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from tracking.report.blocks import Block, Figure, Table, Text, columns, note, numbers
+from tracking.report.blocks import Block, Card, Cards, Figure, Note, Table, Text
 from tracking.report.charts.axes import Frame, around, counted
-from tracking.report.charts.intervals import NARROW, WIDE
-from tracking.report.charts.svg import Point, Svg
-from tracking.report.formatting import count, is_number, score, short
-from tracking.report.selectors import complete, is_winner, reached, settings, winner
-from tracking.result import StudyResult, TrialRecord
+from tracking.report.formatting import (
+    NOTHING,
+    count,
+    duration,
+    hours,
+    is_number,
+    percent,
+    score,
+    sentence,
+    short,
+    thousands,
+)
+from tracking.report.selectors import complete, in_state, reached, settings, winner
+from tracking.result import StudyResult
 from tracking.tags import COMPLETE, FAIL, PRUNED
 
-_KINDS = {COMPLETE: "complete", PRUNED: "pruned"}
+_FAILURES: Final = 15
 
 
 def history_blocks(result: StudyResult) -> Iterator[Block]:
-    ended = [t for t in result.trials if t.state != FAIL and reached(t) is not None]
-    if not ended:
-        yield note("No trial came to a value, so there is no history to draw.")
+    values = {
+        trial.number: value
+        for trial in result.trials
+        if trial.state != FAIL and (value := reached(trial)) is not None
+    }
+    if not values:
+        yield Note("No trial came to a value, so there is no history to draw.")
         return
-    records = _records(result)
-    last = records[-1] if records else None
+    records: list[tuple[int, float]] = []
+    for trial in sorted(complete(result), key=lambda trial: trial.number):
+        if not records or values[trial.number] > records[-1][1]:
+            records.append((trial.number, values[trial.number]))
     words = f"{count(len(result.trials), 'trial')} of {result.wanted}."
-    if last is not None:
+    if records:
+        number, value = records[-1]
+        later = count(sum(trial.number > number for trial in result.trials), "trial")
         words += (
-            f" The best value, {score(last[1])}, came with trial {last[0]},"
-            f" {count(sum(t.number > last[0] for t in result.trials), 'trial')} before the end."
+            f" The best value, {score(value)}, came with trial {number}, {later} before the end."
         )
-    if any(trial.state == PRUNED for trial in ended):
+    if any(trial.number in values for trial in in_state(result, PRUNED)):
         words += " Pruned trials stand at the last value that they reported."
     yield Figure(
         "Validation UAR of each trial",
         words,
-        str(_draw(result, ended, records, wide=True)),
-        str(_draw(result, ended, records, wide=False)),
-        tuple(_legend(result)),
-        Table(
-            (*columns("trial"), *numbers("best so far")),
-            tuple((str(number), score(value)) for number, value in records),
-        ),
+        _history(result, values, records),
+        list(_legend(result)),
+        Table(("trial", "best so far"), [(number, score(value)) for number, value in records]),
+        wide=True,
     )
     if len(complete(result)) == 1:
-        yield Text("One complete trial is a point, not a course.", "note")
+        yield Note("One complete trial is a point, not a course.")
 
 
 def _legend(result: StudyResult) -> Iterator[tuple[str, str]]:
-    states = {trial.state for trial in result.trials}
-    if COMPLETE in states:
+    if in_state(result, COMPLETE):
         yield "complete", "complete"
         yield "record", "best so far"
     if winner(result) is not None:
         yield "chosen", "the winner"
-    if PRUNED in states:
+    if in_state(result, PRUNED):
         yield "pruned", "pruned"
-    if FAIL in states:
+    if in_state(result, FAIL):
         yield "failed", "failed"
     if is_number(result.baseline):
         yield "baseline", "logistic regression"
 
 
-def _records(result: StudyResult) -> list[tuple[int, float]]:
-    """Complete trials that were better than all before them."""
-    records: list[tuple[int, float]] = []
-    for trial in sorted(complete(result), key=lambda trial: trial.number):
-        if (value := reached(trial)) is not None and (not records or value > records[-1][1]):
-            records.append((trial.number, value))
-    return records
-
-
-def _draw(
-    result: StudyResult, ended: list[TrialRecord], records: list[tuple[int, float]], *, wide: bool
-) -> Svg:
-    width, height = (WIDE, 340.0) if wide else (NARROW, 280.0)
-    values = [value for trial in ended if (value := reached(trial)) is not None]
-    if is_number(result.baseline):
-        values.append(result.baseline)
+def _history(
+    result: StudyResult, values: Mapping[int, float], records: list[tuple[int, float]]
+) -> Frame:
     last = max(trial.number for trial in result.trials)
-    d = Svg(width, height, "Validation UAR of each trial, in the order of their numbers")
     frame = Frame(
-        d,
-        44,
-        26,
-        width - 8,
-        height - 40,
+        "Validation UAR of each trial, in the order of their numbers",
         counted(0, last),
-        around(values, least=0.02),
+        around([*values.values(), result.baseline], least=0.02),
+        ("trial", "validation UAR"),
     )
-    frame.axes("trial", "validation UAR", (10 if wide else 5, 5))
-    if is_number(result.baseline):
-        frame.level(result.baseline, "baseline")
-    course: list[Point] = []
-    for (_, before), (number, value) in zip([(0, 0.0), *records], records, strict=False):
-        if course:
-            course.append(_point(frame, number, before))
-        course.append(_point(frame, number, value))
-    if records:
-        course.append(_point(frame, last, records[-1][1]))
-    d.path(course, "record")
+    frame.level(frame.y.place(result.baseline), "baseline")
+    course: list[tuple[int, float]] = []
+    for number, value in records:
+        course += [(number, course[-1][1]), (number, value)] if course else [(number, value)]
+    course += [(last, value) for _, value in course[-1:]]
+    frame.path([frame.at(*corner) for corner in course], "record")
+    best = winner(result)
     for trial in result.trials:
-        value, number = reached(trial), trial.number
-        title = f"trial {number}, {trial.state.lower()}: {settings(trial.params, result.space)}"
-        if trial.state == FAIL or value is None:
-            if trial.state == FAIL:
-                across = frame.x.place(number)
-                assert across is not None
-                place = (frame.across(across), frame.bottom - 7)
-                d.cross(place, 4, "failed", f"trial {number}: {short(trial.reason)}")
+        number, reached_value = trial.number, values.get(trial.number)
+        x, y = frame.at(number, reached_value)
+        if trial.state == FAIL:
+            left, right, up, down = x - 4, x + 4, frame.bottom - 11, frame.bottom - 3
+            cross = [(left, up), (right, down), (x, (up + down) / 2), (left, down), (right, up)]
+            frame.path(cross, "failed", f"trial {number}: {short(trial.reason)}")
             continue
-        kind = _KINDS.get(trial.state, "pruned")
-        if is_winner(result, trial):
-            kind = "chosen"
-        radius = 5.5 if kind == "chosen" else 3.8
-        d.circle(_point(frame, number, value), radius, kind, f"{score(value)}, {title}")
-    return d
+        kind = "complete" if trial.state == COMPLETE else "pruned"
+        kind, r = ("chosen", 5.5) if trial is best else (kind, 3.8)
+        title = f"trial {number}, {trial.state.lower()}: {settings(trial.params, result.space)}"
+        frame.add("circle", kind, f"{score(reached_value)}, {title}", cx=x, cy=y, r=r)
+    return frame
 
 
-def _point(frame: Frame, number: int, value: float) -> Point:
-    place = frame.at(number, value)
-    assert place is not None
-    return place
+def cost_blocks(result: StudyResult) -> Iterator[Block]:
+    cost = result.cost
+    trained, planned = cost.epochs_trained, cost.epochs_planned
+    saved, pruned = planned - trained, in_state(result, PRUNED)
+    on_cpu = cost.device == "cpu"
+    time = f"{duration(cost.trial_seconds)} of trials"
+    if cost.confirm_seconds:
+        time += f", {duration(cost.confirm_seconds)} of confirming"
+    if saved > 0:
+        worth = ""
+        if trained and is_number(cost.trial_seconds):
+            pace = duration(saved * cost.trial_seconds / trained)
+            worth = f", about {pace} at the pace of the others"
+        gain = thousands(saved), f"{percent(saved / planned)} of {thousands(planned)}{worth}."
+    elif pruned:
+        gain = "0", "What was stopped had trained as much elsewhere."
+    else:
+        gain = NOTHING, "No trial was stopped early."
+    hours_spent = hours(cost.trial_seconds + cost.confirm_seconds)
+    yield Cards(
+        (
+            Card("CPU hours" if on_cpu else "GPU hours", hours_spent, f"{time}.", strong=True),
+            Card(
+                "Epochs trained",
+                thousands(trained),
+                f"Of trials of {result.epochs} epochs at most.",
+            ),
+            Card("Epochs saved by pruning", *gain),
+        )
+    )
+    where = "on CPU cores" if on_cpu else f"on {short(cost.device, 60)}"
+    yield Text(f"Hours are the trials' own time {where}, one after the other, without waiting.")
+    if pruned:
+        middle = sorted(trial.epochs for trial in pruned)[len(pruned) // 2]
+        yield Text(
+            f"{len(pruned)} of {count(len(result.trials), 'trial')} were pruned by"
+            f" {result.pruner}, half of them by epoch {middle} of {result.epochs}."
+        )
+    if lost := [trial.interruptions for trial in result.trials if trial.interruptions]:
+        yield Note(
+            f"{count(sum(lost), 'interruption')} in {count(len(lost), 'trial')}: a worker was"
+            " lost and another one went on from the newest checkpoint."
+        )
+
+
+def failures_blocks(result: StudyResult) -> Iterator[Block]:
+    failed = in_state(result, FAIL)
+    if not failed:
+        yield Text("No trial failed.")
+        return
+    yield Text(f"{len(failed)} of {count(len(result.trials), 'trial')} failed.")
+    reasons = [sentence(short(t.reason, 200) or "no reason was recorded") for t in failed]
+    same = Counter(reasons)
+    if len(same) < len(failed):
+        yield Table(("reason", "trials"), same.most_common(_FAILURES))
+    yield Table(
+        ("trial", "after", "reason", "settings"),
+        [
+            (t.number, count(t.epochs, "epoch"), reason, settings(t.params, result.space))
+            for t, reason in zip(failed, reasons, strict=True)
+        ],
+        (1, 2),
+        folded="" if len(failed) <= _FAILURES else "Each of them",
+    )
+    if len(failed) == len(result.trials):
+        yield Note("Every trial failed: look at the first reason before anything is run again.")
