@@ -16,9 +16,8 @@ from typing import Final
 
 from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
-from tracking.outbox.backlog import read_backlog
-from tracking.outbox.reader import read_records
-from tracking.outbox.spool import Spool
+from tracking.outbox.delivery_state import read_backlog
+from tracking.outbox.spool import Spool, read_records
 from tracking.record import Record
 from tracking.tags import TRIAL
 

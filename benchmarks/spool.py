@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,11 +105,11 @@ def throughput(server: MlflowServer, folder: Path, metrics: int, opponent_s: flo
     with Tracker(folder / "spool", server.uri, "throughput") as tracker:
         tracker.open_study("throughput", {}, {})
         for number in range(AT_ONCE):
-            tracker.open_trial(number, {}, {})
+            tracker.open_run(str(number), {}, {})
         _must(tracker.drain(120))  # MLflow is imported: that is `cost`'s to tell
         start = time.perf_counter()
         for epoch in range(epochs):
-            tracker.log_epoch(epoch % AT_ONCE, epoch, values)
+            tracker.log_metrics(str(epoch % AT_ONCE), epoch, values)
         recorded = time.perf_counter() - start
         _must(tracker.drain(600))
         seconds = time.perf_counter() - start
@@ -163,14 +164,17 @@ def cost(uri: str, folder: Path, seconds: float) -> Cost:
         wall = time.perf_counter() - start
         threads, after = _others_cpu() - zero - start_cpu, _by_thread()
         _must(tracker.drain(120))
-        _must(tracker.refused == 0)
+        _must(not tracker.sender.state.refused)
     methods: dict[str, float] = {}
+    count: Counter[str] = Counter()
     for name, took in calls.costs:
         methods[name] = methods.get(name, 0.0) + took
+        count[name] += 1
     return Cost(
         wall=wall,
         events=len(calls.costs),
-        metrics=sum(name == "log_epoch" for name, _ in calls.costs) * len(KEYS),
+        # Beside the epochs', one call for each trial that ended.
+        metrics=(count["log_metrics"] - count["close_run"]) * len(KEYS),
         calls=sum(methods.values()),
         slowest_call=max(took for _, took in calls.costs),
         threads=threads,
@@ -195,16 +199,16 @@ def _pace(tracker: Tracker, calls: _Calls, file: Path, seconds: float) -> None:
             # The places' trials do not open and close together.
             running[place] = number, _ = next(numbers), place * EPOCHS // AT_ONCE
             settings = {f"setting{n}": n * 0.1 for n in range(40)}
-            calls(tracker.open_trial, number, settings, {f"tag{n}": "text" for n in range(10)})
+            calls(tracker.open_run, str(number), settings, {f"tag{n}": "text" for n in range(10)})
         number, epoch = running[place]
         values = {key: (number + 1) / (epoch + n + 1) for n, key in enumerate(KEYS)}
-        calls(tracker.log_epoch, number, epoch, values)
+        calls(tracker.log_metrics, str(number), epoch, values)
         running[place] = number, epoch + 1
         if epoch + 1 == EPOCHS:
-            calls(tracker.close_trial, number, "COMPLETE", f"epoch {EPOCHS}: value 0.5")
-            calls(tracker.log_study_metrics, number, {"best_value": 0.5})
+            calls(tracker.close_run, str(number), "COMPLETE", f"epoch {EPOCHS}: value 0.5")
+            calls(tracker.log_metrics, "study", number, {"best_value": 0.5})
             for _ in range(FILES):
-                calls(tracker.log_artifact, number, file)
+                calls(tracker.log_artifact, str(number), file)
             del running[place]
 
 

@@ -61,9 +61,10 @@ class Lock:
                 raise LockHeld(path, owner)
             time.sleep(0.01)
         line = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}\n"
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, line.encode(), 0)
-        os.fsync(self._handle)  # others ask whose it is when this machine is gone
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, line.encode(), 0)
+            os.fsync(self._handle)  # others ask whose it is when this machine is gone
 
     def close(self) -> None:
         if self._handle >= 0:

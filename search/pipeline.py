@@ -55,7 +55,7 @@ from search.tune.ray_session import check_address
 from search.tune.recovery import make_ray_session
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.result import StudyResult
-from tracking.tags import BASELINE_UAR, COMPLETE, FAIL, PAUSED
+from tracking.tags import BASELINE_UAR, COMPLETE, FAIL, PAUSED, STUDY_RUN
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
 
@@ -173,7 +173,7 @@ def _run_stages(
         labels = tags(spec, data.task)
         tracker.open_study(data.study.study_name, parameters(spec, data.task), labels)
         if baseline_uar is not None:
-            tracker.log_study_metrics(0, {BASELINE_UAR: baseline_uar})
+            tracker.log_metrics(STUDY_RUN, 0, {BASELINE_UAR: baseline_uar})
             _print_line(
                 console,
                 "to beat: logistic regression on the same frozen speech features and split,"
@@ -205,9 +205,9 @@ def _run_stages(
         with _status(console, "models, figures and report"):
             chosen = select_model(context, settings)
             result = write_result(context, settings, chosen, outcome, interruptions)
-            tracker.close_study(outcome.state, outcome.text)
+            tracker.close_run(STUDY_RUN, outcome.state, outcome.text)
             if not tracker.drain(DRAIN_S):
-                why = tracker.unavailable_reason or "slow"
+                why = tracker.sender.reason or "slow"
                 context.notify(
                     f"{tracker.unsent} records wait for MLflow ({why}); they are safe:"
                     f" python -m tracking flush {data.folder}"
@@ -285,12 +285,14 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         yield
     except KeyboardInterrupt:  # the second one: at once
         with contextlib.suppress(FdanError):
-            tracker.close_study(PAUSED, "stopped by the user: the same command goes on with it")
+            tracker.close_run(
+                STUDY_RUN, PAUSED, "stopped by the user: the same command goes on with it"
+            )
             tracker.drain(2.0)
         raise
     except BaseException as error:
         # A spool that cannot take this either must not hide the cause.
         with contextlib.suppress(FdanError):
-            tracker.close_study(FAIL, " ".join(str(error).split()) or type(error).__name__)
+            tracker.close_run(STUDY_RUN, FAIL, " ".join(str(error).split()) or type(error).__name__)
             tracker.drain(10.0)
         raise

@@ -44,7 +44,7 @@ from tracking import report
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.promotion.promote import PromotionOptions, Verdict, promote
 from tracking.result import StudyResult
-from tracking.tags import BASELINE_UAR, COMPLETE, CONFIRM, TEST_PREFIX
+from tracking.tags import BASELINE_UAR, COMPLETE, CONFIRM, STUDY_RUN, TEST_PREFIX
 from tracking.tracker import Tracker
 
 EXPERIMENT: Final = "fdan-search"
@@ -209,8 +209,10 @@ def select_model(context: RunContext, settings: list[Setting]) -> ChosenModel | 
         scores = {"war": tested.war, "uar": tested.uar, "wf1": tested.wf1}
         if tested.baseline_uar is not None:
             scores[BASELINE_UAR] = tested.baseline_uar
-        context.tracker.log_study_metrics(
-            len(tested.again), {TEST_PREFIX + name: score for name, score in scores.items()}
+        context.tracker.log_metrics(
+            STUDY_RUN,
+            len(tested.again),
+            {TEST_PREFIX + name: score for name, score in scores.items()},
         )
     return chosen
 
@@ -249,7 +251,7 @@ def write_result(
     table.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(table, trials_csv(data.study))
     for file in (data.folder / CONFIG, *report.write(data.folder), table):
-        tracker.log_artifact(None, file, "study")
+        tracker.log_artifact(STUDY_RUN, file, "study")
     return result
 
 

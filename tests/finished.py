@@ -150,10 +150,10 @@ def _answers(corpus: Corpus, folder: Path) -> Predictions:
 def _track(study: Path, uri: str) -> str:
     with Tracker(study / "spool", uri, EXPERIMENT) as tracker:
         tracker.open_study(study.name, {"sampler": "tpe"}, {})
-        tracker.open_trial(1, {"alpha": 0.1}, {}, stage="confirm")
-        tracker.log_epoch(1, 1, {"value": 0.5}, stage="confirm")
-        tracker.close_trial(1, "COMPLETE", "done", stage="confirm")
-        tracker.close_study("COMPLETE", "5 of 5 trials")
+        tracker.open_run("confirm-1", {"alpha": 0.1}, {})
+        tracker.log_metrics("confirm-1", 1, {"value": 0.5})
+        tracker.close_run("confirm-1", "COMPLETE", "done")
+        tracker.close_run("study", "COMPLETE", "5 of 5 trials")
         assert tracker.drain(60)
         return tracker.study_id
 

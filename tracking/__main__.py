@@ -1,4 +1,12 @@
-"""`python -m tracking`: reports, records and registered models of studies."""
+"""`python -m tracking`: reports, records and registered models of studies.
+
+examples:
+  python -m tracking report runs/demo
+  python -m tracking promote runs/demo --dry-run
+  python -m tracking champion
+  python -m tracking rollback --reason "wrong labels in take 3"
+  python -m tracking flush runs/demo
+"""
 
 from __future__ import annotations
 
@@ -11,24 +19,19 @@ from tracking.commands import champion, flush, promote, report, rollback
 
 COMMANDS: Final = (report, promote, rollback, champion, flush)
 
-_EXAMPLES = """\
-examples:
-  python -m tracking report runs/demo
-  python -m tracking promote runs/demo --dry-run
-  python -m tracking champion
-  python -m tracking rollback --reason "wrong labels in take 3"
-  python -m tracking flush runs/demo"""
-
 
 def parser() -> Parser:
-    top = Parser(prog="python -m tracking", description=__doc__, epilog=_EXAMPLES)
+    about, _, examples = (__doc__ or "").partition("\n\n")
+    top = Parser(prog="python -m tracking", description=about, epilog=examples)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for module in COMMANDS:
+        line, _, about = (module.__doc__ or "").partition(".\n\n")
+        about, _, exit_codes = about.rpartition("\n\n")
         command = commands.add_parser(
             module.__name__.rpartition(".")[2],
-            help=module.HELP,
-            description=module.ABOUT,
-            epilog=module.EXIT_CODES,
+            help=line[:1].lower() + line[1:],
+            description=about,
+            epilog=exit_codes,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

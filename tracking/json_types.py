@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
+_hints = cache(get_type_hints)
 
 
 def decode(kind: type[_T], values: object) -> _T:
@@ -27,20 +28,22 @@ def decode(kind: type[_T], values: object) -> _T:
 def _decode(kind: object, value: object, path: str) -> object:
     """`value` as the type hint `kind` has it; lists become tuples. path: for messages."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, path)
+        hints, values = _hints(kind), value if isinstance(value, dict) else {}
+        if wrong := sorted(values.keys() ^ hints.keys()):
+            raise ValueError(f"{path.lstrip('.')}: {', '.join(wrong)} missing or unknown")
+        return kind(
+            **{name: _decode(hints[name], values[name], f"{path}.{name}") for name in hints}
+        )
     arguments = get_args(kind)
     match get_origin(kind):
         case origin if origin in (Union, UnionType):
-            if value is None and NoneType in arguments:
-                return None
-            error = None
+            errors = []
             for argument in arguments:
                 try:
                     return _decode(argument, value, path)
-                except ValueError as other:
-                    error = error or other
-            assert error is not None
-            raise error
+                except ValueError as error:
+                    errors.append(error)
+            raise errors[0]
         case origin if origin is Literal and value in arguments:
             return value
         case origin if origin is tuple and isinstance(value, list):
@@ -54,21 +57,6 @@ def _decode(kind: object, value: object, path: str) -> object:
                 for name, entry in value.items()
             }
         case None:
-            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-            if kind is Any or number or type(value) is kind:
+            if kind is Any or type(value) is kind or (kind is float and type(value) is int):
                 return value
     raise ValueError(f"{path.lstrip('.')} is {str(value)[:40]!r}")
-
-
-def _decode_fields(kind: type, value: object, path: str) -> object:
-    hints = _hints(kind)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        keys = set(value) if isinstance(value, dict) else set()
-        wrong = sorted(map(str, keys ^ hints.keys()))
-        raise ValueError(f"{path.lstrip('.')}: {', '.join(wrong)} missing or unknown")
-    return kind(**{name: _decode(hints[name], value[name], f"{path}.{name}") for name in hints})
-
-
-@cache
-def _hints(kind: type) -> dict[str, object]:
-    return get_type_hints(kind)

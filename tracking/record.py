@@ -9,6 +9,7 @@ distinguished from a whole one. Any JSON reader reads the file.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +18,17 @@ RecordData = dict[str, Any]
 """Data of a kind of record: tracking/tracker.py lists the kinds and their keys."""
 
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-_MARK = b',"crc":"'
-_TAIL = len(_MARK) + 8 + len(b'"}')
+_LINE = re.compile(rb'(.*),"crc":"([0-9a-f]{8})"}\n')
 
 
 @dataclass(frozen=True)
 class Record:
     """One event of a study."""
 
-    number: int
-    """1, 2, ... over the whole life of the spool."""
-    time: int
-    """Time of recording, not sending: ms since 1970."""
+    number: int  # 1, 2, ... over the whole life of the spool
+    time: int  # of recording, not sending: ms since 1970
     kind: str
-    run: str
-    """The run's key: tracking/tags.py."""
+    run: str  # the run's key: tracking/tags.py
     data: RecordData
 
     def line(self) -> bytes:
@@ -41,24 +38,13 @@ class Record:
             {"n": self.number, "t": self.time, "k": self.kind, "r": self.run, "d": self.data}
         )
         head = body[:-1].encode("ascii")
-        return b'%s%s%08x"}\n' % (head, _MARK, zlib.crc32(head))
+        return b'%s,"crc":"%08x"}\n' % (head, zlib.crc32(head))
 
 
 def parse(line: bytes) -> Record | None:
-    """The record of one line (newline included); None if the line is torn or spoilt.
-
-    >>> parse(Record(1, 5, "close", "7", {}).line())
-    Record(number=1, time=5, kind='close', run='7', data={})
-    >>> parse(Record(1, 5, "close", "7", {}).line()[:-9]) is None
-    True
-    """
-    if not line.endswith(b'"}\n') or line[-_TAIL - 1 : -11] != _MARK:
+    """The record of one line (newline included); None if the line is torn or spoilt."""
+    match = _LINE.fullmatch(line)
+    if match is None or b"%08x" % zlib.crc32(match[1]) != match[2]:
         return None
-    head = line[: -_TAIL - 1]
-    if b"%08x" % zlib.crc32(head) != line[-11:-3]:
-        return None
-    try:
-        body = json.loads(head + b"}")
-        return Record(body["n"], body["t"], body["k"], body["r"], body["d"])
-    except (ValueError, KeyError):
-        return None
+    body = json.loads(match[1] + b"}")
+    return Record(body["n"], body["t"], body["k"], body["r"], body["d"])

@@ -19,21 +19,13 @@ from fdan.files import write_atomic
 from tracking.json_types import decode
 
 RESULT: Final = "result.json"
-WINNER: Final = "winner"
-"""Folder of the confirmed winner's model, beside RESULT. `test.csv` in it has the model's
-predictions, utterance by utterance, of the test part."""
-
-PREDICTIONS: Final = "test.csv"
-REPORT: Final = "report.html"
-"""The study's report, beside RESULT."""
+WINNER: Final = "winner"  # folder of the confirmed winner's model, beside RESULT
+PREDICTIONS: Final = "test.csv"  # in it: the model's answers on the test part, by utterance
+REPORT: Final = "report.html"  # the study's report, beside RESULT
 _FORMAT: Final = 2
 
-ParameterValue: TypeAlias = bool | int | float | str | None
-"""Value of a hyperparameter."""
-
-Curve: TypeAlias = tuple[tuple[int, float], ...]
-"""(epoch, value) pairs in the order of the epochs."""
-
+ParameterValue: TypeAlias = bool | int | float | str | None  # value of a hyperparameter
+Curve: TypeAlias = tuple[tuple[int, float], ...]  # (epoch, value) pairs in the order of the epochs
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]
 """Counts, 7 x 7: a row for each true emotion, a column for each predicted one."""
 
@@ -65,11 +57,9 @@ Dimension: TypeAlias = Range | Choices
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the split, of one modality, with the number of samples of each emotion and of each
-    known speaker."""
+    """Numbers of samples in a part of the split, of one modality; speakers: the known ones."""
 
-    part: str
-    """train, validation or test"""
+    part: str  # train, validation or test
     modality: str
     emotions: Mapping[str, int]
     speakers: Mapping[str, int]
@@ -83,29 +73,24 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class Cost:
-    device: str
-    """cpu, or the name of the GPU"""
+    device: str  # cpu, or the name of the GPU
     trial_seconds: float
     confirm_seconds: float
     epochs_trained: int
-    epochs_planned: int
-    """Epochs of all ended trials if none had been stopped."""
+    epochs_planned: int  # epochs of all ended trials if none had been stopped
 
 
 @dataclass(frozen=True)
 class TrialRecord:
     number: int
-    state: str
-    """the name of Optuna's TrialState"""
+    state: str  # name of Optuna's TrialState
     reason: str
     params: Mapping[str, ParameterValue]
-    value: float | None
-    """None unless the trial is complete"""
+    value: float | None  # None unless the trial is complete
     epochs: int
     seconds: float
     interruptions: int
-    values: Curve
-    """the value after each epoch"""
+    values: Curve  # the value after each epoch
 
 
 @dataclass(frozen=True)
@@ -121,10 +106,8 @@ class Importance:
 class Importances:
     method: str
     trials: int
-    enough: bool
-    """false where the order of the settings is arbitrary"""
-    values: Mapping[str, Importance]
-    """the most important setting first"""
+    enough: bool  # false where the order of the settings is arbitrary
+    values: Mapping[str, Importance]  # the most important setting first
 
 
 @dataclass(frozen=True)
@@ -153,18 +136,14 @@ class Confusions:
 
 @dataclass(frozen=True)
 class ConfirmedSetting:
-    trial: int
-    """the trial of the search that found the setting"""
+    trial: int  # the trial of the search that found the setting
     params: Mapping[str, ParameterValue]
     search_value: float
-    values: tuple[float, ...]
-    """one a fresh seed"""
+    values: tuple[float, ...]  # one for each fresh seed
     mean: float
-    low: float | None
-    """low .. high: the 95 % interval (Student); None of one seed"""
+    low: float | None  # low .. high: the 95 % interval (Student); None of one seed
     high: float | None
-    optimism: float
-    """search_value less the mean"""
+    optimism: float  # search_value less the mean
 
 
 @dataclass(frozen=True)
@@ -173,12 +152,9 @@ class Confirmation:
 
     seeds: tuple[int, ...]
     settings: tuple[ConfirmedSetting, ...]
-    winner: int
-    """number of the trial whose setting won"""
-    run: int
-    """number of the confirming run whose model is the winner's"""
-    seed: int
-    """of that run"""
+    winner: int  # number of the trial whose setting won
+    run: int  # number of the confirming run whose model is the winner's
+    seed: int  # that run's seed
 
 
 @dataclass(frozen=True)
@@ -189,8 +165,7 @@ class ScoreInterval:
     high: float
     level: float
     groups: int
-    by: str
-    """speaker or utterance"""
+    by: str  # speaker or utterance
 
 
 @dataclass(frozen=True)
@@ -214,8 +189,7 @@ class Rescoring:
     when: str
     reason: str | None
     uar: float
-    before: float
-    """the UAR that this one replaced"""
+    before: float  # the UAR that this one replaced
 
 
 @dataclass(frozen=True)
@@ -223,12 +197,9 @@ class TestScore:
     """Scores of one model on the test part, which is used once."""
 
     trial: int
-    run: int | None
-    """the confirming run; None: the trial itself"""
-    seed: int
-    """of the model that was scored"""
-    scored: str
-    """ISO 8601 time"""
+    run: int | None  # the confirming run; None: the trial itself
+    seed: int  # the scored model's seed
+    scored: str  # ISO 8601 time
     samples: int
     war: float
     uar: float
@@ -237,10 +208,8 @@ class TestScore:
     per_class: Mapping[str, ClassScore]
     per_speaker: Mapping[str, SpeakerScore]
     baseline_uar: float | None
-    model_sha256: str
-    """of the model.safetensors that was scored"""
-    again: tuple[Rescoring, ...]
-    """the newest one is the score above"""
+    model_sha256: str  # of the scored model.safetensors
+    again: tuple[Rescoring, ...]  # the newest one is the score above
 
 
 @dataclass(frozen=True)
@@ -255,48 +224,35 @@ class Check:
 @dataclass(frozen=True)
 class StudyResult:
     study: str
-    study_id: str
-    """the value of MLflow's tag fdan.study_id"""
+    study_id: str  # the value of MLflow's tag fdan.study_id
     experiment: str
     task: str
     state: str
     """COMPLETE when all requested trials have ended, or the time budget or early stopping ended the
     search; PAUSED otherwise"""
     reason: str
-    wanted: int
-    """trials that were requested"""
-    counts: Mapping[str, int]
-    """ended trials by Optuna's state"""
-    written: str
-    """ISO 8601 time, UTC"""
-    command: str
-    """the command line that continues the study"""
-    tracking_uri: str
-    """where its runs are, without a password"""
-    page: str | None
-    """path of the study's page in MLflow's UI"""
+    wanted: int  # trials that were requested
+    counts: Mapping[str, int]  # ended trials by Optuna's state
+    written: str  # ISO 8601 time, UTC
+    command: str  # the command line that continues the study
+    tracking_uri: str  # where its runs are, without a password
+    page: str | None  # path of the study's page in MLflow's UI
     space: Mapping[str, Dimension]
-    fixed: Mapping[str, ParameterValue]
-    """settings that were not searched"""
+    fixed: Mapping[str, ParameterValue]  # settings that were not searched
     sampler: str
     pruner: str
-    epochs: int
-    """of a trial that is not stopped"""
-    origin: Mapping[str, Any]
-    """as fdan.data.provenance.origin makes it"""
+    epochs: int  # of a trial that is not stopped
+    origin: Mapping[str, Any]  # as fdan.data.provenance.origin makes it
     parts: tuple[Part, ...]
     unreadable: tuple[UnreadableFile, ...]
     baseline: float | None
     """validation UAR of a logistic regression on frozen features; None where they are tuned"""
     versions: Mapping[str, str]
-    git: str
-    """commit of the code, followed by "+" where files differ from it"""
+    git: str  # commit of the code, followed by "+" where files differ from it
     cost: Cost
-    trials: tuple[TrialRecord, ...]
-    """by number"""
+    trials: tuple[TrialRecord, ...]  # by number
     importances: Importances
-    curves: Mapping[str, Mapping[str, Curve]]
-    """{number of a trial: {metric: curve}} of the best trials"""
+    curves: Mapping[str, Mapping[str, Curve]]  # by number and metric, of the best trials
     embedding: Embedding | None
     confusion: Confusions
     confirm: Confirmation | None
@@ -319,13 +275,12 @@ class StudyResult:
             values = json.loads(text)
         except ValueError as error:
             raise ResultError(f"cannot be read ({error}); run the study again") from None
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict):
-            raise ResultError("cannot be read (not an object); run the study again")
-        if values.pop("format", None) != _FORMAT or values.keys() != names:
+        names = {"format", *cls.__dataclass_fields__}
+        if not isinstance(values, dict) or values.keys() != names or values["format"] != _FORMAT:
             raise ResultError(
                 "written by another version of fdan-search; run the study's command again"
             )
+        del values["format"]
         try:
             return decode(cls, values)
         except ValueError as error:

@@ -10,73 +10,40 @@ from collections.abc import Mapping
 from typing import Final
 
 # Tags of every run of a study. The tracker sets them.
-
-STUDY: Final = "fdan.study"
-"""The study's name."""
-
-STUDY_ID: Final = "fdan.study_id"
-"""Made once for a study: two studies of one name stay two on a shared server."""
-
-TRIAL: Final = "fdan.trial"
-"""The run's key within its study, see `run_key`."""
-
-STAGE: Final = "fdan.stage"
-"""Purpose of the run: STUDY_RUN, SEARCH or CONFIRM."""
-
-STATE: Final = "fdan.state"
-"""One of the next five: MLflow's status knows no pruned and no paused runs."""
-
+STUDY: Final = "fdan.study"  # the study's name
+STUDY_ID: Final = "fdan.study_id"  # made once: two studies of one name stay two on a server
+TRIAL: Final = "fdan.trial"  # the run's key within its study, see `run_key`
+STAGE: Final = "fdan.stage"  # purpose of the run: STUDY_RUN, SEARCH or CONFIRM
+STATE: Final = "fdan.state"  # one of these five: MLflow's status knows no pruned or paused runs
 RUNNING: Final = "RUNNING"
 COMPLETE: Final = "COMPLETE"
 PRUNED: Final = "PRUNED"
 FAIL: Final = "FAIL"
 PAUSED: Final = "PAUSED"
 """A study's or a trial's state, in files as well; but for PAUSED, the names of Optuna's states."""
-
-REASON: Final = "fdan.reason"
-"""Why the run ended in this state, one sentence; empty while it runs."""
-
-CHANGED_PREFIX: Final = "fdan.changed."
-"""With a parameter's name: its value after the study was continued with another one. MLflow never
-changes a parameter."""
-
-PROBE: Final = "fdan.tracking"
-"""Set to find out whether a run takes anything just now."""
+REASON: Final = "fdan.reason"  # why the run ended in this state, one sentence; empty while it runs
+CHANGED_PREFIX: Final = "fdan.changed."  # with a parameter's name: its value since it was changed
+PROBE: Final = "fdan.tracking"  # set to find out whether a run takes anything just now
 
 # Tags of every run of a study: what it was computed from, and on what (search/results/provenance).
-
 TASK: Final = "task"
-DATA: Final = "data"
-"""Fingerprint of the data."""
-PROTOCOL: Final = "protocol"
-"""Split of the data."""
+DATA: Final = "data"  # fingerprint of the data
+PROTOCOL: Final = "protocol"  # split of the data
 SEED: Final = "seed"
-GIT: Final = "git"
-"""The commit of the code; a "+" behind it if files differ from the commit."""
-CPU: Final = "cpu"
-"""Name of the driver's processor."""
-THREADS: Final = "threads"
-"""CPUs of a trial."""
+GIT: Final = "git"  # the commit of the code; a "+" behind it if files differ from the commit
+CPU: Final = "cpu"  # name of the driver's processor
+THREADS: Final = "threads"  # CPUs of a trial
 DEVICE: Final = "device"
-VERSION_PREFIX: Final = "version."
-"""With "python" or a package's name: its version."""
+VERSION_PREFIX: Final = "version."  # with "python" or a package's name: its version
 
 # Tags of a trial's run (search/callbacks/mlflow.py).
-
-NUMBER: Final = "trial"
-"""The trial's number within its stage."""
-SEARCHED: Final = "searched"
-"""Names of the parameters that the study searches, comma-separated."""
-CONFIRMS: Final = "confirms"
-"""Number of the trial of the search that a confirming run repeats with another seed."""
-INTERRUPTIONS: Final = "interruptions"
-"""Number of times another worker resumed the trial."""
-LAST_INTERRUPTION: Final = "last_interruption"
-"""Why, the last time."""
-NODE: Final = "node"
-"""Addresses of the nodes on which the trial trained, in order."""
-EPOCHS: Final = "epochs"
-"""Epochs that the trial reported; set when it ends, like a tag "value" for its value."""
+NUMBER: Final = "trial"  # the trial's number within its stage
+SEARCHED: Final = "searched"  # names of the parameters that the study searches, comma-separated
+CONFIRMS: Final = "confirms"  # number of the search's trial that it repeats with another seed
+INTERRUPTIONS: Final = "interruptions"  # number of times another worker resumed the trial
+LAST_INTERRUPTION: Final = "last_interruption"  # why, the last time
+NODE: Final = "node"  # addresses of the nodes on which the trial trained, in order
+EPOCHS: Final = "epochs"  # reported; set when the trial ends, like a tag "value" for its value
 
 PROMOTION: Final = "promotion"
 """On the winner's run and the study's: whether its model was promoted, and why
@@ -86,31 +53,21 @@ PROMOTING_PREFIX: Final = "fdan.promoting."
 """Tag of a registered model: a promotion that is under way (tracking/registry/promotion_lock)."""
 
 # Tags that MLflow gives a meaning.
-
 PARENT_RUN: Final = "mlflow.parentRunId"
-NOTE: Final = "mlflow.note.content"
-"""Markdown, shown as the run's description."""
+NOTE: Final = "mlflow.note.content"  # Markdown, shown as the run's description
 USER: Final = "mlflow.user"
 SOURCE_NAME: Final = "mlflow.source.name"
 SOURCE_TYPE: Final = "mlflow.source.type"
 
 # Metrics. A trial's others are named by what computes them: fdan/training.
-
-VALUE: Final = "value"
-"""The objective, each epoch."""
-BEST_VALUE: Final = "best_value"
-"""On the study's run, with the number of ended trials as the step."""
-BASELINE_UAR: Final = "baseline_uar"
-"""On the study's run: UAR of logistic regression on the same data and split."""
-TEST_PREFIX: Final = "test/"
-"""On the study's run: war, uar, wf1 and baseline_uar of the winner on the test part."""
-TIME_PREFIX: Final = "time/"
-"""Seconds, which differ from one training to the next."""
+VALUE: Final = "value"  # the objective, each epoch
+BEST_VALUE: Final = "best_value"  # on the study's run, with the number of ended trials as the step
+BASELINE_UAR: Final = "baseline_uar"  # on the study's run: of logistic regression on the same data
+TEST_PREFIX: Final = "test/"  # on the study's run: war, uar, wf1, baseline_uar on the test part
+TIME_PREFIX: Final = "time/"  # seconds, which differ from one training to the next
 
 # Stages, and what runs are called.
-
-STUDY_RUN: Final = "study"
-"""Key and stage of a study's own run."""
+STUDY_RUN: Final = "study"  # key and stage of a study's own run
 SEARCH: Final = "search"
 CONFIRM: Final = "confirm"
 """Stages of a study's trials. Each counts its own from 0."""
@@ -131,17 +88,23 @@ def run_key(number: int | None, stage: str = SEARCH) -> str:
     return str(number) if stage == SEARCH else f"{stage}-{number}"
 
 
-def run_name(number: int, stage: str = SEARCH) -> str:
+def run_name(run: str) -> str:
     """The name of a trial's run, as MLflow's pages show it; the study's run has the study's name.
 
-    Args:
-        number: Number of the trial within its stage.
-        stage: SEARCH or CONFIRM.
-
-    >>> run_name(7), run_name(7, CONFIRM)
+    >>> run_name("7"), run_name("confirm-7")
     ('trial-0007', 'confirm-0007')
     """
-    return f"{'trial' if stage == SEARCH else stage}-{number:04d}"
+    stage, _, number = run.rpartition("-")
+    return f"{stage or 'trial'}-{int(number):04d}"
+
+
+def run_stage(run: str) -> str:
+    """The stage in a run's key.
+
+    >>> run_stage("study"), run_stage("7"), run_stage("confirm-7")
+    ('study', 'search', 'confirm')
+    """
+    return SEARCH if run.isdecimal() else run.partition("-")[0]
 
 
 def identity(study_id: str, run: str) -> dict[str, str]:

@@ -11,9 +11,7 @@ from urllib.parse import urlsplit
 
 from fdan.errors import FdanError, unknown
 
-TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"
-"""MLflow's environment variable that names the server."""
-
+TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"  # MLflow's, names the server
 _SQLITE: Final = "sqlite:///"
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
@@ -30,18 +28,16 @@ def environment_uri() -> str:
 
 def check_uri(uri: str) -> None:
     """Raises FdanError for a tracking URI that can never work."""
-    scheme = urlsplit(uri).scheme.partition("+")[0]
+    scheme, shown = urlsplit(uri).scheme.partition("+")[0], f"tracking URI '{mask_password(uri)}'"
     if scheme in ("", "file"):
         raise FdanError(
-            f"tracking URI '{uri}': MLflow keeps no runs in plain folders any more; give "
-            "http://HOST:PORT of a server, or sqlite:////absolute/path/mlflow.db"
+            f"{shown}: MLflow keeps no runs in plain folders any more; give http://HOST:PORT of a"
+            " server, or sqlite:////absolute/path/mlflow.db"
         )
     if scheme not in _SCHEMES:
-        raise FdanError(
-            f"tracking URI '{mask_password(uri)}': {unknown('scheme', scheme, _SCHEMES)}"
-        )
+        raise FdanError(f"{shown}: {unknown('scheme', scheme, _SCHEMES)}")
     if scheme in ("http", "https") and not urlsplit(uri).hostname:
-        raise FdanError(f"tracking URI '{mask_password(uri)}' names no host; give http://HOST:PORT")
+        raise FdanError(f"{shown} names no host; give http://HOST:PORT")
     with_driver(uri)
 
 

@@ -25,7 +25,9 @@ from tracking.tags import (
     PAUSED,
     SEARCH,
     SEARCHED,
+    STUDY_RUN,
     VALUE,
+    run_key,
 )
 from tracking.tracker import Tracker
 
@@ -87,17 +89,16 @@ class MlflowCallback(StudyCallback):
                 passed over.
             params: Settings of a trial.
         """
-        stage = self._runs.stage
-        opened = self._tracker.open_trials(stage)
+        opened = self._tracker.open_trials(self._runs.stage)
         for number in sorted(opened):
             if number >= len(trials):
-                self._tracker.close_trial(number, FAIL, "not in Optuna's storage", stage=stage)
+                self._tracker.close_run(self._run(number), FAIL, "not in Optuna's storage")
         for trial in trials:
             if not trial.state.is_finished():
                 continue
             self._count(trial)
             unclosed = trial.number in opened
-            recorded = self._tracker.files(trial.number, stage)
+            recorded = self._tracker.files[self._run(trial.number)]
             if not (unclosed or _ALL - recorded):
                 continue
             outcome = recorded_outcome(trial, self._study)
@@ -113,7 +114,7 @@ class MlflowCallback(StudyCallback):
         settings = self._settings[number] = {**self._runs.fixed, **params}
         own = {NUMBER: number, SEARCHED: ",".join(params)}
         tags = {**self._runs.tags, **own, **self._runs.trial_tags(number)}
-        self._tracker.open_trial(number, settings, tags, self._runs.stage)
+        self._tracker.open_run(self._run(number), settings, tags)
 
     def on_epoch(self, number: int, report: EpochResult) -> None:
         self._record(number, report)
@@ -121,18 +122,18 @@ class MlflowCallback(StudyCallback):
 
     def on_worker_lost(self, number: int, reason: str) -> None:
         tags = {INTERRUPTIONS: self.interruptions(number) + 1, LAST_INTERRUPTION: reason}
-        self._tracker.set_tags(number, tags, self._runs.stage)
+        self._tracker.set_tags(self._run(number), tags)
 
     def on_trial_placed(self, number: int, node: str) -> None:
-        before = self._tracker.tag(number, NODE, self._runs.stage)
+        before = self._tracker.tags[self._run(number)].get(NODE, "")
         nodes = before.split(", ") if before else []
         if node not in nodes[-1:]:
             tags = {NODE: ", ".join([*nodes, node])}
-            self._tracker.set_tags(number, tags, self._runs.stage)
+            self._tracker.set_tags(self._run(number), tags)
 
     def on_trial_pause(self, number: int, reason: str) -> None:
         reason = f"{reason}: the same command goes on with it"
-        self._tracker.close_trial(number, PAUSED, reason, stage=self._runs.stage)
+        self._tracker.close_run(self._run(number), PAUSED, reason)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         self._close(outcome)
@@ -148,12 +149,15 @@ class MlflowCallback(StudyCallback):
 
     def interruptions(self, number: int) -> int:
         """How often a trial was resumed by another worker."""
-        return int(self._tracker.tag(number, INTERRUPTIONS, self._runs.stage) or 0)
+        return int(self._tracker.tags[self._run(number)].get(INTERRUPTIONS, 0))
 
     def finish(self) -> None:
         """Wait for what is still being drawn and record it."""
         self._record_drawn(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(self, number: int) -> str:
+        return run_key(number, self._runs.stage)
 
     def _job(self, outcome: TrialOutcome) -> FigureJob:
         return FigureJob(
@@ -166,12 +170,12 @@ class MlflowCallback(StudyCallback):
 
     def _record(self, number: int, report: EpochResult) -> None:
         metrics = {**report.metrics, VALUE: report.value}
-        self._tracker.log_epoch(number, report.epoch, metrics, self._runs.stage)
+        self._tracker.log_metrics(self._run(number), report.epoch, metrics)
 
     def _close(self, outcome: TrialOutcome) -> None:
         value, state = outcome.value, outcome.state.name
         tags = {} if value is None else {VALUE: value, EPOCHS: len(outcome.reports)}
-        self._tracker.close_trial(outcome.number, state, outcome.reason, tags, self._runs.stage)
+        self._tracker.close_run(self._run(outcome.number), state, outcome.reason, tags)
 
     def _count(self, ended: FrozenTrial | TrialOutcome) -> None:
         self._finished += 1
@@ -180,7 +184,7 @@ class MlflowCallback(StudyCallback):
 
     def _record_best(self) -> None:
         if self._best is not None and self._runs.stage == SEARCH:
-            self._tracker.log_study_metrics(self._finished, {BEST_VALUE: self._best})
+            self._tracker.log_metrics(STUDY_RUN, self._finished, {BEST_VALUE: self._best})
 
     def _record_drawn(self, *, wait: bool) -> None:
         unfinished = []
@@ -189,6 +193,6 @@ class MlflowCallback(StudyCallback):
                 unfinished.append((number, future))
                 continue
             for file in future.result():
-                self._tracker.log_artifact(number, file, stage=self._runs.stage)
+                self._tracker.log_artifact(self._run(number), file)
             shutil.rmtree(self._folder / str(number), ignore_errors=True)
         self._drawn = unfinished

@@ -31,7 +31,7 @@ from search.study.storage import open_storage_read_only
 from search.study.storage_retry import translate_storage_errors
 from search.worker.epoch_log import EPOCH_LOG
 from search.worker.trial_folder import trial_folder
-from tracking.outbox.backlog import Backlog, read_backlog
+from tracking.outbox.delivery_state import Backlog, read_backlog
 from tracking.uri import is_masked, mask_password
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracking.outbox.reader import read_records
+from tracking.outbox.spool import read_records
 from tracking.tracker import Tracker
 
 

@@ -36,17 +36,18 @@ def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def study(tracker: Tracker, trials: int = 3, epochs: int = 4) -> None:
-    tracker.open_study("demo", {"sampler": "tpe", "trials": trials}, {"git": "abc"}, "A **note**")
+    tags = {"git": "abc", "mlflow.note.content": "A **note**"}
+    tracker.open_study("demo", {"sampler": "tpe", "trials": trials}, tags)
     for number in range(trials):
-        tracker.open_trial(number, {"alpha": 0.1 * number, "context": None}, {"seed": number})
+        tracker.open_run(str(number), {"alpha": 0.1 * number, "context": None}, {"seed": number})
         for epoch in range(1, epochs + 1):
-            tracker.log_epoch(
-                number, epoch, {"value": number + epoch / 10, "train/loss": 1 / epoch}
+            tracker.log_metrics(
+                str(number), epoch, {"value": number + epoch / 10, "train/loss": 1 / epoch}
             )
         state = ["COMPLETE", "PRUNED", "FAIL"][number % 3]
-        tracker.close_trial(number, state, f"reason {number}", {"epochs": epochs})
-        tracker.log_study_metrics(number, {"best": 0.5 + number})
-    tracker.close_study("COMPLETE", "all trials are done")
+        tracker.close_run(str(number), state, f"reason {number}", {"epochs": epochs})
+        tracker.log_metrics("study", number, {"best": 0.5 + number})
+    tracker.close_run("study", "COMPLETE", "all trials are done")
 
 
 def expected(trials: int = 3, epochs: int = 4) -> dict[tuple[str, str, int], list[float]]:
@@ -64,7 +65,11 @@ def test_a_study(tmp_path: Path, database: Tables, uri: str) -> None:
         study(tracker)
         after = time.time_ns() // 1_000_000
         assert tracker.drain(60)
-        assert (tracker.unsent, tracker.refused, tracker.unavailable_since) == (0, 0, None)
+        assert (
+            tracker.unsent,
+            len(tracker.sender.state.refused),
+            tracker.sender.unavailable_since,
+        ) == (0, 0, None)
         assert tracker.page == "/#/experiments/1/runs?workflowType=machine_learning"
     assert database.runs() == {
         "demo": "FINISHED",
@@ -91,7 +96,7 @@ def test_sending_everything_again_changes_nothing(
 ) -> None:
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         study(tracker)
-        tracker.log_epoch(0, 5, {"odd": math.nan, "value": math.inf})
+        tracker.log_metrics("0", 5, {"odd": math.nan, "value": math.inf})
         assert tracker.drain(60)
     rows = database.rows("select * from metrics order by 1, 2, 3, 4, 5, 6")
     assert len(rows) == 3 * 4 * 2 + 3 + 2
@@ -108,27 +113,27 @@ def test_sending_everything_again_changes_nothing(
 def test_a_study_goes_on_in_its_own_runs(tmp_path: Path, database: Tables, uri: str) -> None:
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {"trials": 1}, {})
-        tracker.open_trial(0, {"alpha": 0.5}, {})
-        tracker.log_epoch(0, 1, {"value": 0.1})
-        tracker.log_epoch(0, 2, {"value": 0.2})
+        tracker.open_run("0", {"alpha": 0.5}, {})
+        tracker.log_metrics("0", 1, {"value": 0.1})
+        tracker.log_metrics("0", 2, {"value": 0.2})
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         assert tracker.open_trials() == {0}
         tracker.open_study("demo", {"trials": 5}, {})
-        tracker.open_trial(0, {"alpha": 0.5}, {})
-        tracker.log_epoch(0, 2, {"value": 0.99})  # once more, from the checkpoint before
-        tracker.log_epoch(0, 3, {"value": 0.3})
+        tracker.open_run("0", {"alpha": 0.5}, {})
+        tracker.log_metrics("0", 2, {"value": 0.99})  # once more, from the checkpoint before
+        tracker.log_metrics("0", 3, {"value": 0.3})
         assert history(tracker, 0) == [(n, {"value": n / 10}) for n in (1, 2, 3)]
-        tracker.close_trial(0, "COMPLETE", "ran all its epochs")
-        tracker.close_trial(0, "COMPLETE", "told twice")
+        tracker.close_run("0", "COMPLETE", "ran all its epochs")
+        tracker.close_run("0", "COMPLETE", "told twice")
         assert tracker.drain(60)
         assert database.runs() == {"demo": "RUNNING", "trial-0000": "FINISHED"}
-        tracker.open_trial(0, {"alpha": 0.5}, {})
+        tracker.open_run("0", {"alpha": 0.5}, {})
         assert tracker.drain(60)
         assert database.runs()["trial-0000"] == "RUNNING"
         assert tracker.open_trials() == {0}
-        tracker.close_trial(0, "FAIL", "diverged")
-        tracker.close_study("COMPLETE", "done")
-        assert tracker.drain(60) and tracker.refused == 0
+        tracker.close_run("0", "FAIL", "diverged")
+        tracker.close_run("study", "COMPLETE", "done")
+        assert tracker.drain(60) and not tracker.sender.state.refused
     assert database.metrics() == {("trial-0000", "value", n): [n / 10] for n in (1, 2, 3)}
     assert database.params("demo") == {"trials": "1"}
     assert database.tags("demo")["fdan.changed.trials"] == "5"
@@ -139,7 +144,7 @@ def test_two_studies_of_one_name_stay_two(tmp_path: Path, database: Tables, uri:
     for folder in ("one", "two"):
         with Tracker(tmp_path / folder, uri, "fdan") as tracker:
             tracker.open_study("demo", {}, {})
-            tracker.open_trial(0, {}, {})
+            tracker.open_run("0", {}, {})
             assert tracker.drain(60)
     assert database.rows("select count(distinct run_uuid) from runs") == [(4,)]
 
@@ -151,9 +156,9 @@ def test_artifacts_are_sent_and_their_copies_removed(
     figure.write_bytes(b"png")
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.log_artifact(None, figure)
-        tracker.open_trial(3, {}, {})
-        tracker.log_artifact(3, figure, "figures/last")
+        tracker.log_artifact("study", figure)
+        tracker.open_run("3", {}, {})
+        tracker.log_artifact("3", figure, "figures/last")
         figure.unlink()
         assert tracker.drain(60)
     artifacts = database.path.parent / "mlartifacts"
@@ -170,18 +175,18 @@ def test_a_copy_that_a_power_cut_spoilt_is_not_sent_but_made_again(
         tracker.open_study("demo", {}, {})
         for name in ("whole.png", "short.png", "gone.png"):
             (tmp_path / name).write_bytes(b"png" * 100)
-            tracker.log_artifact(None, tmp_path / name)
-        assert tracker.files(None) == {"whole.png", "short.png", "gone.png"}
+            tracker.log_artifact("study", tmp_path / name)
+        assert tracker.files["study"] == {"whole.png", "short.png", "gone.png"}
     (short,) = (spool / "files").rglob("short.png")
     short.write_bytes(b"png" * 50)
     (gone,) = (spool / "files").rglob("gone.png")
     gone.unlink()
     with Tracker(spool, uri, "fdan") as tracker:
-        assert tracker.files(None) == {"whole.png"}
-        assert tracker.drain(60) and tracker.refused == 0
+        assert tracker.files["study"] == {"whole.png"}
+        assert tracker.drain(60) and not tracker.sender.state.refused
         artifacts = database.path.parent / "mlartifacts"
         assert [path.name for path in artifacts.rglob("*.png")] == ["whole.png"]
-        tracker.log_artifact(None, tmp_path / "short.png")
+        tracker.log_artifact("study", tmp_path / "short.png")
         assert tracker.drain(60)
     (sent,) = artifacts.rglob("short.png")
     assert sent.read_bytes() == b"png" * 100
@@ -211,7 +216,7 @@ def test_a_run_is_looked_for_only_if_it_can_be_there(
     assert looked == ["1"]
     (tmp_path / "spool" / "runs.json").unlink()
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
-        tracker.open_trial(3, {}, {})
+        tracker.open_run("3", {}, {})
         assert tracker.drain(60)
     assert looked == ["1", "study", "0", "1", "2"]
     assert database.metrics() == expected()
@@ -223,14 +228,14 @@ def test_a_record_that_is_refused_is_put_aside_alone(
 ) -> None:
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {"alpha": 1}, {})
+        tracker.open_run("0", {"alpha": 1}, {})
         # Past the Tracker, which would have mended the name.
         values = {"good": 1.0, "not/../good": 2.0, "fine": 3.0}
         tracker._spool.append("metrics", "0", {"step": 1, "values": values})
-        tracker.log_epoch(0, 2, {"good": 4.0})
-        tracker.close_trial(0, "COMPLETE", "done")
+        tracker.log_metrics("0", 2, {"good": 4.0})
+        tracker.close_run("0", "COMPLETE", "done")
         assert tracker.drain(60)
-        assert tracker.refused == 1
+        assert len(tracker.sender.state.refused) == 1
     assert {(key, value[0]) for (_, key, _), value in database.metrics().items()} == {
         ("good", 1.0),
         ("fine", 3.0),
@@ -250,17 +255,17 @@ def test_a_run_deleted_by_a_user_costs_only_itself(
 
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {}, {})
-        tracker.open_trial(1, {}, {})
+        tracker.open_run("0", {}, {})
+        tracker.open_run("1", {}, {})
         assert tracker.drain(60)
         (run_id,) = database.rows("select run_uuid from runs where name = 'trial-0000'")[0]
         MlflowClient(uri).delete_run(run_id)
         for number in (0, 1):
             for epoch in range(1, 30):
-                tracker.log_epoch(number, epoch, {"value": 0.5})
-            tracker.close_trial(number, "COMPLETE", "done")
+                tracker.log_metrics(str(number), epoch, {"value": 0.5})
+            tracker.close_run(str(number), "COMPLETE", "done")
         assert tracker.drain(60)
-        assert tracker.refused > 29
+        assert len(tracker.sender.state.refused) > 29
     assert len(database.metrics()) == 29
     assert database.runs()["trial-0001"] == "FINISHED"
 
@@ -273,8 +278,8 @@ def test_a_server_that_lost_its_runs_gets_everything_again(
         assert tracker.drain(60)
     shutil.copyfile(template, database.path)
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
-        tracker.log_study_metrics(3, {"best": 3.5})
-        assert tracker.drain(60) and tracker.refused == 0
+        tracker.log_metrics("study", 3, {"best": 3.5})
+        assert tracker.drain(60) and not tracker.sender.state.refused
     assert database.metrics() == expected() | {("demo", "best", 3): [3.5]}
     assert database.runs()["trial-0002"] == "FAILED"
 
@@ -289,8 +294,8 @@ def test_a_database_that_is_replaced_meanwhile_gets_everything_again(
         with sqlite3.connect(template) as source, sqlite3.connect(database.path) as replaced:
             source.backup(replaced)
         assert database.metrics() == {}
-        tracker.log_study_metrics(3, {"best": 3.5})
-        assert tracker.drain(60) and tracker.refused == 0
+        tracker.log_metrics("study", 3, {"best": 3.5})
+        assert tracker.drain(60) and not tracker.sender.state.refused
     assert database.metrics() == expected() | {("demo", "best", 3): [3.5]}
     assert database.runs()["trial-0002"] == "FAILED"
 
@@ -303,12 +308,12 @@ def test_a_batch_that_breaks_the_server_each_time_is_put_aside(
     monkeypatch.setattr(sender_module, "SUSPECT_AFTER", 3)
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {}, {})
-        tracker.log_epoch(0, 1, {"value": 0.5, "other": 0.25})
-        tracker.log_epoch(0, 2**70, {"value": 0.5})
-        tracker.log_epoch(0, 2, {"after": 0.5})
+        tracker.open_run("0", {}, {})
+        tracker.log_metrics("0", 1, {"value": 0.5, "other": 0.25})
+        tracker.log_metrics("0", 2**70, {"value": 0.5})
+        tracker.log_metrics("0", 2, {"after": 0.5})
         assert tracker.drain(60)
-        assert tracker.refused == 1
+        assert len(tracker.sender.state.refused) == 1
     assert set(database.metrics()) == {
         ("trial-0000", "value", 1),
         ("trial-0000", "other", 1),
@@ -324,14 +329,15 @@ from tracking.tracker import Tracker
 tracker = Tracker(Path(sys.argv[1]), sys.argv[2], "fdan")
 tracker.open_study("demo", {"sampler": "tpe"}, {})
 for number in range(6):
-    tracker.open_trial(number, {"alpha": number}, {})
+    tracker.open_run(str(number), {"alpha": number}, {})
     done = [epoch for epoch, _ in history(tracker, number)]
     for epoch in range(max(done, default=1), 201):  # the last one once more
-        tracker.log_epoch(number, epoch, {"value": number + epoch / 1000, "train/loss": epoch})
-    tracker.close_trial(number, "COMPLETE", "done")
+        metrics = {"value": number + epoch / 1000, "train/loss": epoch}
+        tracker.log_metrics(str(number), epoch, metrics)
+    tracker.close_run(str(number), "COMPLETE", "done")
     print(number, flush=True)
-tracker.close_study("COMPLETE", "done")
-assert tracker.drain(120) and tracker.refused == 0
+tracker.close_run("study", "COMPLETE", "done")
+assert tracker.drain(120) and not tracker.sender.state.refused
 print("end", flush=True)
 """
 
@@ -374,7 +380,8 @@ def test_a_driver_killed_again_and_again(
 def test_one_process_at_a_time(tmp_path: Path, uri: str) -> None:
     with Tracker(tmp_path / "spool", uri, "fdan"), pytest.raises(SpoolError, match="wait for it"):
         Tracker(tmp_path / "spool", uri, "fdan")
-    Tracker(tmp_path / "spool", uri, "fdan").close()
+    with Tracker(tmp_path / "spool", uri, "fdan"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -405,11 +412,11 @@ def test_an_epoch_costs_the_driver_next_to_nothing(
     metrics = {f"validation/m{n}": n / 7 for n in range(11)}
     with Tracker(tmp_path / "spool", uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {}, {})
+        tracker.open_run("0", {}, {})
         assert tracker.drain(60)
         costs = []
         for epoch in range(1, 1001):
             start = time.perf_counter()
-            tracker.log_epoch(0, epoch, metrics)
+            tracker.log_metrics("0", epoch, metrics)
             costs.append(time.perf_counter() - start)
     assert sorted(costs)[500] < 0.0005, "0.03 ms on a quiet machine"

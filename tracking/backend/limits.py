@@ -14,9 +14,7 @@ import re
 import zlib
 from typing import Final
 
-METRICS_PER_CALL: Final = 1000
-PARAMS_PER_CALL: Final = 100
-TAGS_PER_CALL: Final = 100
+PER_CALL: Final = {"metric": 1000, "param": 100, "tag": 100}
 ENTITIES_PER_CALL: Final = 1000
 # The server takes 1e6 bytes of JSON a call; the envelope and escapes need some of it.
 BYTES_PER_CALL: Final = 800_000
@@ -53,19 +51,14 @@ def value(content: object, longest: int) -> str:
     Args:
         content: The value; NumPy's types are written as Python's, others as their text.
         longest: Maximum number of characters; longer text is cut and says so.
-
-    >>> value("speaker", TAG), value(0.1, PARAM), value(True, PARAM), value(None, PARAM)
-    ('speaker', '0.1', 'true', 'null')
     """
-    text = content if isinstance(content, str) else json.dumps(content, default=_plain)
+    if isinstance(content, str):
+        text = content
+    else:
+        text = json.dumps(content, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
     # PostgreSQL refuses NUL in text, UTF-8 has no lone surrogates.
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     if len(text) <= longest:
         return text
     note = f" ... ({len(text)} characters, cut)"
     return text[: longest - len(note)] + note
-
-
-def _plain(content: object) -> object:
-    """NumPy's scalars and arrays as Python's, anything else (a Path, an Enum) as its text."""
-    return content.tolist() if hasattr(content, "tolist") else str(content)

@@ -7,18 +7,25 @@ is not on this server (any more). Connecting imports mlflow, in the sender's thr
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
+import sqlite3
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from tracking.backend import sqlite_setup
 from tracking.backend.batching import Item
-from tracking.backend.client import TrackingClient
+from tracking.backend.client import configure_mlflow, connect
 from tracking.record import Record
-from tracking.tags import PROBE
+from tracking.tags import PROBE, tag_filter
 from tracking.uri import check_uri, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 # 413: a proxy's limit on the size of what is sent; it will be as large next time.
 _REJECTIONS: Final = frozenset(
@@ -42,6 +49,8 @@ _CAUSE: Final = re.compile(
     r"server closed the connection unexpectedly|terminating connection due to [\w ]+)"
 )
 
+_PROBE: Final = (Item(Record(0, 0, "tags", "", {}), "tag", PROBE, "1"),)
+
 
 class ServerUnavailable(Exception):  # noqa: N818
     """The server cannot be reached, or answers that it cannot work just now. Try again later."""
@@ -59,25 +68,21 @@ class RunNotFound(Exception):  # noqa: N818
     """The server does not know the run (any more)."""
 
 
+@dataclass(repr=False)  # the URI may hold a password
 class Server:
     """One MLflow tracking server or database, and one experiment on it.
 
-    Every method may raise ServerUnavailable; those that say so, Rejected and RunNotFound.
+    It connects at the first call. Every method may raise ServerUnavailable; those that say so,
+    Rejected and RunNotFound.
     """
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
-        """Connects at the first call.
+    uri: str
+    experiment: str  # its name; made if there is none
+    artifacts: Path  # their folder if `uri` is a database; a server chooses its own
+    _connected: tuple[MlflowClient, str] | None = field(default=None, init=False)
 
-        Args:
-            uri: URI of the server or database.
-            experiment: Name of the experiment; made if there is none.
-            artifacts: Folder for artifacts if `uri` is a database; a server chooses its own.
-        """
-        check_uri(uri)
-        self.uri = uri
-        self._experiment = experiment
-        self._artifacts = artifacts
-        self._connected: tuple[TrackingClient, str] | None = None
+    def __post_init__(self) -> None:
+        check_uri(self.uri)
 
     @property
     def page(self) -> str | None:
@@ -89,8 +94,17 @@ class Server:
 
     def find_run(self, tags: Mapping[str, str]) -> str | None:
         """Id of the oldest run of the experiment with these tags, deleted ones included."""
-        with self._experiment_exists(), self._calling() as (client, experiment):
-            return client.find_run(experiment, tags)
+        with self._calling(needs_run=False) as (client, experiment):
+            from mlflow.entities import ViewType
+
+            runs = client.search_runs(
+                [experiment],
+                tag_filter(tags),
+                run_view_type=ViewType.ALL,
+                order_by=["attributes.start_time ASC"],
+                max_results=1,
+            )
+            return str(runs[0].info.run_id) if runs else None
 
     def create_run(self, name: str, start: int, tags: Mapping[str, str]) -> str:
         """Create a run and return its id. Raises Rejected.
@@ -100,8 +114,9 @@ class Server:
             start: Start in ms since 1970.
             tags: Tags set with the run.
         """
-        with self._experiment_exists(), self._calling() as (client, experiment):
-            return client.create_run(experiment, name, start, tags)
+        with self._calling(needs_run=False) as (client, experiment):
+            run = client.create_run(experiment, start, dict(tags), run_name=name)
+            return str(run.info.run_id)
 
     def log(self, run_id: str, items: Sequence[Item]) -> None:
         """Log one batch. Raises Rejected and RunNotFound.
@@ -111,23 +126,33 @@ class Server:
             items: Items within MLflow's limits.
         """
         with self._calling() as (client, _):
-            client.log(run_id, items)
+            from mlflow.entities import Metric, Param, RunTag
 
-    def reopen(self, run_id: str) -> None:
-        """Set a run RUNNING again. Raises Rejected and RunNotFound."""
-        with self._calling() as (client, _):
-            client.update(run_id, "RUNNING", None)
+            client.log_batch(
+                run_id,
+                [
+                    Metric(item.key, float(item.value), item.record.time, item.step)
+                    for item in items
+                    if item.kind == "metric"
+                ],
+                [Param(item.key, str(item.value)) for item in items if item.kind == "param"],
+                [RunTag(item.key, str(item.value)) for item in items if item.kind == "tag"],
+                synchronous=True,
+            )
 
-    def finish(self, run_id: str, status: str, end: int) -> None:
-        """End a run. Raises Rejected and RunNotFound.
+    def set_status(self, run_id: str, status: str, end: int | None) -> None:
+        """End a run, or open it again. Raises Rejected and RunNotFound.
 
         Args:
             run_id: Id of the run.
-            status: FINISHED, FAILED or KILLED.
-            end: End in ms since 1970.
+            status: FINISHED, FAILED, KILLED or RUNNING.
+            end: End in ms since 1970; None for a run that continues.
         """
         with self._calling() as (client, _):
-            client.update(run_id, status, end)
+            if end is None:
+                client.update_run(run_id, status)
+            else:
+                client.set_terminated(run_id, status, end)
 
     def send_file(self, run_id: str, file: Path, folder: str) -> None:
         """Log an artifact. Raises Rejected and RunNotFound.
@@ -138,42 +163,42 @@ class Server:
             folder: Folder among the run's artifacts; "" for the top.
         """
         with self._calling() as (client, _):
-            client.send_file(run_id, file, folder)
+            client.log_artifact(run_id, str(file), folder or None)
 
     def deleted(self, run_id: str) -> bool:
         """Whether somebody deleted the run: then it takes nothing more. Raises RunNotFound."""
         with self._calling() as (client, _):
-            return client.stage(run_id) == "deleted"
+            return bool(client.get_run(run_id).info.lifecycle_stage == "deleted")
 
-    def writable(self, run_id: str) -> bool:
-        """Whether the run takes a harmless tag just now: distinguishes a server in trouble from a
-        record that troubles it."""
+    def accepts(self, run_id: str, items: Sequence[Item] = _PROBE) -> bool:
+        """Whether the run takes a batch just now; if so, it is logged.
+
+        Args:
+            run_id: Id of the run.
+            items: Items within MLflow's limits. Without them a harmless tag, which distinguishes a
+                server in trouble from a record that troubles it.
+        """
         try:
-            self.log(run_id, [Item(Record(0, 0, "tags", "", {}), "tag", PROBE, "1")])
+            self.log(run_id, items)
         except (ServerUnavailable, Rejected, RunNotFound):
             return False
         return True
 
     @contextlib.contextmanager
-    def _calling(self) -> Iterator[tuple[TrackingClient, str]]:
+    def _calling(self, *, needs_run: bool = True) -> Iterator[tuple[MlflowClient, str]]:
         try:
             if self._connected is None:
                 self._connected = self._connect()
             yield self._connected
-        except (ServerUnavailable, Rejected, RunNotFound):
+        except ServerUnavailable:
             raise
         except Exception as error:
-            raise self._classify(error) from error
-
-    @contextlib.contextmanager
-    def _experiment_exists(self) -> Iterator[None]:
-        """Not found, while a run is looked for or made, means that the experiment is gone, with its
-        database; the next connection makes it again."""
-        try:
-            yield
-        except RunNotFound as error:
-            self._connected = None
-            raise ServerUnavailable(f"experiment '{self._experiment}' is gone: {error}") from error
+            meaning = self._classify(error)
+            if isinstance(meaning, RunNotFound) and not needs_run:
+                # The experiment is gone, with its database; the next connection makes it again.
+                self._connected = None
+                meaning = ServerUnavailable(f"experiment '{self.experiment}' is gone: {meaning}")
+            raise meaning from error
 
     def _classify(self, error: Exception) -> Exception:
         response = getattr(error, "response", None)  # of requests' errors, for artifacts
@@ -192,7 +217,7 @@ class Server:
         short = next((part for part in cause.groups() if part), text) if cause else text
         return ServerUnavailable(short if len(short) < 200 else short[:200] + " ...")
 
-    def _connect(self) -> tuple[TrackingClient, str]:
+    def _connect(self) -> tuple[MlflowClient, str]:
         path = sqlite_file(self.uri)
         if path is None:
             return self._open_experiment()
@@ -201,33 +226,74 @@ class Server:
         # Two processes that open a new SQLite file at once break each other's migration.
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.opening", timeout=120):
-            sqlite_setup.make(path, self._artifacts)
+            _make_database(path, self.artifacts)
             try:
                 return self._open_experiment()
             except Exception:
-                if not sqlite_setup.half_made(path):
+                if not _half_made(path):
                     raise
                 raise ServerUnusable(
                     f"{path} is half made, its maker was killed, and no run is in it: move it away"
                 ) from None
 
-    def _open_experiment(self) -> tuple[TrackingClient, str]:
-        client = TrackingClient(self.uri)
-        experiment = client.experiment(self._experiment)
+    def _open_experiment(self) -> tuple[MlflowClient, str]:
+        client = connect(self.uri)
+        experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
-            is_server = self.uri.startswith("http")
-            artifacts = None if is_server else self._artifacts.resolve().as_uri()
+            own = None if self.uri.startswith("http") else self.artifacts.resolve().as_uri()
             try:
-                return client, client.create_experiment(self._experiment, artifacts)
+                return client, str(client.create_experiment(self.experiment, own))
             except Exception:
                 # Another study may just have made it.
-                experiment = client.experiment(self._experiment)
+                experiment = client.get_experiment_by_name(self.experiment)
                 if experiment is None:
                     raise
-        experiment_id, stage = experiment
-        if stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise ServerUnavailable(
-                f"experiment '{self._experiment}' was deleted there; bring it back with: "
-                f"mlflow experiments restore --experiment-id {experiment_id}"
+                f"experiment '{self.experiment}' was deleted there; bring it back with: "
+                f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
             )
-        return client, experiment_id
+        return client, str(experiment.experiment_id)
+
+
+def _make_database(database: Path, artifacts: Path) -> None:
+    """Make MLflow's database in an SQLite file, whole or not at all; one process at a time.
+
+    MLflow builds its tables in some sixty migrations, and none of them is one transaction: a
+    process that is killed on the way leaves a file in which no later one can continue. So the
+    tables are built in a file beside it, which gets the name once it is whole. `artifacts` is where
+    MLflow's experiment `Default` would keep them.
+    """
+    if database.exists() and database.stat().st_size:
+        return
+    configure_mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = database.with_name(f"{database.name}.making")
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    folder.mkdir(parents=True)
+    # A name of its own, since MLflow keeps its connections by name, those of a failure, too.
+    file = folder / f"{uuid.uuid4().hex}.db"
+    make_tables: Any = SqlAlchemyStore
+    make_tables(f"sqlite:///{file}", artifacts.resolve().as_uri()).engine.dispose()
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+    file.replace(database)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _half_made(database: Path) -> bool:
+    """Whether MLflow began to build its tables and never reached the first experiment, which every
+    database has: so the file holds nothing. A migration that rewrites their table keeps the rows in
+    a second one meanwhile."""
+    try:
+        uri = f"{database.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            return "alembic_version" in tables and not any(
+                connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()
+                for name in ("experiments", "_alembic_tmp_experiments")
+                if name in tables
+            )
+    except sqlite3.Error:  # no database, or one that is being written
+        return False

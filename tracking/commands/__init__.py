@@ -1,2 +1,42 @@
-"""The `python -m tracking` commands, a file each: HELP, ABOUT and EXIT_CODES for its help,
-`add_arguments`, and `run`, which takes the parsed arguments and returns the exit code."""
+"""The `python -m tracking` commands, a file each. Its docstring is the command's help: one line,
+the description, and last the exit codes. `add_arguments` adds its options, and `run` takes the
+parsed arguments and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from fdan.errors import FdanError
+
+STUDY: Final = "a study's folder, or its name in ./runs"
+
+
+def study_folder(text: str) -> Path:
+    """The folder that STUDY names. Raises FdanError if there is none."""
+    folder, is_name = Path(text), Path(text).name == text
+    for candidate in (folder, Path("runs", text)) if is_name else (folder,):
+        if candidate.is_dir():
+            return candidate
+    also = f", and no study '{text}' in ./runs" if is_name else ""
+    raise FdanError(f"{text}: no such folder{also}; give a study's folder, such as runs/demo")
+
+
+def add_registry(
+    command: argparse.ArgumentParser, default: str = "MLFLOW_TRACKING_URI, or ./runs/mlflow.db"
+) -> None:
+    """Add the options that name a registered model.
+
+    Args:
+        command: Command that gets them.
+        default: What is meant without --tracking-uri, for the help.
+    """
+    command.add_argument(
+        "--name", default="fdan", metavar="NAME", help="the registered model (default: fdan)"
+    )
+    command.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help=f"MLflow's server or database (default: {default})",
+    )

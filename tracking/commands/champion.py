@@ -1,22 +1,19 @@
-"""python -m tracking champion: which version is champion, why, and how it became that."""
+"""Show which version is champion, and why.
+
+Show the version that the alias `champion` names: the study that it comes from, its scores, why it
+is champion and its history; then one line for each other version. Nothing is changed.
+
+  python -m tracking champion
+
+exit codes: 0 there is a champion; 1 there is none; 2 MLflow is unavailable
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-from tracking.commands.arguments import DEFAULT_URI, add_name, add_uri
-
-HELP = "show which version is champion, and why"
-
-ABOUT = """\
-Show the version that the alias `champion` names: the study that it comes from, its scores, why it
-is champion and its history; then one line for each other version. Nothing is changed.
-
-  python -m tracking champion
-"""
-
-EXIT_CODES = "exit codes: 0 there is a champion; 1 there is none; 2 MLflow is unavailable"
+from tracking.commands import add_registry
 
 _TAGS = (
     *("verdict", "promoted", "study", "trial", "seed", "task", "data", "protocol"),
@@ -27,8 +24,7 @@ _TAGS = (
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
-    add_name(command)
-    add_uri(command, DEFAULT_URI)
+    add_registry(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,15 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     uri = arguments.tracking_uri or tracking_uri()
     registry = Registry(uri, arguments.name)
-    aliases = registry.aliases()
-    versions = registry.versions()
+    aliases, versions = registry.aliases(), registry.versions()
     number = aliases.get(CHAMPION)
     if arguments.json:
         by_number = {version.number: dict(version.tags) for version in versions}
         content = {"name": arguments.name, "aliases": aliases, "versions": by_number}
         print(json.dumps(content, indent=1))
         return 0 if number else 1
-    names = {value: key for key, value in sorted(aliases.items())}
+    names = {value: f" ({key})" for key, value in sorted(aliases.items())}
     champion = next((version for version in versions if version.number == number), None)
     if champion is None:
         print(f"{arguments.name} has no champion at {mask_password(uri)}")
@@ -62,9 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if versions:
         print("other versions:")
     for version in versions:
-        tags = version.tags
+        tags, alias = version.tags, names.get(version.number, "")
         state = tags.get("state", "registered by hand")
-        alias = f" ({names[version.number]})" if version.number in names else ""
         reason = tags.get("rolled_back") or tags.get("replaced") or tags.get("verdict", "")
         print(f"  {version}{alias}: {state}; {reason}")
     return 0 if champion is not None else 1

@@ -1,4 +1,19 @@
-"""python -m tracking flush STUDY: send what a study has recorded and the server does not have."""
+"""Send what is left in a study's spool.
+
+A study writes every record to its spool, a folder on the local disk, and from there to MLflow.
+While the server is unavailable the records wait. The study itself sends them later, and so does the
+same search command when it is started again; `flush` is for a study that is over.
+
+  python -m tracking flush runs/demo
+  python -m tracking flush runs/demo --tracking-uri http://localhost:5000
+
+Sending twice is safe: the server stores each metric once. Nothing is removed from the spool before
+the server has it.
+
+exit codes: 0 the server has everything; 1 the server is unavailable or unusable, the rest waits in
+the spool; 2 the folder or the URI is wrong, or the study is still running and sends by itself; 130
+stopped by Ctrl-C, the rest waits in the spool
+"""
 
 from __future__ import annotations
 
@@ -8,31 +23,11 @@ import logging
 import sys
 
 from fdan.errors import FdanError
-from tracking.backend.server import Server
-from tracking.commands.arguments import STUDY, study_folder
-from tracking.outbox.delivery_state import DeliveryState
+from tracking.commands import STUDY, study_folder
+from tracking.outbox.delivery_state import Target
 from tracking.outbox.sender import Sender
 from tracking.outbox.spool import Spool
-from tracking.outbox.target import Target
-from tracking.uri import check_uri, is_masked, mask_password
-
-HELP = "send what is left in a study's spool"
-
-ABOUT = """\
-A study writes every record to its spool, a folder on the local disk, and from there to MLflow.
-While the server is unavailable the records wait. The study itself sends them later, and so does the
-same search command when it is started again; `flush` is for a study that is over.
-
-  python -m tracking flush runs/demo
-  python -m tracking flush runs/demo --tracking-uri http://localhost:5000
-
-Sending twice is safe: the server stores each metric once. Nothing is removed from the spool before
-the server has it."""
-
-EXIT_CODES = """\
-exit codes: 0 the server has everything; 1 the server is unavailable or unusable, the rest waits in
-the spool; 2 the folder or the URI is wrong, or the study is still running and sends by itself; 130
-stopped by Ctrl-C, the rest waits in the spool"""
+from tracking.uri import is_masked, mask_password
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,39 +36,35 @@ def run(arguments: argparse.Namespace) -> int:
     folder = study / "spool" if (study / "spool").is_dir() else study
     stored = Target.load(folder)
     uri = arguments.tracking_uri or stored.uri
-    target = Target(uri, arguments.experiment or stored.experiment)
     if is_masked(uri):
         raise FdanError(
             f"the password of {uri} was not stored; give the whole URI with --tracking-uri"
         )
-    check_uri(uri)
     with contextlib.closing(Spool(folder)) as spool:
-        state = DeliveryState(folder, mask_password(uri), spool.last)
-        server = Server(uri, target.experiment, target.artifacts(folder))
+        sender = Sender(spool, Target(uri, arguments.experiment or stored.experiment))
         try:
-            return _send(spool, state, server, arguments.wait)
+            return _send(spool, sender, arguments.wait)
         except KeyboardInterrupt:
             print("stopped; the rest waits in the spool", file=sys.stderr)
             return 130
 
 
-def _send(spool: Spool, state: DeliveryState, server: Server, wait: float) -> int:
+def _send(spool: Spool, sender: Sender, wait: float) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    uri = mask_password(server.uri)
+    uri, state = mask_password(sender.server.uri), sender.state
     total, before = spool.last, state.sent
     if before == total:
         print(f"{uri} has all {total} records of {spool.folder}; nothing to send")
         return 0
-    sender = Sender(spool, state, server)
     sender.start()
     time_left = wait
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"sending records to {uri}", total=total, completed=before)
         while not sender.drain(0.5):
             progress.update(bar, completed=state.sent)
-            time_left = time_left - 0.5 if sender.unavailable_since is not None else wait
+            time_left = wait if sender.unavailable_since is None else time_left - 0.5
             if time_left <= 0 or sender.unusable:
                 break
         progress.update(bar, completed=state.sent)
@@ -90,7 +81,7 @@ def _send(spool: Spool, state: DeliveryState, server: Server, wait: float) -> in
         return 1
     print(f"{total - before} records sent; {uri} has all {total}")
     if state.refused:
-        print(f"{state.refused} values were rejected: {spool.folder / 'refused.jsonl'}")
+        print(f"{len(state.refused)} values were rejected: {spool.folder / 'refused.jsonl'}")
     return 0
 
 

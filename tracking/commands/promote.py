@@ -1,20 +1,5 @@
-"""python -m tracking promote STUDY: make a study's winner the champion, or say why not."""
+"""Make a study's winner the champion.
 
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tracking.commands.arguments import STUDY, add_name, add_uri, study_folder
-
-if TYPE_CHECKING:
-    from tracking.promotion.promote import Verdict
-
-HELP = "make a study's winner the champion"
-
-ABOUT = """\
 Register the confirmed winner of a finished study and make it the champion (the version that the
 alias `champion` names) if it passes all promotion gates:
 
@@ -29,11 +14,24 @@ The former champion gets the alias `previous`, and `rollback` makes it champion 
 versions say why. Two promotions at the same time wait for each other.
 
   python -m tracking promote demo --dry-run
-  python -m tracking promote runs/demo"""
+  python -m tracking promote runs/demo
 
-EXIT_CODES = """\
 exit codes: 0 it is champion (--dry-run: it would be); 1 refused, with the reason; 2 no verdict: no
-result in that folder, or MLflow is unavailable"""
+result in that folder, or MLflow is unavailable
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracking.commands import STUDY, add_registry, study_folder
+
+if TYPE_CHECKING:
+    from tracking.promotion.promote import Verdict
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -52,8 +50,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where its stores are now (default: where the study had them)",
     )
-    add_name(command)
-    add_uri(command, "the study's")
+    add_registry(command, "the study's")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,11 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         accept_tie=arguments.accept_tie,
         stores=arguments.stores,
     )
-    verdict = promote(
-        study_folder(arguments.study),
-        options,
-        log=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    log = functools.partial(print, file=sys.stderr, flush=True)
+    verdict = promote(study_folder(arguments.study), options, log=log)
     if options.dry_run and verdict.gates:
         _print_gates(verdict)
     if not verdict.promoted:

@@ -1,4 +1,16 @@
-"""python -m tracking report STUDY: write a study's report."""
+"""Write a study's report as one HTML page.
+
+Write one self-contained HTML page (no network, no script) and the same as Markdown beside it: the
+winner and how certain that is, the ranking, how the search went, which settings mattered, confusion
+matrices, learning curves, cost, failures, data, and the command that continues the study. Both are
+made from the study's result.json alone, and logged to the study's run in MLflow.
+
+  python -m tracking report runs/demo
+  python -m tracking report runs/demo --out /tmp/demo.html --open no
+
+exit codes: 0 the page is written, even if MLflow cannot be reached; 2 the folder holds no result,
+or the page cannot be written
+"""
 
 from __future__ import annotations
 
@@ -9,28 +21,10 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Final
 
 from fdan.errors import FdanError, disk_full
-from tracking.commands.arguments import STUDY, study_folder
+from tracking.commands import STUDY, study_folder
 from tracking.result import StudyResult
-
-HELP = "write a study's report as one HTML page"
-
-ABOUT = """\
-Write one self-contained HTML page (no network, no script) and the same as Markdown beside it: the
-winner and how certain that is, the ranking, how the search went, which settings mattered, confusion
-matrices, learning curves, cost, failures, data, and the command that continues the study. Both are
-made from the study's result.json alone, and logged to the study's run in MLflow.
-
-  python -m tracking report runs/demo
-  python -m tracking report runs/demo --out /tmp/demo.html --open no"""
-
-EXIT_CODES = """\
-exit codes: 0 the page is written, even if MLflow cannot be reached; 2 the folder holds no result,
-or the page cannot be written"""
-
-_SCREENS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +56,8 @@ def _has_screen() -> bool:
     """Whether this runs in a terminal and a browser has a screen to open on."""
     if not sys.stdout.isatty():
         return False
-    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, _SCREENS))
+    screens = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(screens)
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

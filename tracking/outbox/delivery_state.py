@@ -1,10 +1,12 @@
-"""Delivery state of one server: the number of the last record it holds, and each run's id there.
+"""Where a spool's records go, and what has arrived: the number of the last record that the server
+holds, and each run's id there.
 
+    spool/target.json    {"uri": ..., "experiment": ...}; `python -m tracking flush` needs no more
     spool/sent.json      {"uri": ..., "sent": 1234}
     spool/runs.json      {"uri": ..., "runs": {"study": "3f...", "7": "a1..."}}
     spool/refused.jsonl  what the server rejected, one line each, with its reason
 
-The JSON files are replaced whole, once for all the records that were sent together. State that is
+Sent and runs are replaced whole, once for all the records that were sent together. State that is
 lost, behind, or another server's costs time and nothing else: everything is sent again from the
 first record, runs are found by their tags, and a metric that the server has already stays one. So a
 full disk, which the state shares with the spool, does not keep records from being sent: what cannot
@@ -13,117 +15,113 @@ be written is remembered until the process ends.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from fdan.errors import FdanError
 from fdan.files import JsonLines, read_json_lines, write_atomic
-from tracking.outbox.spool import FULL
+from tracking.outbox.spool import FULL, Spool, segments
+from tracking.record import Record, parse
+from tracking.uri import mask_password, sqlite_file
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Target:
+    """An MLflow server or database, and an experiment there."""
+
+    uri: str
+    experiment: str
+
+    def save(self, spool: Path) -> None:
+        """Note it in the spool's folder, without the password. Raises OSError."""
+        path = spool / "target.json"
+        text = json.dumps({**asdict(self), "uri": mask_password(self.uri)}) + "\n"
+        if not (path.exists() and path.read_text() == text):
+            write_atomic(path, text)
+
+    @classmethod
+    def load(cls, spool: Path) -> Target:
+        """Raises FdanError if the folder is no spool."""
+        path = spool / "target.json"
+        if not path.exists():
+            raise FdanError(
+                f"{spool} holds no tracking records (no {path.name} in it); give a study's folder, "
+                "such as runs/demo, or its spool"
+            )
+        try:
+            content = json.loads(path.read_text())
+            return cls(str(content["uri"]), str(content["experiment"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FdanError(f"{path} cannot be read ({error}); give --tracking-uri") from None
+
+    def artifacts(self, spool: Path) -> Path:
+        """Folder for artifacts if the target is a database: mlartifacts beside an SQLite file,
+        else in the runs folder above <study>/spool. A server has its own."""
+        file = sqlite_file(self.uri)
+        runs = spool.resolve().parent.parent if file is None else file.parent
+        return runs / "mlartifacts"
+
+
 class DeliveryState:
-    """State of the server at `uri` for the spool in a folder."""
+    """State of the server at `uri`, which has no password in it, for a spool."""
 
-    def __init__(self, folder: Path, uri: str, last: int) -> None:
-        """Read what earlier processes have written.
-
-        Args:
-            folder: Folder of the spool.
-            uri: URI of the server, without its password.
-            last: Number of the spool's newest record; state that knows of later ones is another
-                spool's.
-        """
-        self._folder = folder
+    def __init__(self, spool: Spool, uri: str) -> None:
+        self._folder = spool.folder
         self._uri = uri
-        sent, runs = self._load("sent"), self._load("runs")
-        self._sent = sent if isinstance(sent, int) and 0 <= sent <= last else 0
-        self._runs: dict[str, str] = runs if isinstance(runs, dict) else {}
-        if not self._runs:
-            self._sent = 0  # records without their runs: begin with the runs
-        self._runs_saved = True
-        self._refused: set[tuple[int, str]] = set()
-        with contextlib.suppress(OSError):
-            for entry in read_json_lines(folder / "refused.jsonl"):
-                with contextlib.suppress(KeyError, TypeError):
-                    if entry["uri"] == uri:
-                        self._refused.add((entry["record"], entry["what"]))
+        sent, runs = _load(spool.folder, "sent", uri), _load(spool.folder, "runs", uri)
+        self.runs: dict[str, str] = runs if isinstance(runs, dict) else {}
+        """Ids of the runs by their keys. `advance` writes down new ones; until then a process that
+        does not know a run looks it up by its tags."""
+        self._saved_runs = dict(self.runs)
+        # State that knows of later records is another spool's. Records without their runs: begin
+        # with the runs.
+        credible = isinstance(sent, int) and 0 <= sent <= spool.last and self.runs
+        self.sent: int = sent if credible else 0  # it has, or rejected, every record up to this
+        self.refused: set[tuple[int, str]] = {
+            (entry["record"], entry["what"])
+            for entry in read_json_lines(self._folder / "refused.jsonl")
+            if entry.get("uri") == uri
+        }
+        """(number of a record, part of it) of everything that this server rejected."""
         self._disk_full = False
-
-    @property
-    def sent(self) -> int:
-        """The server has, or rejected, every record up to this number."""
-        return self._sent
-
-    @property
-    def refused(self) -> int:
-        """Number of things that this server rejected."""
-        return len(self._refused)
-
-    def was_refused(self, record: int, what: str) -> bool:
-        """Whether this server rejected something before.
-
-        Args:
-            record: Number of its record.
-            what: Part of the record.
-        """
-        return (record, what) in self._refused
-
-    def run_id(self, run: str) -> str | None:
-        return self._runs.get(run)
-
-    def add_run(self, run: str, run_id: str) -> None:
-        """Remember a run, written down by the next `advance`; until then a process that does not
-        know the run looks it up by its tags.
-
-        Args:
-            run: Key of the run.
-            run_id: Id of the run on the server.
-        """
-        self._runs[run] = run_id
-        self._runs_saved = False
 
     def advance(self, number: int) -> None:
         """The server has every record up to this number."""
-        self._sent = number
-        self._runs_saved = self._runs_saved or self._save("runs", self._runs)
+        self.sent = number
+        if self.runs != self._saved_runs and self._save("runs", self.runs):
+            self._saved_runs = dict(self.runs)
         self._save("sent", number)
 
-    def forget(self) -> None:
-        """The server has nothing any more: everything is to be sent again."""
-        self._runs, self._sent = {}, 0
-
-    def refuse(self, record: int, run: str, what: str, reason: str) -> bool:
-        """Note that something is not sent again. False if it was noted before.
+    def refuse(self, record: Record, what: str, reason: str) -> None:
+        """Note that something is not sent again, and log that once.
 
         Args:
-            record: Number of its record.
-            run: Key of its run.
+            record: Its record.
             what: Part of the record.
             reason: The server's words.
         """
-        if (record, what) in self._refused:
-            return False
+        if (record.number, what) in self.refused:
+            return
         with JsonLines(self._folder / "refused.jsonl") as file:
-            file.append(
-                {"record": record, "run": run, "what": what, "reason": reason, "uri": self._uri}
-            )
+            entry = {"record": record.number, "run": record.run, "what": what, "reason": reason}
+            file.append({**entry, "uri": self._uri})
             file.sync()
-        self._refused.add((record, what))
-        return True
+        self.refused.add((record.number, what))
+        log.warning(
+            "the tracking server refused %s of run '%s' and never will take it (%s); it is noted "
+            "in %s",
+            what,
+            record.run,
+            reason,
+            self._folder / "refused.jsonl",
+        )
 
-    def _load(self, key: str) -> object:
-        try:
-            content = json.loads((self._folder / f"{key}.json").read_text())
-        except (OSError, ValueError):
-            return None
-        own = isinstance(content, dict) and content.get("uri") == self._uri
-        return content.get(key) if own else None
-
-    def _save(self, key: str, value: int | Mapping[str, str]) -> bool:
+    def _save(self, key: str, value: int | dict[str, str]) -> bool:
         """Whether there was room for it."""
         content = json.dumps({"uri": self._uri, key: value})
         try:
@@ -142,3 +140,35 @@ class DeliveryState:
             return False
         self._disk_full = False
         return True
+
+
+def _load(spool: Path, key: str, uri: str) -> Any:
+    """A value of a state file; None if there is none, or it is another server's."""
+    try:
+        content = json.loads((spool / f"{key}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return content.get(key) if isinstance(content, dict) and content.get("uri") == uri else None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Record counts of a spool and its server, which has no password in its URI."""
+
+    uri: str
+    recorded: int
+    unsent: int
+
+
+def read_backlog(spool: Path) -> Backlog:
+    """The backlog of a spool, read from outside while its owner writes, or after it died. Takes no
+    lock and writes nothing. Raises FdanError if the folder is no spool."""
+    uri = Target.load(spool).uri
+    lines = (
+        line
+        for segment in reversed(segments(spool))
+        for line in reversed(segment.read_bytes().splitlines(keepends=True))
+    )
+    recorded = next((record.number for line in lines if (record := parse(line))), 0)
+    sent = _load(spool, "sent", uri)
+    return Backlog(uri, recorded, max(0, recorded - (sent if isinstance(sent, int) else 0)))

@@ -25,18 +25,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
-import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
 from fdan.files import sync_path
+from fdan.lock import Lock, LockHeld
 from tracking.record import Record, RecordData, parse
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,9 @@ SYNC_EVERY: Final = 0.5
 """Seconds between two fsyncs at most, while there is something to sync. An fsync holds up the
 writes beside it, so the driver pays for each one."""
 
-SEGMENT_BYTES: Final = 4 << 20
+SEGMENT_BYTES: Final = 4 << 20  # size from which on a new segment is begun
 
-FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-"""A full disk's errors, a quota's included."""
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a full disk or quota
 
 
 class SpoolError(FdanError):
@@ -63,56 +62,37 @@ class Spool:
     """A spool that this process writes. All methods may be called from any thread; records are
     numbered in the order of the calls."""
 
-    def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Open the spool in a folder, or make it. SpoolError if another process has it open.
-
-        Args:
-            folder: Folder of the spool.
-            segment_bytes: Size from which on a new segment is begun.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Open the spool in a folder, or make it. SpoolError if another process has it open."""
         self.folder = folder
-        self._segment_bytes = segment_bytes
+        self.last = 0  # number of the newest record, 0 for none
+        self.durable = 0  # number of the newest one that is on the disk, not only with the kernel
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._sync_error: OSError | None = None
-        self._last = self._durable = self._size = 0
+        self._size = 0
         self._handle = -1
         self._torn = False
         self._closed = False
-        self._unsynced: dict[Path, None] = {}
-        try:
+        self._unsynced: set[Path] = set()
+        with disk_errors(folder), contextlib.ExitStack() as undo:
             (folder / "files").mkdir(parents=True, exist_ok=True)
-            self._lock_file = _lock(folder / "lock")
             try:
-                self._recover()
-            except BaseException:
-                os.close(self._lock_file)
-                raise
-        except OSError as error:
-            raise write_error(folder, error) from error
+                self._lock_file = undo.enter_context(Lock(folder / "lock"))
+            except LockHeld as held:
+                raise SpoolError(
+                    f"{folder} is being written by {held.owner or 'another process'}, which sends "
+                    "its records itself: wait for it, or end it first"
+                ) from None
+            self._recover()
+            undo.pop_all()
         self._syncer = threading.Thread(target=self._keep_syncing, name="spool-sync", daemon=True)
         self._syncer.start()
 
-    @property
-    def last(self) -> int:
-        """Number of the newest record, 0 for none."""
-        return self._last
-
-    @property
-    def durable(self) -> int:
-        """Number of the newest record that is on the disk, not only with the kernel."""
-        return self._durable
-
     def append(
-        self,
-        kind: str,
-        run: str,
-        data: RecordData,
-        *,
-        durable: bool = False,
-        soon: bool = False,
+        self, kind: str, run: str, data: RecordData, *, durable: bool = False, soon: bool = False
     ) -> Record:
-        """Append a record with the current time.
+        """Append a record with the current time. SpoolFull: the record is not in the spool.
 
         Args:
             kind: Kind of record.
@@ -120,42 +100,34 @@ class Spool:
             data: Data of this kind.
             durable: Whether to wait for the disk (some ms), for what must outlive a power cut.
             soon: Whether to write it to the disk at once, without waiting for that.
-
-        Raises:
-            SpoolFull: The record is not in the spool.
         """
-        with self._lock:
+        with self._lock, disk_errors(self.folder):
             assert not self._closed, "append after close"
             sync_error, self._sync_error = self._sync_error, None
             if sync_error is not None:
-                raise write_error(self.folder, sync_error) from sync_error
-            record = Record(self._last + 1, time.time_ns() // 1_000_000, kind, run, data)
+                raise sync_error
+            record = Record(self.last + 1, time.time_ns() // 1_000_000, kind, run, data)
             line = record.line()
-            try:
-                if self._size and self._size + len(line) > self._segment_bytes:
-                    self._rotate()
-                self._write(line)
-            except OSError as error:
-                raise write_error(self.folder, error) from error
+            if self._size and self._size + len(line) > SEGMENT_BYTES:
+                os.fsync(self._handle)
+                full = self._handle
+                self._start_segment(record.number)
+                os.close(full)
+            self._write(line)
             self._size += len(line)
-            self._last = record.number
+            self.last = record.number
         if durable:
-            try:
-                # Without the kept files, which take several times as long: the syncer does those.
-                self._sync(files=False)
-            except OSError as error:
-                raise write_error(self.folder, error) from error
+            # Without the kept files, which take several times as long: the syncer does those.
+            with disk_errors(self.folder):
+                self.sync(files=False)
         elif soon:
             self._wake.set()
         return record
 
-    def sync(self) -> None:
-        """Have everything kept and appended so far on the disk. Raises OSError."""
-        self._sync(files=True)
-
-    def _sync(self, *, files: bool) -> None:
+    def sync(self, *, files: bool = True) -> None:
+        """Have everything appended so far on the disk, and the kept `files`. Raises OSError."""
         with self._lock:
-            number, handle, unsynced = self._last, os.dup(self._handle), tuple(self._unsynced)
+            number, handle, unsynced = self.last, os.dup(self._handle), tuple(self._unsynced)
         try:
             # Outside the lock: appending goes on meanwhile.
             if unsynced and files:
@@ -169,13 +141,8 @@ class Spool:
             os.close(handle)
         with self._lock:
             if files or not unsynced:
-                self._durable = max(self._durable, number)
-                for copy in unsynced:
-                    self._unsynced.pop(copy, None)
-
-    def segments(self) -> list[Path]:
-        """Paths of the segments in order; the folder has other files of that ending, too."""
-        return sorted(path for path in self.folder.glob("*.jsonl") if path.stem.isdecimal())
+                self.durable = max(self.durable, number)
+                self._unsynced.difference_update(unsynced)
 
     def keep(self, file: Path) -> str:
         """Copy a file into the spool, to be sent whatever becomes of the original.
@@ -184,19 +151,20 @@ class Spool:
         only when the copy is on the disk, too. Raises SpoolFull, and SpoolError if the file cannot
         be read.
         """
-        name = f"{self._last + 1}-{time.time_ns() % 1_000_000_000:09d}"
-        folder = self.folder / "files" / name
-        try:
-            folder.mkdir()
-            copy = folder / file.name
-            shutil.copyfile(file, copy)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if error.errno not in FULL and str(error.filename) == str(file):
-                raise SpoolError(f"artifact {file}: {error.strerror}; nothing was kept") from error
-            raise write_error(self.folder, error) from error
+        name = f"{self.last + 1}-{time.time_ns() % 1_000_000_000:09d}"
+        copy = self.folder / "files" / name / file.name
+        with disk_errors(self.folder):
+            try:
+                copy.parent.mkdir()
+                shutil.copyfile(file, copy)
+            except OSError as error:
+                shutil.rmtree(copy.parent, ignore_errors=True)
+                if error.errno not in FULL and str(error.filename) == str(file):
+                    reason = f"{error.strerror}; nothing was kept"
+                    raise SpoolError(f"artifact {file}: {reason}") from error
+                raise
         with self._lock:
-            self._unsynced[copy] = None
+            self._unsynced.add(copy)
         return f"{name}/{file.name}"
 
     def kept(self, name: str) -> Path:
@@ -224,9 +192,7 @@ class Spool:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Sync and release the folder. May be called twice."""
-        if self._closed:
-            return
+        """Sync and release the folder."""
         with contextlib.suppress(OSError):
             self.sync()
         with self._lock:
@@ -234,22 +200,22 @@ class Spool:
             os.close(self._handle)
         self._wake.set()
         self._syncer.join()
-        os.close(self._lock_file)
+        self._lock_file.close()
 
     def _recover(self) -> None:
-        segments = self.segments()
-        if not segments:
+        paths = segments(self.folder)
+        if not paths:
             self._start_segment(1)
             return
-        path = segments[-1]
-        self._last, self._size = int(path.stem) - 1, 0
+        path = paths[-1]
+        self.last, self._size = int(path.stem) - 1, 0
         size = 0
         with path.open("rb") as lines:
             for line in lines:
                 size += len(line)
                 record = parse(line)
                 if record is not None:
-                    self._last, self._size = record.number, size
+                    self.last, self._size = record.number, size
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)
         if size > self._size:
             # Only the end can be torn: what follows the last whole record never counted.
@@ -258,23 +224,17 @@ class Spool:
                 "are whole",
                 path,
                 size - self._size,
-                self._last,
+                self.last,
             )
             os.ftruncate(self._handle, self._size)
         os.fsync(self._handle)
-        self._durable = self._last
+        self.durable = self.last
 
     def _start_segment(self, first: int) -> None:
         path = self.folder / f"{first:012d}.jsonl"
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._size = os.fstat(self._handle).st_size
         sync_path(self.folder)
-
-    def _rotate(self) -> None:
-        os.fsync(self._handle)
-        full = self._handle
-        self._start_segment(self._last + 1)
-        os.close(full)
 
     def _write(self, line: bytes) -> None:
         try:
@@ -296,40 +256,93 @@ class Spool:
             self._wake.wait(SYNC_EVERY)
             self._wake.clear()
             try:
-                if self._durable < self._last and not self._closed:
+                if self.durable < self.last and not self._closed:
                     self.sync()
             except OSError as error:  # raised by the next append
-                if not self._closed:
-                    self._sync_error = error
+                self._sync_error = error
 
 
-def _lock(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 200).decode("utf-8", "replace").strip() or "(unknown)"
-        os.close(handle)
-        raise SpoolError(
-            f"{path.parent} is being written by process {owner}, which sends its records itself: "
-            "wait for it, or end it first"
-        ) from None
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return handle
+class Reader:
+    """Reads a spool from a given record on, while it is being written."""
+
+    def __init__(self, spool: Spool, after: int = 0, *, durable_only: bool = True) -> None:
+        """Begin with the record numbered `after` + 1.
+
+        Args:
+            spool: Spool that this process writes.
+            after: Number of the last record that is not wanted.
+            durable_only: Whether to stop at what is on the disk for certain.
+        """
+        self._spool = spool
+        self._durable_only = durable_only
+        self._number = after
+        first, *others = segments(spool.folder)
+        self._path = [first, *(path for path in others if int(path.stem) <= after + 1)][-1]
+        self._offset = 0
+
+    def take(self, limit: int) -> list[Record]:
+        """The next records, at most `limit`; [] while there are none."""
+        end = self._spool.durable if self._durable_only else self._spool.last
+        records: list[Record] = []
+        while self._number < end and len(records) < limit:
+            # Listed before reading: a segment with another after it does not grow any more.
+            later = [path for path in segments(self._spool.folder) if path > self._path]
+            with self._path.open("rb") as lines:
+                lines.seek(self._offset)
+                for line in lines:
+                    # What lies beyond the end is being written: a line of it can be a part of one.
+                    if self._number >= end or len(records) == limit:
+                        return records
+                    record = parse(line)
+                    if record is None:
+                        if not line.endswith(b"\n"):
+                            break
+                        if self._durable_only:  # the sender, once
+                            log.warning(
+                                "%s: the line that ends at byte %d is spoilt and was passed over; "
+                                "the records around it are whole",
+                                self._path,
+                                self._offset + len(line),
+                            )
+                    elif record.number > end:
+                        return records
+                    elif record.number > self._number:
+                        records.append(record)
+                        self._number = record.number
+                    self._offset += len(line)
+            if not later:
+                break
+            self._path, self._offset = later[0], 0
+        return records
 
 
-def write_error(folder: Path, error: OSError) -> SpoolError:
-    """The error that a spool's user gets for one of the disk.
+def read_records(spool: Spool, after: int = 0) -> Iterator[Record]:
+    """All records up to the newest, in order.
 
     Args:
-        folder: Folder of the spool.
-        error: Error of the disk.
+        spool: Spool that this process writes.
+        after: Number of the last record that is not wanted.
     """
-    if error.errno in FULL:
-        return SpoolFull(
-            f"no room left for tracking records in {folder} ({error.strerror}): everything "
-            "recorded so far is whole; free some space and run the same command again"
-        )
-    return SpoolError(f"cannot write tracking records in {folder}: {error.strerror or error}")
+    reader = Reader(spool, after, durable_only=False)
+    while batch := reader.take(1000):
+        yield from batch
+
+
+def segments(folder: Path) -> list[Path]:
+    """Paths of a spool's segments in order; the folder has other files of that ending, too."""
+    return sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError into the error that the user of the spool in a folder gets."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise SpoolFull(
+                f"no room left for tracking records in {folder} ({error.strerror}): everything "
+                "recorded so far is whole; free some space and run the same command again"
+            ) from error
+        reason = error.strerror or error
+        raise SpoolError(f"cannot write tracking records in {folder}: {reason}") from error

@@ -8,7 +8,7 @@ from typing import Final
 
 from fdan.errors import FdanError
 from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
-from tracking.outbox.target import Target
+from tracking.outbox.delivery_state import Target
 from tracking.result import StudyResult
 from tracking.tags import STUDY_RUN, identity
 from tracking.uri import is_masked, mask_password, sqlite_file

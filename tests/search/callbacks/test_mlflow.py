@@ -114,7 +114,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         controller = controller_of(make_study(SEARCHED), SEARCHED, EPOCHS, dies, fleeting)
         for _ in range(4):
             controller.start_new()
-        first.open_trial(7, {"batch": 8}, {})  # Optuna's storage was set back to a backup
+        first.open_run("7", {"batch": 8}, {})  # Optuna's storage was set back to a backup
         controller.interrupt(2, TrialFailed("diverged"))
         controller.release(2)
         ends(controller, 3, tmp_path)
@@ -124,7 +124,7 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
             ends(controller, 1, tmp_path)
         fleeting.finish()
         assert first.open_trials() == {1, 4, 7}
-        assert first.files(3) == set()
+        assert first.files["3"] == set()
 
     again = make_study(SEARCHED)
     figures = {"config.json", "learning_curve.png", "confusion_matrix.png"}
@@ -133,8 +133,8 @@ def test_what_a_dead_driver_did_not_record_is_caught_up_once(
         tracked.catch_up(again.get_trials())
         assert second.open_trials() == {4}, "it goes on"
         tracked.finish()
-        assert [second.files(number) for number in (0, 1, 3)] == [figures] * 3
-        assert (second.files(2), second.files(4)) == ({"config.json"}, set())
+        assert [second.files[str(number)] for number in (0, 1, 3)] == [figures] * 3
+        assert (second.files["2"], second.files["4"]) == ({"config.json"}, set())
         epochs = [(e, {"train/loss": 1 / e, "value": e / 10}) for e in range(1, EPOCHS + 1)]
         assert [history(second, number) for number in (0, 1, 3)] == [epochs] * 3
         before = recorded(tmp_path)
@@ -182,11 +182,11 @@ def test_figures_for_which_there_was_no_room_are_drawn_again(
         taken: list[str] = []
         artifact = first.log_artifact
 
-        def full(number: int | None, file: Path, *into: str, stage: str) -> None:
+        def full(run: str, file: Path) -> None:
             if len(taken) == room:
                 raise DiskFull(file)
             taken.append(file.name)
-            artifact(number, file, *into, stage=stage)
+            artifact(run, file)
 
         disk.setattr(first, "log_artifact", full)
         tracked = MlflowCallback(first, drawing, tmp_path, TrialRuns({}, {}))
@@ -194,12 +194,12 @@ def test_figures_for_which_there_was_no_room_are_drawn_again(
         with pytest.raises(DiskFull):
             ends(controller, controller.start_new().number, tmp_path)
             tracked.finish()
-        assert first.files(0) == set(taken) and len(taken) == room
+        assert first.files["0"] == set(taken) and len(taken) == room
     with tracker(tmp_path) as second:
         tracked = MlflowCallback(second, drawing, tmp_path, TrialRuns({}, {}))
         tracked.catch_up(one.get_trials())
         tracked.finish()
-        assert second.files(0) == {"config.json", "learning_curve.png", "confusion_matrix.png"}
+        assert second.files["0"] == {"config.json", "learning_curve.png", "confusion_matrix.png"}
 
 
 def test_a_trial_that_changes_hands_is_one_run_that_says_so(
@@ -258,7 +258,7 @@ def test_a_resting_trial_says_so(
         controller.start_new()
         controller.pause_all("stopped by a signal")
         tracked.finish()
-        made.close_study("PAUSED", "0 of 1 trials")
+        made.close_run("study", "PAUSED", "0 of 1 trials")
         assert made.drain(60)
     with sqlite3.connect(tmp_path / "mlflow.db") as mlflow:
         found = mlflow.execute(
@@ -288,5 +288,5 @@ def test_figures_of_a_driver_that_was_killed_are_swept(
         tracked.on_trial_start(1, {"lr": 0.1})
         tracked.on_trial_end(TrialOutcome(1, COMPLETE, "done", (of(1),)))
         tracked.finish()
-        assert len(made.files(1)) == 3
+        assert len(made.files["1"]) == 3
     assert not (tmp_path / "drawing").exists()

@@ -47,7 +47,7 @@ def test_limits_order_and_completeness(parts: list[tuple[Kind, int, str]], times
 def test_a_thousand_metrics_are_one_call() -> None:
     items = [item(n, "metric", "uar") for n in range(1001)]
     assert [len(batch) for batch in batches(items)] == [1000, 1]
-    assert limits.METRICS_PER_CALL == 1000
+    assert limits.PER_CALL["metric"] == 1000
 
 
 def test_a_second_value_of_a_parameter_is_asked_apart() -> None:

@@ -12,14 +12,18 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.tracking.conftest import MlflowServer, Tables
 from tracking.backend.batching import Item
-from tracking.backend.client import TrackingClient
-from tracking.backend.server import Rejected, Server, ServerUnavailable
+from tracking.backend.client import connect
+from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
 from tracking.record import Record
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 RECORD = Record(1, 1_700_000_000_123, "metrics", "7", {})
 
@@ -31,36 +35,40 @@ def metric(key: str, value: float, step: int) -> Item:
 BATCH = [metric("uar", 0.5, 1)]
 
 
-def code(error: BaseException) -> str:
-    return str(getattr(error, "error_code", ""))
-
-
 @pytest.fixture(params=["server", "database"])
-def backend(request: pytest.FixtureRequest) -> tuple[TrackingClient, Tables, Path]:
-    """A client, the tables behind it, and the folder of its artifacts."""
+def backend(request: pytest.FixtureRequest) -> tuple[str, Tables, Path]:
+    """The URI of a backend, the tables behind it, and the folder of its artifacts."""
     if request.param == "database":
         tables: Tables = request.getfixturevalue("database")
-        return TrackingClient(tables.uri), tables, tables.path.parent
+        return tables.uri, tables, tables.path.parent
     server: MlflowServer = request.getfixturevalue("server")
-    return TrackingClient(server.uri), server.tables, server.folder
+    return server.uri, server.tables, server.folder
 
 
-def test_the_contract(backend: tuple[TrackingClient, Tables, Path], tmp_path: Path) -> None:
-    api, tables, folder = backend
+def connected(server: Server) -> tuple[MlflowClient, str]:
+    """MLflow's client and the experiment's id."""
+    server.find_run({})
+    assert server._connected is not None
+    return server._connected
+
+
+def test_the_contract(backend: tuple[str, Tables, Path], tmp_path: Path) -> None:
+    uri, tables, folder = backend
     name = f"experiment {uuid.uuid4().hex} / ü"
-    assert api.experiment(name) is None
-    place = None if folder.joinpath("server.log").exists() else (folder / "files").as_uri()
-    experiment = api.create_experiment(name, place)
-    assert api.experiment(name) == (experiment, "active")
+    api = Server(uri, name, folder / "files")
+    assert api.page is None
+    client, experiment = connected(api)
+    assert connected(Server(uri, name, folder / "files"))[1] == experiment, "it is there"
+    assert api.page == f"/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
     tags = {"fdan.study_id": uuid.uuid4().hex, "fdan.trial": "7", "mlflow.user": "me"}
     wanted = {key: tags[key] for key in ("fdan.study_id", "fdan.trial")}
-    assert api.find_run(experiment, wanted) is None
+    assert api.find_run(wanted) is None
     run_name = f"run-{uuid.uuid4().hex}"
-    run_id = api.create_run(experiment, run_name, 1_700_000_000_000, tags)
-    api.create_run(experiment, "younger", 1_700_000_000_001, tags)
-    assert api.find_run(experiment, wanted) == run_id, "the oldest"
-    assert api.find_run(experiment, {**wanted, "fdan.trial": "8"}) is None
+    run_id = api.create_run(run_name, 1_700_000_000_000, tags)
+    api.create_run("younger", 1_700_000_000_001, tags)
+    assert api.find_run(wanted) == run_id, "the oldest"
+    assert api.find_run({**wanted, "fdan.trial": "8"}) is None
 
     values = {"uar": 0.1 + 0.2, "nan": math.nan, "up": math.inf, "down": -math.inf, "big": 1e300}
     batch = [metric(key, value, 2**40) for key, value in values.items()]
@@ -80,10 +88,10 @@ def test_the_contract(backend: tuple[TrackingClient, Tables, Path], tmp_path: Pa
     (user,) = tables.rows("select user_id, status from runs where run_uuid = ?", run_id)
     assert user == ("me", "RUNNING")
 
-    api.update(run_id, "KILLED", 1_700_000_009_000)
+    api.set_status(run_id, "KILLED", 1_700_000_009_000)
     query = "select status, end_time from runs where run_uuid = ?"
     assert tables.rows(query, run_id) == [("KILLED", 1_700_000_009_000)]
-    api.update(run_id, "RUNNING", None)
+    api.set_status(run_id, "RUNNING", None)
     assert tables.rows(query, run_id)[0][0] == "RUNNING"
 
     for name in ("a curve & more+1.png", "kürve (2).bin"):
@@ -95,43 +103,75 @@ def test_the_contract(backend: tuple[TrackingClient, Tables, Path], tmp_path: Pa
         assert sent == {"artifacts", "last one"}
         assert all(path.read_bytes() == file.read_bytes() for path in folder.rglob(name))
 
-    assert api.stage(run_id) == "active"
-    api._client.delete_run(run_id)
-    assert api.stage(run_id) == "deleted"
-    assert api.find_run(experiment, wanted) == run_id, "deleted ones included"
+    assert not api.deleted(run_id)
+    client.delete_run(run_id)
+    assert api.deleted(run_id)
+    assert api.find_run(wanted) == run_id, "deleted ones included"
 
 
-def test_errors_have_mlflows_codes(backend: tuple[TrackingClient, Tables, Path]) -> None:
-    api, _, folder = backend
-    place = None if folder.joinpath("server.log").exists() else (folder / "files").as_uri()
-    name = uuid.uuid4().hex
-    experiment = api.create_experiment(name, place)
-    run_id = api.create_run(experiment, "run", 1, {})
+def test_errors_mean_the_same_everywhere(backend: tuple[str, Tables, Path]) -> None:
+    uri, _, folder = backend
+    api = Server(uri, uuid.uuid4().hex, folder / "files")
+    run_id = api.create_run("run", 1, {})
     api.log(run_id, [Item(RECORD, "param", "alpha", "1")])
-    for action, told in (
-        (lambda: api.create_experiment(name, place), "RESOURCE_ALREADY_EXISTS"),
-        (lambda: api.log("0" * 32, [metric("uar", 0.5, 1)]), "RESOURCE_DOES_NOT_EXIST"),
-        (lambda: api.update("0" * 32, "FINISHED", 5), "RESOURCE_DOES_NOT_EXIST"),
-        (lambda: api.stage("0" * 32), "RESOURCE_DOES_NOT_EXIST"),
-        (lambda: api.create_run("987654", "run", 1, {}), "RESOURCE_DOES_NOT_EXIST"),
-        (lambda: api.log(run_id, [metric("../x", 0.5, 1)]), "INVALID_PARAMETER_VALUE"),
-        (
-            lambda: api.log(run_id, [Item(RECORD, "param", "alpha", "2")]),
-            "INVALID_PARAMETER_VALUE",
-        ),
+    assert api.accepts(run_id)
+    for batch, means in (
+        ([metric("../x", 0.5, 1)], Rejected),
+        ([Item(RECORD, "param", "alpha", "2")], Rejected),
     ):
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(means, match=r"\w"):
+            api.log(run_id, batch)
+        assert not api.accepts(run_id, batch)
+    gone = "0" * 32
+    for action in (
+        lambda: api.log(gone, BATCH),
+        lambda: api.set_status(gone, "FINISHED", 5),
+        lambda: api.deleted(gone),
+    ):
+        with pytest.raises(RunNotFound, match=gone):
             action()
-        assert code(caught.value) == told
-        assert str(caught.value)
+    assert not api.accepts(gone)
+    client, _ = connected(api)
+    api._connected = client, "987654"
+    with pytest.raises(ServerUnavailable, match=r"is gone: .*987654"):
+        api.create_run("run", 1, {})
+    assert api.create_run("run", 1, {}) != run_id, "it connects anew"
+
+
+def test_an_experiment_that_was_deleted_is_told(backend: tuple[str, Tables, Path]) -> None:
+    uri, _, folder = backend
+    name = uuid.uuid4().hex
+    client, experiment = connected(Server(uri, name, folder / "files"))
+    client.delete_experiment(experiment)
+    with pytest.raises(ServerUnavailable, match=f"restore --experiment-id {experiment}"):
+        Server(uri, name, folder / "files").create_run("run", 1, {})
+
+
+def test_two_makers_of_one_experiment_share_it(
+    database: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one's look at it comes before the first one's making, its making after."""
+    from mlflow.tracking import MlflowClient
+
+    find, looks = MlflowClient.get_experiment_by_name, 0
+
+    def find_late(client: MlflowClient, name: str) -> object:
+        nonlocal looks
+        looks += 1
+        return None if looks == 1 else find(client, name)
+
+    first = connected(Server(database.uri, "one", database.path.parent / "files"))
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", find_late)
+    second = connected(Server(database.uri, "one", database.path.parent / "files"))
+    assert first[1] == second[1] and looks == 2
 
 
 def test_artifacts_that_the_server_does_not_pass_on(server: MlflowServer, tmp_path: Path) -> None:
     """Its clients reach the place themselves; how, MLflow's own knows."""
-    api = TrackingClient(server.uri)
-    place = tmp_path / "elsewhere"
-    experiment = api.create_experiment(uuid.uuid4().hex, place.as_uri())
-    run_id = api.create_run(experiment, "run", 1, {})
+    place, name = tmp_path / "elsewhere", uuid.uuid4().hex
+    connect(server.uri).create_experiment(name, place.as_uri())
+    api = Server(server.uri, name, tmp_path / "unused")
+    run_id = api.create_run("run", 1, {})
     file = tmp_path / "curve.png"
     file.write_bytes(b"png")
     api.send_file(run_id, file, "figures")
@@ -196,6 +236,7 @@ def fake() -> Iterator[tuple[type[Fake], str]]:
     server.server_close()
 
 
+EXPERIMENT = (200, b'{"experiment": {"experiment_id": "3", "lifecycle_stage": "active"}}')
 RUN = json.dumps({"run": {"info": {"run_id": "7", "artifact_uri": "x"}}}).encode()
 
 
@@ -203,14 +244,14 @@ def test_a_request_is_not_repeated_within_a_call(fake: tuple[type[Fake], str]) -
     """A server may die of a request after it has carried it out, and a run that is made twice stays
     two runs: the sender looks for it before it asks again."""
     told, host = fake
-    api = TrackingClient(f"http://{host}/mlflow/")
-    told.answers[:] = [(200, b"{}"), None, (503, b"busy"), (200, RUN)]
+    api = Server(f"http://{host}/mlflow/", "fdan", Path())
+    told.answers[:] = [EXPERIMENT, (200, b"{}"), None, (503, b"busy"), (200, RUN)]
     api.log("7", BATCH)
-    for _ in range(2):
-        with pytest.raises(Exception, match="runs/create"):
-            api.create_run("1", "run", 1, {})
-    assert api.create_run("1", "run", 1, {}) == "7"
-    log, *create = [path for path, _, _ in told.asked]
+    for reason in ("Remote end closed connection|Connection reset", "HTTP 503"):
+        with pytest.raises(ServerUnavailable, match=reason):
+            api.create_run("run", 1, {})
+    assert api.create_run("run", 1, {}) == "7"
+    _, log, *create = [path for path, _, _ in told.asked]
     assert log == "/mlflow/api/2.0/mlflow/runs/log-batch"
     assert create == ["/mlflow/api/2.0/mlflow/runs/create"] * 3
 
@@ -219,8 +260,8 @@ def test_a_connection_that_was_closed_at_rest_is_opened_again(
     fake: tuple[type[Fake], str],
 ) -> None:
     told, host = fake
-    api = TrackingClient(f"http://{host}")
-    told.answers[:] = [(200, b"{}")] * 4
+    api = Server(f"http://{host}", "fdan", Path())
+    told.answers[:] = [EXPERIMENT, *[(200, b"{}")] * 4]
     for _ in range(2):
         api.log("7", BATCH)
     assert len(told.connections) == 1
@@ -290,8 +331,7 @@ def test_what_an_answer_means(
     fake: tuple[type[Fake], str], status: int, body: bytes, means: type[Exception], text: str
 ) -> None:
     told, host = fake
-    found = json.dumps({"experiment": {"experiment_id": "3", "lifecycle_stage": "active"}})
-    told.answers[:] = [(200, found.encode()), (status, body)]
+    told.answers[:] = [EXPERIMENT, (status, body)]
     server = Server(f"http://{host}", "fdan", Path())
     with pytest.raises(means, match=text):
         server.log("7", BATCH)
@@ -320,6 +360,6 @@ def test_logging_in(
     told, host = fake
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    told.answers[:] = [(200, RUN)]
-    TrackingClient(f"http://{user}{host}").create_run("1", "run", 1, {})
+    told.answers[:] = [EXPERIMENT, (200, RUN)]
+    Server(f"http://{user}{host}", "fdan", Path()).create_run("run", 1, {})
     assert {sent for _, _, sent in told.asked} == {header}

@@ -16,8 +16,9 @@ any_text = st.text(st.characters(codec=None), max_size=300)
 def test_the_limits_are_mlflows() -> None:
     from mlflow.utils import validation
 
-    assert limits.METRICS_PER_CALL == validation.MAX_METRICS_PER_BATCH
-    assert limits.PARAMS_PER_CALL == limits.TAGS_PER_CALL == validation.MAX_PARAMS_TAGS_PER_BATCH
+    assert limits.PER_CALL["metric"] == validation.MAX_METRICS_PER_BATCH
+    for kind in ("param", "tag"):
+        assert limits.PER_CALL[kind] == validation.MAX_PARAMS_TAGS_PER_BATCH
     assert limits.ENTITIES_PER_CALL == validation.MAX_ENTITIES_PER_BATCH
     assert limits.NAME == validation.MAX_ENTITY_KEY_LENGTH
     assert limits.PARAM == validation.MAX_PARAM_VAL_LENGTH

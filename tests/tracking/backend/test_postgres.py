@@ -62,7 +62,7 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 def record(tracker: Tracker, epochs: range) -> None:
     for epoch in epochs:
         for number in range(3):
-            tracker.log_epoch(number, epoch, {"value": epoch + number / 10, "x": -epoch})
+            tracker.log_metrics(str(number), epoch, {"value": epoch + number / 10, "x": -epoch})
         time.sleep(0.01)
 
 
@@ -71,9 +71,9 @@ def through_crashes(tracker: Tracker, server: Postgres, figure: Path) -> None:
     once for a while."""
     tracker.open_study("demo", {"trials": 3}, {})
     for number in range(3):
-        tracker.open_trial(number, {"alpha": number}, {})
+        tracker.open_run(str(number), {"alpha": number}, {})
     record(tracker, range(1, 11))
-    assert tracker.drain(60), tracker.unavailable_reason
+    assert tracker.drain(60), tracker.sender.reason
     record(tracker, range(11, 61))
     server.restart("immediate")
     record(tracker, range(61, 161))
@@ -81,14 +81,14 @@ def through_crashes(tracker: Tracker, server: Postgres, figure: Path) -> None:
     record(tracker, range(161, 201))
     server.stop("fast")
     record(tracker, range(201, 301))
-    tracker.log_artifact(1, figure)
+    tracker.log_artifact("1", figure)
     for number in range(3):
-        tracker.close_trial(number, "COMPLETE", "done")
-    assert not tracker.drain(1.5) and tracker.unavailable_since is not None
+        tracker.close_run(str(number), "COMPLETE", "done")
+    assert not tracker.drain(1.5) and tracker.sender.unavailable_since is not None
     server.start()
-    tracker.close_study("COMPLETE", "done")
-    assert tracker.drain(120), tracker.unavailable_reason
-    assert tracker.refused == 0
+    tracker.close_run("study", "COMPLETE", "done")
+    assert tracker.drain(120), tracker.sender.reason
+    assert not tracker.sender.state.refused
 
 
 def check(tables: Tables) -> None:
@@ -148,10 +148,10 @@ def test_a_database_that_is_away_at_the_start_is_found_when_it_comes(
     with Tracker(tmp_path / "runs" / "demo" / "spool", url, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
         for _ in range(600):
-            if tracker.unavailable_since is not None:
+            if tracker.sender.unavailable_since is not None:
                 break
             time.sleep(0.1)
-        assert tracker.unavailable_reason == "Connection refused"
+        assert tracker.sender.reason == "Connection refused"
         database_server.start()
-        assert tracker.drain(20), tracker.unavailable_reason
+        assert tracker.drain(20), tracker.sender.reason
     assert PostgresTables(url).runs() == {"demo": "RUNNING"}

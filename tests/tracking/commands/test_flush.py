@@ -42,11 +42,11 @@ def left(tmp_path: Path) -> Path:
     figure.write_bytes(b"png")
     with Tracker(study / "spool", NOBODY, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {"alpha": 1}, {})
+        tracker.open_run("0", {"alpha": 1}, {})
         for epoch in range(1, 51):
-            tracker.log_epoch(0, epoch, {"value": epoch})
-        tracker.log_artifact(0, figure)
-        tracker.close_trial(0, "COMPLETE", "done")
+            tracker.log_metrics("0", epoch, {"value": epoch})
+        tracker.log_artifact("0", figure)
+        tracker.close_run("0", "COMPLETE", "done")
     return study
 
 

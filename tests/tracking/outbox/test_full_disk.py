@@ -37,7 +37,7 @@ def record_until_full(tracker: Tracker) -> int:
     epoch = 0
     try:
         while True:
-            tracker.log_epoch(0, epoch + 1, {"value": epoch + 1, "x": 0.5})
+            tracker.log_metrics("0", epoch + 1, {"value": epoch + 1, "x": 0.5})
             epoch += 1
     except SpoolFull as error:
         assert "\n" not in str(error)
@@ -53,27 +53,25 @@ def test_a_tracker_ends_clearly_sends_what_it_has_and_goes_on_once_there_is_room
     spool = disk / "runs" / "demo" / "spool"
     with Tracker(spool, uri, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {}, {})
+        tracker.open_run("0", {}, {})
         ballast = fill(disk)
         last = record_until_full(tracker)
         for call in (
-            lambda: tracker.close_trial(0, "COMPLETE", "done"),
-            lambda: tracker.log_artifact(0, figure),
-            lambda: tracker.set_tags(0, {"much": "x" * 5000}),
+            lambda: tracker.close_run("0", "COMPLETE", "done"),
+            lambda: tracker.log_artifact("0", figure),
+            lambda: tracker.set_tags("0", {"much": "x" * 5000}),
         ):
             with pytest.raises(SpoolFull, match="free some space and run the same command again"):
                 call()
         assert left(disk) == 0
-        assert tracker.drain(60), (
-            tracker.unavailable_reason
-        )  # a full disk does not hold up the sending
-        assert tracker.unavailable_since is None
-        assert tracker.open_trials() == {0} and tracker.files(0) == set()
+        assert tracker.drain(60), tracker.sender.reason  # a full disk does not hold up the sending
+        assert tracker.sender.unavailable_since is None
+        assert tracker.open_trials() == {0} and tracker.files["0"] == set()
         assert [epoch for epoch, _ in history(tracker, 0)] == list(range(1, last + 1))
         ballast.unlink()
-        tracker.log_artifact(0, figure)
-        tracker.log_epoch(0, last + 1, {"value": -1.0})
-        tracker.close_trial(0, "COMPLETE", "done")
+        tracker.log_artifact("0", figure)
+        tracker.log_metrics("0", last + 1, {"value": -1.0})
+        tracker.close_run("0", "COMPLETE", "done")
         assert tracker.drain(60)
     assert database.runs() == {"demo": "RUNNING", "trial-0000": "FINISHED"}
     wanted = {("trial-0000", "value", epoch): [float(epoch)] for epoch in range(1, last + 1)}
@@ -85,7 +83,7 @@ def test_starting_again_on_a_full_disk_is_told_in_one_line(disk: Path, uri: str)
     spool = disk / "runs" / "demo" / "spool"
     with Tracker(spool, NOBODY, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {}, {})
+        tracker.open_run("0", {}, {})
         fill(disk)
         last = record_until_full(tracker)
     with Tracker(spool, NOBODY, "fdan") as tracker:
@@ -107,7 +105,7 @@ def test_flush_on_a_full_disk(
     study = disk / "runs" / "demo"
     with Tracker(study / "spool", NOBODY, "fdan") as tracker:
         tracker.open_study("demo", {}, {})
-        tracker.open_trial(0, {}, {})
+        tracker.open_run("0", {}, {})
         fill(disk)
         (disk / "ballast").write_bytes(b"")  # some room again, for some records
         last = record_until_full(tracker)
@@ -134,7 +132,7 @@ def test_artifacts_that_are_sent_make_room(
         kept = 0
         try:
             while True:
-                tracker.log_artifact(None, figure, str(kept))
+                tracker.log_artifact("study", figure, str(kept))
                 kept += 1
         except SpoolFull:
             pass

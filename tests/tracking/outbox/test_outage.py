@@ -40,21 +40,23 @@ class Driver:
         self.epochs = 0
         tracker.open_study(name, {}, {})
         for number in range(4):
-            tracker.open_trial(number, {"alpha": number}, {})
+            tracker.open_run(str(number), {"alpha": number}, {})
 
     def run(self, epochs: int) -> None:
         for epoch in range(self.epochs + 1, self.epochs + epochs + 1):
             for number in range(4):
                 start = time.perf_counter()
-                self.tracker.log_epoch(number, epoch, {"value": epoch + number / 10, "x": -epoch})
+                self.tracker.log_metrics(
+                    str(number), epoch, {"value": epoch + number / 10, "x": -epoch}
+                )
                 self.costs.append(time.perf_counter() - start)
             time.sleep(0.01)
         self.epochs += epochs
 
     def end(self) -> None:
         for number in range(4):
-            self.tracker.close_trial(number, "COMPLETE", "done")
-        self.tracker.close_study("COMPLETE", "done")
+            self.tracker.close_run(str(number), "COMPLETE", "done")
+        self.tracker.close_run("study", "COMPLETE", "done")
 
 
 def check(server: MlflowServer, epochs: int) -> None:
@@ -86,7 +88,7 @@ def test_killed_and_stopped_servers_lose_nothing_and_hold_nobody_up(
         driver = Driver(tracker, "outage")
         driver.run(30)
         assert tracker.drain(60)
-        tracker.log_epoch(0, 0, {"value": 1.0})  # not above the last epoch: passed over
+        tracker.log_metrics("0", 0, {"value": 1.0})  # not above the last epoch: passed over
 
         driver.run(20)
         server.signal(signal.SIGSTOP)  # hangs in the middle of whatever it did
@@ -98,15 +100,19 @@ def test_killed_and_stopped_servers_lose_nothing_and_hold_nobody_up(
         driver.run(30)
         server.kill()
         driver.run(40)
-        tracker.log_artifact(2, figure, "figures")
+        tracker.log_artifact("2", figure, "figures")
         assert not tracker.drain(1.0)
-        assert tracker.unavailable_since is not None and tracker.unsent > 100
-        assert "refused" in tracker.unavailable_reason
+        assert tracker.sender.unavailable_since is not None and tracker.unsent > 100
+        assert "refused" in tracker.sender.reason
         server.start(wait=False)
         driver.run(40)
         driver.end()
-        assert tracker.drain(120), tracker.unavailable_reason
-        assert (tracker.unsent, tracker.refused, tracker.unavailable_since) == (0, 0, None)
+        assert tracker.drain(120), tracker.sender.reason
+        assert (
+            tracker.unsent,
+            len(tracker.sender.state.refused),
+            tracker.sender.unavailable_since,
+        ) == (0, 0, None)
     check(server, 185)
     (sent,) = (server.folder / "artifacts").rglob("curve.png")
     assert sent.read_bytes() == figure.read_bytes()

@@ -13,15 +13,14 @@ import pytest
 
 from fdan.files import sync_path
 from tracking.outbox import spool as spool_module
-from tracking.outbox.reader import Reader, read_records
-from tracking.outbox.spool import Spool, SpoolError, SpoolFull
+from tracking.outbox.spool import Reader, Spool, SpoolError, SpoolFull, read_records
 from tracking.record import Record
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def fill(folder: Path, count: int, **options: int) -> None:
-    spool = Spool(folder, **options)
+def fill(folder: Path, count: int) -> None:
+    spool = Spool(folder)
     for _ in range(count):
         spool.append("metrics", "7", {"step": spool.last + 1, "values": {"uar": 0.5}})
     spool.close()
@@ -35,9 +34,12 @@ def steps(folder: Path, after: int = 0) -> list[int]:
     return [number for number, _ in found]
 
 
-def test_numbers_go_on_over_openings_and_segments(tmp_path: Path) -> None:
+def test_numbers_go_on_over_openings_and_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 900)
     for _ in range(4):
-        fill(tmp_path, 25, segment_bytes=900)
+        fill(tmp_path, 25)
     assert len(list(tmp_path.glob("*.jsonl"))) > 5
     assert steps(tmp_path) == list(range(1, 101))
     assert steps(tmp_path, after=57) == list(range(58, 101))
@@ -75,8 +77,11 @@ def test_zeros_after_a_power_cut_are_dropped(tmp_path: Path) -> None:
     assert steps(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_a_segment_of_nothing_but_a_torn_line(tmp_path: Path) -> None:
-    fill(tmp_path, 9, segment_bytes=300)
+def test_a_segment_of_nothing_but_a_torn_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 300)
+    fill(tmp_path, 9)
     newest = sorted(tmp_path.glob("*.jsonl"))[-1]
     count = len(newest.read_bytes().splitlines())
     newest.write_bytes(b'{"n":')
@@ -85,8 +90,11 @@ def test_a_segment_of_nothing_but_a_torn_line(tmp_path: Path) -> None:
     assert steps(tmp_path) == list(range(1, 11 - count))
 
 
-def test_a_spoilt_line_costs_itself_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fill(tmp_path, 20, segment_bytes=900)
+def test_a_spoilt_line_costs_itself_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 900)
+    fill(tmp_path, 20)
     first = sorted(tmp_path.glob("*.jsonl"))[0]
     lines = first.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1].replace(b'"uar":0.5', b'"uar":0.9')
@@ -126,12 +134,12 @@ def test_a_line_that_is_being_written_is_not_taken_for_a_spoilt_one(tmp_path: Pa
         segment.write(line[:20])
         segment.flush()
         assert [record.number for record in reader.take(10)] == [1]
-        spool._durable = 2  # as if the disk had it, which it can only after the rest
+        spool.durable = 2  # as if the disk had it, which it can only after the rest
         assert reader.take(10) == []
         segment.write(line[20:])
         segment.flush()
     assert [record.number for record in reader.take(10)] == [2]
-    spool._durable = 1
+    spool.durable = 1
     spool.close()
 
 
@@ -139,9 +147,10 @@ def test_a_line_that_is_being_written_is_not_taken_for_a_spoilt_one(tmp_path: Pa
 def test_a_reader_misses_nothing_of_a_writer_at_full_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment_bytes: int
 ) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", segment_bytes)
     monkeypatch.setattr(spool_module, "SYNC_EVERY", 0.001)
     monkeypatch.setattr(spool_module.os, "fsync", lambda handle: None)
-    spool = Spool(tmp_path, segment_bytes=segment_bytes)
+    spool = Spool(tmp_path)
     reader = Reader(spool)
 
     def write() -> None:
@@ -212,8 +221,9 @@ def test_a_kept_file_is_on_the_disk_before_its_record_counts(
 WRITER = """
 import sys
 from pathlib import Path
-from tracking.outbox.spool import Spool
-spool = Spool(Path(sys.argv[1]), segment_bytes=20000)
+from tracking.outbox import spool as spool_module
+spool_module.SEGMENT_BYTES = 20000
+spool = spool_module.Spool(Path(sys.argv[1]))
 while True:
     record = spool.append("metrics", "7", {"step": spool.last + 1, "values": {"uar": 0.5}})
     print(record.number, flush=True)

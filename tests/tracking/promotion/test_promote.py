@@ -15,7 +15,7 @@ from fdan.errors import FdanError
 from tests.finished import link
 from tests.tracking import by_hand
 from tracking.__main__ import main
-from tracking.commands.arguments import study_folder
+from tracking.commands import study_folder
 from tracking.promotion.promote import PromotionOptions, promote
 from tracking.promotion.rollback import rollback
 from tracking.registry.registry import CHAMPION, PREVIOUS, NewVersion, Registry
@@ -189,9 +189,9 @@ def test_runs_and_their_page_say_it(
 
     with Tracker(folder / "spool", database.uri, "fdan-search") as tracker:
         tracker.open_study(name, {}, {})
-        tracker.open_trial(1, {}, {}, stage="confirm")
-        tracker.close_trial(1, "COMPLETE", "done", stage="confirm")
-        tracker.close_study("COMPLETE", "done")
+        tracker.open_run("confirm-1", {}, {})
+        tracker.close_run("confirm-1", "COMPLETE", "done")
+        tracker.close_run("study", "COMPLETE", "done")
         assert tracker.drain(60)
         study_id = tracker.study_id
     changed(folder, study_id=study_id, tracking_uri=database.uri)

@@ -70,8 +70,8 @@ def test_whoever_comes_next_makes_it(tmp_path: Path, python: Start) -> None:
     uri = f"sqlite:///{root / 'mlflow.db'}"
     with Tracker(root / "s" / "spool", uri, "fdan") as tracker:
         tracker.open_study("s", {}, {})
-        tracker.log_study_metrics(1, {"best_value": 0.5})
-        assert tracker.drain(60), tracker.unavailable_reason
+        tracker.log_metrics("study", 1, {"best_value": 0.5})
+        assert tracker.drain(60), tracker.sender.reason
     with sqlite3.connect(root / "mlflow.db") as database:
         assert database.execute("select key, value from metrics").fetchall() == [
             ("best_value", 0.5)
@@ -97,7 +97,7 @@ def test_one_that_is_half_made_is_told_from_one_that_is_away(
     with Tracker(study / "spool", f"sqlite:///{half_made}", "fdan") as tracker:
         tracker.open_study("s", {}, {})
         assert not tracker.drain(60)
-        assert tracker.unavailable_reason == (
+        assert tracker.sender.reason == (
             f"{half_made} is half made, its maker was killed, and no run is in it: move it away"
         )
     assert main(["flush", str(study), "--wait", "60"]) == 1

@@ -330,9 +330,9 @@ def study(folder: Path, uri: str, name: str = "demo") -> StudyResult:
     """A study's folder whose run is with the server."""
     with Tracker(folder / "spool", uri, "fdan") as tracker:
         tracker.open_study(name, {}, {})
-        tracker.open_trial(0, {}, {})
-        tracker.close_trial(0, "COMPLETE", "done")
-        assert tracker.drain(60), tracker.unavailable_reason
+        tracker.open_run("0", {}, {})
+        tracker.close_run("0", "COMPLETE", "done")
+        assert tracker.drain(60), tracker.sender.reason
         of = replace(
             result(), study=name, study_id=tracker.study_id, experiment="fdan", tracking_uri=uri
         )
