@@ -63,16 +63,15 @@ _DRIVER: Final[_Rules] = (
 _WORKER: Final[_Rules] = (
     ("<frozen importlib", (), IMPORTS),
     (f"{_ROOT}fdan/training/checkpoint.py", (), CHECKPOINTS),
-    (f"{_ROOT}search/worker/epoch_log.py", (), CHECKPOINTS),
+    (f"{_ROOT}search/worker/trial_folder.py", (), CHECKPOINTS),
     (f"{_ROOT}fdan/training/frozen_features.py", (), FEATURES),
     (f"{_ROOT}fdan/training/train.py", ("_snapshot",), CHECKPOINTS),
     (f"{_ROOT}fdan/training/train.py", ("_epoch",), STEPS),
     (f"{_ROOT}fdan/training/validate.py", ("make_bank", "logits", "scores"), VALIDATION),
-    (f"{_ROOT}search/worker/async_report.py", (), IDLE),  # waiting for the driver's answer
     ("/ray/", (), IDLE),
-    (f"{_ROOT}search/worker/trainable.py", ("_locked",), IDLE),
+    (f"{_ROOT}search/worker/trainable.py", ("_locked", "wait_for_driver"), IDLE),
 )
-_TRIAL: Final = (f"{_ROOT}search/worker/trainable.py", "run_assignments")
+_TRIAL: Final = (f"{_ROOT}search/worker/trainable.py", "_run_assignments")
 
 
 def watch() -> None:

@@ -111,16 +111,15 @@ def _rerun(arguments: argparse.Namespace) -> int:
     run = read(uri, arguments.run_id)
     # Here: this imports what training needs.
     from fdan.cli.terminal import table_console
-    from search.reproduce.comparison import show
-    from search.reproduce.rerun import RerunOptions, as_json, rerun
+    from search.reproduce.rerun import RerunOptions, rerun
 
     options = RerunOptions(arguments.stores, arguments.weights, arguments.epochs)
-    comparison, changes = rerun(run, uri, Console(stderr=True), options)
+    repeated = rerun(run, uri, Console(stderr=True), options)
     if arguments.json:
-        print(json.dumps(as_json(run, comparison, changes), indent=1))
+        print(json.dumps(repeated.as_json(), indent=1))
     else:
-        show(comparison, table_console())
-    return 1 if comparison.differing else 0
+        repeated.comparison.show(table_console())
+    return 1 if repeated.comparison.differing else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

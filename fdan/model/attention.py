@@ -68,11 +68,7 @@ class CrossAttention(nn.Module):
         )
 
     def acoustic_only(self, z_AD: Tensor, z_VD: Tensor | None) -> Tensor:
-        """The acoustic half of the layer, (A, D): each sample attends to the bank alone.
-
-        Args:
-            z_AD: Speech of layer i - 1.
-            z_VD: The bank's faces; None passes attention by.
-        """
+        """The acoustic half of the layer, (A, D): each sample of layer i - 1 attends to the bank's
+        faces alone; None passes attention by."""
         delta_AD = None if z_VD is None else self.acoustic.attend(z_AD, self.visual, z_VD)
         return self.acoustic.transform(z_AD, delta_AD)

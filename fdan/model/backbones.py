@@ -17,7 +17,6 @@ from typing import Final
 import safetensors
 import safetensors.torch
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from fdan.device import seeded, shapes_only
@@ -115,24 +114,23 @@ def build_backbone(weights: Weights) -> Backbone:
 def _fitting(name: str, file: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The file's tensors under the network's names and types; all of them, and no others."""
     stored = {k: v for k, v in _read(file).items() if not k.startswith(_CLASSIFIER)}
-    fitting = {}
+
+    def misfit(reason: str) -> WeightsError:
+        return WeightsError(f"weights {file} do not fit {name}{reason}")
+
     for key, tensor in wanted.items():
-        if key not in stored and key.endswith("num_batches_tracked"):
+        if key.endswith("num_batches_tracked"):
             # State dicts older than this counter are otherwise complete.
-            fitting[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
-            continue
+            stored.setdefault(key, torch.zeros(tensor.shape, dtype=tensor.dtype))
         if key not in stored:
-            raise WeightsError(f"weights {file} do not fit {name}: '{key}' is missing")
-        if stored[key].shape != tensor.shape:
-            raise WeightsError(
-                f"weights {file} do not fit {name}: '{key}' has shape {tuple(stored[key].shape)},"
-                f" expected {tuple(tensor.shape)}"
-            )
-        fitting[key] = stored[key].to(tensor.dtype)
+            raise misfit(f": '{key}' is missing")
+        shape, expected = tuple(stored[key].shape), tuple(tensor.shape)
+        if shape != expected:
+            raise misfit(f": '{key}' has shape {shape}, expected {expected}")
     for key in stored:
         if key not in wanted:
-            raise WeightsError(f"weights {file} do not fit {name}, which has no '{key}'")
-    return fitting
+            raise misfit(f", which has no '{key}'")
+    return {key: stored[key].to(tensor.dtype) for key, tensor in wanted.items()}
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -165,23 +163,18 @@ def _imagenet(backbone: str) -> Path:
     import torchvision.models
 
     url: str = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1.url
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / url.rsplit("/", 1)[1]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if file.is_file():
         return file
     before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
-            if not file.is_file():
-                socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
-                digest = file.stem.rsplit("-", 1)[1]
-                torch.hub.download_url_to_file(url, str(file), digest, progress=False)
+        torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"ImageNet weights of {backbone} cannot be downloaded ({first_line(error)}): name a"
-            f" state dict with --weights FILE, or put {file.name} into {folder}, or train without"
-            " with --weights none"
+            f" state dict with --weights FILE, or put {file.name} into {file.parent}, or train"
+            " without with --weights none"
         ) from None
     finally:
         socket.setdefaulttimeout(before)

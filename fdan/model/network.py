@@ -90,12 +90,7 @@ class Head(nn.Module):
         self.classifier = nn.Linear(config.width, CLASSES)
 
     def fit(self, modality: str, x_NF: Tensor) -> None:
-        """Standardise frozen features by these samples from now on.
-
-        Args:
-            modality: 'visual' or 'acoustic'.
-            x_NF: The modality's training part.
-        """
+        """Standardise frozen features by the modality's training part from now on."""
         standardise = self.standardise[modality]
         assert isinstance(standardise, Standardise)
         standardise.fit(x_NF)
@@ -111,12 +106,7 @@ class Head(nn.Module):
         return Output(self.classifier(z_v), self.classifier(z_a), tuple(aligned) or ((z_v, z_a),))
 
     def build_bank(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
-        """The faces' features that enter each layer when faces and speech pass through together.
-
-        Args:
-            x_VF: The bank's faces.
-            x_AF: The bank's speech.
-        """
+        """The faces' features that enter each layer when faces and speech pass through together."""
         z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
         bank = []
         for layer in self.layers:
@@ -125,12 +115,8 @@ class Head(nn.Module):
         return tuple(bank)
 
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
-        """Logits (A, C) from speech alone. Each row depends on its own sample and the bank.
-
-        Args:
-            x_AF: Speech.
-            bank: Bank that it attends to; None passes attention by.
-        """
+        """Logits (A, C) from speech alone. Each row depends on its own sample and the bank that it
+        attends to; None passes attention by."""
         logits: Tensor = self.classifier(self.encode_speech(x_AF, bank))
         return logits
 
@@ -168,23 +154,15 @@ class Network(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig, *, images: bool = False) -> Network:
-        """A network without particular weights.
-
-        Args:
-            config: The model.
-            images: Whether there are backbones even if they are not tuned.
-        """
+        """A network without particular weights; for `images` it has backbones even if they are not
+        tuned."""
         if config.tuning == "full" or images:
             return cls(Head(config), {m: Backbone(config.backbone) for m in MODALITIES})
         return cls(Head(config))
 
     def features(self, modality: str, inputs: Tensor) -> Tensor:
-        """Pooled features, (N, F).
-
-        Args:
-            modality: 'visual' or 'acoustic'.
-            inputs: Images, (N, H, W, C) uint8; features, if there are no backbones.
-        """
+        """Pooled features, (N, F), of images, (N, H, W, C) uint8. Without backbones the inputs are
+        the features."""
         if not self.backbones:
             return inputs
         x_NF: Tensor = self.backbones[modality](inputs)

@@ -7,14 +7,16 @@ own, which run on over the epochs: their number has nothing to do with that of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fdan.emotions import MODALITIES
 from fdan.metrics import Ints
+from fdan.run_config import RunConfig
 from fdan.training.augment import DRAWS
+from fdan.training.training_data import TrainingData
 
 Floats = npt.NDArray[np.float32]
 
@@ -23,17 +25,15 @@ _ACOUSTIC, _VISUAL, _BANK, _DRAWS_ACOUSTIC, _DRAWS_VISUAL = range(1, 6)
 INITIAL_WEIGHTS: Final = 6
 
 
-@dataclass(frozen=True)
-class EpochPlan:
-    """One epoch: each modality's samples, step after step; how many of them each step takes; and
-    the augmentation's random numbers, one row a sample."""
+class ModalityPlan(NamedTuple):
+    """One modality's part of an epoch."""
 
-    acoustic: Ints
-    visual: Ints
-    acoustic_sizes: tuple[int, ...]
-    visual_sizes: tuple[int, ...]
-    acoustic_draws: Floats
-    visual_draws: Floats
+    samples: Ints
+    """Sample numbers, step after step."""
+    sizes: list[int]
+    """How many of them each step takes."""
+    draws: Floats
+    """The augmentation's random numbers, one row a sample."""
 
 
 def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
@@ -46,17 +46,15 @@ def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
     """
     assert samples >= 2 and batch >= 2
     full, rest = divmod(samples, batch)
-    if rest == 0:
-        return (batch,) * full
     if rest == 1:
         return (batch,) * (full - 1) + (batch + 1,)
-    return (batch,) * full + (rest,)
+    return (batch,) * full + (rest,) * (rest > 0)
 
 
 def plan_epoch(
     visual_train: Ints, acoustic_train: Ints, batch: int, seed: int, epoch: int
-) -> EpochPlan:
-    """Plan one epoch.
+) -> dict[str, ModalityPlan]:
+    """Plan one epoch, by modality.
 
     Args:
         visual_train: Sample numbers of the visual training part.
@@ -66,30 +64,45 @@ def plan_epoch(
         seed: Seed of the run.
         epoch: Epoch, from 1.
     """
-    acoustic_sizes = batch_sizes(len(acoustic_train), batch)
-    visual_sizes = (batch,) * len(acoustic_sizes)
-    taken = sum(visual_sizes)
-    order = _pass(acoustic_train, seed, _ACOUSTIC, epoch)
-    return EpochPlan(
-        acoustic=order,
-        visual=_stretch(visual_train, seed, (epoch - 1) * taken, taken),
-        acoustic_sizes=acoustic_sizes,
-        visual_sizes=visual_sizes,
-        acoustic_draws=_draws(seed, _DRAWS_ACOUSTIC, epoch, (len(order), DRAWS["acoustic"])),
-        visual_draws=_draws(seed, _DRAWS_VISUAL, epoch, (taken, DRAWS["visual"])),
-    )
+    sizes = batch_sizes(len(acoustic_train), batch)
+    speech = _pass(acoustic_train, seed, _ACOUSTIC, epoch)
+    count = batch * len(sizes)
+    # Faces are the next `count` of an endless row of reshuffled passes.
+    start = (epoch - 1) * count
+    first, last = start // len(visual_train), (start + count - 1) // len(visual_train)
+    passes = [_pass(visual_train, seed, _VISUAL, number) for number in range(first, last + 1)]
+    faces = np.concatenate(passes)[start - first * len(visual_train) :][:count]
+
+    def draws(stream: int, shape: tuple[int, int]) -> Floats:
+        return np.random.default_rng((seed, stream, epoch)).random(shape, dtype=np.float32)
+
+    return {
+        "visual": ModalityPlan(
+            faces, [batch] * len(sizes), draws(_DRAWS_VISUAL, (count, DRAWS["visual"]))
+        ),
+        "acoustic": ModalityPlan(
+            speech, list(sizes), draws(_DRAWS_ACOUSTIC, (len(speech), DRAWS["acoustic"]))
+        ),
+    }
 
 
-def balanced_sample(train: Ints, labels: Ints, each: int, seed: int, modality: int) -> Ints:
-    """Choose the same number of samples of every class.
+def bank_samples(run: RunConfig, data: TrainingData) -> dict[str, Ints]:
+    """Numbers of the bank's samples by modality: of the training part, balanced over classes.
 
     Args:
-        train: Sample numbers to choose from.
-        labels: Class of every sample.
-        each: Number of samples of a class; of one that has fewer, all.
-        seed: Seed of the run.
-        modality: Index in MODALITIES; the two draw from streams of their own.
+        run: Settings with number of samples and seed.
+        data: Data that the samples are in.
     """
+    model, seed = run.model, run.training.seed
+    return {
+        m: _balanced_sample(data.train_samples(m), data.domain(m).labels, model.bank, seed, number)
+        for number, m in enumerate(MODALITIES)
+    }
+
+
+def _balanced_sample(train: Ints, labels: Ints, each: int, seed: int, modality: int) -> Ints:
+    """`each` samples of every class, or all of a class that has fewer. Each modality, by its index
+    in MODALITIES, draws from a stream of its own."""
     random = np.random.default_rng((seed, _BANK, modality))
     of_train = labels[train]
     chosen = [np.sort(random.permutation(train[of_train == c])[:each]) for c in np.unique(of_train)]
@@ -98,15 +111,3 @@ def balanced_sample(train: Ints, labels: Ints, each: int, seed: int, modality: i
 
 def _pass(samples: Ints, seed: int, stream: int, number: int) -> Ints:
     return np.random.default_rng((seed, stream, number)).permutation(samples)
-
-
-def _stretch(samples: Ints, seed: int, start: int, length: int) -> Ints:
-    """`length` samples from place `start` of the endless row of reshuffled passes."""
-    first, last = start // len(samples), (start + length - 1) // len(samples)
-    passes = [_pass(samples, seed, _VISUAL, number) for number in range(first, last + 1)]
-    offset = start - first * len(samples)
-    return np.concatenate(passes)[offset : offset + length]
-
-
-def _draws(seed: int, stream: int, epoch: int, shape: tuple[int, int]) -> Floats:
-    return np.random.default_rng((seed, stream, epoch)).random(shape, dtype=np.float32)

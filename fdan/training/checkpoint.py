@@ -10,6 +10,7 @@ import json
 import os
 import zlib
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
@@ -75,17 +76,8 @@ class Checkpoint:
             partial.replace(folder / name)
         finally:
             partial.unlink(missing_ok=True)
-        facts = {
-            "format": _FORMAT,
-            "epoch": self.epoch,
-            "step": self.step,
-            "history": list(self.history),
-            "backbone_sha256": self.backbone_sha256,
-            "data": self.data,
-            "run": self.run.as_dict(),
-            "tensors": name,
-            "crc32": crc,
-        }
+        own = {"run": self.run.as_dict(), "tensors": name}
+        facts = {"format": _FORMAT, **vars(self), **own, "crc32": crc}
         write_atomic(folder / _JSON, json.dumps(facts, indent=1) + "\n", sync=True)
         sync_path(folder)
         for file in folder.glob("tensors*"):
@@ -113,8 +105,6 @@ class Checkpoint:
                 data=str(facts["data"]),
                 tensors=dict(safetensors.torch.load_file(file)),
             )
-        except WeightsError:
-            raise
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise WeightsError(f"checkpoint {folder}: there is no {missing} in it") from None
@@ -126,8 +116,5 @@ class Checkpoint:
 
 
 def _crc32(file: Path) -> int:
-    crc = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
+    with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return zlib.crc32(content)

@@ -73,22 +73,21 @@ class GraphedFunction:
         shapes = tuple(tensor.shape for tensor in inputs)
         if shapes not in self._recorded:
             self._calls[shapes] += 1
-            if self._fails or self._calls[shapes] <= _EAGER or not self._try(shapes, inputs):
+            if self._fails or self._calls[shapes] <= _EAGER:
+                return self._function(*inputs)
+            # Own tensors, since a recording reads from where it read when it was made.
+            places = tuple(tensor.clone() for tensor in inputs)
+            try:
+                self._recorded[shapes] = places, self._record(lambda: self._function(*places))
+            except RuntimeError as error:  # torch raises it for all that CUDA refuses
+                self._fails = True
+                # What broke the recording, not its end.
+                _warn(first_line(error.__context__ or error))
                 return self._function(*inputs)
         places, replay = self._recorded[shapes]
         for place, tensor in zip(places, inputs, strict=True):
             place.copy_(tensor)
         return replay()
-
-    def _try(self, shapes: Shapes, inputs: tuple[Tensor, ...]) -> bool:
-        # Own tensors, since a recording reads from where it read when it was made.
-        places = tuple(tensor.clone() for tensor in inputs)
-        try:
-            self._recorded[shapes] = places, self._record(lambda: self._function(*places))
-        except RuntimeError as error:  # torch raises it for all that CUDA refuses
-            self._fails = True
-            _warn(first_line(error.__context__ or error))  # what broke the recording, not its end
-        return not self._fails
 
 
 class _CudaGraphs:

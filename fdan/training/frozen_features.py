@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from fdan.files import write_atomic
 from fdan.model.backbones import Weights, build_backbone
 from fdan.run_config import FEATURES
 
+if TYPE_CHECKING:
+    from fdan.data.store import Store
+
 # On a CPU, what the first layers of more put out (32 MB and beyond) would be asked of the system
 # anew each time: half as long again at 96 x 96 pixels.
 _AT_ONCE: Final = {"cpu": 32, "cuda": 64}
@@ -29,21 +32,9 @@ _AT_ONCE: Final = {"cpu": 32, "cuda": 64}
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done and of all."""
 
-Item = TypeVar("Item", bound=np.generic)
-
-
-class Images(Protocol):
-    """A store, as far as it is needed here."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def images(self) -> npt.NDArray[np.uint8]: ...
-
 
 def cached_features(
-    store: Images,
+    store: Store,
     weights: Weights,
     cache: Path,
     device: torch.device,
@@ -54,7 +45,7 @@ def cached_features(
     The first process computes them; others that want them meanwhile wait.
 
     Args:
-        store: The images.
+        store: The store.
         weights: Weights of the backbone.
         cache: The folder that keeps features.
         device: Device that computes them.
@@ -64,55 +55,44 @@ def cached_features(
         WeightsError: The weights do not fit the backbone.
     """
     n, height, width, _ = store.images.shape
-    file = cache / (
-        f"{store.fingerprint[:24]}-{weights.backbone}-{weights.sha256[:16]}"
-        f"-{n}x{height}x{width}.npy"
-    )
     shape = (n, FEATURES[weights.backbone])
+    names = (store.fingerprint[:24], weights.backbone, weights.sha256[:16])
+    file = cache / f"{'-'.join(names)}-{n}x{height}x{width}.npy"
+
+    def compute(path: Path) -> None:
+        backbone = build_backbone(weights).to(device).eval()
+        pixels, at_once = as_tensor(store.images), _AT_ONCE[device.type]
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        try:
+            with torch.inference_mode(), full_precision():
+                for start in range(0, n, at_once):
+                    batch = pixels[start : start + at_once].to(device)
+                    out[start : start + len(batch)] = backbone(batch).cpu().numpy()
+                    if progress is not None:
+                        progress(start + len(batch), n)
+            out.flush()
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # trials of other processes train there
+
     features = _open(file, shape)
-    if features is not None:
-        return features
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
-        features = _open(file, shape)
-        if features is None:
-            write_atomic(file, lambda path: _compute(store.images, weights, path, device, progress))
+    if features is None:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
             features = _open(file, shape)
+            if features is None:
+                write_atomic(file, compute)
+                features = _open(file, shape)
     assert features is not None
     return features
 
 
-def as_tensor(array: npt.NDArray[Item]) -> Tensor:
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
     """A tensor on the array's own memory, which may be a read-only map."""
     with warnings.catch_warnings():
         # Nothing here writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-def _compute(
-    images: npt.NDArray[np.uint8],
-    weights: Weights,
-    file: Path,
-    device: torch.device,
-    progress: Progress | None,
-) -> None:
-    backbone = build_backbone(weights).to(device).eval()
-    pixels, total = as_tensor(images), len(images)
-    at_once = _AT_ONCE[device.type]
-    shape = (total, FEATURES[weights.backbone])
-    try:
-        out = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
-        with torch.inference_mode(), full_precision():
-            for start in range(0, total, at_once):
-                batch = pixels[start : start + at_once].to(device)
-                out[start : start + len(batch)] = backbone(batch).cpu().numpy()
-                if progress is not None:
-                    progress(start + len(batch), total)
-        out.flush()
-    finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # trials of other processes train there
 
 
 def _open(file: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:

@@ -22,22 +22,14 @@ from torch import Tensor
 
 from fdan.device import choose_device, repeatable
 from fdan.emotions import MODALITIES
-from fdan.model.network import Bank, Network
+from fdan.model.network import Bank
 from fdan.run_config import RunConfig
-from fdan.training import batches
+from fdan.training.batches import bank_samples
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import make_graphed, side_stream
-from fdan.training.group_heads import StackedHeads, Tensors
-from fdan.training.train import (
-    Diverged,
-    EpochReport,
-    RunProgress,
-    build_network,
-    check_same_run,
-    learning_rate_factor,
-)
+from fdan.training.group_heads import StackedHeads
+from fdan.training.train import Diverged, EpochReport, RunProgress, learning_rate_factor
 from fdan.training.training_data import TrainingData
-from fdan.training.validate import restore_network
 
 
 class MemberEpoch(NamedTuple):
@@ -94,15 +86,13 @@ def train_group(
     assert len(keys) == 1 and None not in keys, "these runs are no group"
     where = choose_device(device)
     data = data.to(where)
-    data.check_fits(runs[0].model)
     members = []
     for index, run in enumerate(runs):
-        start = None if resume is None else resume[index]
-        if start is not None:
-            check_same_run(run, data, start)
-        last = run.training.epochs if until is None else min(until[index], run.training.epochs)
-        member = _Member(index, run, last, start)
-        if member.epoch < last:
+        member = _Member(run, data, None if resume is None else resume[index])
+        member.index, member.until = index, run.training.epochs
+        if until is not None:
+            member.until = min(until[index], member.until)
+        if member.trains_on:
             members.append(member)
     if members:
         with repeatable(where), side_stream(where):
@@ -110,9 +100,12 @@ def train_group(
 
 
 class _Member(RunProgress):
-    def __init__(self, index: int, run: RunConfig, until: int, resume: Checkpoint | None) -> None:
-        super().__init__(run, resume)
-        self.index, self.until, self.resume = index, until, resume
+    index: int
+    until: int
+
+    @property
+    def trains_on(self) -> bool:
+        return self.now.epoch < self.until
 
 
 class _Group:
@@ -124,17 +117,14 @@ class _Group:
     ) -> None:
         self.members = list(members)
         self.data, self.device = data, device
-        networks, momenta = list[Network](), list[Tensors]()
-        for member in members:
-            if member.resume is None:
-                networks.append(build_network(member.run, data))
-                momenta.append({})
-            else:
-                networks.append(restore_network(member.resume))
-                momenta.append(member.resume.tensors_under("momentum"))
+        networks, momenta = zip(*(member.start_network() for member in members), strict=True)
         self.heads = StackedHeads([member.run for member in members], networks, momenta, device)
         self.step = make_graphed(self.heads.step, device)
-        self.bank = {m: self._bank_samples(number, m) for number, m in enumerate(MODALITIES)}
+        chosen = [bank_samples(member.run, data) for member in members]
+        self.bank = {
+            m: torch.from_numpy(np.stack([samples[m] for samples in chosen])).to(device)
+            for m in MODALITIES
+        }
 
     def train(self, report: Report) -> None:
         while self.members:
@@ -147,16 +137,14 @@ class _Group:
             finished, diverged = dict[int, MemberEpoch](), dict[int, Diverged]()
             for row, member in enumerate(self.members):
                 try:
-                    epoch, checkpoint = member.finish_epoch(
-                        self.data, losses[:, row], logits[row], seconds
-                    )
+                    epoch = member.finish_epoch(losses[:, row], logits[row], seconds)
                 except Diverged as error:
                     diverged[member.index] = error
                 else:
-                    make = partial(self._with_tensors, checkpoint, member, row, bank)
+                    make = partial(self._with_tensors, member.now, row, bank)
                     finished[row] = MemberEpoch(member.index, epoch, make)
             report(list(finished.values()), diverged)
-            staying = [row for row in finished if self.members[row].epoch < self.members[row].until]
+            staying = [row for row in finished if self.members[row].trains_on]
             if len(staying) < len(self.members):
                 self.members = [self.members[row] for row in staying]
                 self.heads.select(staying)
@@ -166,28 +154,19 @@ class _Group:
     def _epoch(self) -> Tensor:
         """One pass of every member over the acoustic training part: each step's losses,
         (steps, R, 4), on the CPU; nothing waits for the device before the epoch's end."""
-        plans = [
-            batches.plan_epoch(
-                self.data.visual_train,
-                self.data.acoustic_train,
-                member.run.training.batch,
-                member.run.training.seed,
-                member.epoch + 1,
-            )
-            for member in self.members
-        ]
-        steps = {}
+        plans = [member.plan_epoch() for member in self.members]
+        steps = []
         for modality in MODALITIES:
             # One size for all: they have the same data and batch.
-            size = getattr(plans[0], f"{modality}_sizes")
-            index = np.stack([getattr(plan, modality) for plan in plans])
+            sizes = plans[0][modality].sizes
+            index = np.stack([plan[modality].samples for plan in plans])
             labels = self.data.domain(modality).labels[index]
             tensors = (torch.from_numpy(array).to(self.device) for array in (index, labels))
-            steps[modality] = zip(*(torch.split(t, size, dim=1) for t in tensors), strict=True)
-        count = len(plans[0].acoustic_sizes)
+            steps += [torch.split(tensor, sizes, dim=1) for tensor in tensors]
+        count = len(plans[0]["acoustic"].sizes)
         rates = [
             [
-                member.run.training.lr * learning_rate_factor(member.step + number)
+                member.run.training.lr * learning_rate_factor(member.now.step + number)
                 for member in self.members
             ]
             for number in range(count)
@@ -195,20 +174,11 @@ class _Group:
         rates_R = torch.tensor(rates, dtype=torch.float32).to(self.device)
 
         losses = torch.zeros((count, len(self.members), 4), device=self.device)
-        for number, pair in enumerate(zip(*(steps[m] for m in MODALITIES), strict=True)):
-            (index_RV, y_RV), (index_RA, y_RA) = pair
+        for number, batch in enumerate(zip(*steps, strict=True)):
+            index_RV, y_RV, index_RA, y_RA = batch
             x_RVF, x_RAF = self._features("visual", index_RV), self._features("acoustic", index_RA)
             losses[number] = self.step(x_RVF, x_RAF, y_RV, y_RA, rates_R[number])
         return losses.cpu()
-
-    def _bank_samples(self, number: int, modality: str) -> Tensor:
-        """The bank's samples of one modality, (R, M): as validate.make_bank chooses them."""
-        train, labels = self.data.train_samples(modality), self.data.domain(modality).labels
-        chosen = [
-            batches.balanced_sample(train, labels, run.model.bank, run.training.seed, number)
-            for run in (member.run for member in self.members)
-        ]
-        return torch.from_numpy(np.stack(chosen)).to(self.device)
 
     def _make_bank(self) -> Bank | None:
         """validate.make_bank for all members."""
@@ -228,10 +198,8 @@ class _Group:
         ]
         return torch.cat(logits, dim=1).cpu()
 
-    def _with_tensors(
-        self, checkpoint: Checkpoint, member: _Member, row: int, bank: Bank | None
-    ) -> Checkpoint:
-        same = self.members[row : row + 1] == [member] and member.epoch == checkpoint.epoch
+    def _with_tensors(self, checkpoint: Checkpoint, row: int, bank: Bank | None) -> Checkpoint:
+        same = row < len(self.members) and checkpoint is self.members[row].now
         assert same, "too late: the weights are those of another epoch"
         tensors = self.heads.checkpoint_tensors(row)
         tensors |= {f"bank.{i}": z_R[row].to("cpu", copy=True) for i, z_R in enumerate(bank or ())}

@@ -8,6 +8,7 @@ Shapes: R runs; V, A, F, D, C as in model/network.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,14 +93,8 @@ class StackedHeads:
             x_RVF: Faces' features.
             x_RAF: Speech's features.
         """
-        method = _Method(self._network.head, "build_bank")
-
-        def one_run(parameters: Tensors, buffers: Tensors, x_VF: Tensor, x_AF: Tensor) -> Bank:
-            bank: Bank = functional_call(method, (parameters, buffers), (x_VF, x_AF))
-            return bank
-
-        with torch.no_grad():
-            return vmap(one_run)(self._parameters, self._buffers, x_RVF, x_RAF)
+        bank: Bank = self._call("build_bank", (0, 0), x_RVF, x_RAF)
+        return bank
 
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
         """Head.predict of each run, all from the same speech: (R, A, C).
@@ -108,15 +103,9 @@ class StackedHeads:
             x_AF: Speech's features.
             bank: Bank of build_bank; None passes attention by.
         """
-        method = _Method(self._network.head, "predict")
-
-        def one_run(parameters: Tensors, buffers: Tensors, *bank_MD: Tensor) -> Tensor:
-            own = None if bank is None else bank_MD
-            logits: Tensor = functional_call(method, (parameters, buffers), (x_AF, own))
-            return logits
-
-        with torch.no_grad():
-            return vmap(one_run)(self._parameters, self._buffers, *(bank or ()))
+        axis = None if bank is None else 0
+        logits: Tensor = self._call("predict", (None, axis), x_AF, bank)
+        return logits
 
     def checkpoint_tensors(self, row: int) -> Tensors:
         """model.* and momentum.* of a run's checkpoint: copies on the CPU."""
@@ -124,6 +113,16 @@ class StackedHeads:
         if self._has_momentum[row]:  # else torch.optim.SGD keeps none
             named |= {f"momentum.{name}": m_R for name, m_R in self._momenta.items()}
         return {name: t_R[row].to("cpu", copy=True) for name, t_R in named.items()}
+
+    def _call(self, method: str, axes: tuple[int | None, ...], *inputs: object) -> Any:
+        """Call a method of each run's head. An input's axis of runs is 0; None if all share it."""
+        module = _Method(self._network.head, method)
+
+        def one_run(parameters: Tensors, buffers: Tensors, *own: object) -> object:
+            return functional_call(module, (parameters, buffers), own)
+
+        with torch.no_grad():
+            return vmap(one_run, (0, 0, *axes))(self._parameters, self._buffers, *inputs)
 
     def _loss(
         self,

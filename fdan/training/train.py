@@ -6,7 +6,7 @@ A caller such as a search or a tracker enters through `report`, once an epoch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -58,62 +58,84 @@ epoch's are wanted."""
 
 
 class RunProgress:
-    """Progress of a run: all of its state but the tensors."""
+    """Progress of a run. `now` is the last epoch's checkpoint, without tensors."""
 
-    def __init__(self, run: RunConfig, resume: Checkpoint | None) -> None:
-        self.run = run
-        self.epoch, self.step, self.history = 0, 0, tuple[float, ...]()
-        if resume is not None:
-            self.epoch, self.step, self.history = resume.epoch, resume.step, resume.history
+    def __init__(self, run: RunConfig, data: TrainingData, resume: Checkpoint | None) -> None:
+        """ConfigError if `resume` has other settings, but for the number of epochs, or was trained
+        on other data or weights."""
+        self.run, self.data, self.resume = run, data, resume
+        data.check_fits(run.model)
+        self.now = Checkpoint(run, 0, 0, (), data.weights.sha256, data.fingerprint, {})
+        if resume is None:
+            return
+        before = resume.run.as_dict()
+        for name, value in run.as_dict().items():
+            if name != "epochs" and before.get(name) != value:
+                raise ConfigError(
+                    f"the checkpoint to go on from has {name} = {before[name]}, this run has"
+                    f" {value}"
+                )
+        goes_on = replace(resume, run=run, tensors={})
+        if replace(goes_on, epoch=0, step=0, history=()) != self.now:
+            raise ConfigError("the checkpoint to go on from was trained on other data or weights")
+        self.now = goes_on
 
-    def finish_epoch(
-        self, data: TrainingData, losses: Tensor, logits: Tensor, seconds: float
-    ) -> tuple[EpochReport, Checkpoint]:
+    def plan_epoch(self) -> dict[str, batches.ModalityPlan]:
+        """Plan of the epoch that comes next."""
+        data, training = self.data, self.run.training
+        return batches.plan_epoch(
+            data.visual_train,
+            data.acoustic_train,
+            training.batch,
+            training.seed,
+            self.now.epoch + 1,
+        )
+
+    def start_network(self) -> tuple[Network, dict[str, Tensor]]:
+        """Network and momenta before the first step, or of the checkpoint, on the CPU."""
+        if self.resume is None:
+            return build_network(self.run, self.data), {}
+        return restore_network(self.resume), self.resume.tensors_under("momentum")
+
+    def finish_epoch(self, losses: Tensor, logits: Tensor, seconds: float) -> EpochReport:
         """Count one more epoch and score it.
 
         Args:
-            data: Training data of the run.
             losses: Losses of each step, (steps, 4), in the order of _TERMS, on the CPU.
             logits: Logits of the acoustic validation part, (A, C), on the CPU.
             seconds: Duration of the epoch.
 
-        Returns:
-            The epoch's report, and its checkpoint without tensors.
-
         Raises:
             Diverged: A step's loss or the validation loss is not finite.
         """
-        self.epoch += 1
-        self.step += len(losses)
-        _check_finite(losses, self.epoch)
-        scores = score_logits(logits, data.acoustic.labels[data.acoustic_validation])
+        epoch, step = self.now.epoch + 1, self.now.step + len(losses)
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            number, term = bad[0].tolist()
+            raise Diverged(
+                f"the {_TERMS[term]} is {float(losses[number, term])} at step {number + 1} of"
+                f" {len(losses)} in epoch {epoch}: a smaller lr, momentum or alpha may help"
+            )
+        scores = score_logits(logits, self.data.acoustic.labels[self.data.acoustic_validation])
         if not np.isfinite(scores.loss):
-            raise Diverged(f"the validation loss is {scores.loss} after epoch {self.epoch}")
-        self.history += (scores.uar,)
-        checkpoint = Checkpoint(
-            run=self.run,
-            epoch=self.epoch,
-            step=self.step,
-            history=self.history,
-            backbone_sha256=data.weights.sha256,
-            data=data.fingerprint,
-            tensors={},
-        )
+            raise Diverged(f"the validation loss is {scores.loss} after epoch {epoch}")
+        history = (*self.now.history, scores.uar)
+        self.now = replace(self.now, epoch=epoch, step=step, history=history)
         total, acoustic, visual, discrepancy = losses.mean(0).tolist()
         metrics = {
             "train/loss": total,
             "train/loss_acoustic": acoustic,
             "train/loss_visual": visual,
             "train/lmmd": discrepancy,
-            "train/lr": self.run.training.lr * learning_rate_factor(self.step - 1),
+            "train/lr": self.run.training.lr * learning_rate_factor(step - 1),
             "validation/uar": scores.uar,
             "validation/war": scores.war,
             "validation/wf1": scores.wf1,
             "validation/loss": scores.loss,
-            "value": checkpoint.value,
+            "value": self.now.value,
             "time/epoch_s": seconds,
         }
-        return EpochReport(self.epoch, metrics, scores.confusion), checkpoint
+        return EpochReport(epoch, metrics, scores.confusion)
 
 
 def train(
@@ -143,26 +165,21 @@ def train(
         Diverged: A loss is not finite.
     """
     where = choose_device(device)
-    data = data.to(where)
-    data.check_fits(run.model)
-    if resume is not None:
-        check_same_run(run, data, resume)
-        if resume.epoch >= run.training.epochs:
-            return resume
+    progress = RunProgress(run, data.to(where), resume)
+    if resume is not None and resume.epoch >= run.training.epochs:
+        return resume
     with repeatable(where), side_stream(where):
-        return _Trainer(run, data, where, resume).train(report)
+        return _Trainer(progress, where).train(report)
 
 
 class _Trainer:
-    def __init__(
-        self, run: RunConfig, data: TrainingData, device: torch.device, resume: Checkpoint | None
-    ) -> None:
-        self.run, self.data, self.device = run, data, device
-        network = build_network(run, data) if resume is None else restore_network(resume)
+    def __init__(self, progress: RunProgress, device: torch.device) -> None:
+        run, data = progress.run, progress.data
+        self.progress, self.data, self.device = progress, data, device
+        network, momenta = progress.start_network()
         self.network = network.to(device)
-        self.optimizer = _make_optimizer(self.network, run.training, device, resume)
+        self.optimizer = _make_optimizer(self.network, run.training, device, momenta)
         self.step = make_graphed(_make_step(self.network, self.optimizer, run, data), device)
-        self.progress = RunProgress(run, resume)
 
     def train(self, report: Report) -> Checkpoint:
         data, progress = self.data, self.progress
@@ -171,42 +188,35 @@ class _Trainer:
             self.network.train()
             losses = self._epoch()
             self.network.eval()
-            bank = make_bank(self.network, self.run, data)
+            bank = make_bank(self.network, progress.run, data)
             logits = predict_logits(self.network, data.acoustic, data.acoustic_validation, bank)
             seconds = time.perf_counter() - began
-            epoch, checkpoint = progress.finish_epoch(data, losses, logits, seconds)
-            report(epoch, partial(self._with_tensors, checkpoint, bank))
-            if progress.epoch == self.run.training.epochs:
-                return self._with_tensors(checkpoint, bank)
+            epoch = progress.finish_epoch(losses, logits, seconds)
+            make_checkpoint = partial(self._with_tensors, progress.now, bank)
+            report(epoch, make_checkpoint)
+            if epoch.epoch == progress.run.training.epochs:
+                return make_checkpoint()
 
     def _epoch(self) -> Tensor:
         """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the
         CPU; nothing waits for the device before the epoch's end."""
-        data, training = self.data, self.run.training
-        plan = batches.plan_epoch(
-            data.visual_train,
-            data.acoustic_train,
-            training.batch,
-            training.seed,
-            self.progress.epoch + 1,
-        )
+        plan = self.progress.plan_epoch()
         columns = []
         for modality in MODALITIES:
-            index, draws = getattr(plan, modality), getattr(plan, f"{modality}_draws")
-            labels = data.domain(modality).labels[index]
-            size = getattr(plan, f"{modality}_sizes")
-            own = (torch.from_numpy(array).to(self.device) for array in (index, labels, draws))
-            columns += [torch.split(tensor, size) for tensor in own]
+            samples, sizes, draws = plan[modality]
+            labels = self.data.domain(modality).labels[samples]
+            own = (torch.from_numpy(array).to(self.device) for array in (samples, labels, draws))
+            columns += [torch.split(tensor, sizes) for tensor in own]
 
-        losses = torch.zeros((len(plan.acoustic_sizes), 4), device=self.device)
+        losses = torch.zeros((len(plan["acoustic"].sizes), 4), device=self.device)
         for number, batch in enumerate(zip(*columns, strict=True)):
-            _set_learning_rate(self.optimizer, self.progress.step + number)
+            _set_learning_rate(self.optimizer, self.progress.now.step + number)
             losses[number] = self.step(*batch)
         return losses.cpu()
 
     def _with_tensors(self, checkpoint: Checkpoint, bank: Bank | None) -> Checkpoint:
         """Copies on the CPU, which the next epoch leaves alone."""
-        same = checkpoint.step == self.progress.step
+        same = checkpoint is self.progress.now
         assert same, "too late: the weights are those of another epoch"
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
@@ -234,7 +244,7 @@ def build_network(run: RunConfig, data: TrainingData) -> Network:
 
 
 def _make_optimizer(
-    network: Network, training: TrainConfig, device: torch.device, resume: Checkpoint | None
+    network: Network, training: TrainConfig, device: torch.device, momenta: Mapping[str, Tensor]
 ) -> torch.optim.SGD:
     """On a GPU one kernel for all parameters reads the learning rate from a tensor there, so that a
     recorded step sees each new one."""
@@ -252,7 +262,6 @@ def _make_optimizer(
         foreach=not fused,
         fused=fused,
     )
-    momenta = {} if resume is None else resume.tensors_under("momentum")
     for name, parameter in network.named_parameters():
         if name in momenta:
             # In the parameter's memory layout, which the fused kernel wants all tensors to have.
@@ -302,35 +311,3 @@ def _make_step(
         return torch.stack(loss).detach()
 
     return step
-
-
-def check_same_run(run: RunConfig, data: TrainingData, resume: Checkpoint) -> None:
-    """A run resumes only as what it was, but for its number of epochs.
-
-    Args:
-        run: The settings to go on with.
-        data: The data to go on with.
-        resume: The checkpoint to go on from.
-
-    Raises:
-        ConfigError: Settings, data or backbone weights differ.
-    """
-    before, now = resume.run.as_dict(), run.as_dict()
-    for name in now:
-        if name != "epochs" and before.get(name) != now[name]:
-            raise ConfigError(
-                f"the checkpoint to go on from has {name} = {before[name]}, this run has"
-                f" {now[name]}"
-            )
-    if (resume.data, resume.backbone_sha256) != (data.fingerprint, data.weights.sha256):
-        raise ConfigError("the checkpoint to go on from was trained on other data or weights")
-
-
-def _check_finite(losses: Tensor, epoch: int) -> None:
-    bad = (~torch.isfinite(losses)).nonzero()
-    if len(bad):
-        number, term = bad[0].tolist()
-        raise Diverged(
-            f"the {_TERMS[term]} is {float(losses[number, term])} at step {number + 1} of"
-            f" {len(losses)} in epoch {epoch}: a smaller lr, momentum or alpha may help"
-        )

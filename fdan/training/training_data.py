@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from fdan.data.store import Store
     from fdan.data.task import Task
 
-Item = TypeVar("Item", bound=np.generic)
-
 
 @dataclass(frozen=True)
 class Domain:
@@ -40,7 +38,7 @@ class Domain:
     labels: Ints
 
     @classmethod
-    def from_arrays(cls, arrays: Sequence[npt.NDArray[Item]], labels: Ints) -> Domain:
+    def from_arrays(cls, arrays: Sequence[npt.NDArray[Any]], labels: Ints) -> Domain:
         """A domain on the CPU.
 
         Args:
@@ -155,19 +153,22 @@ def load_training_data(
     """
     weights = find_weights(run.model.backbone, run.model.weights)
 
-    def domain(stores: Sequence[Store], labels: Ints) -> Domain:
+    def array(store: Store) -> npt.NDArray[Any]:
         if run.model.tuning == "full":
-            return Domain.from_arrays([store.images for store in stores], labels).to(device)
-        features = [cached_features(store, weights, cache, device, progress) for store in stores]
-        return Domain.from_arrays(features, labels).to(device)
+            return store.images
+        return cached_features(store, weights, cache, device, progress)
+
+    def domain(modality: str, stores: Sequence[Store]) -> Domain:
+        labels = task.samples(modality).labels
+        return Domain.from_arrays([array(store) for store in stores], labels).to(device)
 
     parts = (split.visual_train, split.acoustic_train, split.acoustic_validation)
     digest = hashlib.sha256(task.fingerprint.encode())
     for part in parts:
         digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes() + b"|")
     return TrainingData(
-        domain(task.visual, task.samples("visual").labels),
-        domain(task.acoustic, task.samples("acoustic").labels),
+        domain("visual", task.visual),
+        domain("acoustic", task.acoustic),
         *parts,
         weights=weights,
         fingerprint=digest.hexdigest(),

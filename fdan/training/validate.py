@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fdan.device import choose_device, shapes_only
-from fdan.emotions import MODALITIES
+from fdan.device import shapes_only
 from fdan.errors import WeightsError
 from fdan.metrics import Ints, Measures, confusion_matrix, measures
 from fdan.model.network import CLASSES, Bank, Network
 from fdan.run_config import RunConfig
-from fdan.training.batches import balanced_sample
+from fdan.training.batches import bank_samples
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import Domain, TrainingData
 
@@ -34,33 +33,26 @@ class Scores(Measures):
     """(N, 7), in the order of the samples asked for."""
 
 
-def score_checkpoint(
-    checkpoint: Checkpoint, data: TrainingData, samples: Ints, device: str | torch.device = "cpu"
-) -> Scores:
-    """Score a checkpoint's network, from speech alone.
+def score_checkpoint(checkpoint: Checkpoint, data: TrainingData, samples: Ints) -> Scores:
+    """Score a checkpoint's network on the CPU, from speech alone.
 
     Args:
         checkpoint: Checkpoint of a run on this kind of data.
         data: Its training data.
         samples: Numbers of acoustic samples as in the split, such as its test part.
-        device: Device name: cpu, cuda ... or auto.
 
     Raises:
         WeightsError: `data` was loaded with other backbone weights.
     """
-    where = choose_device(device)
-    data = data.to(where)
     data.check_fits(checkpoint.run.model)
     if checkpoint.backbone_sha256 != data.weights.sha256:
         raise WeightsError(
             "the checkpoint was trained with other backbone weights than this data was loaded with:"
             f" sha256 {checkpoint.backbone_sha256[:12]}, not {data.weights.sha256[:12]}"
         )
-    network = restore_network(checkpoint).to(where).eval()
-    bank = checkpoint.bank
-    bank = None if bank is None else tuple(z_MD.to(where) for z_MD in bank)
-    logits = predict_logits(network, data.acoustic, samples, bank)
-    return score_logits(logits, data.acoustic.labels[samples])
+    acoustic, network = data.acoustic.to(torch.device("cpu")), restore_network(checkpoint).eval()
+    logits = predict_logits(network, acoustic, samples, checkpoint.bank)
+    return score_logits(logits, acoustic.labels[samples])
 
 
 def restore_network(checkpoint: Checkpoint) -> Network:
@@ -83,17 +75,16 @@ def make_bank(network: Network, run: RunConfig, data: TrainingData) -> Bank | No
     Args:
         network: Network in eval mode, on the data's device.
         run: Settings with context, number of samples and seed.
-        data: Data; the bank's samples are of its training part.
+        data: Data that the bank's samples are in.
     """
     if run.model.context == "none":
         return None
     if run.model.layers == 0:
         return ()
-    features = []
-    for number, modality in enumerate(MODALITIES):
-        domain, train = data.domain(modality), data.train_samples(modality)
-        chosen = balanced_sample(train, domain.labels, run.model.bank, run.training.seed, number)
-        features.append(pooled_features(network, modality, domain, chosen))
+    features = [
+        pooled_features(network, modality, data.domain(modality), samples)
+        for modality, samples in bank_samples(run, data).items()
+    ]
     with torch.inference_mode():
         return network.head.build_bank(*features)
 

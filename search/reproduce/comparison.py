@@ -62,10 +62,22 @@ class Comparison:
     def largest(self) -> list[MetricDifference]:
         """The largest difference of each metric, the largest of all first."""
         largest: dict[str, MetricDifference] = {}
-        for item in self.differing:
-            if item.metric not in largest or item.difference > largest[item.metric].difference:
-                largest[item.metric] = item
-        return sorted(largest.values(), key=lambda item: -item.difference)[:_MAX_ROWS]
+        for item in sorted(self.differing, key=lambda item: -item.difference):
+            largest.setdefault(item.metric, item)
+        return [*largest.values()][:_MAX_ROWS]
+
+    def show(self, console: Console) -> None:
+        """Print that all metrics are equal, or the table of those that differ."""
+        console.print(self.line, highlight=False, soft_wrap=True)
+        if not self.differing:
+            return
+        table = Table(box=None)
+        for title in ("metric", "epoch", "there", "here", "relative difference"):
+            table.add_column(title, justify="left" if title == "metric" else "right")
+        for item in self.largest:
+            cells = (str(item.epoch), repr(item.recorded), repr(item.repeated))
+            table.add_row(item.metric, *cells, f"{item.difference:.1e}")
+        console.print(table)
 
 
 def compare(
@@ -87,22 +99,3 @@ def compare(
             if (name in before) != (name in after) or not equal:
                 differing.append(MetricDifference(epoch, name, old, new))
     return Comparison(len(repeated), max(repeated), len(recorded), len(names), tuple(differing))
-
-
-def show(comparison: Comparison, console: Console) -> None:
-    """Print that all metrics are equal, or the table of those that differ.
-
-    Args:
-        comparison: The comparison.
-        console: Console to print on.
-    """
-    console.print(comparison.line, highlight=False, soft_wrap=True)
-    if not comparison.differing:
-        return
-    table = Table(box=None)
-    for title in ("metric", "epoch", "there", "here", "relative difference"):
-        table.add_column(title, justify="left" if title == "metric" else "right")
-    for item in comparison.largest:
-        cells = (str(item.epoch), repr(item.recorded), repr(item.repeated))
-        table.add_row(item.metric, *cells, f"{item.difference:.1e}")
-    console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -35,6 +36,9 @@ CONFIGURATION: Final = "config.json"
 ORIGIN: Final = "origin"
 MACHINE: Final = "machine"
 
+_NO_SUCH_RUN: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's error codes for an id that it does not have, or that cannot be one."""
+
 _MAX_EXAMPLES: Final = 3
 """Trials that an error message suggests instead of the study's own run."""
 
@@ -57,18 +61,9 @@ class RecordedRun:
     epochs: dict[int, dict[str, float]]
 
     @property
-    def study(self) -> str:
-        return self.tags[STUDY]
-
-    @property
     def name(self) -> str:
         """The trial's name in messages."""
         return _name(self.tags)
-
-    @property
-    def state(self) -> str:
-        """COMPLETE, PRUNED, FAIL or PAUSED."""
-        return self.tags[STATE]
 
 
 def read(uri: str, run_id: str) -> RecordedRun:
@@ -93,7 +88,10 @@ def read(uri: str, run_id: str) -> RecordedRun:
     except FdanError:
         raise
     except Exception as error:  # of MLflow, SQLAlchemy or the connection
-        raise _unreadable(uri, run_id, error) from None
+        place = mask_password(uri)
+        if getattr(error, "error_code", "") in _NO_SUCH_RUN:
+            raise RecordError(f"run '{run_id}': no run of that id in {place}") from None
+        raise RecordError(f"MLflow at {place} cannot be read: {first_line(error, 200)}") from None
     settings = _configuration(client, run_id, tags)
     origin, machine = settings.pop(ORIGIN, None), settings.pop(MACHINE, None)
     if not isinstance(origin, dict) or not isinstance(machine, dict):
@@ -114,11 +112,9 @@ def _check_database(uri: str) -> None:
     if not file.is_file():
         raise RecordError(f"--tracking-uri {uri}: no such file")
     try:
-        database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
-        try:
+        read_only = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        with contextlib.closing(read_only) as database:
             table = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
-        finally:
-            database.close()
     except sqlite3.Error as error:
         raise RecordError(f"--tracking-uri {uri}: cannot be read ({error})") from None
     if table is None:
@@ -190,10 +186,3 @@ def _name(tags: Mapping[str, str]) -> str:
 def _trial_name(tags: Mapping[str, str]) -> str:
     stage, trial = tags.get(STAGE, SEARCH), tags[TRIAL]
     return f"trial {trial}" if stage == SEARCH else trial.replace("-", " ")
-
-
-def _unreadable(uri: str, run_id: str, error: Exception) -> RecordError:
-    code = getattr(error, "error_code", "")
-    if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        return RecordError(f"run '{run_id}': no run of that id in {mask_password(uri)}")
-    return RecordError(f"MLflow at {mask_password(uri)} cannot be read: {first_line(error, 200)}")

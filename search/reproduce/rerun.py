@@ -28,7 +28,7 @@ from fdan.run_config import RunConfig
 from search.reproduce.comparison import Comparison, compare
 from search.reproduce.mlflow_run import RecordedRun
 from search.results import provenance
-from tracking.tags import CPU, GIT, TIME_PREFIX, TRIAL, VERSION_PREFIX
+from tracking.tags import CPU, GIT, STATE, STUDY, TIME_PREFIX, TRIAL, VERSION_PREFIX
 from tracking.uri import sqlite_file
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = ("fdan-search", "torch", "torchvision", "numpy", "python")
 """Packages whose versions can change a trial; Ray, Optuna and MLflow do not."""
+
+Change = tuple[str, str, str]
+"""What differs from the recorded environment: its name, the recorded value, the present one."""
 
 _LINE_INTERVAL_S: Final = 10.0
 """Shortest time between progress lines without a terminal."""
@@ -55,18 +58,46 @@ class RerunOptions:
     """Number of epochs to repeat; None: all."""
 
 
-def open_data(run: RecordedRun, uri: str, stores: Path | None) -> tuple[Task, Split]:
-    """Open the data that the run was trained on, with the same split.
+@dataclass(frozen=True)
+class Rerun:
+    """A run, and how its repetition compares."""
 
-    Args:
-        run: Recorded run.
-        uri: Tracking URI that it was read from.
-        stores: Folder of its stores; None searches where they were, beside MLflow's database and
-            in ./runs.
+    run: RecordedRun
+    comparison: Comparison
+    changes: Sequence[Change]
 
-    Raises:
-        DataError: A store is missing or holds other data.
-    """
+    def as_json(self) -> dict[str, Any]:
+        """The comparison as a JSON object."""
+        tags, comparison = self.run.tags, self.comparison
+
+        def finite(value: float) -> float | None:  # JSON cannot express others
+            return value if math.isfinite(value) else None
+
+        return {
+            "run": self.run.run_id,
+            "study": tags[STUDY],
+            "trial": tags[TRIAL],
+            "state": tags[STATE],
+            "epochs": comparison.epochs,
+            "recorded": comparison.recorded,
+            "metrics": comparison.metrics,
+            "equal": not comparison.differing,
+            "differs": [{"what": w, "there": t, "here": h} for w, t, h in self.changes],
+            "largest": [
+                {
+                    "metric": item.metric,
+                    "epoch": item.epoch,
+                    "there": finite(item.recorded),
+                    "here": finite(item.repeated),
+                }
+                for item in comparison.largest
+            ],
+        }
+
+
+def _open_data(run: RecordedRun, uri: str, stores: Path | None) -> tuple[Task, Split]:
+    """Open the data that the run was trained on, with the same split. Without a folder of `stores`
+    they are sought where they were, in ./runs, and beside MLflow's database at `uri`."""
     facts = {**run.origin, "stores": {}}
     for modality, entries in run.origin["stores"].items():
         facts["stores"][modality] = [
@@ -83,15 +114,12 @@ def _find_store(run: RecordedRun, entry: Mapping[str, str], uri: str, stores: Pa
         database = sqlite_file(uri)
         folders = [recorded.parent, Path("runs/stores").absolute()]
         folders += [database.parent.absolute() / "stores"] if database is not None else []
-    other = None
-    for parent in folders:
-        folder = parent / recorded.name
-        if folder.exists():
-            if open_store(folder).fingerprint == entry["fingerprint"]:
-                return folder
-            other = other or folder
-    if other is not None:
-        raise DataError(f"{other}: holds other data than run {run.run_id} was trained on")
+    present = [parent / recorded.name for parent in folders if (parent / recorded.name).exists()]
+    for folder in present:
+        if open_store(folder).fingerprint == entry["fingerprint"]:
+            return folder
+    if present:
+        raise DataError(f"{present[0]}: holds other data than run {run.run_id} was trained on")
     raise DataError(
         f"run {run.run_id} ({run.name}) was trained on the prepared store {recorded.name}, which is"
         f" not in {' or '.join(map(str, dict.fromkeys(folders)))}: prepare it again (its settings"
@@ -99,17 +127,9 @@ def _find_store(run: RecordedRun, entry: Mapping[str, str], uri: str, stores: Pa
     )
 
 
-def environment_changes(run: RecordedRun, device: str) -> list[tuple[str, str, str]]:
-    """What differs from the recorded environment and may change the metrics.
-
-    Args:
-        run: Recorded run.
-        device: Device of the repetition.
-
-    Returns:
-        Tuples of (name, recorded value, present value).
-    """
-    versions = provenance.versions()
+def _environment_changes(run: RecordedRun, device: str) -> list[Change]:
+    """What differs from the recorded environment and may change the metrics."""
+    versions, group = provenance.versions(), int(run.machine.get("group", 1))
     pairs = [
         (name, run.tags.get(VERSION_PREFIX + name, ""), versions.get(VERSION_PREFIX + name, ""))
         for name in _PACKAGES
@@ -118,7 +138,7 @@ def environment_changes(run: RecordedRun, device: str) -> list[tuple[str, str, s
         ("code (git)", run.tags.get(GIT, ""), provenance.revision()),
         ("CPU", run.tags.get(CPU, ""), provenance.cpu()),
         ("device", run.machine["device"], device),
-        ("trained", _group_size(int(run.machine.get("group", 1))), _group_size(1)),
+        ("trained", "alone" if group == 1 else f"in groups of up to {group}", "alone"),
     ]
     return [
         (name, recorded or "unknown", present or "unknown")
@@ -127,16 +147,7 @@ def environment_changes(run: RecordedRun, device: str) -> list[tuple[str, str, s
     ]
 
 
-def _group_size(group: int) -> str:
-    return "alone" if group == 1 else f"in groups of up to {group}"
-
-
-def rerun(
-    run: RecordedRun,
-    uri: str,
-    console: Console,
-    options: RerunOptions,
-) -> tuple[Comparison, list[tuple[str, str, str]]]:
+def rerun(run: RecordedRun, uri: str, console: Console, options: RerunOptions) -> Rerun:
     """Train a recorded trial again and compare.
 
     Args:
@@ -145,51 +156,41 @@ def rerun(
         console: Console for progress and differences.
         options: Options of the repetition.
 
-    Returns:
-        The comparison, and the `environment_changes`.
-
     Raises:
         FdanError: The run cannot be repeated here.
     """
     recorded = max(run.epochs)
-    stores, weights = options.stores, options.weights
     epochs = recorded if options.epochs is None else options.epochs
     if not 1 <= epochs <= recorded:
         raise ConfigError(f"--epochs {epochs}: run {run.run_id} ({run.name}) has {recorded} epochs")
     settings = {**run.settings, "epochs": epochs}
-    if weights is not None:
-        settings["weights"] = str(weights.expanduser().absolute())
+    if options.weights is not None:
+        settings["weights"] = str(options.weights.expanduser().absolute())
     config = RunConfig.from_mapping(settings, f"run {run.run_id}")
-    task, split = open_data(run, uri, stores)
+    task, split = _open_data(run, uri, options.stores)
 
     # Imported here: a run that cannot be repeated is refused without torch.
     from fdan.device import choose_device
-
-    device = choose_device("auto" if run.machine["device"] == "cuda" else "cpu")
-    _check_weights(run, config)
-    changes = environment_changes(run, device.type)
-    _print_run(run, task, changes, console)
-    repeated = _train(run, config, task, split, device, console)
-    return compare(run.epochs, repeated), changes
-
-
-def _check_weights(run: RecordedRun, config: RunConfig) -> None:
     from fdan.model.backbones import find_weights
 
+    device = choose_device("auto" if run.machine["device"] == "cuda" else "cpu")
     weights = find_weights(config.model.backbone, config.model.weights)
-    recorded = str(run.machine["weights"])
-    if recorded.startswith("sha256 ") and weights.sha256 != recorded.removeprefix("sha256 "):
+    recorded_weights = str(run.machine["weights"])
+    if recorded_weights.startswith("sha256 ") and recorded_weights != f"sha256 {weights.sha256}":
         raise WeightsError(
             f"{weights.file}: holds other weights than run {run.run_id} began with; name the right"
             " file with --weights"
         )
+    changes = _environment_changes(run, device.type)
+    _print_run(run, task, changes, console)
+    repeated = _train(run, config, (task, split), device, console)
+    return Rerun(run, compare(run.epochs, repeated), changes)
 
 
 def _train(
     run: RecordedRun,
     config: RunConfig,
-    task: Task,
-    split: Split,
+    data: tuple[Task, Split],
     device: torch.device,
     console: Console,
 ) -> dict[int, dict[str, float]]:
@@ -205,7 +206,7 @@ def _train(
         if not features.is_dir():
             features = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-rerun-")))
         with Preparing(console) as preparing:
-            data = load_training_data(task, split, config, device, features, preparing.features)
+            loaded = load_training_data(*data, config, device, features, preparing.features)
         advance = stack.enter_context(_progress(config.training.epochs, console))
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(int(run.machine["threads"]))  # their number sets the order of sums
@@ -218,52 +219,18 @@ def _train(
             }
             advance(epoch.epoch)
 
-        train(config, data, report, device=device)
+        train(config, loaded, report, device=device)
     return epochs
 
 
-def as_json(
-    run: RecordedRun, comparison: Comparison, changes: Sequence[Sequence[str]]
-) -> dict[str, Any]:
-    """The comparison as a JSON object.
-
-    Args:
-        run: Recorded run.
-        comparison: Comparison of its metrics with those of the repetition.
-        changes: The `environment_changes`.
-    """
-    return {
-        "run": run.run_id,
-        "study": run.study,
-        "trial": run.tags[TRIAL],
-        "state": run.state,
-        "epochs": comparison.epochs,
-        "recorded": comparison.recorded,
-        "metrics": comparison.metrics,
-        "equal": not comparison.differing,
-        "differs": [{"what": w, "there": t, "here": h} for w, t, h in changes],
-        "largest": [
-            {
-                "metric": item.metric,
-                "epoch": item.epoch,
-                "there": _finite(item.recorded),
-                "here": _finite(item.repeated),
-            }
-            for item in comparison.largest
-        ],
-    }
-
-
-def _print_run(
-    run: RecordedRun, task: Task, changes: Sequence[tuple[str, str, str]], console: Console
-) -> None:
+def _print_run(run: RecordedRun, task: Task, changes: Sequence[Change], console: Console) -> None:
     """Print what is trained again and what differs, before it starts."""
 
     def print_line(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
     print_line(
-        f"{run.name}: {run.state}, {len(run.epochs)} epochs recorded,"
+        f"{run.name}: {run.tags[STATE]}, {len(run.epochs)} epochs recorded,"
         f" seed {run.settings.get('seed')}, {run.machine['threads']} thread(s)"
     )
     print_line(f"data as recorded: {task.name}, fingerprint {task.fingerprint[:12]}")
@@ -300,8 +267,3 @@ def _progress(epochs: int, console: Console) -> Iterator[Any]:
     ) as bars:
         row = bars.add_task("", total=epochs)
         yield lambda epoch: bars.update(row, completed=epoch)
-
-
-def _finite(value: float) -> float | None:
-    """The value; None where it is not finite, which JSON cannot express."""
-    return value if math.isfinite(value) else None

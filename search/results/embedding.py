@@ -72,14 +72,11 @@ def features(
     """
     import torch
 
-    from fdan.training.batches import balanced_sample
+    from fdan.training.batches import bank_samples
     from fdan.training.validate import pooled_features, restore_network
 
     network = restore_network(checkpoint).to(data.acoustic.arrays[0].device).eval()
-    run = checkpoint.run
-    beside = balanced_sample(
-        data.acoustic_train, data.acoustic.labels, run.model.bank, run.training.seed, 1
-    )
+    beside = bank_samples(checkpoint.run, data)["acoustic"]
     with torch.inference_mode():
         x_a = pooled_features(network, "acoustic", data.acoustic, acoustic)
         x_v = pooled_features(network, "visual", data.visual, visual)

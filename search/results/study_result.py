@@ -26,8 +26,7 @@ from search.selection.test_score import stored_score
 from search.study.events import REASON
 from search.study.folder import command_line
 from search.study.status import count_finished, ranking_key
-from search.worker.epoch_log import read_epoch_log
-from search.worker.trial_folder import trial_folder
+from search.worker.trial_folder import read_epoch_log, trial_folder
 from tracking.result import (
     Choices,
     Confusions,

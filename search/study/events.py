@@ -10,9 +10,8 @@ from typing import Final
 from optuna.trial import FrozenTrial, TrialState
 
 from search.optimizer.space import Value
-from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import EpochResult
-from search.worker.trial_folder import trial_folder
+from search.worker.trial_folder import read_epoch_log, trial_folder
 
 REASON: Final = "reason"
 """The user attribute of a trial in Optuna's storage that keeps its outcome's reason."""

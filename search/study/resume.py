@@ -5,8 +5,8 @@ Three records of a trial may differ, since each may be written before the other 
 worker dies. They are reconciled so, epoch by epoch:
 
 - Optuna's storage is the truth about which epochs count, and has each of them once.
-- The trial's epoch log (search/worker/epoch_log.py) has the whole report of each epoch, and those
-  that a worker finished but never reported to a driver.
+- The trial's epoch log (search/worker/trial_folder.py) has the whole report of each epoch, also of
+  those that a worker finished but never reported to a driver.
 - The checkpoint says from where training goes on. Logged epochs up to it that were not reported
   are reported now (`unreported_epochs`); later ones are trained again, to the same values.
 
@@ -26,10 +26,9 @@ from search.study.active_trials import ActiveTrial
 from search.study.status import running_trials
 from search.study.trial_controller import TrialController
 from search.worker.data import WorkerData
-from search.worker.epoch_log import read_epoch_log
 from search.worker.messages import EpochResult
 from search.worker.training import load_resume_point
-from search.worker.trial_folder import trial_folder
+from search.worker.trial_folder import read_epoch_log, trial_folder
 
 
 def resume_trials(

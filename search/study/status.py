@@ -29,8 +29,7 @@ from search.study.folder import (
 )
 from search.study.storage import open_storage_read_only
 from search.study.storage_retry import translate_storage_errors
-from search.worker.epoch_log import EPOCH_LOG
-from search.worker.trial_folder import trial_folder
+from search.worker.trial_folder import EPOCH_LOG, trial_folder
 from tracking.outbox.delivery_state import Backlog, read_backlog
 from tracking.uri import is_masked, mask_password
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from search.optimizer.space import Value
 from search.study.active_trials import ActiveTrial
 from search.study.trial_controller import TrialController
-from search.worker.group_trainable import TrainGroup, make_group_trainable
 from search.worker.messages import (
     NodeRejected,
     OutOfGpuMemory,
@@ -22,7 +21,7 @@ from search.worker.messages import (
     WorkerLost,
     WorkerMessage,
 )
-from search.worker.trainable import Train, Trainable, WorkerSetup, make_trainable
+from search.worker.trainable import TrainGroup
 
 _LOOKAHEAD = 2
 """Groups that the queued trials can fill, at most. More make fuller groups, but the sampler draws
@@ -38,20 +37,14 @@ Received = WorkerMessage | tuple[tuple[int, WorkerMessage], ...]
 class SingleTrials:
     """Each worker trains one trial at a time."""
 
+    train_group: TrainGroup | None = None
+    """Trains a group in a worker."""
+
     def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
         """Work for a free worker; empty where no trial waits and none is left to create."""
         if controller.queue:
             return (controller.start(),)
         return (controller.start_new(),) if controller.new_trials_left else ()
-
-    def make_trainable(self, train: Train, setup: WorkerSetup) -> Trainable:
-        """The function that Ray Tune runs in a worker.
-
-        Args:
-            train: Function that trains a trial.
-            setup: Setup that all trials share.
-        """
-        return make_trainable(train, setup)
 
     def route(self, trials: Sequence[int], message: Received) -> Messages:
         """Address a worker's message to its trials.
@@ -84,7 +77,7 @@ class TrialGroups(SingleTrials):
         self.max_size = max_size
         self._kind = kind
         self._next_rung = next_rung
-        self._train_group = train_group
+        self.train_group = train_group
         self._notify = notify
         self._kinds: dict[int, Hashable] = {}
 
@@ -100,9 +93,6 @@ class TrialGroups(SingleTrials):
                 return (controller.start(trial, trial.epoch + 1),)
         group = self._largest(controller.queue)[: self.max_size]
         return tuple(controller.start(t, self._next_rung(t.epoch)) for t in group)
-
-    def make_trainable(self, train: Train, setup: WorkerSetup) -> Trainable:
-        return make_group_trainable(train, self._train_group, setup)
 
     def route(self, trials: Sequence[int], message: Received) -> Messages:
         if len(trials) == 1:

@@ -28,9 +28,8 @@ from search.tune.grouping import SingleTrials, TrialGroups
 from search.tune.ray_session import ClusterError, RayLostError, RaySession, local_cpus
 from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.data import WorkerData
-from search.worker.group_trainable import make_group_trainer
 from search.worker.trainable import node_id
-from search.worker.training import make_trainer
+from search.worker.training import make_group_trainer, make_trainer
 
 _MAX_RAY_LOSSES = 3
 """Rays lost in a row, without an epoch finished in between, that end the study."""

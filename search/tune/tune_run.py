@@ -24,7 +24,7 @@ from search.tune.scheduler import OptunaScheduler
 from search.tune.searcher import OptunaSearcher, StopTune, stopping_tune
 from search.tune.stall_watchdog import StallWatchdog
 from search.worker.messages import ASSIGNMENTS
-from search.worker.trainable import Train, WorkerSetup, node_id
+from search.worker.trainable import Train, WorkerSetup, make_trainable, node_id
 from search.worker.trial_folder import TRIALS
 
 
@@ -120,7 +120,9 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
     )
     try:
         tune.Tuner(
-            tune.with_resources(grouping.make_trainable(train, setup), placement_group),
+            tune.with_resources(
+                make_trainable(train, setup, grouping.train_group), placement_group
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=OptunaSearcher(controller, capacity, grouping),
                 scheduler=scheduler,

@@ -92,13 +92,14 @@ def open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
     from fdan.data.task import Task
 
     elsewhere = node_id() != data.home
-    published = data.published if elsewhere else None
 
     def store(folder: Path) -> Store:
-        return open_store(published.local_copy(folder.name, notify) if published else folder)
+        if elsewhere and data.published is not None:
+            folder = data.published.local_copy(folder.name, notify)
+        return open_store(folder)
 
     try:
-        task = Task(*(tuple(map(store, part)) for part in (data.acoustic, data.visual)))
+        task = Task(tuple(map(store, data.acoustic)), tuple(map(store, data.visual)))
         if task.fingerprint != data.fingerprint:
             raise DataError(
                 f"its data have the fingerprint {task.fingerprint[:12]}, the study's"

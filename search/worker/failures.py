@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fdan.errors import DeviceError, FdanError, disk_full
-from fdan.files import first_line
+from fdan.files import first_line, write_atomic
 from fdan.lock import LockHeld
 from search.worker.messages import (
     DiskFull,
@@ -22,6 +26,8 @@ from search.worker.store_sync import NodeError
 
 _STORAGE_GONE = (errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM)
 """Errors of a mount that has broken down, or belongs to somebody else."""
+
+_GPU_MARKS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 
 
 class TrialError(Exception):
@@ -47,14 +53,41 @@ class Worker:
     """Ray's id of the driver's node; empty where Ray is not a cluster."""
 
 
-def expected_failure(error: Exception, worker: Worker, folder: str) -> WorkerMessage | None:
-    """An exception whose message is enough; None for others.
+def report_failure(
+    error: Exception,
+    worker: Worker,
+    folders: Sequence[Path],
+    send: Callable[[WorkerMessage], None],
+) -> None:
+    """Tell the driver of an exception; raise what ends the worker, too.
 
     Args:
-        error: Exception of the trial.
-        worker: Worker that trained it.
-        folder: Folder of the trial, for a full disk that does not name a file.
+        error: Exception of the trials.
+        worker: Worker that trained them.
+        folders: The trials' folders, for error.txt where the message alone is not enough.
+        send: Function that sends a message to the driver.
     """
+    message = _expected_failure(error, worker, str(folders[0]))
+    if message is None:
+        text = "".join(traceback.format_exception(error))
+        for folder in folders:
+            # A disk that refuses it must not hide the cause itself.
+            with contextlib.suppress(OSError):
+                write_atomic(folder / "error.txt", text)
+        message = _machine_failure(error, worker)
+        if message is None:
+            # Whatever state this process is in, no other trial should inherit it.
+            raise TrialError(f"{type(error).__name__}: {error}") from None
+    if isinstance(message, OutOfGpuMemory):
+        with contextlib.suppress(Exception):
+            sys.modules["torch"].cuda.empty_cache()
+    send(message)
+    if isinstance(message, GpuFault):
+        raise GpuFaultError(first_line(error)) from None
+
+
+def _expected_failure(error: Exception, worker: Worker, folder: str) -> WorkerMessage | None:
+    """The message of an exception whose text is enough; None for others."""
     if isinstance(error, NodeError) or (isinstance(error, DeviceError) and worker.driver_node):
         # On a cluster, a trial without a device may go on elsewhere.
         return NodeRejected(f"{worker.address}: {error}", worker.node)
@@ -71,19 +104,13 @@ def expected_failure(error: Exception, worker: Worker, folder: str) -> WorkerMes
     return None
 
 
-def machine_failure(error: Exception, worker: Worker) -> WorkerMessage | None:
-    """An exception for which memory or the GPU is to blame; None for others.
-
-    Args:
-        error: Exception of the trial.
-        worker: Worker that trained it.
-    """
+def _machine_failure(error: Exception, worker: Worker) -> WorkerMessage | None:
+    """The message of an exception for which memory or the GPU is to blame; None for others."""
     if _out_of_gpu_memory(error):
         return OutOfGpuMemory()
     if _out_of_memory(error):
         return WorkerLost("out of memory")
-    marks = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
-    if isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks):
+    if _says(error, *_GPU_MARKS):
         return GpuFault(f"{worker.address}: {first_line(error)}", worker.node)
     return None
 
@@ -93,8 +120,7 @@ def _out_of_gpu_memory(error: Exception) -> bool:
     if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
         return True
     # CUDA's own libraries have no class for it.
-    marks = ("CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+    return _says(error, "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -102,5 +128,9 @@ def _out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or _says(error, "can't allocate memory")
     )
+
+
+def _says(error: Exception, *marks: str) -> bool:
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)

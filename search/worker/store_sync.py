@@ -22,8 +22,6 @@ from fdan.data.store import IMAGES, MANIFEST
 from fdan.errors import FdanError
 from fdan.files import write_atomic
 
-_CHUNK_BYTES = 4 * 2**20
-
 _LOCK_TIMEOUT_S = 900.0
 """How long another process may take to copy a store. NFS 3 keeps the lock of a node that is
 gone."""
@@ -53,7 +51,8 @@ class PublishedStores:
         Raises:
             NodeError: The copy differs, or cannot be made.
         """
-        cache = _cache_folder()
+        home = os.environ.get("XDG_CACHE_HOME")
+        cache = (Path(home) if home else Path.home() / ".cache") / "fdan-search" / "stores"
         copy, expected = cache / name, self.digests[name]
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -120,12 +119,6 @@ def _lock_held(error: Timeout) -> str:
     )
 
 
-def _cache_folder() -> Path:
-    """Folder of this node's copies."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "fdan-search" / "stores"
-
-
 def _digest_file(copy: Path) -> Path:
     return copy.with_name(f"{copy.name}.json")
 
@@ -160,8 +153,7 @@ def _digest(store: Path, cache: Path) -> str:
     sha256 = hashlib.sha256()
     for name in (MANIFEST, IMAGES):
         with (store / name).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                sha256.update(chunk)
+            hashlib.file_digest(file, lambda: sha256)
         sha256.update(b"|")
     digest = sha256.hexdigest()
     write_atomic(cache, json.dumps({"sha256": digest, "state": state}))

@@ -1,6 +1,11 @@
-"""A trial inside a worker, as a function for Ray Tune. It knows neither Optuna's study nor MLflow:
-a trial gets settings, reports epochs, and keeps its newest checkpoint and its log of epochs in the
-folder of its number, from where another worker goes on if this one dies."""
+"""Trials inside a worker, as a function for Ray Tune. It knows neither Optuna's study nor MLflow: a
+trial gets settings, reports epochs, and keeps its newest checkpoint and its log of epochs in the
+folder of its number, from where another worker goes on if this one dies.
+
+Several trials may train as one (`--group`). Their epochs go to the driver together, as pairs of a
+trial's number and its message. What concerns the worker is one message, whatever the number of its
+trials; search.tune.grouping passes it on to each.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +14,26 @@ import math
 import os
 import signal
 import socket
-import sys
+import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray import tune
 
-from fdan.files import first_line, write_atomic
 from fdan.lock import Lock, LockHeld, lock_is_held_by
-from search.worker.async_report import AsyncReporter
-from search.worker.failures import (
-    GpuFaultError,
-    TrialError,
-    Worker,
-    expected_failure,
-    machine_failure,
-)
+from search.worker.failures import Worker, report_failure
 from search.worker.messages import (
     ASSIGNMENTS,
     MESSAGE,
     EpochDone,
     EpochResult,
-    GpuFault,
     Note,
-    OutOfGpuMemory,
     TrialAssignment,
-    WorkerMessage,
+    TrialFailed,
 )
 from search.worker.store_sync import NodeError
 from search.worker.trial_folder import trial_folder
@@ -71,6 +66,12 @@ Train = Callable[[TrialContext, Callable[[EpochResult], None]], None]
 settings or the data did (the worker goes on to the next trial); any other exception ends the worker
 too."""
 
+ReportGroup = Callable[[Mapping[int, EpochResult], Mapping[int, str]], None]
+"""Takes an epoch of some trials, and why others failed, by the trials' numbers."""
+
+TrainGroup = Callable[[Sequence[TrialContext], ReportGroup], None]
+"""Trains several trials as one, each to its stop epoch. What it raises decides about none of them:
+they go on one by one."""
 
 Trainable = Callable[[dict[str, Any]], None]
 """A function for Ray Tune, whose config has ASSIGNMENTS."""
@@ -88,109 +89,119 @@ class WorkerSetup:
     """On a cluster, Ray's id of the driver's node."""
 
 
-def make_trainable(train: Train, setup: WorkerSetup) -> Trainable:
+class AsyncReporter:
+    """Sends one worker's messages to the driver, in order, while the next epoch is trained.
+
+    Ray Tune blocks a trial in each report until the driver has dealt with it: some milliseconds in
+    which Optuna, the spool and the terminal are updated, a tenth of a short epoch. A trial that the
+    driver stops ends by the SystemExit that Tune raises, in whichever call comes next.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def report(self, message: Any, *, wait: bool = True) -> None:
+        """Report to the driver.
+
+        Args:
+            message: A WorkerMessage, or pairs of a trial's number and its message.
+            wait: Whether to return when the driver has dealt with this message, not with the one
+                before it.
+        """
+        self.wait_for_driver()
+        # A daemon, so that it keeps no process alive whose driver is gone.
+        self._thread = threading.Thread(target=self._send, args=(message,), daemon=True)
+        self._thread.start()
+        if wait:
+            self.wait_for_driver()
+
+    def wait_for_driver(self) -> None:
+        """Returns when the driver has dealt with all messages."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _send(self, message: Any) -> None:
+        try:
+            tune.report({MESSAGE: message})
+        except BaseException as error:  # raised in the trial's own thread
+            self._error = error
+
+
+def make_trainable(
+    train: Train, setup: WorkerSetup, train_group: TrainGroup | None = None
+) -> Trainable:
     """A function for Ray Tune, whose config has ASSIGNMENTS.
 
     Args:
-        train: Function that trains a trial.
+        train: Function that trains a single trial.
         setup: Setup that all trials share.
+        train_group: Function that trains several; None where there is only one at a time.
     """
 
     def run(reporter: AsyncReporter, trials: Sequence[TrialContext]) -> None:
-        (trial,) = trials
+        members = {trial.number: trial for trial in trials}
 
-        def report(result: EpochResult) -> None:
-            message = {MESSAGE: EpochDone(result, node_id())}
-            if awaits_decision(trial, result):
-                reporter.report_and_wait(message)
-            else:
-                reporter.report(message)
+        def report(epochs: Mapping[int, EpochResult], failed: Mapping[int, str]) -> None:
+            done = [(number, EpochDone(result, node_id())) for number, result in epochs.items()]
+            ended = [(number, TrialFailed(reason)) for number, reason in failed.items()]
+            decides = any(_awaits_decision(members[n], result) for n, result in epochs.items())
+            reporter.report((*done, *ended), wait=bool(ended) or decides)
 
-        train(trial, report)
+        if len(trials) == 1:
+            train(trials[0], lambda result: report({trials[0].number: result}, {}))
+        else:
+            assert train_group is not None
+            train_group(trials, report)
 
     def fdan_trial(config: dict[str, Sequence[TrialAssignment]]) -> None:
-        run_assignments(config[ASSIGNMENTS], setup, run)
+        _run_assignments(config[ASSIGNMENTS], setup, run)
 
     return fdan_trial
 
 
-def awaits_decision(trial: TrialAssignment, result: EpochResult) -> bool:
-    """Whether the driver may end a trial after an epoch, so that nothing is trained meanwhile.
-
-    Args:
-        trial: Context of the trial.
-        result: Result of the epoch.
-    """
+def _awaits_decision(trial: TrialAssignment, result: EpochResult) -> bool:
+    """Whether the driver may end the trial after this epoch: nothing is trained meanwhile."""
     decision_epochs = (*trial.decision_epochs, trial.stop_epoch)
     return result.epoch in decision_epochs or not math.isfinite(result.value)
 
 
-def run_assignments(
+def _run_assignments(
     assignments: Sequence[TrialAssignment],
     setup: WorkerSetup,
     run: Callable[[AsyncReporter, Sequence[TrialContext]], None],
 ) -> None:
     """Have a worker's trials run while no other worker has them. An exception is reported to the
-    driver in the words of search.worker.failures; one that ends the worker is raised, too.
-
-    Args:
-        assignments: The trials.
-        setup: Setup that all trials share.
-        run: Function that runs them and reports their epochs.
-    """
+    driver in the words of search.worker.failures; one that ends the worker is raised, too."""
     os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
     folders = [trial_folder(setup.study, assignment.number) for assignment in assignments]
-    with AsyncReporter() as reporter:
+    reporter = AsyncReporter()
 
-        def send(message: WorkerMessage) -> None:
-            reporter.report_and_wait({MESSAGE: message})
+    def notify(text: str) -> None:
+        reporter.report(Note(f"{_address()} {text}"))
 
-        def notify(text: str) -> None:
-            send(Note(f"{_address()} {text}"))
-
-        try:
-            for folder in folders:
-                _make_trial_folder(folder)
-            trials = [
-                TrialContext(
-                    **vars(assignment), folder=folder, threads=setup.threads, notify=notify
-                )
-                for assignment, folder in zip(assignments, folders, strict=True)
-            ]
-            with contextlib.ExitStack() as locks:
-                until = time.monotonic() + _ORPHAN_S
-                for folder in folders:
-                    locks.enter_context(_locked(folder, until))
-                run(reporter, trials)
-        except Exception as error:
-            worker = Worker(node_id(), _address(), setup.driver_node)
-            _report_failure(error, worker, folders, send)
-
-
-def _report_failure(
-    error: Exception,
-    worker: Worker,
-    folders: Sequence[Path],
-    send: Callable[[WorkerMessage], None],
-) -> None:
-    """Tell the driver; raises what ends the worker, too."""
-    message = expected_failure(error, worker, str(folders[0]))
-    if message is None:
-        text = "".join(traceback.format_exception(error))
+    try:
         for folder in folders:
-            # A disk that refuses it must not hide the cause itself.
-            with contextlib.suppress(OSError):
-                write_atomic(folder / "error.txt", text)
-        message = machine_failure(error, worker)
-        if message is None:
-            # Whatever state this process is in, no other trial should inherit it.
-            raise TrialError(f"{type(error).__name__}: {error}") from None
-    if isinstance(message, OutOfGpuMemory):
-        with contextlib.suppress(Exception):
-            sys.modules["torch"].cuda.empty_cache()
-    send(message)
-    if isinstance(message, GpuFault):
-        raise GpuFaultError(first_line(error)) from None
+            _make_trial_folder(folder)
+        trials = [
+            TrialContext(**vars(assignment), folder=folder, threads=setup.threads, notify=notify)
+            for assignment, folder in zip(assignments, folders, strict=True)
+        ]
+        with contextlib.ExitStack() as locks:
+            until = time.monotonic() + _ORPHAN_S
+            for folder in folders:
+                locks.enter_context(_locked(folder, until))
+            run(reporter, trials)
+    except Exception as error:
+        worker = Worker(node_id(), _address(), setup.driver_node)
+        report_failure(error, worker, folders, reporter.report)
+    finally:
+        # What comes next is Tune's: the function's return, or what it raised.
+        reporter.wait_for_driver()
 
 
 def _make_trial_folder(folder: Path) -> None:

@@ -1,70 +1,93 @@
-"""Trains an FDAN as a trial inside a worker, from the newest checkpoint on. Every epoch is in the
+"""Trains FDANs as trials inside a worker, from their newest checkpoints on. Every epoch is in the
 trial's log before it is reported."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.worker.data import WorkerData, load_data
-from search.worker.epoch_log import EpochLog, read_epoch_log
 from search.worker.messages import EpochResult
-from search.worker.trainable import Train, TrialContext
-from search.worker.trial_folder import CHECKPOINT
+from search.worker.trainable import ReportGroup, Train, TrainGroup, TrialContext
+from search.worker.trial_folder import CHECKPOINT, EpochLog, read_epoch_log
 
 if TYPE_CHECKING:
     from fdan.run_config import RunConfig
     from fdan.training.checkpoint import Checkpoint
-    from fdan.training.train import EpochReport
+    from fdan.training.train import Diverged, EpochReport
 
 _CHECKPOINT_INTERVAL_S = 2.0
 """Training that may be lost beyond the current epoch: longer epochs are saved at their end."""
 
 
-class CheckpointTimer:
-    """Decides when to save: after the first epoch, then every _CHECKPOINT_INTERVAL_S."""
-
-    def __init__(self) -> None:
-        self._saved_at = float("-inf")
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._saved_at >= _CHECKPOINT_INTERVAL_S
-
-    def saved(self) -> None:
-        self._saved_at = time.monotonic()
-
-
 def make_trainer(data: WorkerData) -> Train:
     """Make the function that trains an FDAN."""
+    train_trials = make_group_trainer(data)
 
     def train_trial(trial: TrialContext, report: Callable[[EpochResult], None]) -> None:
-        from fdan.training.train import train
-
-        prepare_process(trial)
-        run = data.run_config(trial.params, f"trial {trial.number}")
-        folder = trial.folder / CHECKPOINT
-        resume, unreported = load_resume_point(trial.folder, trial.start_epoch, run)
-        for earlier in unreported:
-            report(earlier)
-        timer = CheckpointTimer()
-
-        def after_epoch(epoch: EpochReport, checkpoint: Callable[[], Checkpoint]) -> None:
-            result = epoch_result(epoch)
-            log.append(result)
-            if epoch.epoch == run.training.epochs or timer.due:
-                log.sync()
-                checkpoint().save(folder)
-                timer.saved()
-            report(result)
-
-        with EpochLog(trial.folder) as log:
-            loaded = load_data(data, run, trial.notify)
-            train(run, loaded, after_epoch, device=data.device, resume=resume)
+        train_trials([trial], lambda epochs, _: report(epochs[trial.number]))
 
     return train_trial
+
+
+def make_group_trainer(data: WorkerData) -> TrainGroup:
+    """Make the function that trains an FDAN, or several with frozen backbones as one."""
+
+    def train_trials(trials: Sequence[TrialContext], report: ReportGroup) -> None:
+        from fdan.training.group import MemberEpoch, train_group
+        from fdan.training.train import train
+
+        _prepare_process(max(trials, key=lambda trial: trial.gpu_fraction))
+        runs = [data.run_config(trial.params, f"trial {trial.number}") for trial in trials]
+        resume = []
+        for trial, run in zip(trials, runs, strict=True):
+            checkpoint, unreported = load_resume_point(trial.folder, trial.start_epoch, run)
+            resume.append(checkpoint)
+            for result in unreported:
+                report({trial.number: result}, {})
+        saved_at = -math.inf
+
+        def after_epoch(members: Sequence[MemberEpoch], diverged: Mapping[int, Diverged]) -> None:
+            nonlocal saved_at
+            results = {}
+            for index, epoch, _ in members:
+                result = results[trials[index].number] = _epoch_result(epoch)
+                logs[index].append(result)
+            due = time.monotonic() - saved_at >= _CHECKPOINT_INTERVAL_S
+            for index, epoch, checkpoint in members:
+                if due or epoch.epoch in (trials[index].stop_epoch, runs[index].training.epochs):
+                    logs[index].sync()
+                    checkpoint().save(trials[index].folder / CHECKPOINT)
+            if due:
+                saved_at = time.monotonic()
+            report(results, {trials[index].number: str(why) for index, why in diverged.items()})
+
+        with contextlib.ExitStack() as stack:
+            logs = [stack.enter_context(EpochLog(trial.folder)) for trial in trials]
+            loaded = load_data(data, runs[0], trials[0].notify)
+            if len(trials) == 1:
+                train(
+                    runs[0],
+                    loaded,
+                    lambda epoch, checkpoint: after_epoch([MemberEpoch(0, epoch, checkpoint)], {}),
+                    device=data.device,
+                    resume=resume[0],
+                )
+            else:
+                train_group(
+                    runs,
+                    loaded,
+                    after_epoch,
+                    device=data.device,
+                    resume=resume,
+                    until=[trial.stop_epoch for trial in trials],
+                )
+
+    return train_trials
 
 
 def load_resume_point(
@@ -97,7 +120,7 @@ def load_resume_point(
     return checkpoint, [logged[epoch] for epoch in unreported]
 
 
-def prepare_process(trial: TrialContext) -> None:
+def _prepare_process(trial: TrialContext) -> None:
     """Give the trial its CPU threads and its share of the GPU's memory in this process."""
     # Imported here, so that a process that only plans imports no torch.
     import torch
@@ -110,7 +133,6 @@ def prepare_process(trial: TrialContext) -> None:
         limit_gpu_memory(trial.gpu_fraction)
 
 
-def epoch_result(epoch: EpochReport) -> EpochResult:
-    """The result of an epoch as it is reported to the driver."""
+def _epoch_result(epoch: EpochReport) -> EpochResult:
     metrics = {name: float(value) for name, value in epoch.metrics.items()}
     return EpochResult(epoch.epoch, metrics["value"], metrics, epoch.confusion.tolist())

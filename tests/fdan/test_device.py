@@ -62,7 +62,7 @@ def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
     """On the meta device."""
     network = build_network(run, data).train().to(META)
     data = data.to(META)
-    optimizer = training._make_optimizer(network, run.training, META, None)
+    optimizer = training._make_optimizer(network, run.training, META, {})
     inputs = []
     for modality in ("visual", "acoustic"):
         inputs += [torch.zeros(8, dtype=torch.int64, device=META) for _ in range(2)]
@@ -234,7 +234,7 @@ def test_what_follows_the_backbones_is_float32(
                 module.register_forward_pre_hook(
                     lambda m, inputs: types["head"].update(x.dtype for x in inputs)
                 )
-        optimizer = training._make_optimizer(network, run.training, cpu, None)
+        optimizer = training._make_optimizer(network, run.training, cpu, {})
         step = training._make_step(network, optimizer, run, data)
         losses.append(step(index, index, draws["visual"], index, index, draws["acoustic"]))
         assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
@@ -275,7 +275,7 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
     plain = {name: tensor.contiguous() for name, tensor in last.tensors.items()}
     network = build_network(run, data)
     cpu = torch.device("cpu")
-    held = Checkpoint(run, 1, last.step, last.history, "", "", plain)
+    held = Checkpoint(run, 1, last.step, last.history, "", "", plain).tensors_under("momentum")
     optimizer = training._make_optimizer(network, run.training, cpu, held)
     for parameter in network.parameters():
         momentum = optimizer.state[parameter]["momentum_buffer"]
@@ -294,7 +294,8 @@ def test_backbones_learn_at_a_tenth_of_the_heads_rate_and_momentum_goes_on(
     run, data = run_of(**FULL | {"momentum": momentum, "epochs": 1}), image_data()
     last = last_of(run, data)
     network = build_network(run, data)
-    optimizer = training._make_optimizer(network, run.training, torch.device("cpu"), last)
+    momenta, cpu = last.tensors_under("momentum"), torch.device("cpu")
+    optimizer = training._make_optimizer(network, run.training, cpu, momenta)
     assert isinstance(optimizer, torch.optim.SGD)
     training._set_learning_rate(optimizer, 100)
     head, backbones = optimizer.param_groups

@@ -149,7 +149,7 @@ def test_a_step_waits_for_nothing(
     run = run_of(**settings)
     data = data_for(settings, frozen_data, image_data).to(CUDA)
     network = build_network(run, data).to(CUDA).train()
-    optimizer = training._make_optimizer(network, run.training, CUDA, None)
+    optimizer = training._make_optimizer(network, run.training, CUDA, {})
     one_step = training._make_step(network, optimizer, run, data)
     batch: list[Tensor] = []
     for modality in ("visual", "acoustic"):

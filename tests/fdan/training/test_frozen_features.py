@@ -21,11 +21,13 @@ WEIGHTS = find_weights("resnet18", "none")
 
 @dataclass(frozen=True)
 class Pictures:
+    """A store, as far as features want it."""
+
     fingerprint: str
     images: Any
 
 
-def pictures(count: int = 5, seed: int = 0, fingerprint: str = "f" * 40) -> Pictures:
+def pictures(count: int = 5, seed: int = 0, fingerprint: str = "f" * 40) -> Any:
     random = np.random.default_rng(seed)
     return Pictures(fingerprint, random.integers(0, 255, (count, 32, 32, 1), dtype=np.uint8))
 

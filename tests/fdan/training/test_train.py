@@ -245,25 +245,26 @@ def test_an_epoch_is_one_pass_over_speech_and_faces_run_on() -> None:
     faces, speech = np.arange(100, 111), np.arange(30)
     plans = [batches.plan_epoch(faces, speech, 8, seed=3, epoch=e) for e in (1, 2, 3)]
     for plan in plans:
-        assert sorted(plan.acoustic) == list(speech)
-        assert plan.acoustic_sizes == (8, 8, 8, 6) and plan.visual_sizes == (8,) * 4
-        assert len(plan.visual) == 32
-    assert list(plans[0].acoustic) != list(plans[1].acoustic)
-    row = np.concatenate([plan.visual for plan in plans])
+        assert sorted(plan["acoustic"].samples) == list(speech)
+        assert plan["acoustic"].sizes == [8, 8, 8, 6] and plan["visual"].sizes == [8] * 4
+        assert len(plan["visual"].samples) == 32
+    assert list(plans[0]["acoustic"].samples) != list(plans[1]["acoustic"].samples)
+    row = np.concatenate([plan["visual"].samples for plan in plans])
     for start in range(0, 88, 11):  # 96 samples hold eight whole passes
         assert sorted(row[start : start + 11]) == list(faces)
     again = batches.plan_epoch(faces, speech, 8, seed=3, epoch=2)
-    for name in ("acoustic", "visual", "acoustic_draws", "visual_draws"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(plans[1], name))
+    for modality in ("acoustic", "visual"):
+        for expected, found in zip(plans[1][modality], again[modality], strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_a_balanced_bank() -> None:
     labels = np.array([0] * 20 + [1] * 2 + [5] * 7)
     train = np.arange(1, 29)
-    chosen = batches.balanced_sample(train, labels, 4, seed=0, modality=0)
+    chosen = batches._balanced_sample(train, labels, 4, seed=0, modality=0)
     assert np.bincount(labels[chosen], minlength=7).tolist() == [4, 2, 0, 0, 0, 4, 0]
     assert set(chosen) <= set(train) and len(set(chosen)) == len(chosen)
-    other = batches.balanced_sample(train, labels, 4, seed=1, modality=0)
+    other = batches._balanced_sample(train, labels, 4, seed=1, modality=0)
     assert set(chosen) != set(other)
 
 

@@ -19,9 +19,8 @@ from search.optimizer.space_file import parse_space
 from search.study.events import REASON, StudyCallback, TrialOutcome
 from search.study.status import running_trials
 from search.study.trial_controller import TrialController
-from search.worker.epoch_log import EpochLog
 from search.worker.messages import EpochResult, TrialFailed, WorkerLost
-from search.worker.trial_folder import trial_folder
+from search.worker.trial_folder import EpochLog, trial_folder
 from tests.search.conftest import KNOWN, SPACE, MakeStudy, controller_of
 from tests.tracking.history import history
 from tracking.tracker import Tracker

@@ -31,10 +31,9 @@ from search.tune.grouping import TrialGroups
 from search.tune.recovery import _grouping
 from search.tune.tune_run import TuneRun, find_capacity, run_trials
 from search.worker.data import WorkerData
-from search.worker.group_trainable import ReportGroup, TrainGroup, make_group_trainer
 from search.worker.messages import EpochResult, OutOfGpuMemory, TrialAssignment, WorkerLost
-from search.worker.trainable import TrialContext
-from search.worker.training import make_trainer
+from search.worker.trainable import ReportGroup, TrainGroup, TrialContext
+from search.worker.training import make_group_trainer, make_trainer
 from search.worker.trial_folder import CHECKPOINT
 from tests.search.conftest import ControllerOptions, Heard, MakeStudy, controller_of
 

@@ -25,13 +25,12 @@ from fdan.lock import Lock, lock_owner
 from fdan.training.checkpoint import Checkpoint
 from search.study.active_trials import ActiveTrial
 from search.study.resume import unreported_epochs
-from search.worker import async_report, failures, trainable, training
+from search.worker import failures, trainable, training
 from search.worker.data import WorkerData
-from search.worker.epoch_log import EPOCH_LOG, read_epoch_log
 from search.worker.messages import ASSIGNMENTS, MESSAGE, EpochResult, TrialAssignment
 from search.worker.trainable import TrialContext, WorkerSetup, make_trainable
 from search.worker.training import make_trainer
-from search.worker.trial_folder import CHECKPOINT, trial_folder
+from search.worker.trial_folder import CHECKPOINT, EPOCH_LOG, read_epoch_log, trial_folder
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 6
@@ -380,7 +379,7 @@ def test_only_who_has_the_trial_is_ended(
     """The name in the file may be another process's by now."""
     monkeypatch.setattr(trainable, "_ORPHAN_S", 0.5)
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(async_report.tune, "report", told.append)
+    monkeypatch.setattr(trainable.tune, "report", told.append)
     lock = trial_folder(tmp_path, 3) / "lock"
     written = lock.read_text()
     with subprocess.Popen(["sleep", "300"]) as bystander:
@@ -415,7 +414,7 @@ def test_a_node_of_the_cluster_keeps_its_lock(
     monkeypatch.setattr(trainable, "_ORPHAN_S", 0.5)
     monkeypatch.setattr(trainable, "_hosts", lambda: {"another-node"})
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(async_report.tune, "report", told.append)
+    monkeypatch.setattr(trainable.tune, "report", told.append)
     lock = trial_folder(tmp_path, 3) / "lock"
     pid, since, _ = lock.read_text().split()
     lock.write_text(f"{pid} {since} another-node\n")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from search.worker.epoch_log import EPOCH_LOG, EpochLog, read_epoch_log
 from search.worker.messages import EpochResult
+from search.worker.trial_folder import EPOCH_LOG, EpochLog, read_epoch_log
 
 ROOT = Path(__file__).parents[3]
 
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from search.worker.epoch_log import EpochLog
+from search.worker.trial_folder import EpochLog
 from search.worker.messages import EpochResult
 log = EpochLog(Path(sys.argv[1]))
 for epoch in range(1, 1_000_000):
