@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from fdan.cli.arguments import Parser, exit_code
@@ -70,34 +71,30 @@ def _parser() -> Parser:
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--runs", metavar="FOLDER", type=Path, default=Path("runs"), help="default: runs"
+        "--runs", metavar="FOLDER", type=_absolute, default="runs", help="default: runs"
     )
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
+def _absolute(text: str) -> Path:
+    return Path(text).expanduser().absolute()
 
-    from search.cli.status_view import show_status, status_json
+
+def _status(arguments: argparse.Namespace) -> int:
+    from search.cli.status_view import show_status
     from search.study.status import read_status
 
-    runs = arguments.runs.expanduser().absolute()
-    status = read_status(runs, arguments.name, arguments.storage)
+    status = read_status(arguments.runs, arguments.name, arguments.storage)
     if arguments.json:
-        print(status_json(status))
+        print(json.dumps(asdict(status), indent=1))
     else:
-        show_status(status, Console())
+        show_status(status)
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from search.cli.status_view import show_studies
 
-    console = Console()
-    runs = arguments.runs.expanduser().absolute()
-    if not show_studies(runs, console):
-        console.print(f"no studies in {runs}", highlight=False, soft_wrap=True)
+    show_studies(arguments.runs)
     return 0
 
 

@@ -1,8 +1,11 @@
-"""Durations, values and settings as the terminal shows them."""
+"""Durations, values and settings as the terminal shows them, and times as a user types them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
 
 
 def format_value(value: object) -> str:
@@ -26,3 +29,26 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+_UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_time(text: str) -> float:
+    """Seconds of a text such as 90s, 1h30m or 2h."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or total <= 0:
+        raise ValueError("expected a time such as 90s, 30m or 2h")
+    return total
+
+
+def format_time(seconds: float) -> str:
+    """The text that `parse_time` reads back: 1h30m, 0.25s."""
+    if seconds != int(seconds):
+        return f"{Decimal(repr(seconds)):f}s"
+    text, left = "", int(seconds)
+    for unit, size in _UNITS.items():
+        text += f"{left // size}{unit}" if left >= size else ""
+        left %= size
+    return text

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from fdan.cli.arguments import exit_code
 from search.cli.parser import parse
-from search.config.options import to_arguments
+from search.config.options import to_arguments, to_toml
 from search.config.resume_options import new_study_note, remembered_options
 from search.config.spec import resolve
-from search.config.toml_file import to_toml
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +36,8 @@ def _main(argv: Sequence[str] | None) -> int:
     # While one core imports torch and Ray, the others have something to do.
     demo = spec.data.generate_demo()
     with demo or contextlib.nullcontext():
-        from search.pipeline import run_command
+        from search.pipeline import run
 
-        return run_command(spec, demo)
+        finished = run(spec, demo)
+    print(finished.summary)
+    return finished.exit_code

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments
-from fdan.errors import ConfigError
 from search.config.options import (
     ConfirmConfig,
     ResourceConfig,
     SearchConfig,
     StudyConfig,
     normalize,
+    read_options,
 )
-from search.config.toml_file import read_options
+from search.config.resume_options import without_masked
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import N_STARTUP_TRIALS, SAMPLERS
-from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 DESCRIPTION: Final = """\
 Search the hyperparameters of FDAN: Optuna proposes trials, Ray Tune runs them, MLflow shows them.
@@ -74,14 +71,7 @@ def parse(argv: Sequence[str] | None = None) -> CommandLine:
     command = {name: arguments.pop(name) for name in ("print_config", "dry_run", "estimate")}
     options = {} if file is None else read_options(file)
     options |= normalize(arguments, "command line")
-    uri = options.get("tracking_uri")
-    if uri is not None and is_masked(uri) and os.environ.get(TRACKING_URI_VARIABLE):
-        del options["tracking_uri"]  # a study's own file: the variable is where it came from
-    for name, value in options.items():
-        if isinstance(value, str) and is_masked(value):
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag} had a password, which is not kept: give it again")
-    return CommandLine(options, **command)
+    return CommandLine(without_masked(options), **command)
 
 
 def _parser() -> Parser:
@@ -95,34 +85,30 @@ def _parser() -> Parser:
     study = parser.add_argument_group("study")
     add_flags(study, StudyConfig)
     add_flags(study, ConfirmConfig)
-    _add_command_flags(study)
-    add_flags(parser.add_argument_group("search", _SEARCH), SearchConfig)
-    add_flags(parser.add_argument_group("resources"), ResourceConfig)
-    add_data_arguments(parser)
-    add_run_arguments(parser)
-    return parser
-
-
-def _add_command_flags(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
+    study.add_argument(
         "--dry-run",
         action="store_true",
         help="print settings, space, split and planned trials; of a study that exists,\n"
         "those that are left; and start nothing",
     )
-    group.add_argument(
+    study.add_argument(
         "--estimate",
         action="store_true",
         help="as --dry-run, and time a few training steps here: how long the study would take",
     )
-    group.add_argument(
+    study.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
         help="read options from a TOML file; flags win over it",
     )
-    group.add_argument(
+    study.add_argument(
         "--print-config",
         action="store_true",
         help="print the TOML file that says what this command line says, and start nothing",
     )
+    add_flags(parser.add_argument_group("search", _SEARCH), SearchConfig)
+    add_flags(parser.add_argument_group("resources"), ResourceConfig)
+    add_data_arguments(parser)
+    add_run_arguments(parser)
+    return parser

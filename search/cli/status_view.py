@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,17 +30,9 @@ _COMMANDS = {
 """What the study's command does, by the study's state."""
 
 
-def status_json(status: StudyStatus) -> str:
-    return json.dumps(asdict(status), indent=1)
-
-
-def show_status(status: StudyStatus, console: Console) -> None:
-    """Print a study in a few lines. A command has a line of its own, however long.
-
-    Args:
-        status: Status of the study.
-        console: Console to print on.
-    """
+def show_status(status: StudyStatus) -> None:
+    """Print a study in a few lines. A command has a line of its own, however long."""
+    console = Console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -59,11 +49,9 @@ def show_status(status: StudyStatus, console: Console) -> None:
         label = "under way" if status.state == "running" else "resting"
         table.add_row(label, _describe(trial, status.epochs))
     if status.tracking_uri:
-        sent = (
-            f"{status.tracking_uri} has all {status.recorded} records"
-            if not status.unsent
-            else f"{status.unsent} of {status.recorded} records wait for {status.tracking_uri}"
-        )
+        sent = f"{status.tracking_uri} has all {status.recorded} records"
+        if status.unsent:
+            sent = f"{status.unsent} of {status.recorded} records wait for {status.tracking_uri}"
         table.add_row("MLflow", escape(sent))
     console.print(table, highlight=False, soft_wrap=not console.is_terminal)
     if status.unsent and status.state != "running":
@@ -72,20 +60,16 @@ def show_status(status: StudyStatus, console: Console) -> None:
     _show_command(_COMMANDS.get(status.state, "it was started with"), status.command, console)
 
 
-def show_studies(runs: Path, console: Console) -> int:
-    """Print every study in a folder, a row each.
-
-    Args:
-        runs: The folder of studies.
-        console: Console to print on.
-
-    Returns:
-        How many there are.
-    """
+def show_studies(runs: Path) -> None:
+    """Print every study in a folder, a row each."""
+    console = Console()
+    names = list_studies(runs)
+    if not names:
+        console.print(f"no studies in {runs}", highlight=False, soft_wrap=True)
+        return
     table = Table(box=None, pad_edge=False)
     for title in ("study", "state", "trials", "best", "last change"):
         table.add_column(title, justify="right" if title == "trials" else "left", no_wrap=True)
-    names = list_studies(runs)
     unreadable: list[str] = []
     for name in names:
         try:
@@ -98,11 +82,9 @@ def show_studies(runs: Path, console: Console) -> int:
         changed = datetime.fromtimestamp(last_change(runs / name), UTC).astimezone()
         done = f"{status.done}/{status.wanted}" if status.wanted else ""
         table.add_row(name, status.state, done, best, f"{changed:%Y-%m-%d %H:%M}")
-    if names:
-        console.print(table, highlight=False)
+    console.print(table, highlight=False)
     for line in unreadable:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return len(names)
 
 
 def _describe(trial: RunningTrial, epochs: int) -> str:

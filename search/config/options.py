@@ -1,4 +1,5 @@
-"""The options of a study by name: from flags, a TOML file (toml_file.py) or Python.
+"""The options of a study by name: from flags, from Python, or from the TOML file that
+`search/run.py --config` reads and `--print-config` writes.
 
 An option has one name, check and unit. One that is not given stays absent, so that its default can
 depend on the data and the machine."""
@@ -6,77 +7,51 @@ depend on the data and the machine."""
 from __future__ import annotations
 
 import contextlib
-import math
+import json
 import re
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from fdan.config import Above, Config, fields, flag_option
+from fdan.config import Above, Config, flag_option
 from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS, RUN_CONFIGS
 from fdan.errors import ConfigError, unknown
+from search.formatting import format_time, parse_time
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import SAMPLERS
 from search.optimizer.space_file import shipped_spaces
 from search.study.storage import check_storage_url
 from tracking.uri import mask_password
 
+C = TypeVar("C", bound=Config)
+
 AUTO: Final = "auto"
 
 _RESERVED: Final = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
 """Names in --runs that no study can have."""
 
-_UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
-
-def parse_time(text: str) -> float:
-    """
-    >>> parse_time("90s"), parse_time("1h30m"), parse_time("2h")
-    (90.0, 5400.0, 7200.0)
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if "".join(map("".join, parts)) != text or total <= 0:
-        raise ValueError("expected a time such as 90s, 30m or 2h")
-    return total
-
-
-def format_time(seconds: float) -> str:
-    """The text that `parse_time` reads back.
-
-    >>> format_time(5400.0), format_time(0.25)
-    ('1h30m', '0.25s')
-    """
-    if seconds != int(seconds):
-        return f"{Decimal(repr(seconds)):f}s"
-    text, left = "", int(seconds)
-    for unit, size in _UNITS.items():
-        text += f"{left // size}{unit}" if left >= size else ""
-        left %= size
-    return text
+def _auto_or_number(text: str, allowed: Callable[[float], bool], expected: str) -> float | str:
+    if text == AUTO:
+        return text
+    with contextlib.suppress(ValueError):
+        if allowed(number := float(text)):
+            return number
+    raise ValueError(f"expected auto, {expected}")
 
 
 def _parse_noise(text: str) -> float | str:
-    if text != AUTO and not 0 <= _number(text) < 1:
-        raise ValueError("expected auto, or a part of 1 such as 0.02")
-    return text if text == AUTO else float(text)
+    return _auto_or_number(text, lambda noise: 0 <= noise < 1, "or a part of 1 such as 0.02")
 
 
 def _parse_share(text: str) -> float | str:
-    share = 0.0 if text == AUTO else _number(text)
-    if not (0 <= share < 1 or share == int(share) >= 1):
-        raise ValueError("expected auto, 0, a part of a GPU such as 0.5, or 1")
-    return text if text == AUTO else share
+    def allowed(share: float) -> bool:
+        return 0 <= share < 1 or (share >= 1 and share.is_integer())
 
-
-def _number(text: str) -> float:
-    """-1 for text that is no number, and for infinity."""
-    with contextlib.suppress(ValueError):
-        return max(-1.0, number) if math.isfinite(number := float(text)) else -1.0
-    return -1.0
+    return _auto_or_number(text, allowed, "0, a part of a GPU such as 0.5, or 1")
 
 
 @dataclass(frozen=True)
@@ -154,7 +129,7 @@ class ConfirmConfig(Config):
     score_again: str | None = flag_option(
         None,
         "score another winner than the one that was scored, for a reason in words, which is\n"
-        "kept with the score",
+        "stored with the score",
         "REASON",
         default_text="never",
     )
@@ -283,17 +258,12 @@ SECTIONS: Final[Mapping[str, tuple[type[Config], ...]]] = {
 
 
 def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
-    """Check each option by itself.
+    """The same options, each checked by itself, with values of their types. ConfigError where a
+    name is unknown (the nearest is named) or a value is refused.
 
     Args:
-        options: Values by the options' names; None, as a name that is left out, is not given.
+        options: Values by name; None, as a name that is left out, is not given.
         where: Beginning of error messages.
-
-    Returns:
-        The same options with values of their types.
-
-    Raises:
-        ConfigError: A name is unknown (the nearest is named) or a value is refused.
     """
     for name in options:
         if name not in _OWNERS:
@@ -302,19 +272,20 @@ def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, A
     return {name: _OWNERS[name].check(name, value) for name, value in given.items()}
 
 
-def pick(options: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
-    """The options that are fields of a configuration, to build it from.
+def build(config: type[C], options: Mapping[str, Any]) -> C:
+    """A configuration from the options that are its fields.
 
     Args:
-        options: Options by name, of any configuration.
         config: The configuration.
+        options: Options by name, of any configuration.
     """
-    return {name: value for name, value in options.items() if _OWNERS[name] is config}
+    return config(**{name: value for name, value in options.items() if _OWNERS[name] is config})
 
 
 def _plain(name: str, value: Any) -> Any:
     """An option's value as JSON and TOML have it, without a password."""
-    if name in _TIMES and isinstance(value, float):
+    parse = _OWNERS[name].__dataclass_fields__[name].metadata.get("parse")
+    if parse is parse_time and isinstance(value, float):
         return format_time(value)
     if isinstance(value, tuple):
         return list(value)
@@ -339,49 +310,6 @@ def to_arguments(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def from_arguments(words: Sequence[str], where: str) -> dict[str, Any]:
-    """The options that a recorded command line gives, the inverse of `to_arguments`.
-
-    Args:
-        words: The command line.
-        where: The file that recorded it, for messages.
-
-    Raises:
-        ConfigError: An option is unknown, or a value is refused.
-
-    >>> from_arguments(["--trials", "4", "--study=a", "--no-augment"], "study.json")
-    {'trials': 4, 'study': 'a', 'augment': False}
-    """
-    options: dict[str, Any] = {}
-    for number, word in enumerate(words):
-        if not word.startswith("--"):
-            continue
-        flag, equals, text = word.removeprefix("--").partition("=")
-        name = flag.replace("-", "_")
-        if name.startswith("no_"):
-            options[name.removeprefix("no_")] = False
-        elif name in _OWNERS and _kinds(name) == (bool,):
-            options[name] = True
-        else:
-            value = _read(name, text if equals else "".join(words[number + 1 : number + 2]))
-            options[name] = options.get(name, ()) + value if isinstance(value, tuple) else value
-    return normalize(options, where)
-
-
-def _read(name: str, text: str) -> Any:
-    kinds = _kinds(name) if name in _OWNERS else (str,)
-    if kinds == (tuple,):
-        return (text,)
-    if kinds in ((int,), (float,)) and name not in _TIMES:
-        with contextlib.suppress(ValueError):  # which is refused with the others
-            return kinds[0](text)
-    return text
-
-
-def _kinds(name: str) -> tuple[type, ...]:
-    return next(kinds for field, kinds, _ in fields(_OWNERS[name]) if field.name == name)
-
-
 def sections(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Plain values by section, as a TOML file and study.json have them."""
     tables = {
@@ -391,10 +319,58 @@ def sections(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {section: table for section, table in tables.items() if table}
 
 
+def read_options(file: Path) -> dict[str, Any]:
+    """The options that a file gives.
+
+    Raises:
+        ConfigError: It cannot be read, or has an unknown key (the nearest known one is named) or a
+            value that is refused.
+    """
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--config {file}: is not a TOML file: {error}") from None
+    return _from_sections(data, str(file))
+
+
+def _from_sections(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for section, table in data.items():
+        if section not in SECTIONS:
+            raise ConfigError(f"{where}: {unknown('section', section, SECTIONS)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where}: {section} = {table!r}: expected a table [{section}]")
+        known = [name for config in SECTIONS[section] for name in config.__dataclass_fields__]
+        given = {key.replace("-", "_"): value for key, value in table.items()}
+        try:
+            for name in given:
+                if name not in known:
+                    raise ConfigError(unknown("key", name, known))
+            options |= normalize(given)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: [{section}]: {error}") from None
+    return options
+
+
+def to_toml(options: Mapping[str, Any]) -> str:
+    """The text of the file that gives these options. Passwords are masked."""
+    lines = ["# python search/run.py --config FILE runs this study; flags win over the file."]
+    for section, table in sections(options).items():
+        lines += ["", f"[{section}]", *(f"{k} = {_literal(v)}" for k, v in table.items())]
+    # TOML is UTF-8: what is not, a file's name out of an old archive say, ends no study.
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace").decode()
+
+
+def _literal(value: Any) -> str:
+    """JSON's literals are TOML's, but for one character that TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 _OWNERS: Final[Mapping[str, type[Config]]] = {
     name: config
     for configs in SECTIONS.values()
     for config in configs
     for name in config.__dataclass_fields__
 }
-_TIMES: Final = ("time_budget", "epoch_timeout")

@@ -7,12 +7,14 @@ any other (search/study/open.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, NoReturn
 
+from fdan.cli.arguments import Parser, add_flags
 from fdan.data.open_task import DataConfig
-from fdan.errors import FdanError
-from search.config.options import from_arguments, pick
+from fdan.errors import ConfigError
+from search.config.options import SECTIONS, build, normalize
 from search.study.folder import read_arguments
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
@@ -25,29 +27,53 @@ def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are left out here and that the study named by `study` remembers.
 
     Raises:
-        FdanError: One of them had a password, which is not kept.
+        ConfigError: One of them had a password, which is not stored.
     """
     name = options.get("study")
     if name is None:
         return {}
-    folder = DataConfig(**pick(options, DataConfig)).runs / name
+    folder = build(DataConfig, options).runs / name
     given = options.keys() | ONCE
     if given & _DATA:
         given |= _DATA
     if "gpus_per_trial" in given:
         given |= {"device"}
-    remembered = from_arguments(read_arguments(folder) or (), str(folder / "study.json"))
-    left = {key: value for key, value in remembered.items() if key not in given}
-    for key, value in list(left.items()):
-        if isinstance(value, str) and is_masked(value):
-            if key == "tracking_uri" and os.environ.get(TRACKING_URI_VARIABLE):
-                del left[key]  # it came from there, or is given there again
-                continue
-            flag = "--" + key.replace("_", "-")
-            raise FdanError(
-                f"study '{name}': its {flag} had a password, which is not kept: give it again"
-            )
-    return left
+    remembered = _from_arguments(read_arguments(folder) or (), str(folder / "study.json"))
+    left_out = {key: value for key, value in remembered.items() if key not in given}
+    return without_masked(left_out, f"study '{name}': its ")
+
+
+class _RecordedArguments(Parser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}")
+
+
+def _from_arguments(words: Sequence[str], where: str) -> dict[str, Any]:
+    """The options that a recorded command line gives, the inverse of `to_arguments`."""
+    parser = _RecordedArguments(where)
+    for config in chain(*SECTIONS.values()):
+        add_flags(parser, config)
+    return normalize(vars(parser.parse_args(words)), where)
+
+
+def without_masked(options: Mapping[str, Any], whose: str = "") -> dict[str, Any]:
+    """The options without a server whose password was masked and which the environment names again.
+    ConfigError where another option had a password.
+
+    Args:
+        options: Options that were recorded.
+        whose: Beginning of the error message.
+    """
+    remaining = dict(options)
+    for name, value in options.items():
+        if not isinstance(value, str) or not is_masked(value):
+            continue
+        if name == "tracking_uri" and os.environ.get(TRACKING_URI_VARIABLE):
+            del remaining[name]  # that variable is where it came from, or gives it again
+            continue
+        flag = "--" + name.replace("_", "-")
+        raise ConfigError(f"{whose}{flag} had a password, which is not stored: give it again")
+    return remaining
 
 
 def new_study_note(options: Mapping[str, Any]) -> str:
@@ -56,7 +82,7 @@ def new_study_note(options: Mapping[str, Any]) -> str:
     name = options.get("study")
     if name is None or options.keys() & _DATA:
         return ""
-    runs = DataConfig(**pick(options, DataConfig)).runs
+    runs = build(DataConfig, options).runs
     if read_arguments(runs / name) is not None:
         return ""
     return f"there is no study '{name}' in {runs}: this begins a new one, on the demo corpus"

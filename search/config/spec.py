@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +24,8 @@ from search.config.options import (
     ResourceConfig,
     SearchConfig,
     StudyConfig,
+    build,
     normalize,
-    pick,
     to_arguments,
 )
 from search.config.resume_options import ONCE, remembered_options
@@ -97,24 +98,18 @@ class StudySpec:
     @property
     def trials(self) -> int:
         """Trials in all; a grid has no more than its combinations."""
+        return int(min(self.study.trials, self._most_trials))
+
+    @property
+    def _most_trials(self) -> float:
         size = self.space.size() if self.search.sampler == "grid" else None
-        return self.study.trials if size is None else min(self.study.trials, size)
+        return math.inf if size is None else size
 
     def how_to_extend(self, trials: int) -> str:
         """How a study that has so many trials can be given more, in words."""
-        size = self.space.size() if self.search.sampler == "grid" else None
-        if size is not None and trials >= size:
+        if trials >= self._most_trials:
             return "they are the whole grid"
-        more = trials + _EXTENSION if size is None else min(trials + _EXTENSION, size)
-        return f"--trials {more} extends it"
-
-    def with_trials(self, count: int) -> StudySpec:
-        """The same study with so many trials in all."""
-        return replace(self, study=replace(self.study, trials=count))
-
-    def with_gpu_share(self, share: float) -> StudySpec:
-        """The same study, each of whose trials has this part of a GPU."""
-        return replace(self, per_trial=replace(self.per_trial, gpus=share))
+        return f"--trials {min(trials + _EXTENSION, self._most_trials)} extends it"
 
     @property
     def lasting_options(self) -> dict[str, object]:
@@ -130,12 +125,8 @@ class StudySpec:
     def device_is_open(self) -> bool:
         """Whether the cluster has to be asked if it has GPUs. Until then, the study is planned for
         CPUs."""
-        given = self.resources
-        return (
-            self.cluster is not None
-            and given.device == "auto"
-            and given.gpus_per_trial in (None, AUTO)
-        )
+        device, gpus = self.resources.device, self.resources.gpus_per_trial
+        return self.cluster is not None and device == "auto" and gpus in (None, AUTO)
 
     @property
     def gpu_share_is_open(self) -> bool:
@@ -144,13 +135,11 @@ class StudySpec:
 
     @property
     def epochs(self) -> int:
-        epochs: int = self.settings.values["epochs"]
-        return epochs
+        return int(self.settings.values["epochs"])
 
     @property
     def seed(self) -> int:
-        seed: int = self.settings.values["seed"]
-        return seed
+        return int(self.settings.values["seed"])
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -173,11 +162,8 @@ class StudySpec:
 
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""
-        if self.study.study:
-            return self.study.study
-        if self.settings.preset == "demo":
-            return "demo"
-        return re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-")
+        task_name = "demo" if self.settings.preset == "demo" else task.name.lower()
+        return self.study.study or re.sub(r"[^a-z0-9]+", "-", task_name).strip("-")
 
     def identity(self, data: str | None) -> Identity:
         """What all trials of the study share. data: the task's fingerprint; None where it is not
@@ -201,7 +187,7 @@ def resolve(
         options: Options that are given, with values of their types (`normalize`).
         remembered: Options that an earlier start gave, as a command line.
         environment: Variables that name the cluster, the shared folder and MLflow's server where no
-            option names. The server is kept among the options: a shell may be without it tomorrow.
+            option does. The server becomes an option: a shell may be without it tomorrow.
 
     Raises:
         ConfigError, DataError, DeviceError: A value is invalid, or this machine has no such device.
@@ -210,10 +196,8 @@ def resolve(
     if server := options.get("tracking_uri") or environment.get(TRACKING_URI_VARIABLE):
         # Absolute: the sender's thread sees the working folder change.
         options["tracking_uri"] = absolute_uri(server)
-    study = StudyConfig(**pick(options, StudyConfig))
-    search = SearchConfig(**pick(options, SearchConfig))
-    resources = ResourceConfig(**pick(options, ResourceConfig))
-    data = DataConfig(**pick(options, DataConfig))
+    study, search = build(StudyConfig, options), build(SearchConfig, options)
+    resources, data = build(ResourceConfig, options), build(DataConfig, options)
     for source in data.sources:
         if source.path != data.demo_folder:  # which is generated
             check_folder(source)
@@ -228,7 +212,7 @@ def resolve(
     make_sampler(search.sampler, searched, settings.values["seed"], 0)
     return StudySpec(
         study=study,
-        confirm=ConfirmConfig(**pick(options, ConfirmConfig)),
+        confirm=build(ConfirmConfig, options),
         search=search,
         resources=resources,
         data=data,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from collections.abc import Iterator
+from dataclasses import replace
+
 from rich.table import Table
 from rich.text import Text
 
@@ -20,14 +22,11 @@ from tracking.uri import mask_password
 
 
 def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
-    """Print settings, space, split and planned trials.
+    """Print settings, space, split and planned trials. StudyError where the study would be refused.
 
     Args:
         spec: The study.
         estimate_time: Whether to time training steps and print how long the study would take.
-
-    Raises:
-        StudyError: The study exists and would be refused.
     """
     demo = spec.data.demo_folder
     absent_demo = None if demo.exists() else demo
@@ -41,13 +40,27 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
             raise
         # It was begun when the cluster, which is not asked here, had a GPU.
         return dry_run(spec.on_device("cuda"), estimate_time=estimate_time)
-    _show(spec, task, describe(task, division), console, stored)
+    parts = describe(task, division)
+    console.print(f"[bold]study {spec.name(task)}[/]: {task.name}, {spec.runs / spec.name(task)}")
+    for table in (_settings(spec), _space(spec), _split(parts)):
+        console.print(table)
+    for part in parts:
+        if part.speakers:
+            speakers = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
+            console.print(f"  {part.part}: {speakers}")
+    console.print(
+        "  (counted from the listing: unreadable files and copies are found when it is prepared)",
+        style="dim",
+    )
+    for line in _plan(spec, stored):
+        console.print(line)
     remaining = spec.trials - (0 if stored is None else stored.done)
     if estimate_time and remaining > 0:
         from search.planning.estimate import estimate_study
 
         with console.status("timing training steps"):
-            estimate = estimate_study(spec.with_trials(remaining), task, division)
+            left = replace(spec, study=replace(spec.study, trials=remaining))
+            estimate = estimate_study(left, task, division)
         estimate.print_to(console)
 
 
@@ -63,43 +76,24 @@ def _stored_study(spec: StudySpec, task: Task) -> StudyStatus | None:
     return read_status(spec.runs, name, url)
 
 
-def _show(
-    spec: StudySpec,
-    task: Task,
-    parts: list[PartCount],
-    console: Console,
-    stored: StudyStatus | None,
-) -> None:
-    console.print(f"[bold]study {spec.name(task)}[/]: {task.name}, {spec.runs / spec.name(task)}")
-    console.print(_settings(spec))
-    console.print(_space(spec))
-    console.print(_split(parts))
-    for part in parts:
-        if part.speakers:
-            speakers = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
-            console.print(f"  {part.part}: {speakers}")
-    console.print(
-        "  (counted from the listing: unreadable files and copies are found when it is prepared)",
-        style="dim",
-    )
-    console.print(f"\n[bold]planned[/]: {_planned(spec, stored)}")
+def _plan(spec: StudySpec, stored: StudyStatus | None) -> Iterator[str]:
+    yield f"\n[bold]planned[/]: {_planned_trials(spec, stored)}"
     if stored is not None and stored.driver:
-        console.print(f"  {stored.driver} runs it: until that ends, another start is refused")
-    console.print(f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}")
+        yield f"  {stored.driver} runs it: until that ends, another start is refused"
+    yield f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}"
     if spec.resources.group > 1:
-        console.print(f"  a worker trains up to {spec.resources.group} trials of one shape as one")
+        yield f"  a worker trains up to {spec.resources.group} trials of one shape as one"
     if spec.device_is_open:
-        console.print("  planned for CPUs without asking the cluster: --device cuda plans for GPUs")
-    confirm = spec.confirm
-    if confirm.runs:
-        console.print(
-            f"  then the best {confirm.count} again with {confirm.seeds} fresh seeds each:"
-            f" {confirm.runs} runs of {spec.epochs} epochs"
+        yield "  planned for CPUs without asking the cluster: --device cuda plans for GPUs"
+    if spec.confirm.runs:
+        yield (
+            f"  then the best {spec.confirm.count} again with {spec.confirm.seeds} fresh seeds"
+            f" each: {spec.confirm.runs} runs of {spec.epochs} epochs"
         )
-    console.print("nothing was started (--dry-run)")
+    yield "nothing was started (--dry-run)"
 
 
-def _planned(spec: StudySpec, stored: StudyStatus | None) -> str:
+def _planned_trials(spec: StudySpec, stored: StudyStatus | None) -> str:
     left, before = spec.trials, ""
     if stored is not None:
         left = max(0, left - stored.done)
@@ -108,11 +102,11 @@ def _planned(spec: StudySpec, stored: StudyStatus | None) -> str:
             return f"the study exists and has {stored.done} trials: no more ({extend})"
         before = f"the study exists and has {stored.done} of {spec.trials} trials: "
     budget = spec.study.time_budget
+    limit = f", for at most {format_duration(budget)}" if budget else ""
     return (
         f"{before}{left} {'more' if before else 'trials'} of at most {spec.epochs} epochs"
         f" ({left * spec.epochs} epochs at most), sampler {spec.search.sampler},"
-        f" pruner {spec.search.pruner}"
-        + (f", for at most {format_duration(budget)}" if budget else "")
+        f" pruner {spec.search.pruner}{limit}"
     )
 
 

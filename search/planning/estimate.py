@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import optuna
+import torch
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
@@ -44,10 +46,14 @@ _SIMULATED_TRIALS: Final = 60
 _SIMULATIONS: Final = 8
 """Studies, of at most so many trials, that are simulated for the pruner's share."""
 
-_DEAR_HIGH: Final = ("layers", "ffn", "width", "kernels", "bank")
-_DEAR_LOW: Final = ("batch",)
-_DEAR_CHOICES: Final[dict[str, Value]] = {"context": "bank", "augment": True, "tuning": "full"}
-"""Settings with which a step takes long: high ones, low ones, and these choices."""
+_DEAREST: Final[Mapping[str, Callable[..., Value] | Value]] = {
+    **dict.fromkeys(("layers", "ffn", "width", "kernels", "bank"), max),
+    "batch": min,
+    "context": "bank",
+    "augment": True,
+    "tuning": "full",
+}
+"""With which value of a setting a step takes longest: the largest, the smallest, or this one."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,6 @@ class Estimate:
     processes: int
     """Number of processes that were timed at once."""
     settings: tuple[Mapping[str, Value], ...]
-    """Settings that were timed."""
     timings: Timings
     share: float
     """Share of all epochs that the pruner leaves, 0 .. 1."""
@@ -91,18 +96,17 @@ class Estimate:
 
     def print_to(self, console: Console) -> None:
         """Print what was timed and what follows from it."""
-        spec, at_once = self.spec, self.concurrency or 1
-        threads = f"{spec.per_trial.cpus} thread{'s' * (spec.per_trial.cpus != 1)} each"
-        device = f" and {spec.per_trial.gpus:g} GPU" if spec.per_trial.gpus else ""
+        spec, each, runs = self.spec, self.spec.per_trial, self.spec.confirm.runs
+        threads = f"{each.cpus} thread{'s' * (each.cpus != 1)} each"
+        device = f" and {each.gpus:g} GPU" if each.gpus else ""
         console.print(
             f"\nestimate: steps timed here, {self.processes} at once, {threads}{device}, on random"
             " data of the listed sizes",
             soft_wrap=True,
         )
         console.print(self._table())
-        cluster = (
-            "" if self.concurrency else " (a cluster's --concurrent is not known: divide by it)"
-        )
+        cluster = " (a cluster's --concurrent is not known: divide by it)"
+        at_once = f"{self.concurrency or 1} at once{'' if self.concurrency else cluster}"
         pruned = "in all likelihood: nothing is pruned"
         if self.share < 1:
             pruned = (
@@ -111,16 +115,16 @@ class Estimate:
                 " search learns, fewer are pruned)"
             )
         lines = [
-            f"{spec.trials} trials of {spec.epochs} epochs, {at_once} at once{cluster}:",
+            f"{spec.trials} trials of {spec.epochs} epochs, {at_once}:",
             f"at most about {self._format(self.at_most)}: nothing pruned, all the dearest",
             f"about {self._format(self.pruned)} {pruned}",
         ]
-        if self.confirming:
-            time = format_duration(self.confirming)
-            lines.append(f"confirming: {spec.confirm.runs} whole trials more, about {time}")
+        if runs:
+            confirming = format_duration(self.confirming)
+            lines.append(f"confirming: {runs} whole trials more, about {confirming}")
         if self.features:
-            time = format_duration(self.features)
-            lines.append(f"before the first trial, once: frozen features, about {time}")
+            features = format_duration(self.features)
+            lines.append(f"before the first trial, once: frozen features, about {features}")
         lines.append("not included: preparing the data, and other load on this machine")
         for line in lines:
             console.print(f"  {line}", markup=False, soft_wrap=True)
@@ -131,9 +135,11 @@ class Estimate:
             table.add_column(title, justify="right")
         titles = ("first known good", "dearest corner")
         for title, params, timing in zip(titles, self.settings, self.timings.runs, strict=False):
-            searched = self.spec.space.names & params.keys()
-            dear = [name for name in (*_DEAR_HIGH, *_DEAR_LOW) if name in searched]
-            values = ", ".join(f"{name} {format_value(params[name])}" for name in dear)
+            values = ", ".join(
+                f"{name} {format_value(params[name])}"
+                for name, dearest in _DEAREST.items()
+                if callable(dearest) and name in self.spec.space.names and name in params
+            )
             epoch = timing.epoch
             table.add_row(
                 f"{title} ({values})" if values else title,
@@ -161,21 +167,16 @@ class Estimate:
 
 
 def estimate_study(spec: StudySpec, task: Task, split: Split) -> Estimate:
-    """Time a few training steps and estimate from them how long the study takes.
+    """Time a few training steps and estimate from them how long the study takes. FdanError where
+    its trials cannot be trained here.
 
     Args:
         spec: The study.
         task: Data of the study, of which only the listing is used.
         split: Split of the data.
-
-    Raises:
-        ConfigError: Trials run on GPUs, and this machine has none.
-        FdanError: The settings cannot be trained here.
     """
     gpus = 0
     if spec.per_trial.gpus:
-        import torch
-
         gpus = torch.cuda.device_count()
         if not gpus:
             raise ConfigError(
@@ -221,11 +222,11 @@ def _corners(spec: StudySpec) -> tuple[dict[str, Value], ...]:
     """The settings that are timed, searched dimensions alone."""
     first = _first_setting(spec.space, spec.settings.run)
     dearest = _setting(spec.space, lambda dimension: _dearest_value(dimension, first))
-    try:
+    with contextlib.suppress(ConfigError):  # each value is allowed, all together are not
         RunConfig.from_mapping({**spec.fixed, **dearest})
-    except ConfigError:  # each value is allowed, all together are not
-        return (first,)
-    return (first,) if dearest == first else (first, dearest)
+        if dearest != first:
+            return first, dearest
+    return (first,)
 
 
 def _concurrency(spec: StudySpec, gpus: int) -> int | None:
@@ -243,12 +244,13 @@ def _concurrency(spec: StudySpec, gpus: int) -> int | None:
 
 def _first_setting(space: Space, settings: Mapping[str, Value]) -> dict[str, Value]:
     """The first setting that is tried; where a space enqueues none, as in `settings`."""
-    enqueued = space.enqueue[0] if space.enqueue else {}
 
     def first_value(dimension: Dimension) -> Value:
-        value = settings.get(dimension.name)
-        default = value if dimension.contains(value) else dimension.extremes[0]
-        return enqueued.get(dimension.name, default)
+        name, enqueued = dimension.name, space.enqueue[0] if space.enqueue else {}
+        if name in enqueued:
+            return enqueued[name]
+        value = settings.get(name)
+        return value if dimension.contains(value) else dimension.extremes[0]
 
     return _setting(space, first_value)
 
@@ -263,15 +265,12 @@ def _setting(space: Space, choose: Callable[[Dimension], Value]) -> dict[str, Va
 
 def _dearest_value(dimension: Dimension, start: Mapping[str, Value]) -> Value:
     """The value with which steps take longest; if they take as long with any, that of `start`."""
-    name = dimension.name
-    numbers = [value for value in dimension.extremes if isinstance(value, int | float)]
-    if name in _DEAR_HIGH and numbers:
-        return max(numbers)
-    if name in _DEAR_LOW and numbers:
-        return min(numbers)
-    if name in _DEAR_CHOICES and dimension.contains(_DEAR_CHOICES[name]):
-        return _DEAR_CHOICES[name]
-    return start.get(name, dimension.extremes[0])
+    dearest = _DEAREST.get(dimension.name)
+    if callable(dearest):
+        return dearest(v for v in dimension.extremes if isinstance(v, int | float))
+    if dearest is not None and dimension.contains(dearest):
+        return dearest
+    return start.get(dimension.name, dimension.extremes[0])
 
 
 def _pruner_share(pruner: str, epochs: int, trials: int, study: str) -> float:

@@ -1,8 +1,5 @@
-"""Where a trial gets its share of a GPU.
-
-`--gpus-per-trial 0.25` is that share as it stands, and a trial has a whole GPU by default
-(search/config/spec.py). With `auto`, `find_gpu_share` trains the dearest setting of the space on
-one GPU for two epochs and divides the GPU's memory by what that took.
+"""Where a trial gets its share of a GPU: a whole one by default, what `--gpus-per-trial 0.25` says,
+or with `auto` what the dearest setting of the space needs.
 
 A trial asks Ray for its share (search/tune/resources.py) and its worker is held to as much of the
 memory (search/worker/training.py). One that runs out of it continues with twice the share
@@ -17,12 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
+import torch
 
 from fdan.data.split import Split
 from fdan.data.task import Task
+from fdan.device import CONTEXT_BYTES, choose_device
 from fdan.errors import DeviceError
 from fdan.files import first_line
 from fdan.run_config import FEATURES, RunConfig
+from fdan.training.train import train
 from search.config.spec import StudySpec, TrialResources
 from search.planning.estimate import make_workload
 from search.planning.step_timing import Workload
@@ -41,7 +41,8 @@ def find_gpu_share(
     spec: StudySpec, task: Task, split: Split, folder: Path, stop: StopSignal
 ) -> float | None:
     """Train the dearest setting for a moment to find the share of a GPU that each trial gets. Waits
-    for a GPU where the cluster has none yet.
+    for a GPU where the cluster has none yet; None if `stop` was due before that. DeviceError where
+    the setting cannot be trained even alone on a GPU.
 
     Args:
         spec: The study.
@@ -49,12 +50,6 @@ def find_gpu_share(
         split: Split of the data.
         folder: Folder for Ray's log.
         stop: Signal that ends the waiting.
-
-    Returns:
-        The share, or None if `stop` was due before it was known.
-
-    Raises:
-        DeviceError: The dearest setting cannot be trained even alone on a GPU.
     """
     workload = make_workload(spec, task, split)
     workload = replace(workload, runs=workload.runs[-1:], device="cuda", gpus=1.0)
@@ -82,11 +77,7 @@ def find_gpu_share(
 
 def _largest_share(needed: int, available: int, limit: int) -> float:
     """The largest share with which as many trials fit as memory and CPUs have room for: each needs
-    `needed` of `available` bytes, and a GPU's CPUs feed `limit` trials.
-
-    >>> _largest_share(10, 100, 16), _largest_share(10, 100, 4), _largest_share(60, 100, 16)
-    (0.1111, 0.25, 1.0)
-    """
+    `needed` of `available` bytes, and a GPU's CPUs feed `limit` trials."""
     fit = max(1, min(int(_USABLE * available / needed), limit))
     return int(10_000 / fit) / 10_000  # Ray counts in ten thousandths
 
@@ -102,11 +93,6 @@ def _data_bytes(task: Task, settings: Mapping[str, Any]) -> int:
 
 def _measure_memory(workload: Workload) -> tuple[int, int]:
     """On a GPU: the bytes that a process takes while it trains, and those that are available."""
-    import torch
-
-    from fdan.device import CONTEXT_BYTES, choose_device
-    from fdan.training.train import train
-
     choose_device("cuda")
     # Without what other processes take: the driver, which computed features, has its context.
     available = torch.cuda.mem_get_info()[0] + CONTEXT_BYTES

@@ -14,29 +14,28 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import torch
 
 from fdan.cpus import cpu_count
+from fdan.device import choose_device
 from fdan.emotions import MODALITIES
 from fdan.errors import FdanError
-
-if TYPE_CHECKING:
-    import torch
-
-    from fdan.run_config import RunConfig
-    from fdan.training.checkpoint import Checkpoint
-    from fdan.training.train import EpochReport
-    from fdan.training.training_data import TrainingData
+from fdan.model.backbones import build_backbone, find_weights
+from fdan.run_config import FEATURES, RunConfig
+from fdan.training import validate
+from fdan.training.batches import batch_sizes
+from fdan.training.checkpoint import Checkpoint
+from fdan.training.train import EpochReport, train
+from fdan.training.training_data import Domain, TrainingData
 
 _POOL: Final = 256
 """Random samples of each modality; longer parts repeat them."""
 
-_MAX_STEPS: Final = {"frozen": 32, "full": 4}
-"""Steps of a timed epoch; an epoch of the study may have hundreds."""
-
-_MAX_VALIDATED: Final = {"frozen": 512, "full": 64}
+_MOST: Final = {"frozen": (32, 512), "full": (4, 64)}
+"""Steps, and validated samples, of a timed epoch; an epoch of the study may have hundreds."""
 
 _MIN_EPOCHS: Final = 3
 _MIN_EPOCHS_S: Final = 1.5
@@ -71,32 +70,29 @@ class Workload:
 
     def random_data(self, run: RunConfig) -> TrainingData:
         """A few random samples, repeated, for a run to train on."""
-        from fdan.model.backbones import find_weights
-        from fdan.run_config import FEATURES
-        from fdan.training.training_data import Domain, TrainingData
-
-        random, tuning = np.random.default_rng(0), run.model.tuning
+        random, model = np.random.default_rng(0), run.model
         labels = np.resize(np.array(self.classes, dtype=np.int64), _POOL)
         domains = {}
         for modality in MODALITIES:
-            if tuning == "frozen":
-                width = FEATURES[run.model.backbone]
-                images: Any = random.random((_POOL, width), dtype=np.float32)
+            if model.tuning == "frozen":
+                size = (_POOL, FEATURES[model.backbone])
+                images: Any = random.random(size, dtype=np.float32)
             else:
                 images = random.integers(0, 256, (_POOL, *self.shapes[modality]), dtype=np.uint8)
             domains[modality] = Domain.from_arrays([images], labels)
-
-        def part(size: int, limit: int) -> Any:
-            return np.arange(max(2, min(size, limit)), dtype=np.int64) % _POOL
-
-        visual, acoustic, validation = self.sizes
+        most_steps, most_validated = _MOST[model.tuning]
+        limits = (_POOL, most_steps * run.training.batch, most_validated)
+        visual, acoustic, validation = (
+            np.arange(max(2, min(size, limit)), dtype=np.int64) % _POOL
+            for size, limit in zip(self.sizes, limits, strict=True)
+        )
         return TrainingData(
             domains["visual"],
             domains["acoustic"],
-            visual_train=part(visual, _POOL),
-            acoustic_train=part(acoustic, _MAX_STEPS[tuning] * run.training.batch),
-            acoustic_validation=part(validation, _MAX_VALIDATED[tuning]),
-            weights=find_weights(run.model.backbone, "none"),
+            visual_train=visual,
+            acoustic_train=acoustic,
+            acoustic_validation=validation,
+            weights=find_weights(model.backbone, "none"),
             fingerprint="random",
         )
 
@@ -128,17 +124,12 @@ class Timings:
 
 
 def measure(workload: Workload, processes: int) -> Timings:
-    """Time each run in several processes at once.
+    """Time each run in several processes at once; the means over them. FdanError where the runs
+    cannot be trained here.
 
     Args:
         workload: Training to time.
         processes: Number of processes that train the same run at once.
-
-    Returns:
-        The means over the processes.
-
-    Raises:
-        FdanError: The runs cannot be trained here.
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
@@ -151,16 +142,13 @@ def measure(workload: Workload, processes: int) -> Timings:
                 f"--estimate: a process that timed {processes} trials at once died, of too little"
                 " memory perhaps: fewer at once with --concurrent"
             ) from None
-    runs = [
-        RunTiming(
-            statistics.mean(timing.step for timing in timings),
-            timings[0].steps,
-            statistics.mean(timing.validation for timing in timings),
-        )
-        for timings in zip(*(result.runs for result in results), strict=True)
-    ]
+    means = np.mean([[(t.step, t.validation) for t in r.runs] for r in results], axis=0)
+    runs = tuple(
+        RunTiming(float(step), timing.steps, float(validation))
+        for timing, (step, validation) in zip(results[0].runs, means, strict=True)
+    )
     start = statistics.mean(result.start for result in results)
-    return Timings(tuple(runs), start, results[0].features)
+    return Timings(runs, start, results[0].features)
 
 
 _barrier: Any = None
@@ -177,11 +165,7 @@ def _wait_for_others() -> None:
 
 
 def _measure(workload: Workload, process: int, submitted: float) -> Timings:
-    import torch
-
     import search.worker.trainable  # noqa: F401 (what a worker imports: Ray Tune is in it)
-    from fdan.device import choose_device
-    from fdan.run_config import RunConfig
 
     torch.set_num_threads(workload.threads)
     device = choose_device(workload.device)
@@ -194,18 +178,13 @@ def _measure(workload: Workload, process: int, submitted: float) -> Timings:
         _wait_for_others()
         timings.append(_time_run(run, workload, device))
     _wait_for_others()
-    frozen = runs[0].model.tuning == "frozen" and process == 0
-    features = _time_features(runs[0], workload, device) if frozen else {}
+    features = {}
+    if runs[0].model.tuning == "frozen" and process == 0:
+        features = _time_features(runs[0], workload, device)
     return Timings(tuple(timings), start, features)
 
 
 def _time_run(run: RunConfig, workload: Workload, device: torch.device) -> RunTiming:
-    import torch
-
-    from fdan.training import validate
-    from fdan.training.batches import batch_sizes
-    from fdan.training.train import train
-
     class Done(Exception):  # noqa: N818
         pass
 
@@ -244,10 +223,6 @@ def _time_run(run: RunConfig, workload: Workload, device: torch.device) -> RunTi
 
 def _time_features(run: RunConfig, workload: Workload, device: torch.device) -> dict[str, float]:
     """Seconds for an image of each modality, with all cores as the driver computes them."""
-    import torch
-
-    from fdan.model.backbones import build_backbone, find_weights
-
     torch.set_num_threads(cpu_count())
     backbone = build_backbone(find_weights(run.model.backbone, "none")).to(device).eval()
     random, seconds = np.random.default_rng(0), {}

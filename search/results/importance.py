@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ _REPEATS: Final = 80
 _TAILS: Final = (2.5, 97.5)
 
 
-def importances(study: optuna.Study, seed: int = 0) -> Importances:
+def importances(study: optuna.Study) -> Importances:
     """How much each searched setting says about whether a complete trial is among the best quarter,
     as shares that sum to 1 (`mean`: of all the trials), the most important one first, each with its
     95 % interval over bootstrap samples of the trials.
@@ -36,10 +36,6 @@ def importances(study: optuna.Study, seed: int = 0) -> Importances:
     setting that varies.
 
     Pruned trials are left out: their values belong to other budgets.
-
-    Args:
-        study: The study.
-        seed: Seed of the bootstrap samples.
     """
     trials = [
         trial
@@ -47,48 +43,34 @@ def importances(study: optuna.Study, seed: int = 0) -> Importances:
         if trial.value is not None and math.isfinite(trial.value)
     ]
     shares = _shares(trials, study.direction)
-    intervals: dict[str, Importance] = {}
-    if shares is not None:
-        drawn = _drawn(trials, shares, study.direction, seed)
-        for name in sorted(shares, key=lambda name: (-shares[name], name)):
-            mean = shares[name]
-            low, high = (float(end) for end in np.percentile(drawn[name], _TAILS))
-            # The percentiles of few trials need not hold the share itself.
-            intervals[name] = Importance(mean, min(low, mean), max(high, mean))
-    ordered = list(intervals.values())
+    resampled: list[dict[str, float]] = []
+    random = np.random.default_rng(0)
+    for _ in range(_REPEATS if shares else 0):
+        chosen = random.integers(len(trials), size=len(trials))
+        resampled.append(_shares([trials[index] for index in chosen], study.direction))
+    values: dict[str, Importance] = {}
+    for name, mean in sorted(shares.items(), key=lambda item: (-item[1], item[0])):
+        # A sample without differences gives every setting a share of 0.
+        drawn = [sample.get(name, 0.0) for sample in resampled]
+        low, high = (float(end) for end in np.percentile(drawn, _TAILS))
+        # The percentiles of few trials need not hold the share itself.
+        values[name] = Importance(mean, min(low, mean), max(high, mean))
+    ordered = list(values.values())
     apart = len(ordered) > 1 and ordered[0].low > ordered[-1].high
     return Importances(
         method="PED-ANOVA, best quarter of the complete trials",
         trials=len(trials),
         enough=len(trials) >= MIN_TRIALS_FOR_IMPORTANCE and apart,
-        values=intervals,
+        values=values,
     )
-
-
-def _drawn(
-    trials: Sequence[FrozenTrial],
-    shares: Mapping[str, float],
-    direction: optuna.study.StudyDirection,
-    seed: int,
-) -> dict[str, list[float]]:
-    """Each setting's share in bootstrap samples of the trials."""
-    random = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in shares}
-    for _ in range(_REPEATS):
-        chosen = random.integers(len(trials), size=len(trials))
-        # A sample without differences gives every setting a share of 0.
-        resampled = _shares([trials[index] for index in chosen], direction) or {}
-        for name, values in drawn.items():
-            values.append(resampled.get(name, 0.0))
-    return drawn
 
 
 def _shares(
     trials: Sequence[FrozenTrial], direction: optuna.study.StudyDirection
-) -> dict[str, float] | None:
-    """Each setting's share; None where the trials do not differ in value or in settings."""
+) -> dict[str, float]:
+    """Each setting's share; empty where the trials do not differ in value or in settings."""
     if len({trial.value for trial in trials}) < 2:
-        return None
+        return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about settings that few trials have
         drawn = optuna.create_study(storage=optuna.storages.InMemoryStorage(), direction=direction)
@@ -97,6 +79,4 @@ def _shares(
             target_quantile=_TOP, region_quantile=1.0, evaluate_on_local=True
         ).evaluate(drawn)
     total = sum(raw.values())
-    if not total > 0:
-        return None
-    return {name: float(value / total) for name, value in raw.items()}
+    return {name: float(value / total) for name, value in raw.items()} if total > 0 else {}

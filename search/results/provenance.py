@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fdan.data.provenance import origin
 from fdan.data.split import SplitConfig
@@ -17,17 +18,16 @@ from fdan.files import PROJECT_ROOT
 from search.config.spec import StudySpec
 from tracking.tags import CPU, DATA, DEVICE, GIT, PROTOCOL, SEED, TASK, THREADS, VERSION_PREFIX
 
+if TYPE_CHECKING:
+    from search.selection.winner import StudyData
 
-def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
-    """Parameters of the parent run: settings that its trials share, and the space.
 
-    Args:
-        spec: The study.
-        task: Data of the study.
-    """
+def parameters(data: StudyData) -> dict[str, Any]:
+    """Parameters of the parent run: settings that its trials share, and the space."""
+    spec = data.spec
     searched = {f"space.{d.name}": str(d) for d in spec.space.dimensions}
     return {
-        "task": task.name,
+        "task": data.task.name,
         "sampler": spec.search.sampler,
         "pruner": spec.search.pruner,
         "trials": spec.trials,
@@ -57,14 +57,10 @@ def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
     }
 
 
-def made_from(spec: StudySpec, task: Task) -> dict[str, Any]:
+def made_from(data: StudyData) -> dict[str, Any]:
     """The data, split and machine, recorded with every trial beside its settings for
-    `python -m search rerun`.
-
-    Args:
-        spec: The study.
-        task: Data of the study.
-    """
+    `python -m search rerun`."""
+    spec, task = data.spec, data.task
     return {
         "origin": origin(task, spec.settings.split),
         "machine": {
@@ -89,10 +85,9 @@ def versions() -> dict[str, str]:
 def cpu() -> str:
     """Name of this machine's processor."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, name = line.partition(":")
-            if key.strip() == "model name":
-                return name.strip()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if match := re.search(r"^model name\s*:(.*)$", text, re.MULTILINE):
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -114,13 +109,8 @@ def revision() -> str:
         if git("ls-files", "--", __file__):  # this file belongs to the repository
             changed = git("status", "--porcelain", "--untracked-files=no", "--", str(PROJECT_ROOT))
             return git("rev-parse", "HEAD") + "+" * bool(changed)
-    return _files(PROJECT_ROOT)
-
-
-def _files(root: Path) -> str:
-    """Short SHA-256 of all code below a folder."""
     digest = hashlib.sha256()
     for package in ("fdan", "search", "tracking"):
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+        for file in sorted((PROJECT_ROOT / package).rglob("*.py")):
+            digest.update(f"{file.relative_to(PROJECT_ROOT)}\n".encode() + file.read_bytes())
     return f"files {digest.hexdigest()[:16]}"

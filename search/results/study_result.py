@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
+import optuna
+import torch
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -18,14 +23,13 @@ from fdan.data.provenance import origin
 from fdan.data.split import describe
 from search.results.embedding import embedding
 from search.results.importance import importances
-from search.results.provenance import tags
 from search.selection.checks import check_model
 from search.selection.confirm import Setting, confirmation, confirming_runs
-from search.selection.study_data import ChosenModel, StudyData
 from search.selection.test_score import stored_score
+from search.selection.winner import ChosenModel, StudyData
 from search.study.events import REASON
 from search.study.folder import command_line
-from search.study.status import count_finished, ranking_key
+from search.study.status import complete_trials, count_finished
 from search.worker.trial_folder import read_epoch_log, trial_folder
 from tracking.result import (
     Choices,
@@ -41,31 +45,40 @@ from tracking.result import (
     TrialRecord,
     UnreadableFile,
 )
-from tracking.tags import TIME_PREFIX
+from tracking.tags import COMPLETE, GIT, TIME_PREFIX, VERSION_PREFIX
+from tracking.tracker import Tracker
 from tracking.uri import mask_password
 
 _CURVES = 10
-"""Trials whose learning curves are kept: the best ones."""
+"""Number of trials, the best ones, whose learning curves the result has."""
+
+
+EXPERIMENT: Final = "fdan-search"
+"""MLflow's experiment, which holds all studies."""
 
 
 @dataclass(frozen=True)
 class StudyEnd:
-    """How a search ended, beside what its study's storage holds."""
+    """How a study ended."""
 
     state: str
-    """COMPLETE or PAUSED"""
+    """COMPLETE, or PAUSED where the same command continues it."""
+    text: str
     reason: str
-    baseline: float | None
-    study_id: str
-    experiment: str
-    page: str | None
-    """path of the experiment in MLflow's UI"""
-    interruptions: Callable[[int], int]
-    """a trial's number -> how often its worker was lost"""
+    """Why it ended early; empty where it did not."""
+
+    @property
+    def complete(self) -> bool:
+        return self.state == COMPLETE
 
 
 def study_result(
-    data: StudyData, settings: list[Setting], chosen: ChosenModel | None, end: StudyEnd
+    data: StudyData,
+    settings: list[Setting],
+    chosen: ChosenModel | None,
+    end: StudyEnd,
+    tracker: Tracker,
+    interruptions: Callable[[int], int],
 ) -> StudyResult:
     """Gather the result of a study.
 
@@ -73,24 +86,25 @@ def study_result(
         data: The study with its data.
         settings: Settings that were confirmed.
         chosen: The model that the study stands for; None where no trial is complete.
-        end: End of the search.
+        end: End of the study.
+        tracker: Tracker of the study.
+        interruptions: Function from a trial's number to how often its worker was lost.
     """
     spec, study = data.spec, data.study
-    trials = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-    labels, scored = tags(spec, data.task), stored_score(study)
+    trials, scored = _started_trials(study), stored_score(study)
     return StudyResult(
         study=study.study_name,
-        study_id=end.study_id,
-        experiment=end.experiment,
+        study_id=tracker.study_id,
+        experiment=EXPERIMENT,
         task=data.task.name,
         state=end.state,
-        reason=end.reason,
+        reason=end.text,
         wanted=spec.trials,
         counts=count_finished(study),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(spec.arguments),
         tracking_uri=mask_password(spec.tracking_uri),
-        page=end.page,
+        page=tracker.page,
         space={d.name: _dimension(d.distribution) for d in spec.space.dimensions},
         fixed=spec.fixed,
         sampler=spec.search.sampler,
@@ -100,32 +114,32 @@ def study_result(
         parts=tuple(
             Part(name, modality, part.emotions, part.speakers)
             for part in describe(data.task, data.split)
-            for modality, _, name in (part.part.partition(" "),)
+            for modality, name in (part.part.split(" "),)
         ),
         unreadable=tuple(
             UnreadableFile(file["path"], file["reason"])
             for store in (*data.task.acoustic, *data.task.visual)
             for file in store.unreadable
         ),
-        baseline=end.baseline,
+        baseline=data.baseline_uar,
         versions={
-            name.removeprefix("version."): str(value)
-            for name, value in labels.items()
-            if name.startswith("version.")
+            name.removeprefix(VERSION_PREFIX): str(value)
+            for name, value in data.tags.items()
+            if name.startswith(VERSION_PREFIX)
         },
-        git=str(labels["git"]),
+        git=str(data.tags[GIT]),
         cost=_cost(data, trials),
-        trials=tuple(_trial(trial, end.interruptions(trial.number)) for trial in trials),
+        trials=tuple(_trial(trial, interruptions(trial.number)) for trial in trials),
         importances=importances(study),
-        curves=_curves(data, trials),
+        curves=_curves(data),
         embedding=None if chosen is None else _embedding(data, chosen),
         confusion=Confusions(
-            validation=None if chosen is None else _validation(data, chosen),
+            validation=None if chosen is None else _validation(chosen),
             test=None if scored is None else scored.confusion,
         ),
         confirm=confirmation(settings),
         test=None if scored is None else scored.score,
-        checks=() if chosen is None else check_model(data, chosen, settings),
+        checks=() if chosen is None else check_model(data, chosen),
     )
 
 
@@ -161,8 +175,6 @@ def _seconds(trial: FrozenTrial) -> float:
 def _cost(data: StudyData, trials: list[FrozenTrial]) -> Cost:
     device = "cpu"
     if data.spec.device == "cuda":
-        import torch
-
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     return Cost(
@@ -174,15 +186,12 @@ def _cost(data: StudyData, trials: list[FrozenTrial]) -> Cost:
     )
 
 
-def _curves(data: StudyData, trials: list[FrozenTrial]) -> dict[str, dict[str, Curve]]:
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    complete.sort(key=lambda trial: ranking_key(trial.value or 0.0, trial.number))
+def _curves(data: StudyData) -> dict[str, dict[str, Curve]]:
     curves: dict[str, dict[str, Curve]] = {}
-    for trial in complete[:_CURVES]:
+    for trial in complete_trials(data.study)[:_CURVES]:
         points: dict[str, list[tuple[int, float]]] = {}
-        for epoch, report in sorted(
-            read_epoch_log(trial_folder(data.folder, trial.number)).items()
-        ):
+        reports = read_epoch_log(trial_folder(data.folder, trial.number))
+        for epoch, report in sorted(reports.items()):
             for name, value in report.metrics.items():
                 if not name.startswith(TIME_PREFIX):
                     points.setdefault(name, []).append((epoch, value))
@@ -191,13 +200,37 @@ def _curves(data: StudyData, trials: list[FrozenTrial]) -> dict[str, dict[str, C
 
 
 def _embedding(data: StudyData, chosen: ChosenModel) -> Embedding | None:
-    return embedding(
-        chosen.checkpoint(data.folder), data.load(chosen.model.run), data.task, data.split
-    )
+    return embedding(chosen.checkpoint, data.load(chosen.model.run), data.task, data.split)
 
 
-def _validation(data: StudyData, chosen: ChosenModel) -> Matrix | None:
+def _validation(chosen: ChosenModel) -> Matrix | None:
     """The confusion matrix that the model's trainer reported."""
-    epochs = read_epoch_log(chosen.trial_folder(data.folder))
-    report = epochs.get(chosen.checkpoint(data.folder).epoch)
+    report = read_epoch_log(chosen.trained).get(chosen.checkpoint.epoch)
     return None if report is None else tuple(map(tuple, report.confusion))
+
+
+def trials_csv(study: optuna.Study) -> str:
+    """The table of a study's trials: number, state, value, epochs, seconds and reason, then the
+    settings."""
+    trials = _started_trials(study)
+    names = sorted({name for trial in trials for name in trial.params})
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["trial", "state", "value", "epochs", "seconds", "reason", *names])
+    for trial in trials:
+        writer.writerow(
+            [
+                trial.number,
+                trial.state.name,
+                trial.value,
+                trial.last_step or 0,
+                None if trial.duration is None else round(trial.duration.total_seconds(), 1),
+                trial.user_attrs.get(REASON, ""),
+                *(trial.params.get(name) for name in names),
+            ]
+        )
+    return text.getvalue()
+
+
+def _started_trials(study: optuna.Study) -> list[FrozenTrial]:
+    return [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]

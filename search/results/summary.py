@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,18 +25,18 @@ class SearchEnd:
     """What the last lines of a search say beside its study's result."""
 
     stopped: str
-    """why the study ended early, or nothing"""
+    """Why the study ended early; empty where it did not."""
     seconds: float
-    """that the whole command took"""
+    """Duration of the whole command."""
     tracking_uri: str
     page: str | None
-    """path of the experiment in MLflow's UI"""
+    """Path of the experiment in MLflow's UI."""
     settings: Sequence[Setting] = ()
-    """what was confirmed, the best mean first"""
+    """Settings that were confirmed, the best mean first."""
     verdict: Verdict | None = None
-    """of its promotion, if that was requested"""
+    """Of the promotion, if one was requested."""
     clip: Path | None = None
-    """a file to try the model on"""
+    """A file to try the model on."""
 
 
 def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
@@ -90,20 +89,22 @@ def _best_model(
     width = max(map(len, params), default=0)
     for key, value in params.items():
         yield f"  {key:<{width}}  {format_value(value)}"
-    if result.test is not None:
-        number = best.number if chosen is None else chosen.trial
-        yield _tested(result.test, number, None if chosen is None else chosen.median_run)
-    verdict = end.verdict
-    if verdict is not None:
+    if (score := result.test) is not None:
+        yield from _tested(score)
+        model = (best.number, None) if chosen is None else (chosen.trial, chosen.median_run)
+        if (score.trial, score.run) != model:
+            other = model_name(score)
+            yield f"               of another model, {other}: scored once, when that was the best"
+    if (verdict := end.verdict) is not None:
         what = "champion:" if verdict.promoted else "not promoted:"
         instead = f" in place of {verdict.replaced}" if verdict.replaced else ""
         named = f"{verdict.version}{instead}: " if verdict.promoted and verdict.changed else ""
         yield f"{what:<14} {named}{verdict.reason}"
-    model = folder / (BEST if chosen is None else WINNER)
-    if model.is_dir():
-        yield f"its model:     {_relative(model)}"
+    model_folder = folder / (BEST if chosen is None else WINNER)
+    if model_folder.is_dir():
+        yield f"its model:     {_relative(model_folder)}"
         uri = end.tracking_uri if verdict is not None and verdict.promoted else None
-        yield f"predict:       {_predict(model, uri, folder.parent, end.clip)}"
+        yield f"predict:       {_predict(model_folder, uri, folder.parent, end.clip)}"
 
 
 def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | None) -> str:
@@ -140,26 +141,20 @@ def _confirmed(settings: Sequence[Setting]) -> Iterator[str]:
         yield f"winner: the setting of trial {chosen.trial}"
 
 
-def _tested(score: TestScore, trial: int, run: int | None) -> str:
-    """The test part's lines, always with the model that they are about."""
-    against = (
-        "" if score.baseline_uar is None else f"; logistic regression: {score.baseline_uar:.4f}"
-    )
-    interval = score.interval
-    line = (
+def _tested(score: TestScore) -> Iterator[str]:
+    regression, interval = score.baseline_uar, score.interval
+    against = "" if regression is None else f"; logistic regression: {regression:.4f}"
+    yield (
         f"test part:     UAR {score.uar:.4f}, WAR {score.war:.4f}, w-F1 {score.wf1:.4f}"
-        f" ({score.samples} utterances{against})\n"
+        f" ({score.samples} utterances{against})"
+    )
+    yield (
         f"               95 % interval of the UAR, over {interval.groups} {interval.by}s:"
         f" {interval.low:.4f} .. {interval.high:.4f}"
     )
-    if (score.trial, score.run) == (trial, run):
-        return line
-    other = model_name(score.trial, score.run)
-    return f"{line}\n               of another model, {other}: scored once, when that was the best"
 
 
 def _relative(path: Path) -> str:
     """As short as one can type it from here."""
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fdan.training.validate import score_checkpoint
-from search.selection.confirm import Setting
-from search.selection.study_data import ChosenModel, StudyData
+from search.selection.confirm import confirming_runs
+from search.selection.winner import ChosenModel, StudyData
 from tracking.result import Check
 
 _CHECKED = 64
 """Validation utterances on which the model's folder is compared with its checkpoint."""
 
 
-def check_model(
-    data: StudyData, chosen: ChosenModel, settings: Sequence[Setting]
-) -> tuple[Check, ...]:
+def check_model(data: StudyData, chosen: ChosenModel) -> tuple[Check, ...]:
     """Check the invariants of a study's model.
 
     Args:
         data: The study.
         chosen: Model of the study.
-        settings: Settings that were confirmed.
     """
     return (
         _speakers_are_disjoint(data),
         _recordings_are_disjoint(data),
-        _values_agree(data, chosen, settings),
+        _values_agree(data, chosen),
         _answers_agree(data, chosen),
     )
 
@@ -39,18 +34,17 @@ def _speakers_are_disjoint(data: StudyData) -> Check:
     name = "speakers of the parts are disjoint"
     protocol, split = data.spec.settings.values["protocol"], data.split
     if protocol != "speaker":
-        return _check(name, "", f"not asked for by protocol {protocol}")
+        return _check(name, "", f"not required by protocol {protocol}")
     samples = data.task.samples("acoustic")
-    parts = [
+    train, validation, test = (
         {(samples.corpora[i], samples.speakers[i]) for i in part}
         for part in (split.acoustic_train, split.acoustic_validation, split.acoustic_test)
-    ]
-    shared = (parts[0] & parts[1]) | (parts[0] & parts[2]) | (parts[1] & parts[2])
-    sizes = ", ".join(str(len(part)) for part in parts)
+    )
+    shared = (train & validation) | (train & test) | (validation & test)
     return _check(
         name,
         f"in several parts: {sorted(map(str, shared))[:3]}" if shared else "",
-        f"{sizes} speakers train, validate and test",
+        f"{len(train)}, {len(validation)}, {len(test)} speakers train, validate and test",
     )
 
 
@@ -65,16 +59,15 @@ def _recordings_are_disjoint(data: StudyData) -> Check:
     )
 
 
-def _values_agree(data: StudyData, chosen: ChosenModel, settings: Sequence[Setting]) -> Check:
-    checkpoint = chosen.checkpoint(data.folder)
+def _values_agree(data: StudyData, chosen: ChosenModel) -> Check:
+    checkpoint = chosen.checkpoint
     if chosen.run is None:
         stored = data.study.get_trials(deepcopy=False)[chosen.trial].value
     else:
-        values = (zip(setting.runs, setting.values, strict=True) for setting in settings)
-        stored = next(value for pairs in values for run, value in pairs if run == chosen.run)
+        stored = confirming_runs(data.study)[chosen.run].value
     return _check(
         "the recorded value is the checkpoint's",
-        "" if stored == checkpoint.value else f"{stored} there, {checkpoint.value} here",
+        "" if stored == checkpoint.value else f"{stored}, but the checkpoint's {checkpoint.value}",
         f"{checkpoint.value:.4f}, epoch {checkpoint.epoch}",
     )
 
@@ -85,7 +78,7 @@ def _answers_agree(data: StudyData, chosen: ChosenModel) -> Check:
     bound = 1e-5 if data.spec.device == "cpu" else 1e-2
     samples = data.split.acoustic_validation[:_CHECKED]
     training_data = data.load(chosen.model.run)
-    trained = score_checkpoint(chosen.checkpoint(data.folder), training_data, samples)
+    trained = score_checkpoint(chosen.checkpoint, training_data, samples)
     answered = chosen.model.probabilities(data.task.images("acoustic", samples))
     difference = float(abs(answered - trained.probabilities).max())
     return _check(

@@ -36,19 +36,19 @@ _FIRST_SEED: Final = 1000
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that was confirmed.
-
-    `search_value` is the search's value, of one seed. `values` has a value for each of `seeds`,
-    `runs` the runs' numbers. `failed` are seeds without a value.
-    """
+    """A setting that was confirmed."""
 
     trial: int
     params: dict[str, Value]
     search_value: float
+    """Value of the search, of one seed."""
     seeds: tuple[int, ...]
     values: tuple[float, ...]
+    """A value for each of the seeds."""
     runs: tuple[int, ...]
+    """Numbers of their confirming runs."""
     failed: tuple[int, ...]
+    """Seeds without a value."""
 
     @property
     def interval(self) -> Interval:
@@ -137,8 +137,7 @@ class ConfirmationQueue:
             # The seed comes last: a run with a seed is complete.
             set_trial_attributes(run, {"params": self._params[trial], _OF: trial, _SEED: seed})
         # The storage may hold the seed although its answer was lost: return what it holds.
-        pair = (run.user_attrs[_OF], run.user_attrs[_SEED])
-        if pair in self._waiting:
+        if (pair := _pair(run)) in self._waiting:
             self._waiting.remove(pair)
         return run_params(run)
 
@@ -168,9 +167,7 @@ def confirmed_settings(search: optuna.Study) -> list[Setting]:
     settings = []
     for number, confirming in runs.items():
         confirming.sort(key=lambda run: run.user_attrs[_SEED])
-        whole = [
-            run for run in confirming if run.state is TrialState.COMPLETE and run.value is not None
-        ]
+        whole = [(run, run.value) for run in confirming if run.value is not None]
         value = trials[number].value
         assert value is not None, "only complete trials are nominated"
         settings.append(
@@ -178,13 +175,18 @@ def confirmed_settings(search: optuna.Study) -> list[Setting]:
                 trial=number,
                 params=dict(trials[number].params),
                 search_value=value,
-                seeds=tuple(run.user_attrs[_SEED] for run in whole),
-                values=tuple(run.value for run in whole if run.value is not None),
-                runs=tuple(run.number for run in whole),
-                failed=tuple(run.user_attrs[_SEED] for run in confirming if run not in whole),
+                seeds=tuple(run.user_attrs[_SEED] for run, _ in whole),
+                values=tuple(value for _, value in whole),
+                runs=tuple(run.number for run, _ in whole),
+                failed=tuple(run.user_attrs[_SEED] for run in confirming if run.value is None),
             )
         )
-    return sorted(settings, key=lambda s: (not _eligible(s, settings), -_mean(s), s.trial))
+
+    def rank(setting: Setting) -> tuple[bool, float, int]:
+        mean = setting.interval.value if setting.values else -math.inf
+        return not _eligible(setting, settings), -mean, setting.trial
+
+    return sorted(settings, key=rank)
 
 
 def _eligible(setting: Setting, settings: Sequence[Setting]) -> bool:
@@ -236,10 +238,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _mean(setting: Setting) -> float:
-    return setting.interval.value if setting.values else float("-inf")
-
-
-def _pair(run: FrozenTrial) -> tuple[int, int] | None:
+def _pair(run: FrozenTrial | optuna.Trial) -> tuple[int, int] | None:
     attrs = run.user_attrs
     return (attrs[_OF], attrs[_SEED]) if _SEED in attrs else None

@@ -15,7 +15,7 @@ from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS
-from search.selection.study_data import ChosenModel, StudyData
+from search.selection.winner import ChosenModel, StudyData
 from search.study.writer import set_study_attribute
 from tracking.json_types import decode
 from tracking.result import (
@@ -45,8 +45,9 @@ def stored_score(study: optuna.Study) -> Scored | None:
     values = study.user_attrs.get(TEST)
     if values is None:
         return None
-    score = {name: value for name, value in values.items() if name != "confusion"}
-    return Scored(decode(TestScore, score), tuple(map(tuple, values["confusion"])))
+    score = dict(values)
+    confusion = score.pop("confusion")
+    return Scored(decode(TestScore, score), tuple(map(tuple, confusion)))
 
 
 def score_test(
@@ -65,23 +66,22 @@ def score_test(
         notify: Function that shows the user a line, here why nothing was scored.
     """
     digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(data.study)
-    before = None if stored is None else stored.score
+    answers, before = chosen.folder / PREDICTIONS, None if stored is None else stored.score
     if before is not None and before.model_sha256 == digest:
-        if not (chosen.folder / PREDICTIONS).exists():  # a driver died between the two
-            _predict(data, chosen).write(chosen.folder / PREDICTIONS)
+        if not answers.exists():  # a driver died between the two
+            _predict(data, chosen).write(answers)
         if reason is not None:
             notify(
                 f"the test part was scored for this very model on {before.scored[:10]}: nothing is"
-                " asked again, and the reason is not kept"
+                " scored again, and the reason is not stored"
             )
         return
     if before is not None and reason is None:
         notify(
-            f"the test part was scored on {before.scored[:10]} for"
-            f" {model_name(before.trial, before.run)} (UAR {before.uar:.4f}), and the model is now"
-            f" that of {model_name(chosen.trial, chosen.run)}: whoever asks twice chooses by the"
-            " test part; if it must be, say why with --score-again 'REASON', which is kept with the"
-            " score"
+            f"the test part was scored on {before.scored[:10]} for {model_name(before)}"
+            f" (UAR {before.uar:.4f}), and the model is now that of {model_name(chosen)}: whoever"
+            " asks twice chooses by the test part; if it must be, say why with"
+            " --score-again 'REASON', which is stored with the score"
         )
         return
     predictions = _predict(data, chosen)
@@ -91,7 +91,7 @@ def score_test(
         score = replace(score, again=(*before.again, rescoring))
     confusion = predictions.measures().confusion.tolist()
     set_study_attribute(data.study, TEST, {**asdict(score), "confusion": confusion})
-    predictions.write(chosen.folder / PREDICTIONS)
+    predictions.write(answers)
 
 
 def _predict(data: StudyData, chosen: ChosenModel) -> Predictions:
@@ -120,7 +120,7 @@ def _score(
     baseline = None
     if run.model.tuning == "frozen":
         baseline = baseline_uar(data.load(run), data.split.acoustic_test)
-    per_speaker = predictions.per_speaker()
+    per_class, per_speaker = predictions.per_class(), predictions.per_speaker()
     return TestScore(
         trial=chosen.trial,
         run=chosen.run,
@@ -133,7 +133,7 @@ def _score(
         interval=ScoreInterval(
             interval.low, interval.high, interval.level, interval.groups, interval.by
         ),
-        per_class={name: decode(ClassScore, row) for name, row in predictions.per_class().items()},
+        per_class={name: decode(ClassScore, row) for name, row in per_class.items()},
         per_speaker={name: decode(SpeakerScore, row) for name, row in per_speaker.items()},
         baseline_uar=baseline,
         model_sha256=digest,
@@ -141,11 +141,7 @@ def _score(
     )
 
 
-def model_name(trial: int, run: int | None) -> str:
-    """Name a model for the user.
-
-    Args:
-        trial: Trial of the search whose settings it has.
-        run: Confirming run that trained it; None: the trial itself.
-    """
-    return f"trial {trial}" if run is None else f"trial {trial}, confirming run {run}"
+def model_name(model: ChosenModel | TestScore) -> str:
+    """Name of a model for the user: its settings' trial, and the confirming run that trained it."""
+    trial = f"trial {model.trial}"
+    return trial if model.run is None else f"{trial}, confirming run {model.run}"

@@ -1,18 +1,30 @@
-"""Writes the models of a study: the best trial's, and the confirmed winner's."""
+"""What selection works on: a study whose trials are done, with its data; and the models of a study:
+the best trial's, and the confirmed winner's."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import optuna
 
 from fdan.data.provenance import origin
-from fdan.inference.model_folder import read_model
+from fdan.data.split import Split
+from fdan.data.task import Task
+from fdan.device import choose_device
+from fdan.inference.model_folder import SpeechModel, read_model
 from fdan.inference.model_writer import write_model
+from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
+from fdan.training.training_data import TrainingData, load_training_data
+from search.config.spec import StudySpec
 from search.selection.confirm import Setting, confirmation_folder, winning_setting
-from search.selection.study_data import ChosenModel, StudyData
 from search.study.status import best_trial
+from search.worker.data import WorkerData
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tracking.result import WINNER
 
@@ -20,15 +32,62 @@ BEST = "best"
 """Folder of the best trial's model; the confirmed winner's is WINNER."""
 
 
+@dataclass(frozen=True)
+class StudyData:
+    """A study and the data that it runs on."""
+
+    spec: StudySpec
+    study: optuna.Study
+    task: Task
+    split: Split
+    folder: Path
+    worker_data: WorkerData
+    """Task and split as workers open them."""
+    baseline_uar: float | None
+    """Validation UAR that the search has to beat."""
+    tags: Mapping[str, Any]
+    """Tags of every run in MLflow."""
+
+    def load(self, run: RunConfig) -> TrainingData:
+        """What such a run trains on, in this process and on the CPU: the driver's node may have no
+        GPU, and promotion must be able to reproduce the answers."""
+        cpu, cache = choose_device("cpu"), self.worker_data.cache
+        return load_training_data(self.task, self.split, run, cpu, cache)
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The model that a study stands for, read back from its folder."""
+
+    folder: Path
+    model: SpeechModel
+    trained: Path
+    """Folder of the trial, or confirming run, that trained it."""
+
+    @property
+    def trial(self) -> int:
+        """The search's trial whose settings the model has."""
+        return int(self.model.facts["trial"])
+
+    @property
+    def run(self) -> int | None:
+        """The confirming run that trained the model; None: the trial itself did."""
+        run = self.model.facts.get("confirm_run")
+        return None if run is None else int(run)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that the model was made of."""
+        return Checkpoint.load(self.trained / CHECKPOINT)
+
+
 def write_models(data: StudyData, settings: Sequence[Setting]) -> ChosenModel | None:
-    """Write the best trial's model and, where settings were confirmed, the winner's.
+    """Write the best trial's model and, where settings were confirmed, the winner's. Returns the
+    one that the study stands for; None where no trial is complete.
 
     Args:
         data: The study.
         settings: Settings that were confirmed, the best mean first.
-
-    Returns:
-        The model that the study stands for; None where no trial is complete.
     """
     chosen = None
     if (best := best_trial(data.study)) is not None:
@@ -38,23 +97,18 @@ def write_models(data: StudyData, settings: Sequence[Setting]) -> ChosenModel | 
         run = winner.median_run
         trained = trial_folder(confirmation_folder(data.folder), run)
         chosen = _write(data, WINNER, trained, {"trial": winner.trial, "confirm_run": run})
-    return None if chosen is None else ChosenModel(chosen, read_model(chosen))
+    return chosen
 
 
-def _write(data: StudyData, name: str, trained: Path, facts: Mapping[str, int]) -> Path:
-    """Write the model that was trained in a trial's folder, unless it is there already."""
+def _write(data: StudyData, name: str, trained: Path, facts: Mapping[str, int]) -> ChosenModel:
+    """Write the model that was trained in a trial's folder, unless it is written already."""
     folder = data.folder / name
-    if not _is_written(folder, facts):
-        checkpoint = Checkpoint.load(trained / CHECKPOINT)
-        shutil.rmtree(folder, ignore_errors=True)  # with the old model's answers on the test part
-        source = origin(data.task, data.spec.settings.split)
-        write_model(folder, checkpoint, {**source, "study": data.folder.name, **facts})
-    return folder
-
-
-def _is_written(folder: Path, facts: Mapping[str, int]) -> bool:
-    try:
-        written = read_model(folder).facts
-    except Exception:  # absent, damaged or another version's: it is written anew
-        return False
-    return all(written.get(name) == value for name, value in facts.items())
+    with contextlib.suppress(Exception):  # absent, damaged or another version's: written anew
+        model = read_model(folder)
+        if facts.items() <= model.facts.items():
+            return ChosenModel(folder, model, trained)
+    checkpoint = Checkpoint.load(trained / CHECKPOINT)
+    shutil.rmtree(folder, ignore_errors=True)  # with the old model's answers on the test part
+    source = origin(data.task, data.spec.settings.split)
+    write_model(folder, checkpoint, {**source, "study": data.folder.name, **facts})
+    return ChosenModel(folder, read_model(folder), trained)

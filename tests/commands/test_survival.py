@@ -25,7 +25,7 @@ from fdan.data.open_task import open_task
 from fdan.inference.model_folder import read_model
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.prepare import make_worker_data
+from search.pipeline import make_worker_data
 from search.study.events import REASON
 from search.study.storage import open_storage_read_only
 from search.study.storage_retry import StorageError

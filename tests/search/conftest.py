@@ -28,7 +28,7 @@ from search.optimizer.pruners import decision_epochs, make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space, Value
 from search.optimizer.space_file import parse_space
-from search.prepare import make_worker_data
+from search.pipeline import make_worker_data
 from search.study.events import StudyCallback, TrialOutcome
 from search.study.identity import Identity, RequestedStudy
 from search.study.open import open_study

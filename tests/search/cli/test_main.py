@@ -25,8 +25,8 @@ from fdan.media.pixels import default_settings
 from fdan.training.checkpoint import Checkpoint
 from search.cli import main as command
 from search.cli.parser import parse
-from search.config.options import parse_time
 from search.config.spec import StudySpec, resolve
+from search.formatting import parse_time
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.study.events import REASON

@@ -45,7 +45,7 @@ def test_a_password_has_to_be_given_again(
     again = started(tmp_path, *option, "--trials", "7")
     line = errors(capsys, *again)
     assert line == (
-        f"error: study 's': its {name} had a password, which is not kept: give it again\n"
+        f"error: study 's': its {name} had a password, which is not stored: give it again\n"
     )
     address = option[-1].partition("=")[2] or option[-1]
     given = [name, address.replace("***", "secret")]

@@ -16,8 +16,8 @@ from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
 from search.cli.parser import parse
 from search.config.spec import resolve
+from search.pipeline import decide_device
 from search.planning.gpu_share import _data_bytes, _largest_share, find_gpu_share
-from search.prepare import decide_device
 from search.study.stopping import StopSignal
 from search.worker.data import WorkerData, open_task
 

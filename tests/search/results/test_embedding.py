@@ -24,7 +24,7 @@ from fdan.training.train import train
 from fdan.training.training_data import TrainingData, load_training_data
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.results.embedding import MAX_POINTS, MIN_POINTS, embed, embedding, features
+from search.results.embedding import MAX_POINTS, MIN_POINTS, embedding, features, lay_out
 from tests.search.conftest import SMALL
 from tracking.json_types import decode
 from tracking.result import Embedding
@@ -84,33 +84,30 @@ def test_points_carry_their_samples(trained: dict[str, Any]) -> None:
     assert decode(Embedding, json.loads(json.dumps(asdict(found)))) == found
 
 
-def clusters(count: int, width: int = 8) -> tuple[np.ndarray, list[int], list[None], list[str]]:
+def clusters(count: int, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Seven far-off groups."""
     random = np.random.default_rng(0)
     labels = np.arange(count) % 7
     z = 20 * random.normal(size=(7, width))[labels] + random.normal(size=(count, width))
-    return z, labels.tolist(), [None] * count, ["acoustic"] * count
+    return z, labels
 
 
-@pytest.mark.parametrize("count", [MIN_POINTS, 24, MAX_POINTS + 50])
+@pytest.mark.parametrize("count", [MIN_POINTS, 24, MAX_POINTS])
 def test_neighbours_stay_neighbours(count: int) -> None:
-    found = embed(*clusters(count))
-    assert found is not None
-    points = found.points
-    assert len(points) == min(count, MAX_POINTS)
+    z, emotions = clusters(count)
+    places = lay_out(z)
+    assert places is not None and places.shape == (count, 2)
     if count < 100:  # too few of each group to be near anybody
         return
-    places = np.array([(point.x, point.y) for point in points])
-    emotions = np.array([point.emotion for point in points])
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (emotions[apart.argmin(1)] == emotions).mean() > 0.95
 
 
 def test_nothing_to_show() -> None:
-    z, *rest = clusters(30)
-    assert embed(*clusters(MIN_POINTS - 1)) is None
-    assert embed(np.ones_like(z), *rest) is None
+    z, _ = clusters(30)
+    assert lay_out(clusters(MIN_POINTS - 1)[0]) is None
+    assert lay_out(np.ones_like(z)) is None
     z[3, 2] = np.nan
-    assert embed(z, *rest) is None
-    assert embed(np.zeros((0, 8)), [], [], []) is None
+    assert lay_out(z) is None
+    assert lay_out(np.zeros((0, 8))) is None

@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from fdan.errors import ConfigError
 from search.cli import main as command
 from search.cli.parser import parse
-from search.config.options import format_time, from_arguments, normalize, parse_time, to_arguments
-from search.config.toml_file import from_sections, read_options, to_toml
+from search.config.options import (
+    _from_sections,
+    normalize,
+    read_options,
+    to_arguments,
+    to_toml,
+)
+from search.config.resume_options import _from_arguments
+from search.formatting import format_time, parse_time
 from tests.search.cli.test_main import errors
 
 TEXT = st.text(
@@ -44,14 +51,14 @@ OPTIONS = st.fixed_dictionaries(
 @given(OPTIONS)
 def test_a_file_gives_back_the_options_that_it_was_written_from(options: dict[str, Any]) -> None:
     options = normalize(options)
-    assert from_sections(tomllib.loads(to_toml(options)), "it") == options
+    assert _from_sections(tomllib.loads(to_toml(options)), "it") == options
 
 
 @given(OPTIONS)
 def test_a_recorded_command_line_gives_back_its_options(options: dict[str, Any]) -> None:
     options = normalize(options)
     words = to_arguments(options)
-    assert from_arguments(words, "it") == options
+    assert _from_arguments(words, "it") == options
     assert parse(words).options == options
 
 
