@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fdan.cli import commands, predict_command
-from fdan.cli.arguments import (
-    Parser,
-    add_data_arguments,
-    add_device,
-    add_run_arguments,
-    exit_code,
-)
+from fdan.cli import commands
+from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
+from fdan.corpora.demo import DemoSettings
 
 EXAMPLES = """\
 examples:
@@ -33,24 +27,33 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m fdan", description=__doc__, epilog=EXAMPLES)
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    demo = _verb(
-        verbs, "demo", commands.demo, "write the demo corpus: wav and avi files in SAVEE's layout"
-    )
+    def verb(run: commands.Command, text: str) -> Parser:
+        made = verbs.add_parser(
+            run.__name__, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
+        made.set_defaults(run=run)
+        return made
+
+    demo = verb(commands.demo, "write the demo corpus: wav and avi files in SAVEE's layout")
     demo.add_argument("folder", type=Path, metavar="FOLDER", help="where it is written")
-    commands.add_demo_options(demo)
+    add_flags(demo.add_argument_group("corpus"), DemoSettings)
 
-    prepare = _verb(verbs, "prepare", commands.prepare, "turn media files into prepared stores")
-    add_data_arguments(prepare)
+    add_data_arguments(verb(commands.prepare, "turn media files into prepared stores"))
 
-    train = _verb(verbs, "train", commands.train, "train one model; the same command continues it")
+    train = verb(commands.train, "train one model; the same command continues it")
     train.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="the model's folder"
     )
     add_data_arguments(train)
     add_run_arguments(train)
-    add_device(train)
+    train.add_argument_group("device").add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:0 ... (default: auto, the GPU if there is one)",
+    )
 
-    evaluate = _verb(verbs, "evaluate", commands.evaluate, "score a model on a part of its data")
+    evaluate = verb(commands.evaluate, "score a model on a part of its data")
     evaluate.add_argument("model", type=Path, metavar="MODEL", help="a folder that train wrote")
     evaluate.add_argument(
         "--part",
@@ -65,10 +68,10 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="where its stores are now (default: where they were)",
     )
-    _json_and_device(evaluate)
 
-    text = "emotions of new audio or video files (exit code 2 if none can be read)"
-    predict = _verb(verbs, "predict", predict_command.predict, text)
+    predict = verb(
+        commands.predict, "emotions of new audio or video files (exit code 2 if none can be read)"
+    )
     predict.add_argument(
         "paths",
         nargs="*",
@@ -89,10 +92,15 @@ def _parser() -> Parser:
         metavar="FILE",
         help="an image or a video of the speaker, with exactly one speech file",
     )
-    _json_and_device(predict)
+    for user in (evaluate, predict):
+        user.add_argument(
+            "--json", action="store_true", help="one JSON document instead of a table"
+        )
+        user.add_argument(
+            "--device", default="auto", metavar="NAME", help="auto, cpu, cuda ... (default: auto)"
+        )
 
-    text = "write a model as one ONNX file, which predicts without torch"
-    export = _verb(verbs, "export", predict_command.export, text)
+    export = verb(commands.export, "write a model as one ONNX file, which predicts without torch")
     export.add_argument(
         "model", metavar="MODEL", help="a model's folder or address, as for predict"
     )
@@ -100,25 +108,9 @@ def _parser() -> Parser:
     return parser
 
 
-def _verb(
-    verbs: argparse._SubParsersAction[Parser], name: str, run: commands.Command, text: str
-) -> Parser:
-    verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    verb.set_defaults(run=run)
-    return verb
-
-
-def _json_and_device(verb: Parser) -> None:
-    verb.add_argument("--json", action="store_true", help="one JSON document instead of a table")
-    verb.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda ... (default: auto)"
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    run: commands.Command = arguments.run
-    return exit_code(lambda: run(arguments))
+    return exit_code(lambda: int(arguments.run(arguments)))
 
 
 if __name__ == "__main__":

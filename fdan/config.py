@@ -11,63 +11,45 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, Self, TypedDict, Unpack
 
 from fdan.errors import ConfigError, unknown
-
-C = TypeVar("C", bound="Config")
 
 
 class Above(float):
     """A lower bound that is itself out of range."""
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    choices: Sequence[str] = (),
-    low: float | None = None,
-    high: float | None = None,
-) -> Any:
+class Details(TypedDict, total=False):
+    """What else a field may say."""
+
+    unit: str
+    choices: Sequence[str]
+    """Permitted values; empty: any."""
+    low: float
+    """Lower bound of a number; inclusive, unless it is Above(bound)."""
+    high: float
+    """Inclusive upper bound."""
+    default_text: str
+    """What the help shows in place of the default itself."""
+    parse: Callable[[str], Any]
+    """Parser of text; its ValueError says what it expected."""
+
+
+def option(default: Any, help: str, metavar: str = "", **details: Unpack[Details]) -> Any:
     """A field of a Config.
 
     Args:
         default: Value where none is given.
-        help: Help in one line.
-        unit: Unit of the value.
-        choices: Permitted values; empty: any.
-        low: Lower bound of a number; inclusive, unless it is Above(bound).
-        high: Inclusive upper bound.
-    """
-    meta = {"help": help, "unit": unit, "choices": tuple(choices), "low": low, "high": high}
-    return dataclasses.field(default=default, metadata=meta)
-
-
-def flag_option(
-    default: Any,
-    help: str,
-    metavar: str,
-    *,
-    default_text: str = "",
-    parse: Callable[[str], Any] | None = None,
-    low: float | None = None,
-) -> Any:
-    """A field of a Config whose flag needs more than `option` says.
-
-    Args:
-        default: Value where none is given.
         help: Help in one line or several.
-        metavar: The word that stands for a value in the help.
-        default_text: Text of the default in the help; empty: the default itself.
-        parse: Parser of text; its ValueError says what it expected.
-        low: Lower bound of a number; inclusive, unless it is Above(bound).
+        metavar: The word that stands for a value in the help; empty: its type.
+        details: See Details.
     """
-    meta = {"help": help, "metavar": metavar, "default": default_text, "parse": parse, "low": low}
-    return dataclasses.field(default=default, metadata=meta)
+    return dataclasses.field(
+        default=default, metadata={"help": help, "metavar": metavar, **details}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +64,7 @@ class Config:
             object.__setattr__(self, field.name, _checked(field, kinds, value))
 
     @classmethod
-    def from_mapping(cls: type[C], values: Mapping[str, Any], where: str = "configuration") -> C:
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
         """Build a configuration.
 
         Args:
@@ -92,22 +74,22 @@ class Config:
         Raises:
             ConfigError: A name is unknown (the nearest one is named), or a value is refused.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in names:
-                raise ConfigError(f"{where}: {unknown('setting', name, names)}")
+        check_names(values, cls.__dataclass_fields__, where)
         return cls(**values)
 
     @classmethod
+    def pick(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that are fields of this configuration, to build it from."""
+        return {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+
+    @classmethod
     def check(cls, name: str, value: Any) -> Any:
-        """The value as a field holds it.
+        """The value as a field holds it. ConfigError if the field refuses it, whatever the others
+        are.
 
         Args:
             name: The field's name.
             value: Value as a user or a space writes it.
-
-        Raises:
-            ConfigError: The field refuses it, whatever the other fields are.
         """
         for field, kinds, optional in fields(cls):
             if field.name == name and not (value is None and optional):
@@ -117,6 +99,19 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Plain names and values, ready for JSON."""
         return dataclasses.asdict(self)
+
+
+def check_names(names: Iterable[str], known: Collection[str], where: str) -> None:
+    """Refuse an unknown setting with a ConfigError that names the nearest known one.
+
+    Args:
+        names: Names of settings.
+        known: All names that there are.
+        where: Where the names stand, for the message.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{where}: {unknown('setting', name, known)}")
 
 
 def fields(
@@ -130,6 +125,9 @@ def fields(
         kinds = tuple(typing.get_origin(kind) or kind for kind in union)
         plain = tuple(kind for kind in kinds if kind is not types.NoneType)
         yield field, plain, len(plain) < len(kinds)
+
+
+_KINDS: Final = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any) -> Any:
@@ -146,7 +144,7 @@ def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ConfigError(f"{name} = {value!r}: expected {_article(kinds[0].__name__)}")
+        raise ConfigError(f"{name} = {value!r}: expected {_KINDS.get(kinds[0], kinds[0].__name__)}")
     if meta.get("choices") and value not in meta["choices"]:
         raise ConfigError(unknown(name, str(value), meta["choices"]))
     if not isinstance(value, int | float):
@@ -161,8 +159,3 @@ def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any)
     if high is not None and value > high:
         raise ConfigError(f"{name} = {value}: must be at most {high}")
     return value
-
-
-def _article(kind: str) -> str:
-    words = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-    return words.get(kind, kind)

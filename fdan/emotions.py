@@ -7,15 +7,7 @@ from typing import Final
 MODALITIES: Final = ("visual", "acoustic")
 """The order in which a network draws its weights: another one trains other networks."""
 
-EMOTIONS: Final = (
-    "anger",
-    "disgust",
-    "fear",
-    "happiness",
-    "neutral",
-    "sadness",
-    "surprise",
-)
+EMOTIONS: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
 SHORT: Final = ("AN", "DI", "FE", "HA", "NE", "SA", "SU")
 """The paper's abbreviations (figure 4), for figures."""
@@ -29,14 +21,7 @@ _ALIASES: Final = {
     "joy": "happiness",
     "sad": "sadness",
     "surprised": "surprise",
-    "calm": None,
-    "contempt": None,
 }
-
-
-def label(emotion: str) -> int:
-    """Class index of one of EMOTIONS."""
-    return EMOTIONS.index(emotion)
 
 
 def from_name(name: str) -> str | None:

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
@@ -115,12 +114,7 @@ class JsonLines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -139,11 +133,7 @@ def read_json_lines(path: Path) -> Iterator[Any]:
 
 
 def cut_torn_line(handle: int) -> None:
-    """Cut off what follows the last newline of an open file.
-
-    Args:
-        handle: Descriptor of a file that is open for reading and writing.
-    """
+    """Cut off what follows the last newline of a file that is open for reading and writing."""
     end = os.fstat(handle).st_size
     start, block = end, b""
     while start > 0 and b"\n" not in block:

@@ -10,7 +10,6 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 _PATIENCE_S = 0.5
@@ -30,6 +29,19 @@ class Owner:
     def on_this_host(self) -> bool:
         """Whether it is a process of this machine."""
         return self.host == socket.gethostname()
+
+    def holds(self, path: Path) -> bool:
+        """Whether a process of this machine still has the lock's file open: its number may belong
+        to another process by now, or to another container's."""
+        try:
+            opened = list(Path(f"/proc/{self.pid}/fd").iterdir()) if self.on_this_host else []
+        except OSError:
+            return False
+        for link in opened:
+            with contextlib.suppress(OSError):
+                if link.samefile(path):
+                    return True
+        return False
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
@@ -54,7 +66,10 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         until = time.monotonic() + _PATIENCE_S
-        while not _taken(self._handle):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             if time.monotonic() > until:
                 owner = _read(self._handle)
                 os.close(self._handle)
@@ -74,12 +89,7 @@ class Lock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -97,35 +107,6 @@ def lock_owner(path: Path) -> Owner | None:
         return None
     finally:
         os.close(handle)
-
-
-def lock_is_held_by(owner: Owner, path: Path) -> bool:
-    """Whether a process of this machine still has the lock's file open: its number may belong to
-    another process by now, or to another container's.
-
-    Args:
-        owner: Owner as the file names it.
-        path: The lock's file.
-    """
-    if not owner.on_this_host:
-        return False
-    try:
-        opened = list(Path(f"/proc/{owner.pid}/fd").iterdir())
-    except OSError:
-        return False
-    for link in opened:
-        with contextlib.suppress(OSError):
-            if link.samefile(path):
-                return True
-    return False
-
-
-def _taken(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _read(handle: int) -> Owner | None:

@@ -5,13 +5,12 @@ Read by command lines, so nothing here imports torch, which takes seconds.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fdan.config import Above, Config, option
-from fdan.errors import ConfigError, unknown
+from fdan.config import Above, Config, check_names, option
+from fdan.errors import ConfigError
 
 # Backbones, and their features after global average pooling.
 FEATURES: Final = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vgg16": 512, "vgg19": 512}
@@ -82,7 +81,7 @@ class TrainConfig(Config):
     seed: int = option(0, "of initial weights, order, augmentation and bank", low=0)
 
 
-_PARTS: Final[tuple[type[Config], ...]] = (ModelConfig, KernelConfig, TrainConfig)
+RUN_CONFIGS: Final[tuple[type[Config], ...]] = (ModelConfig, KernelConfig, TrainConfig)
 
 
 @dataclass(frozen=True)
@@ -101,28 +100,12 @@ class RunConfig:
             values: Values of all three parts, by name.
             where: Origin of the values, for messages.
         """
-        names = [[f.name for f in dataclasses.fields(part)] for part in _PARTS]
-        known = [name for group in names for name in group]
-        for name in values:
-            if name not in known:
-                raise ConfigError(f"{where}: {unknown('setting', name, known)}")
-        chosen = [{n: values[n] for n in group if n in values} for group in names]
+        check_names(values, [name for c in RUN_CONFIGS for name in c.__dataclass_fields__], where)
         return cls(
-            ModelConfig.from_mapping(chosen[0], where),
-            KernelConfig.from_mapping(chosen[1], where),
-            TrainConfig.from_mapping(chosen[2], where),
+            ModelConfig(**ModelConfig.pick(values)),
+            KernelConfig(**KernelConfig.pick(values)),
+            TrainConfig(**TrainConfig.pick(values)),
         )
-
-    @staticmethod
-    def check(name: str, value: Any) -> None:
-        """Raise ConfigError for a value that a setting refuses, whatever the others are.
-
-        Args:
-            name: Name of the setting.
-            value: Value to check.
-        """
-        for part in _PARTS:
-            part.check(name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """Flat names and values, ready for JSON; `from_mapping` reads it back."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import optuna
 from rich.console import Console
 
-from fdan.cli.terminal import Preparing, unreadable
+from fdan.cli.terminal import Preparing, print_unreadable
 from fdan.corpora.demo.background import BackgroundDemo
 from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
@@ -82,8 +82,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             write_begun(folder, spec.arguments)
         with Preparing(console) as progress:
             task, split = open_task(spec.data, spec.settings, progress, demo)
-        for line in unreadable(task):
-            console.print(line, style="yellow", highlight=False, markup=False)
+        print_unreadable(task, console)
         name = spec.name(task)
         folder, storage = spec.runs / name, spec.study.storage
         requested = RequestedStudy(
@@ -137,7 +136,7 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
     return WorkerData(
         acoustic=acoustic,
         visual=visual,
-        split=spec.settings.pick(SplitConfig),
+        split=SplitConfig.pick(spec.settings.values),
         fixed=spec.fixed,
         device=spec.device,
         cache=(spec.shared or spec.runs) / "features",

@@ -21,7 +21,7 @@ from fdan.data.provenance import origin
 from fdan.data.split import Split, SplitConfig, describe, split
 from fdan.data.task import Task
 from fdan.evaluation.predictions import Predictions
-from fdan.evaluation.statistics import bootstrap
+from fdan.evaluation.statistics import LEVEL, bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, read_model
 from fdan.inference.model_writer import write_model
@@ -232,7 +232,7 @@ def _result(
             uar=measured.uar,
             wf1=measured.wf1,
             interval=ScoreInterval(
-                interval.low, interval.high, interval.level, interval.groups, interval.by
+                interval.low, interval.high, LEVEL, interval.groups, interval.by
             ),
             per_class={name: decode(ClassScore, one) for name, one in found.per_class().items()},
             per_speaker={

@@ -53,7 +53,7 @@ def make(folder: Path) -> Material:
         str(task.acoustic[0].folder),
         str(task.visual[0].folder),
         str(runs / "features"),
-        settings.pick(SplitConfig),
+        SplitConfig.pick(settings.values),
         settings.run,
     )
 

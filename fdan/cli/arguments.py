@@ -16,17 +16,10 @@ from typing import Any, Final, NoReturn
 
 from fdan.config import Config, fields
 from fdan.data.open_task import DataConfig
-from fdan.data.settings import DATA_CONFIGS, PRESETS, RUN_CONFIGS
+from fdan.data.settings import DATA_CONFIGS, PRESETS
 from fdan.errors import DiskFull, FdanError, disk_full, unknown
+from fdan.run_config import RUN_CONFIGS
 
-_TITLES: Final = (
-    "speech images (prepared once)",
-    "face images (prepared once)",
-    "split",
-    "model",
-    "LMMD kernels",
-    "training",
-)
 _WHEN: Final = {
     "demo": "the demo corpus",
     "cpu": "a corpus of your own, on a CPU",
@@ -93,8 +86,6 @@ def exit_code(main: Callable[[], int]) -> int:
 def _run(main: Callable[[], int]) -> int:
     try:
         return main()
-    except FdanError as error:
-        return _mistake(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -102,14 +93,12 @@ def _run(main: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if not disk_full(error):
-            raise
-        return _mistake(DiskFull(getattr(error, "filename", None) or error))
-
-
-def _mistake(error: FdanError) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+        if not isinstance(error, FdanError):
+            if not disk_full(error):
+                raise
+            error = DiskFull(getattr(error, "filename", None) or error)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
 
 
 def add_flags(parser: argparse._ActionsContainer, config: type[Config]) -> None:
@@ -142,16 +131,11 @@ def add_flags(parser: argparse._ActionsContainer, config: type[Config]) -> None:
 
 
 def _help(field: Field[Any]) -> str:
-    meta = field.metadata
+    meta, default = field.metadata, field.default
     unit = f" [{meta['unit']}]" if meta.get("unit") else ""
-    default = meta.get("default") or (
-        "none"
-        if field.default is None
-        else f"{field.default:g}"
-        if isinstance(field.default, float)
-        else str(field.default)
-    )
-    shown = "" if field.default is False or field.default == () else f" (default: {default})"
+    text = f"{default:g}" if isinstance(default, float) else str(default)
+    text = meta.get("default_text") or ("none" if default is None else text)
+    shown = "" if default is False or default == () else f" (default: {text})"
     return f"{meta['help']}{unit}{shown}".replace("%", "%%")
 
 
@@ -164,52 +148,23 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "Without any of these, the demo corpus is generated and used.",
     )
     add_flags(group, DataConfig)
-    _add_settings(parser, DATA_CONFIGS, _TITLES[:3])
+    titles = ("speech images (prepared once)", "face images (prepared once)", "split")
+    _add_settings(parser, DATA_CONFIGS, titles)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, its kernels and its training."""
-    _add_settings(parser, RUN_CONFIGS, _TITLES[3:])
-
-
-def add_device(parser: argparse._ActionsContainer) -> None:
-    """The device of one model's training."""
-    parser.add_argument_group("device").add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="auto, cpu, cuda, cuda:0 ... (default: auto, the GPU if there is one)",
-    )
-
-
-def given_options(arguments: argparse.Namespace, config: type[Config]) -> dict[str, Any]:
-    """The fields of a configuration that a command line named.
-
-    Args:
-        arguments: The parsed command line.
-        config: Configuration whose flags `add_flags` added.
-    """
-    return {
-        name: value
-        for name, value in vars(arguments).items()
-        if name in config.__dataclass_fields__
-    }
+    _add_settings(parser, RUN_CONFIGS, ("model", "LMMD kernels", "training"))
 
 
 def _add_settings(
     parser: argparse.ArgumentParser, configs: tuple[type[Config], ...], titles: tuple[str, ...]
 ) -> None:
+    """A group of flags for each configuration. It names the defaults that depend on the task."""
     for config, title in zip(configs, titles, strict=True):
-        add_flags(parser.add_argument_group(title, _presets_for(config) or None), config)
-
-
-def _presets_for(config: type[Config]) -> str:
-    """The group's lines about defaults that depend on the task."""
-    lines = []
-    for name, values in PRESETS.items():
-        own = [
-            f"{key} {value}" for key, value in values.items() if key in config.__dataclass_fields__
-        ]
-        if own:
-            lines.append(f"for {_WHEN[name]}: {', '.join(own)}")
-    return "\n".join(lines)
+        lines = []
+        for preset, values in PRESETS.items():
+            own = ", ".join(f"{name} {value}" for name, value in config.pick(values).items())
+            if own:
+                lines.append(f"for {_WHEN[preset]}: {own}")
+        add_flags(parser.add_argument_group(title, "\n".join(lines) or None), config)

@@ -1,29 +1,30 @@
-"""The commands of `python -m fdan` up to a finished model; predict_command.py has those that use
-one. Tables go to stdout, progress to stderr."""
+"""The commands of `python -m fdan`. Tables go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fdan.cli.arguments import add_flags, given_options
-from fdan.cli.terminal import Preparing, table_console, unreadable
+from fdan.cli.terminal import Preparing, print_unreadable, table_console
 from fdan.corpora.demo import DemoSettings, generate
-from fdan.data.open_task import DataConfig, open_task
+from fdan.data.open_task import DataConfig, generation_progress, open_task
 from fdan.data.provenance import origin, reopen
 from fdan.data.settings import Settings, make_settings
 from fdan.data.split import describe
-from fdan.data.store import MANIFEST, PrepareProgress, Store
+from fdan.data.store import MANIFEST, Store
 from fdan.emotions import EMOTIONS, SHORT
-from fdan.errors import ConfigError
-from fdan.inference.model_source import model_folder
+from fdan.errors import ConfigError, DataError, WeightsError
+from fdan.inference.model_source import describe_model, find_model, model_folder, open_model
+from fdan.inference.predict import Prediction, speech_files
+from fdan.inference.predict import predict as run_prediction
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -34,20 +35,12 @@ _MAX_LISTED = 20
 """Unreadable files that `prepare` names on the terminal; the manifest has them all."""
 
 
-def add_demo_options(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting of the demo corpus."""
-    add_flags(parser.add_argument_group("corpus"), DemoSettings)
-
-
 def demo(arguments: argparse.Namespace) -> int:
     """Write the demo corpus."""
-    settings = DemoSettings.from_mapping(given_options(arguments, DemoSettings))
-    with Preparing(_progress_console()) as progress:
-
-        def generated(done: int, total: int) -> None:
-            progress(PrepareProgress(f"demo corpus {arguments.folder}", "generating", done, total))
-
-        folder = generate(arguments.folder, **settings.as_dict(), progress=generated)
+    settings = DemoSettings(**DemoSettings.pick(vars(arguments)))
+    with Preparing(_progress_console()) as preparing:
+        progress = generation_progress(arguments.folder, preparing)
+        folder = generate(arguments.folder, **settings.as_dict(), progress=progress)
     count = settings.speakers * settings.takes * len(EMOTIONS)
     print(f"{folder}: {count} utterances of {settings.speakers} speakers, each as wav and avi")
     print(f"next: python -m fdan train --task demo:{folder} --out runs/first")
@@ -101,8 +94,7 @@ def train(arguments: argparse.Namespace) -> int:
         data = load_training_data(
             task, split, run, device, data_config.runs / "features", progress.features
         )
-    for line in unreadable(task):
-        console.print(line, style="yellow", highlight=False, markup=False)
+    print_unreadable(task, console)
     sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, split))
     print(f"{task.name} on {device}: {sizes}")
     if resume is not None:
@@ -177,8 +169,53 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def predict(arguments: argparse.Namespace) -> int:
+    """Print the emotions of new files. Those that cannot be read are named on stderr; if none can,
+    the exit code is 2."""
+    name, paths = arguments.model, [Path(path) for path in arguments.paths]
+    if name is None:
+        if len(paths) < 2:
+            raise ConfigError("name a model (or give it with --model) and files to judge")
+        name, paths = arguments.paths[0], paths[1:]
+    elif not paths:
+        raise ConfigError("name audio or video files to judge")
+    source = find_model(name)
+    files = speech_files(paths)
+    face: Path | None = arguments.face
+    if face is not None and len(files) != 1:
+        raise ConfigError(f"--face needs exactly one speech file, not {len(files)}")
+    if face is not None and not face.is_file():
+        raise DataError(f"face {face}: no such file")
+    model = open_model(source, arguments.device)
+    model_text = describe_model(name, source, model.facts)
+    print_predictions = _print_json if arguments.json else _print_table
+    predictions = print_predictions(run_prediction(model, files, face), model_text)
+    failed = [prediction for prediction in predictions if prediction.emotion is None]
+    for prediction in failed if len(failed) < len(predictions) else failed[1:]:
+        print(f"skipped {prediction.file}: {prediction.reason}", file=sys.stderr)
+    if len(failed) == len(predictions):
+        raise DataError(f"{failed[0].file}: {failed[0].reason}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a model as ONNX."""
+    folder = find_model(arguments.model)
+    if folder.is_file():
+        raise WeightsError(
+            f"model {folder}: is a file; name the folder that train or a search wrote"
+        )
+    from fdan.inference.export import export as write_onnx
+
+    difference = write_onnx(folder, arguments.file)
+    size = arguments.file.stat().st_size / 1e6
+    print(f"{arguments.file}: {size:.1f} MB; on noise, probabilities differ by {difference:.0e}")
+    print(f"next: python -m fdan predict {arguments.file} clip.wav")
+    return 0
+
+
 def _data_and_settings(arguments: argparse.Namespace, *, gpu: bool) -> tuple[DataConfig, Settings]:
-    data = DataConfig(**given_options(arguments, DataConfig))
+    data = DataConfig(**DataConfig.pick(vars(arguments)))
     return data, make_settings(vars(arguments), data.preset(gpu=gpu))
 
 
@@ -203,3 +240,36 @@ def _short(path: Path) -> str:
     """The path as it is typed in the working folder."""
     folder = Path.cwd()
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _print_json(predictions: Iterable[Prediction], model: str) -> list[Prediction]:
+    """Print one document."""
+    predictions = list(predictions)
+    documents = [
+        {
+            "file": str(prediction.file),
+            "emotion": prediction.emotion,
+            "probabilities": prediction.probabilities,
+            "by": prediction.by,
+            "model": model,
+        }
+        if prediction.emotion
+        else {"file": str(prediction.file), "emotion": None, "reason": prediction.reason}
+        for prediction in predictions
+    ]
+    print(json.dumps(documents, indent=1))
+    return predictions
+
+
+def _print_table(predictions: Iterable[Prediction], model: str) -> list[Prediction]:
+    """Print a line for each file that can be read, as soon as it is judged."""
+    judged: list[Prediction] = []
+    for prediction in predictions:
+        if prediction.emotion is not None:
+            if not any(earlier.emotion for earlier in judged):
+                print(f"by {prediction.by}, model {model}")
+                print("  ".join(["emotion".ljust(9), *(name.rjust(5) for name in SHORT), "file"]))
+            numbers = "  ".join(f"{prediction.probabilities[name]:5.2f}" for name in EMOTIONS)
+            print(f"{prediction.emotion:<9}  {numbers}  {prediction.file}", flush=True)
+        judged.append(prediction)
+    return judged

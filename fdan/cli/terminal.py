@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from fdan.data.store import PrepareProgress
+from fdan.data.store import MANIFEST, PrepareProgress
 from fdan.data.task import Task
 
 _EVERY_S = 10.0
@@ -41,12 +39,7 @@ class Preparing:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
 
@@ -74,11 +67,15 @@ class Preparing:
                     f"{source}: {text} {done}/{total}", highlight=False, markup=False
                 )
             return
-        row = self._rows.get((source, key))
-        if row is None:
-            row = self._rows[source, key] = self._bars.add_task("", total=total or None)
-        description = f"{_tail(source)}: {text}"
-        self._bars.update(row, description=description, completed=done, total=total or None)
+        if (source, key) not in self._rows:
+            self._rows[source, key] = self._bars.add_task("", total=None)
+        short = source if len(source) <= 48 else f"...{source[-45:]}"
+        self._bars.update(
+            self._rows[source, key],
+            description=f"{short}: {text}",
+            completed=done,
+            total=total or None,
+        )
 
 
 def table_console() -> Console:
@@ -87,18 +84,19 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
-def unreadable(task: Task) -> Iterator[str]:
-    """A line for each store that could not use all its files, naming the first."""
+def print_unreadable(task: Task, console: Console) -> None:
+    """Print a line for each store that could not use all its files, naming the first.
+
+    Args:
+        task: The data.
+        console: Where it is printed.
+    """
     for store in (*task.acoustic, *task.visual):
         for what, files in (("unreadable", store.unreadable), ("missing", store.problems)):
             if files:
-                first = files[0]
-                yield (
-                    f"{store.corpus} ({store.modality}): {len(files)} {what}, such as "
-                    f"{first['path']}: {first['reason']}; all are listed in"
-                    f" {store.folder / 'manifest.json'}"
+                line = (
+                    f"{store.corpus} ({store.modality}): {len(files)} {what}, such as"
+                    f" {files[0]['path']}: {files[0]['reason']}; all are listed in"
+                    f" {store.folder / MANIFEST}"
                 )
-
-
-def _tail(text: str) -> str:
-    return text if len(text) <= 48 else "..." + text[-45:]
+                console.print(line, style="yellow", highlight=False, markup=False)

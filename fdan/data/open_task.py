@@ -1,22 +1,31 @@
-"""The data that a command names, opened as a task: the demo corpus is generated, and what is not
-prepared yet is prepared."""
+"""The data that a command names, opened as a task (the demo corpus is generated, and what is not
+prepared yet is prepared) or planned as one, from its corpora's listings alone."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fdan.config import Config, flag_option
-from fdan.corpora import STORE, Source, parse_source
+import numpy as np
+
+from fdan.config import Config, option
+from fdan.corpora import STORE, Listing, Row, Source, parse_source, read
+from fdan.corpora.demo import CODES, DemoSettings, speaker_name
 from fdan.corpora.demo.background import BackgroundDemo
+from fdan.corpora.listing import VIDEO
 from fdan.data.prepare import prepare
 from fdan.data.settings import Settings
 from fdan.data.split import Split, split
-from fdan.data.store import PrepareProgress, ProgressCallback, Store
+from fdan.data.store import PrepareProgress, ProgressCallback, Store, no_progress, open_store
 from fdan.data.task import Task
-from fdan.emotions import MODALITIES
+from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import ConfigError
+from fdan.media.faces import FaceSettings
+from fdan.media.pixels import settings_to_dict
+from fdan.media.spectrogram import SpectrogramSettings
 
 _DEMO: Final = "demo"
 
@@ -28,22 +37,22 @@ _SPEECH_FIRST = MODALITIES[::-1]
 class DataConfig(Config):
     """Sources of the data, and the folder of prepared stores."""
 
-    task: str | None = flag_option(
+    task: str | None = option(
         None, "both modalities of one corpus", "CORPUS:PATH", default_text="the demo corpus"
     )
-    acoustic: tuple[str, ...] = flag_option(
+    acoustic: tuple[str, ...] = option(
         (), "a corpus that gives the speech; may be repeated", "CORPUS:PATH"
     )
-    visual: tuple[str, ...] = flag_option(
+    visual: tuple[str, ...] = option(
         (), "a corpus that gives the faces; may be repeated", "CORPUS:PATH"
     )
-    runs: Path = flag_option(
+    runs: Path = option(
         Path("runs"),
         "where stores, features, studies and models go",
         "FOLDER",
         default_text="./runs",
     )
-    workers: int | None = flag_option(
+    workers: int | None = option(
         None, "processes that prepare data", "INT", default_text="one per core", low=1
     )
 
@@ -97,7 +106,7 @@ class DataConfig(Config):
 def open_task(
     data: DataConfig,
     settings: Settings,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = no_progress,
     demo: BackgroundDemo | None = None,
 ) -> tuple[Task, Split]:
     """Open the task and its split, after preparing what is not prepared yet.
@@ -114,25 +123,88 @@ def open_task(
     demo = demo or data.generate_demo()
     if demo is not None:
         with demo:
-            _wait(demo, progress)
+            demo.wait(generation_progress(demo.folder, progress))
     stores: dict[str, list[Store]] = {modality: [] for modality in MODALITIES}
     for source in data.sources:
-        stores[source.modality].append(
-            prepare(
-                source,
-                settings.preparation[source.modality],
-                data.runs / "stores",
-                workers=data.workers,
-                progress=progress,
-            )
+        store = prepare(
+            source,
+            settings.preparation[source.modality],
+            data.runs / "stores",
+            workers=data.workers,
+            progress=progress,
         )
+        stores[source.modality].append(store)
     task = Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
     return task, split(task, settings.split)
 
 
-def _wait(demo: BackgroundDemo, progress: ProgressCallback | None) -> None:
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(PrepareProgress(f"demo corpus {demo.folder}", "generating", done, total))
+def generation_progress(folder: Path, progress: ProgressCallback) -> Callable[[int, int], None]:
+    """A callback for the demo corpus's generator, which is given done and total.
 
-    demo.wait(report)
+    Args:
+        folder: Folder of the demo corpus.
+        progress: Where the progress is passed on to.
+    """
+    source = f"demo corpus {folder}"
+    return lambda done, total: progress(PrepareProgress(source, "generating", done, total))
+
+
+def plan_task(data: DataConfig, settings: Settings) -> Task:
+    """A task as its corpora list it, before anything is decoded: samples and no images. Files that
+    turn out unreadable, and copies of one recording, are found when the stores are prepared.
+
+    Args:
+        data: The sources. The demo corpus need not be there yet.
+        settings: Settings of preparation.
+    """
+    stores: dict[str, list[Store]] = {modality: [] for modality in MODALITIES}
+    for source in data.sources:
+        if source.corpus == STORE:
+            store = open_store(source.path)
+        else:
+            absent = source.path == data.demo_folder and not source.path.exists()
+            listing = _list_demo(source) if absent else read(source)
+            store = _planned_store(source, listing, settings.preparation[source.modality])
+        stores[source.modality].append(store)
+    return Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
+
+
+def _planned_store(
+    source: Source, listing: Listing, settings: SpectrogramSettings | FaceSettings
+) -> Store:
+    frames = settings.frames if isinstance(settings, FaceSettings) else 1
+    rows = [
+        row
+        for row in listing.rows
+        for _ in range(frames if row.path.suffix.lower() in VIDEO else 1)
+    ]
+    paths = [str(row.path) for row in rows]
+    return Store(
+        folder=source.path,
+        corpus=source.corpus,
+        modality=source.modality,
+        settings=settings_to_dict(settings),
+        fingerprint="not prepared",
+        images=np.zeros((len(rows), 0, 0, 1), np.uint8),
+        emotions=np.array([EMOTIONS.index(row.emotion) for row in rows], np.int64),
+        speakers=[row.speaker for row in rows],
+        utterances=[row.utterance for row in rows],
+        parts=[row.part for row in rows],
+        files=paths,
+        contents=paths,
+    )
+
+
+def _list_demo(source: Source) -> Listing:
+    """Rows that the generator will write, in reading order."""
+    settings = DemoSettings()
+    acoustic = source.modality == "acoustic"
+    folder, suffix = ("AudioData", ".wav") if acoustic else ("VisualData", ".avi")
+    rows = []
+    for speaker, emotion, take in itertools.product(
+        range(settings.speakers), EMOTIONS, range(settings.takes)
+    ):
+        name, file = speaker_name(speaker), f"{CODES[emotion]}{take + 1:02d}"
+        path = source.path / folder / name / f"{file}{suffix}"
+        rows.append(Row(path, emotion, name, f"{name}_{file}"))
+    return Listing(tuple(sorted(rows, key=lambda row: row.path.as_posix())))

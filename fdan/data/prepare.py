@@ -14,12 +14,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Final, TypedDict
+from typing import Final, Self, TypedDict
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -34,11 +34,12 @@ from fdan.data.store import (
     PrepareProgress,
     ProgressCallback,
     Store,
+    no_progress,
     open_store,
 )
 from fdan.errors import DataError
 from fdan.files import JsonLines, write_atomic
-from fdan.media.pixels import Pixels, Settings, default_settings, image_shape, settings_to_dict
+from fdan.media.pixels import Pixels, Settings, image_shape, settings_to_dict
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
 
@@ -47,6 +48,9 @@ _DONE: Final = "done.jsonl"
 _PROGRESS_INTERVAL_S: Final = 0.1
 """Progress is reported at most this often."""
 
+_Report = Callable[..., None]
+"""Of the stage, how many are done and of how many, and how many of them are unreadable."""
+
 
 def prepare(
     source: Source,
@@ -54,7 +58,7 @@ def prepare(
     root: Path,
     *,
     workers: int | None = None,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = no_progress,
     timeout_s: float = 120.0,
 ) -> Store:
     """The store of a source below `root`: opened if it is there, made otherwise.
@@ -64,8 +68,8 @@ def prepare(
 
     Args:
         source: A corpus in one modality.
-        settings: SpectrogramSettings or FaceSettings, as the source's modality needs; None for
-            the defaults.
+        settings: SpectrogramSettings or FaceSettings, as the source's modality needs; None where
+            it is a prepared store.
         root: Folder of all stores.
         workers: Number of decoding processes; None for one a core.
         progress: Callback, given stage and progress at most ten times a second.
@@ -81,13 +85,13 @@ def prepare(
                 f"{source}: holds {store.modality} samples and is given as {source.modality} source"
             )
         return store
-    settings = default_settings(source.modality) if settings is None else settings
+    assert settings is not None
     assert isinstance(settings, SpectrogramSettings) == (source.modality == "acoustic")
     count = cpu_count() if workers is None else max(1, workers)
     listing = read(source)
     paths = [row.path for row in listing.rows]
-    root = Path(root).expanduser().absolute()
-    report = _ProgressReporter(source, progress)
+    root = root.expanduser().absolute()
+    report = _throttled(source, progress)
     try:
         root.mkdir(parents=True, exist_ok=True)
         cache = ContentCache(root / "contents.json")
@@ -125,7 +129,7 @@ class _Corpus:
     @cached_property
     def files(self) -> list[str]:
         """Path of each row below the source's folder."""
-        return [self.below(row.path) for row in self.listing.rows]
+        return [self._below(row.path) for row in self.listing.rows]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -138,7 +142,7 @@ class _Corpus:
             digest.update(json.dumps(fields).encode())
         return digest.hexdigest()
 
-    def below(self, path: Path) -> str:
+    def _below(self, path: Path) -> str:
         return str(path).removeprefix(os.path.join(self.source.path, ""))  # noqa: PTH118 (a tenth of pathlib's time)
 
     def manifest(self, done: Sequence[_Done]) -> dict[str, object]:
@@ -183,7 +187,7 @@ class _Corpus:
             },
             "unreadable": unreadable,
             "problems": [
-                {"path": self.below(problem.path), "reason": problem.reason}
+                {"path": self._below(problem.path), "reason": problem.reason}
                 for problem in self.listing.problems
             ],
             "samples": {
@@ -197,9 +201,7 @@ class _Corpus:
         }
 
 
-def _open_or_make(
-    corpus: _Corpus, root: Path, pool: DecoderPool, report: _ProgressReporter
-) -> Store:
+def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Report) -> Store:
     source, rows, contents = corpus.source, corpus.listing.rows, corpus.contents
     folder = root / f"{source.corpus}-{source.modality}-{corpus.fingerprint[:12]}"
     if folder.exists():
@@ -233,12 +235,12 @@ class _PartialStore:
         self.unreadable = 0
         self._shape = shape
         self._folder = folder
-
-    def __enter__(self) -> _PartialStore:
-        self._folder.mkdir(exist_ok=True)
-        self._images: BinaryIO = (self._folder / IMAGES).open("a+b")
+        folder.mkdir(exist_ok=True)
+        self._images = (folder / IMAGES).open("a+b")
         self._resume()
-        self._lines = JsonLines(self._folder / _DONE)
+        self._lines = JsonLines(folder / _DONE)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -304,32 +306,25 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-class _ProgressReporter:
-    """Passes progress on, but not more often than a person can see."""
+def _throttled(source: Source, progress: ProgressCallback) -> _Report:
+    """Pass progress on, but not more often than a person can see."""
+    last = 0.0
 
-    def __init__(self, source: Source, callback: ProgressCallback | None) -> None:
-        self._source = str(source)
-        self._callback = callback
-        self._last = 0.0
-
-    def __call__(self, stage: str, done: int, total: int, unreadable: int = 0) -> None:
+    def report(stage: str, done: int, total: int, unreadable: int = 0) -> None:
+        nonlocal last
         now = time.monotonic()
-        if self._callback and (done == total or now - self._last >= _PROGRESS_INTERVAL_S):
-            self._last = now
-            self._callback(PrepareProgress(self._source, stage, done, total, unreadable))
+        if done == total or now - last >= _PROGRESS_INTERVAL_S:
+            last = now
+            progress(PrepareProgress(str(source), stage, done, total, unreadable))
+
+    return report
 
 
-@contextmanager
-def _locked(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def _locked(file: Path, waiting: Callable[[], None]) -> AbstractContextManager[object]:
     """Hold a lock that ends with the process; `waiting` is called while another has it."""
     lock = FileLock(file)
     while True:
         try:
-            lock.acquire(timeout=0.5)
-            break
+            return lock.acquire(timeout=0.5)
         except Timeout:
             waiting()
-    try:
-        yield
-    finally:
-        lock.release()

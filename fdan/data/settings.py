@@ -13,10 +13,9 @@ from fdan.data.split import SplitConfig
 from fdan.errors import ConfigError
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.run_config import KernelConfig, ModelConfig, TrainConfig
+from fdan.run_config import RUN_CONFIGS
 
 DATA_CONFIGS: Final[tuple[type[Config], ...]] = (SpectrogramSettings, FaceSettings, SplitConfig)
-RUN_CONFIGS: Final[tuple[type[Config], ...]] = (ModelConfig, KernelConfig, TrainConfig)
 
 # What replaces the configurations' own defaults, and when. The demo corpus is small enough for two
 # CPU cores; a whole ResNet-34 on a CPU takes days, its features minutes.
@@ -46,25 +45,21 @@ class Settings:
     """Every field of every configuration: the user's, else the preset's, else the default."""
     chosen: frozenset[str]
 
-    def pick(self, config: type[Config]) -> dict[str, Any]:
-        """The fields of one configuration, to build it from."""
-        return {name: self.values[name] for name in config.__dataclass_fields__}
-
     @property
     def run(self) -> dict[str, Any]:
         """The flat values of a RunConfig."""
-        return {name: value for c in RUN_CONFIGS for name, value in self.pick(c).items()}
+        return {n: value for c in RUN_CONFIGS for n, value in c.pick(self.values).items()}
 
     @property
     def split(self) -> SplitConfig:
-        return SplitConfig.from_mapping(self.pick(SplitConfig))
+        return SplitConfig(**SplitConfig.pick(self.values))
 
     @property
     def preparation(self) -> dict[str, SpectrogramSettings | FaceSettings]:
         """Each modality's preparation settings."""
         return {
-            "acoustic": SpectrogramSettings.from_mapping(self.pick(SpectrogramSettings)),
-            "visual": FaceSettings.from_mapping(self.pick(FaceSettings)),
+            "acoustic": SpectrogramSettings(**SpectrogramSettings.pick(self.values)),
+            "visual": FaceSettings(**FaceSettings.pick(self.values)),
         }
 
     def source(self, name: str) -> str:
@@ -87,23 +82,21 @@ def make_settings(options: Mapping[str, Any], preset: str) -> Settings:
     values: dict[str, Any] = {}
     chosen: set[str] = set()
     for config in (*DATA_CONFIGS, *RUN_CONFIGS):
-        own = {name: options[name] for name in config.__dataclass_fields__ if name in options}
-        replaced = {k: v for k, v in PRESETS[preset].items() if k in config.__dataclass_fields__}
-        values |= config.from_mapping({**replaced, **own}).as_dict()
+        own = config.pick(options)
+        values |= config(**{**config.pick(PRESETS[preset]), **own}).as_dict()
         chosen |= own.keys()
-    if values["weights"] not in ("imagenet", "none"):  # a worker runs in another folder
-        values["weights"] = str(_weights_file(values["weights"]))
+    weights = values["weights"]
+    if weights not in ("imagenet", "none"):
+        path = Path(weights).expanduser().absolute()  # a worker runs in another folder
+        if "://" in weights:
+            raise ConfigError(
+                f"--weights {weights}: is an address; download it, then name the file"
+            )
+        if path.is_dir():
+            raise ConfigError(f"--weights {weights}: is a folder; name a state dict's file in it")
+        if not path.exists():
+            raise ConfigError(
+                f"--weights {weights}: no such file; give a state dict's file, 'imagenet' or 'none'"
+            )
+        values["weights"] = str(path)
     return Settings(preset, values, frozenset(chosen))
-
-
-def _weights_file(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
-    if "://" in text:
-        raise ConfigError(f"--weights {text}: is an address; download it, then name the file")
-    if path.is_dir():
-        raise ConfigError(f"--weights {text}: is a folder; name a state dict's file in it")
-    if not path.exists():
-        raise ConfigError(
-            f"--weights {text}: no such file; give a state dict's file, 'imagenet' or 'none'"
-        )
-    return path

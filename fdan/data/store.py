@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.corpora.listing import PARTS
-from fdan.emotions import EMOTIONS, MODALITIES, label
+from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import DataError
 
 FORMAT: Final = 1
 IMAGES: Final = "images.npy"
 MANIFEST: Final = "manifest.json"
+
+_PER_SAMPLE: Final = ("speakers", "utterances", "parts", "files", "contents")
+_HEAD: Final = ("corpus", "modality", "settings", "fingerprint")
+_FILES: Final = ("unreadable", "problems", "counts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +53,11 @@ class Store:
     """Path of each sample's file below the source's folder."""
     contents: list[str]
     """SHA-256 of each sample's file: equal where two files are the same."""
-    unreadable: list[dict[str, str]]
+    unreadable: list[dict[str, str]] = field(default_factory=list)
     """Files that could not be used: path and reason."""
-    problems: list[dict[str, str]]
+    problems: list[dict[str, str]] = field(default_factory=list)
     """Files that the corpus lists and lacks: path and reason."""
-    counts: dict[str, int]
+    counts: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.emotions)
@@ -68,7 +72,7 @@ def open_store(folder: Path) -> Store:
     Raises:
         DataError: Not a store, of another format, or damaged; names the folder.
     """
-    folder = Path(folder).absolute()
+    folder = folder.absolute()
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: not a prepared store (it has no {MANIFEST})")
     try:
@@ -81,9 +85,9 @@ def open_store(folder: Path) -> Store:
         )
     try:
         return _checked(folder, manifest)
+    except DataError:
+        raise
     except (KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, DataError):
-            raise
         raise _damaged(folder, f"{type(error).__name__}: {error}") from error
 
 
@@ -97,7 +101,7 @@ def _checked(folder: Path, manifest: dict[str, Any]) -> Store:
     if (size := (folder / IMAGES).stat().st_size) != expected:
         raise _damaged(folder, f"{IMAGES} has {size} bytes instead of {expected}")
     samples = manifest["samples"]
-    for name in ("emotions", "speakers", "utterances", "parts", "files", "contents"):
+    for name in ("emotions", *_PER_SAMPLE):
         if len(samples[name]) != len(images):
             raise _damaged(folder, f"{len(samples[name])} {name} for {len(images)} images")
     if manifest["modality"] not in MODALITIES or not set(samples["parts"]) <= {*PARTS, None}:
@@ -106,20 +110,10 @@ def _checked(folder: Path, manifest: dict[str, Any]) -> Store:
         raise _damaged(folder, "unknown emotion")
     return Store(
         folder=folder,
-        corpus=manifest["corpus"],
-        modality=manifest["modality"],
-        settings=manifest["settings"],
-        fingerprint=manifest["fingerprint"],
         images=images,
-        emotions=np.array([label(name) for name in samples["emotions"]], dtype=np.int64),
-        speakers=samples["speakers"],
-        utterances=samples["utterances"],
-        parts=samples["parts"],
-        files=samples["files"],
-        contents=samples["contents"],
-        unreadable=manifest["unreadable"],
-        problems=manifest["problems"],
-        counts=manifest["counts"],
+        emotions=np.array([EMOTIONS.index(name) for name in samples["emotions"]], dtype=np.int64),
+        **{name: samples[name] for name in _PER_SAMPLE},
+        **{name: manifest[name] for name in (*_HEAD, *_FILES)},
     )
 
 
@@ -140,3 +134,7 @@ class PrepareProgress:
 
 
 ProgressCallback = Callable[[PrepareProgress], None]
+
+
+def no_progress(progress: PrepareProgress) -> None:
+    """Show nothing."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.data.store import Store
-from fdan.emotions import EMOTIONS
+from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import DataError
 
 
@@ -90,7 +90,7 @@ class Task:
 
     @cached_property
     def _samples(self) -> dict[str, Samples]:
-        return {modality: _joined(self.stores(modality)) for modality in ("acoustic", "visual")}
+        return {modality: _joined(self.stores(modality)) for modality in MODALITIES}
 
     def images(self, modality: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copies of the images of some samples.

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fdan.emotions import EMOTIONS, label
+from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
 from fdan.files import write_atomic
 from fdan.metrics import Ints, Measures, confusion_matrix, measures
@@ -136,7 +136,7 @@ class Predictions:
             contents,
             utterances,
             tuple(speaker or None for speaker in speakers),
-            np.array([label(emotion) for emotion in truth], dtype=np.int64),
+            np.array([EMOTIONS.index(emotion) for emotion in truth], dtype=np.int64),
             np.array(probabilities, dtype=np.float64),
         )
 

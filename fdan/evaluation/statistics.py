@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,9 @@ from fdan.evaluation.predictions import Predictions
 from fdan.metrics import Ints
 
 Floats = npt.NDArray[np.float64]
-Measure = Literal["uar", "war", "wf1"]
+
+LEVEL: Final = 0.95
+"""The probability that an interval holds the figure."""
 
 _C: Final = len(EMOTIONS)
 _TIE: Final = 1e-12  # sums of the same fractions in another order are the same sum
@@ -40,15 +42,11 @@ _TIE: Final = 1e-12  # sums of the same fractions in another order are the same 
 
 @dataclass(frozen=True)
 class Interval:
-    """Confidence interval of a figure."""
+    """Confidence interval of a figure, at LEVEL. The limits are nan where they are unknown."""
 
     value: float
-    """The figure itself."""
     low: float
-    """nan where the interval is unknown."""
     high: float
-    level: float
-    """The probability that it lies between `low` and `high`."""
     groups: int
     """Number of units drawn or averaged."""
     by: str
@@ -60,7 +58,7 @@ class Comparison:
     """A challenger beside a champion."""
 
     difference: float
-    """The challenger's UAR less the champion's; its interval is low .. high at `level`."""
+    """The challenger's UAR less the champion's; its interval at LEVEL is low .. high."""
     low: float
     high: float
     p: float
@@ -68,62 +66,42 @@ class Comparison:
     samples: int
     disagreements: int
     """Utterances for which the two predict different emotions."""
-    level: float
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's interval around a mean; nan .. nan for one value, which has no spread.
-
-    Args:
-        values: Independent values, such as one a seed.
-        level: Level of confidence, in 0 .. 1.
-    """
-    n = len(values)
-    assert n and 0 < level < 1
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Student's interval around a mean of independent values, such as one a seed; nan .. nan for
+    one value, which has no spread."""
     # Not scipy.stats, which takes a second to import.
     from scipy.special import stdtrit
 
+    n = len(values)
     mean = math.fsum(values) / n
     if n == 1:
-        return Interval(mean, math.nan, math.nan, level, n, "value")
+        return Interval(mean, math.nan, math.nan, n, "value")
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(variance / n)
-    return Interval(mean, mean - half, mean + half, level, n, "value")
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(variance / n)
+    return Interval(mean, mean - half, mean + half, n, "value")
 
 
-def bootstrap(
-    predictions: Predictions,
-    measure: Measure = "uar",
-    level: float = 0.95,
-    repeats: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Percentile interval of a measure over resampled speakers, each with all of their utterances;
+def bootstrap(predictions: Predictions, repeats: int = 2000, seed: int = 0) -> Interval:
+    """Percentile interval of the UAR over resampled speakers, each with all of their utterances;
     over resampled utterances where not every speaker is known or there is only one.
 
     A resample without an emotion is measured over the emotions that it has, as `metrics` does.
 
     Args:
         predictions: One model's predictions.
-        measure: One of uar, war and wf1.
-        level: Level of confidence, in 0 .. 1.
         repeats: Number of resamples.
         seed: Seed of the resampling.
     """
     cells = predictions.truth * _C + predictions.predicted
-    units, by, groups = _units(cells, _C**2, predictions)
-    drawn = _resampled(units, groups, repeats, seed).reshape(repeats, _C, _C)
-    low, high = _percentiles(_measured(drawn, measure), level)
-    value = _measured(predictions.confusion[None], measure)[0]
-    return Interval(float(value), low, high, level, groups, by)
+    drawn, groups, by = _resample(cells, _C**2, predictions.speakers, repeats, seed)
+    low, high = _percentiles(_uar(drawn.reshape(repeats, _C, _C)))
+    return Interval(float(_uar(predictions.confusion[None])[0]), low, high, groups, by)
 
 
 def compare(
-    challenger: Predictions,
-    champion: Predictions,
-    repeats: int = 10_000,
-    seed: int = 0,
-    level: float = 0.95,
+    challenger: Predictions, champion: Predictions, repeats: int = 10_000, seed: int = 0
 ) -> Comparison:
     """The difference of two models' UAR on the same utterances.
 
@@ -136,7 +114,6 @@ def compare(
         champion: Its predictions for the same utterances, in any order.
         repeats: Number of tosses and of resamples.
         seed: Seed of both.
-        level: Level of confidence, in 0 .. 1.
 
     Raises:
         DataError: The two are not about the same utterances with the same truth.
@@ -158,11 +135,11 @@ def compare(
     extreme = int((np.abs(tossed) >= abs(difference) - _TIE).sum())
 
     cells = (truth * 2 + (a == truth)) * 2 + (b == truth)
-    units, _, groups = _units(cells, _C * 4, challenger, ours)
-    drawn = _resampled(units, groups, repeats, seed).reshape(repeats, _C, 2, 2)
+    speakers = [challenger.speakers[i] for i in ours.tolist()]
+    drawn = _resample(cells, _C * 4, speakers, repeats, seed)[0].reshape(repeats, _C, 2, 2)
     true = drawn.sum((2, 3))
     apart = (drawn[:, :, 1, 0] - drawn[:, :, 0, 1]) / np.maximum(true, 1)
-    low, high = _percentiles(apart.sum(1) / (true > 0).sum(1), level)
+    low, high = _percentiles(apart.sum(1) / (true > 0).sum(1))
     return Comparison(
         difference=difference,
         low=low,
@@ -170,18 +147,14 @@ def compare(
         p=(1 + extreme) / (1 + repeats),
         samples=len(truth),
         disagreements=int((a != b).sum()),
-        level=level,
     )
 
 
 def _paired(challenger: Predictions, champion: Predictions) -> tuple[Ints, Ints]:
     """The orders in which row i of both is the same utterance. Copies of a recording, whose
     contents are equal, go by their truth and place."""
-    orders = []
-    for model in (challenger, champion):
-        keys = list(zip(model.contents, model.truth.tolist(), strict=True))
-        orders.append((sorted(range(len(keys)), key=keys.__getitem__), sorted(keys)))
-    (ours, our_keys), (theirs, their_keys) = orders
+    ours, our_keys = _sorted(challenger)
+    theirs, their_keys = _sorted(champion)
     if our_keys != their_keys:
         alone, other = set(challenger.contents), set(champion.contents)
         if alone != other:
@@ -194,55 +167,46 @@ def _paired(challenger: Predictions, champion: Predictions) -> tuple[Ints, Ints]
             "the two models were tested on the same files, but not with the same emotions as truth"
             " or not equally often; score both on one test part"
         )
-    if not ours:
+    if not our_keys:
         raise DataError("no utterance to compare two models on")
-    return np.array(ours, dtype=np.int64), np.array(theirs, dtype=np.int64)
+    return ours, theirs
 
 
-def _units(
-    cells: Ints, size: int, predictions: Predictions, order: Ints | None = None
-) -> tuple[Ints, str, int]:
-    """Units resampled as a whole: (units, size) counts of cells; "speaker" or "utterance"; and
-    how many there are. `order`: which row of `predictions` cell i is of (None: row i)."""
-    names: list[str | None] = list(predictions.speakers)
-    if order is not None:
-        names = [names[i] for i in order.tolist()]
-    known = sorted({name for name in names if name is not None})
-    if None in names or len(known) < 2:
+def _sorted(model: Predictions) -> tuple[Ints, list[tuple[str, int]]]:
+    """The order of a model's rows by content and truth, and those in that order."""
+    keys = list(zip(model.contents, model.truth.tolist(), strict=True))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return np.array(order, dtype=np.int64), [keys[i] for i in order]
+
+
+def _resample(
+    cells: Ints, size: int, speakers: Sequence[str | None], repeats: int, seed: int
+) -> tuple[Ints, int, str]:
+    """(repeats, size) counts of cells over units drawn with replacement; how many are drawn, and
+    their name. `cells`: one of each utterance. `speakers`: theirs."""
+    generator = np.random.default_rng([seed, 1])
+    known = sorted({name for name in speakers if name is not None})
+    if None in speakers or len(known) < 2:
         # Utterances in one cell are one and the same to every measure: a unit is a cell, of which
         # as many are drawn as utterances fall into it.
-        return np.bincount(cells, minlength=size)[None], "utterance", len(cells)
+        n = len(cells)
+        share = np.bincount(cells, minlength=size) / n
+        return generator.multinomial(n, share, repeats), n, "utterance"
+    n = len(known)
     place = {name: i for i, name in enumerate(known)}
-    owner = np.array([place[name] for name in names if name is not None])
-    counts = np.bincount(owner * size + cells, minlength=len(known) * size)
-    return counts.reshape(len(known), size), "speaker", len(known)
+    owner = np.array([place[name] for name in speakers if name is not None])
+    units = np.bincount(owner * size + cells, minlength=n * size).reshape(n, size)
+    return generator.multinomial(n, np.full(n, 1 / n), repeats) @ units, n, "speaker"
 
 
-def _resampled(units: Ints, groups: int, repeats: int, seed: int) -> Ints:
-    """(repeats, size): cell counts of `groups` units drawn with replacement."""
-    generator = np.random.default_rng([seed, 1])
-    if len(units) == 1:
-        return generator.multinomial(groups, units[0] / groups, repeats)
-    drawn: Ints = generator.multinomial(groups, np.full(groups, 1 / groups), repeats) @ units
-    return drawn
-
-
-def _measured(confusion: Ints, measure: Measure) -> Floats:
+def _uar(confusion: Ints) -> Floats:
     """(R,) of (R, C, C) counts, rows true: `metrics.measures` for many at once."""
     hits = np.diagonal(confusion, axis1=1, axis2=2).astype(np.float64)
-    true, predicted = confusion.sum(2), confusion.sum(1)
-    total: Ints = true.sum(1)
-    values: Floats
-    if measure == "war":
-        values = hits.sum(1) / total
-    elif measure == "uar":
-        values = (hits / np.maximum(true, 1)).sum(1) / (true > 0).sum(1)
-    else:
-        f1 = 2 * hits / np.maximum(true + predicted, 1)
-        values = (f1 * true).sum(1) / total
-    return values
+    true = confusion.sum(2)
+    uar: Floats = (hits / np.maximum(true, 1)).sum(1) / (true > 0).sum(1)
+    return uar
 
 
-def _percentiles(values: Floats, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(values: Floats) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -30,11 +30,6 @@ class Pixels:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def default_settings(modality: str) -> Settings:
-    """The settings that a modality is prepared with by default."""
-    return SpectrogramSettings() if modality == "acoustic" else FaceSettings()
-
-
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
     """Everything that the pixels depend on, as a store's manifest and a model keep it."""
     return {**settings.as_dict(), "version": VERSION}

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from fdan.config import Above, Config, flag_option
+from fdan.config import Above, Config, option
 from fdan.data.open_task import DataConfig
-from fdan.data.settings import DATA_CONFIGS, RUN_CONFIGS
+from fdan.data.settings import DATA_CONFIGS
 from fdan.errors import ConfigError, unknown
+from fdan.run_config import RUN_CONFIGS
 from search.formatting import format_time, parse_time
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import SAMPLERS
@@ -58,21 +59,21 @@ def _parse_share(text: str) -> float | str:
 class StudyConfig(Config):
     """A study's name, its length and where its records go."""
 
-    study: str | None = flag_option(
+    study: str | None = option(
         None,
         "its name; the name of an earlier study alone continues that one",
         "NAME",
         default_text="from the data",
     )
-    trials: int = flag_option(20, "trials in all, those of earlier starts included", "INT", low=1)
-    time_budget: float | None = flag_option(
+    trials: int = option(20, "trials in all, those of earlier starts included", "INT", low=1)
+    time_budget: float | None = option(
         None,
         "stop searching after this long, as in 90s, 30m, 2h, 1h30m;\npreparing is not counted",
         "TIME",
         parse=parse_time,
         low=Above(0.0),
     )
-    stop_early: float | str | None = flag_option(
+    stop_early: float | str | None = option(
         None,
         "end the search once its next 10 trials are expected to raise the best value by less\n"
         "than NOISE, by which the seed alone moves a value (0.02, say; 0: never); auto: as\n"
@@ -82,13 +83,13 @@ class StudyConfig(Config):
         default_text="never",
         parse=_parse_noise,
     )
-    storage: str | None = flag_option(
+    storage: str | None = option(
         None,
         "Optuna's storage: sqlite:///FILE or postgresql://USER@HOST/DB",
         "URL",
         default_text="a journal file in the study's folder",
     )
-    tracking_uri: str | None = flag_option(
+    tracking_uri: str | None = option(
         None,
         "MLflow: sqlite:///FILE or http://HOST:PORT",
         "URI",
@@ -111,7 +112,7 @@ class StudyConfig(Config):
 class ConfirmConfig(Config):
     """What follows the search: fresh seeds, the test part, promotion."""
 
-    confirm: int | None = flag_option(
+    confirm: int | None = option(
         None,
         "after the search, run the K best settings again with fresh seeds; the best mean is\n"
         "the winner",
@@ -119,21 +120,21 @@ class ConfirmConfig(Config):
         default_text="3 with --promote, else none",
         low=1,
     )
-    seeds: int = flag_option(3, "fresh seeds of each setting that is confirmed", "R", low=1)
-    score_test: bool = flag_option(
+    seeds: int = option(3, "fresh seeds of each setting that is confirmed", "R", low=1)
+    score_test: bool = option(
         False,
         "score the winner on the test part at the end; once per study: a second time shows\n"
         "the first figure again",
         "",
     )
-    score_again: str | None = flag_option(
+    score_again: str | None = option(
         None,
         "score another winner than the one that was scored, for a reason in words, which is\n"
         "stored with the score",
         "REASON",
         default_text="never",
     )
-    promote: bool = flag_option(
+    promote: bool = option(
         False,
         "confirm, score on the test part, and make the winner the registry's champion if it\n"
         "is better than the present one",
@@ -166,11 +167,9 @@ class ConfirmConfig(Config):
 class SearchConfig(Config):
     """What proposes trials, what prunes them, and what they search."""
 
-    sampler: str = flag_option("tpe", "what proposes trials", "NAME")
-    pruner: str = flag_option("hyperband", "what ends trials early", "NAME")
-    space: str = flag_option(
-        "default", f"{', '.join(shipped_spaces())}, or a TOML file", "NAME|FILE"
-    )
+    sampler: str = option("tpe", "what proposes trials", "NAME")
+    pruner: str = option("hyperband", "what ends trials early", "NAME")
+    space: str = option("default", f"{', '.join(shipped_spaces())}, or a TOML file", "NAME|FILE")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,15 +182,15 @@ class SearchConfig(Config):
 class ResourceConfig(Config):
     """Cluster and resources that trials run on."""
 
-    concurrent: int | None = flag_option(
+    concurrent: int | None = option(
         None,
         "trials at once; for a cluster that grows with what waits,\nas many as it may grow to",
         "INT",
         default_text="as many as fit",
         low=1,
     )
-    cpus_per_trial: int = flag_option(1, "CPU cores, and threads, of a trial", "INT", low=1)
-    gpus_per_trial: float | str | None = flag_option(
+    cpus_per_trial: int = option(1, "CPU cores, and threads, of a trial", "INT", low=1)
+    gpus_per_trial: float | str | None = option(
         None,
         "GPUs of a trial; 0.5: two share one; auto: a share that fits as many as possible,\n"
         "found out by a short training",
@@ -199,7 +198,7 @@ class ResourceConfig(Config):
         default_text="1 if there is a GPU, else 0",
         parse=_parse_share,
     )
-    group: int = flag_option(
+    group: int = option(
         1,
         "with frozen backbones, a worker trains up to K trials of one shape as one, each to\n"
         "the next epoch at which the pruner compares; on a GPU, K steps then take the time of\n"
@@ -207,7 +206,7 @@ class ResourceConfig(Config):
         "K",
         low=1,
     )
-    epoch_timeout: float = flag_option(
+    epoch_timeout: float = option(
         3600.0,
         "an epoch that takes longer hangs: its worker is killed and the trial continues in\n"
         "another one from its newest checkpoint",
@@ -216,20 +215,20 @@ class ResourceConfig(Config):
         parse=parse_time,
         low=Above(0.0),
     )
-    address: str | None = flag_option(
+    address: str | None = option(
         None,
         "Ray cluster to run on, from one of its nodes: auto or HOST:PORT",
         "ADDRESS",
         default_text="RAY_ADDRESS if it is set, else a Ray of its own on this machine",
     )
-    shared: Path | None = flag_option(
+    shared: Path | None = option(
         None,
         "on a cluster, a folder that all nodes see: checkpoints lie in it, and each node\n"
         "copies the data from it once",
         "FOLDER",
         default_text="FDAN_SHARED if it is set, else all see RUNS",
     )
-    device: str = flag_option(
+    device: str = option(
         "auto",
         "auto, cpu, cuda, cuda:0 ...",
         "NAME",

@@ -17,7 +17,7 @@ from fdan.data.split import SplitConfig
 from fdan.data.task import Task
 from fdan.errors import ConfigError
 from fdan.files import sha256_file
-from fdan.run_config import RunConfig
+from fdan.run_config import RUN_CONFIGS, RunConfig
 from search.config.options import (
     AUTO,
     ConfirmConfig,
@@ -172,7 +172,7 @@ class StudySpec:
         weights = Path(fixed["weights"])
         if weights.is_file():  # identified by its content, not its path
             fixed["weights"] = f"sha256 {sha256_file(weights)}"
-        split = self.settings.pick(SplitConfig)
+        split = SplitConfig.pick(self.settings.values)
         return Identity(self.space.as_dict(), data, split, fixed, self.seed)
 
 
@@ -239,7 +239,8 @@ def _searched(whole: Space, search: SearchConfig, settings: Settings) -> Space:
     for dimension in searched.dimensions:
         for value in dimension.extremes:
             try:
-                RunConfig.check(dimension.name, value)
+                for config in RUN_CONFIGS:
+                    config.check(dimension.name, value)
             except ConfigError as error:
                 raise ConfigError(f"{where}: dimensions.{dimension.name}: {error}") from None
     for point in searched.enqueue:

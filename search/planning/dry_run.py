@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fdan.cli.terminal import table_console
-from fdan.data.planned_task import plan_task
+from fdan.data.open_task import plan_task
 from fdan.data.split import PartCount, describe, split
 from fdan.data.task import Task
 from search.config.spec import StudySpec
@@ -28,9 +28,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         spec: The study.
         estimate_time: Whether to time training steps and print how long the study would take.
     """
-    demo = spec.data.demo_folder
-    absent_demo = None if demo.exists() else demo
-    task = plan_task(spec.data.sources, spec.settings.preparation, absent_demo=absent_demo)
+    task = plan_task(spec.data, spec.settings)
     division = split(task, spec.settings.split)
     console = table_console()
     try:

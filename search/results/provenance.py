@@ -31,7 +31,7 @@ def parameters(data: StudyData) -> dict[str, Any]:
         "sampler": spec.search.sampler,
         "pruner": spec.search.pruner,
         "trials": spec.trials,
-        **spec.settings.pick(SplitConfig),
+        **SplitConfig.pick(spec.settings.values),
         **spec.fixed,
         **searched,
     }

@@ -12,7 +12,7 @@ import optuna
 from fdan.data.task import Samples
 from fdan.evaluation.baseline import baseline_uar
 from fdan.evaluation.predictions import Predictions
-from fdan.evaluation.statistics import bootstrap
+from fdan.evaluation.statistics import LEVEL, bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS
 from search.selection.winner import ChosenModel, StudyData
@@ -130,9 +130,7 @@ def _score(
         war=measured.war,
         uar=measured.uar,
         wf1=measured.wf1,
-        interval=ScoreInterval(
-            interval.low, interval.high, interval.level, interval.groups, interval.by
-        ),
+        interval=ScoreInterval(interval.low, interval.high, LEVEL, interval.groups, interval.by),
         per_class={name: decode(ClassScore, row) for name, row in per_class.items()},
         per_speaker={name: decode(SpeakerScore, row) for name, row in per_speaker.items()},
         baseline_uar=baseline,

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from fdan.lock import Lock, LockHeld, lock_is_held_by
+from fdan.lock import Lock, LockHeld
 from search.worker.failures import Worker, report_failure
 from search.worker.messages import (
     ASSIGNMENTS,
@@ -251,7 +251,7 @@ def _locked(folder: Path, until: float) -> Iterator[None]:
                 if held.owner is not None and held.owner.host in _hosts():
                     raise
                 path.unlink(missing_ok=True)
-            elif held.owner is not None and lock_is_held_by(held.owner, path):
+            elif held.owner is not None and held.owner.holds(path):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(held.owner.pid, signal.SIGKILL)
         time.sleep(0.1)

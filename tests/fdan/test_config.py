@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fdan.cli.arguments import add_flags, given_options
+from fdan.cli.arguments import add_flags
 from fdan.config import Above, Config, option
 from fdan.errors import ConfigError
 
@@ -52,6 +52,6 @@ def test_flags_tell_given_from_default() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, Example)
     arguments = parser.parse_args(["--rate", "0.5", "--no-augment", "--bandwidth", "2"])
-    assert given_options(arguments, Example) == {"rate": 0.5, "augment": False, "bandwidth": 2.0}
+    assert Example.pick(vars(arguments)) == {"rate": 0.5, "augment": False, "bandwidth": 2.0}
     assert "(default: 0.1)" in parser.format_help()
     assert "[per step]" in parser.format_help()

@@ -19,7 +19,6 @@ from fdan.media import video
 from fdan.media.audio import read_speech, window
 from fdan.media.faces import CENTRE, FOUND, WHOLE, FaceSettings, face_image, read_image
 from fdan.media.pixels import (
-    default_settings,
     image_shape,
     read_pixels,
     settings_from_dict,
@@ -347,7 +346,7 @@ def test_a_face_is_found_where_it_is() -> None:
 
 @pytest.mark.parametrize("modality", ["acoustic", "visual"])
 def test_settings_come_back(modality: str) -> None:
-    settings = default_settings(modality)
+    settings = SpectrogramSettings() if modality == "acoustic" else FaceSettings()
     stored = settings_to_dict(settings)
     assert settings_from_dict(modality, stored) == settings
     assert image_shape(settings) == (224, 224, 1 if modality == "acoustic" else 3)

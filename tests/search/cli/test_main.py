@@ -16,12 +16,10 @@ import pytest
 from optuna.trial import TrialState
 
 from fdan.corpora import demo, read
-from fdan.data.open_task import DataConfig
-from fdan.data.planned_task import plan_task
+from fdan.data.open_task import DataConfig, plan_task
 from fdan.data.settings import make_settings
 from fdan.inference.model_folder import read_model
 from fdan.lock import Lock
-from fdan.media.pixels import default_settings
 from fdan.training.checkpoint import Checkpoint
 from search.cli import main as command
 from search.cli.parser import parse
@@ -213,9 +211,7 @@ def test_dry_run_of_a_study_that_is_there(
 
 
 def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:
-    sources = DataConfig(runs=tmp_path).sources
-    prepared = {modality: default_settings(modality) for modality in ("acoustic", "visual")}
-    task = plan_task(sources, prepared, absent_demo=sources[0].path)
+    task = plan_task(DataConfig(runs=tmp_path), make_settings({}, "demo"))
     settings = demo.DemoSettings()
     count = settings.speakers * settings.takes * 7
     assert len(task.samples("acoustic")) == count

@@ -32,7 +32,7 @@ from tracking.result import StudyResult
     ],
 )
 def test_the_rule(difference: float, p: float, says: str) -> None:
-    assert challenger_is(Comparison(difference, -1, 1, p, 100, 10, 0.95)) == says
+    assert challenger_is(Comparison(difference, -1, 1, p, 100, 10)) == says
 
 
 Pair = tuple[Challenger, Champion]
