@@ -149,13 +149,13 @@ def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any)
         raise ConfigError(unknown(name, str(value), meta["choices"]))
     if not isinstance(value, int | float):
         return value
-    low, high = meta.get("low"), meta.get("high")
-    if isinstance(value, float) and not math.isfinite(value):
+    low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
+    if not math.isfinite(value):
         raise ConfigError(f"{name} = {value}: expected a finite number")
     if isinstance(low, Above) and value <= low:
         raise ConfigError(f"{name} = {value}: must be greater than {low}")
-    if low is not None and value < low:
+    if value < low:
         raise ConfigError(f"{name} = {value}: must be at least {low}")
-    if high is not None and value > high:
+    if value > high:
         raise ConfigError(f"{name} = {value}: must be at most {high}")
     return value

@@ -50,37 +50,34 @@ class ContentCache:
             paths: Files to hash.
             threads: Number of files read at once.
             progress: Callback that is given how many are done.
-
-        Returns:
-            One Content for each path, in order.
         """
         fresh: dict[str, _Entry] = {}
         contents = []
         with ThreadPoolExecutor(threads) as pool:
-            hashed = zip(paths, pool.map(self._hash_file, paths), strict=True)
-            for done, (path, (content, entry)) in enumerate(hashed):
+            for content in pool.map(lambda path: self._hash_file(path, fresh), paths):
                 contents.append(content)
-                if entry:
-                    fresh[str(path.absolute())] = entry
-                progress(done + 1)
+                progress(len(contents))
         if fresh:
-            self._save(fresh)
+            with FileLock(f"{self._file}.lock"):
+                self._known = {**self._load(), **fresh}
+                write_atomic(self._file, json.dumps(self._known))
         return contents
 
-    def _hash_file(self, path: Path) -> tuple[Content, _Entry | None]:
+    def _hash_file(self, path: Path, fresh: dict[str, _Entry]) -> Content:
+        """Hash a file; `fresh` then has its entry, if that is worth remembering."""
         try:
             stat = path.stat()
             if not S_ISREG(stat.st_mode):  # a pipe would be read for ever
-                return Content(problem="is not a regular file"), None
+                return Content(problem="is not a regular file")
             known = self._known.get(str(path.absolute()))
             if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-                return Content(str(known[2])), None
+                return Content(str(known[2]))
             sha256 = sha256_file(path)
         except OSError as error:
-            return Content(problem=f"cannot be read ({error.strerror or error})"), None
-        entry: _Entry = [stat.st_size, stat.st_mtime_ns, sha256]
-        settled = time.time_ns() - stat.st_mtime_ns > _FRESH_NS
-        return Content(sha256), entry if settled else None
+            return Content(problem=f"cannot be read ({error.strerror or error})")
+        if time.time_ns() - stat.st_mtime_ns > _FRESH_NS:
+            fresh[str(path.absolute())] = [stat.st_size, stat.st_mtime_ns, sha256]
+        return Content(sha256)
 
     def _load(self) -> dict[str, _Entry]:
         try:
@@ -88,8 +85,3 @@ class ContentCache:
         except (OSError, ValueError):  # absent or damaged: only time is lost
             return {}
         return known if isinstance(known, dict) else {}
-
-    def _save(self, fresh: dict[str, _Entry]) -> None:
-        with FileLock(f"{self._file}.lock"):
-            self._known = {**self._load(), **fresh}
-            write_atomic(self._file, json.dumps(self._known))

@@ -68,10 +68,7 @@ class DataConfig(Config):
     @property
     def sources(self) -> list[Source]:
         """Sources that `task`, `acoustic` and `visual` name, or the demo corpus under `runs`.
-
-        Raises:
-            ConfigError, DataError: They contradict each other or name no corpus.
-        """
+        ConfigError or DataError if they contradict each other or name no corpus."""
         if self.task is not None:
             if self.acoustic or self.visual:
                 raise ConfigError("--task names both modalities: leave out --acoustic and --visual")
@@ -96,11 +93,10 @@ class DataConfig(Config):
         return "gpu" if gpu else "cpu"
 
     def generate_demo(self) -> BackgroundDemo | None:
-        """Start to write the demo corpus in the background; None where it is not among the
-        sources."""
-        if all(source.path != self.demo_folder for source in self.sources):
-            return None
-        return BackgroundDemo(self.demo_folder, self.workers)
+        """Start to write the demo corpus in the background, if it is among the sources."""
+        if any(source.path == self.demo_folder for source in self.sources):
+            return BackgroundDemo(self.demo_folder, self.workers)
+        return None
 
 
 def open_task(
@@ -116,9 +112,6 @@ def open_task(
         settings: Settings of preparation and split.
         progress: Callback that is given the progress.
         demo: The demo corpus, where it is being written already.
-
-    Raises:
-        DataError, ConfigError: A mistake that the user can mend.
     """
     demo = demo or data.generate_demo()
     if demo is not None:

@@ -153,18 +153,15 @@ class _Corpus:
             for file, entry in zip(files, done, strict=True)
             if entry["reason"]
         ]
+        such_as = "for instance {path} {reason}".format(**unreadable[0]) if unreadable else ""
         each = [at for at, entry in enumerate(done) for _ in range(entry["images"])]
         if not each:
-            raise DataError(
-                f"{source}: none of its {len(rows)} files can be used"
-                f" (for instance {unreadable[0]['path']} {unreadable[0]['reason']})"
-            )
-        emotions = sorted({rows[at].emotion for at in each})
+            raise DataError(f"{source}: none of its {len(rows)} files can be used ({such_as})")
+        emotions = {rows[at].emotion for at in each}
         if len(emotions) < 2:
             raise DataError(
-                f"{source}: all readable files are of one emotion, {emotions[0]}; at least two are"
-                f" needed ({len(unreadable)} files are unreadable, for instance"
-                f" {unreadable[0]['path']} {unreadable[0]['reason']})"
+                f"{source}: all readable files are of one emotion, {emotions.pop()}; at least two"
+                f" are needed ({len(unreadable)} files are unreadable, {such_as})"
             )
         counts: Counter[str] = Counter()
         for entry in done:

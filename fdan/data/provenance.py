@@ -5,7 +5,7 @@ It is kept in every model folder, and is enough to open the same data again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,6 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
     Args:
         task: The data.
         config: Settings of their division.
-
-    Returns:
-        Task, data fingerprint, stores, preparation settings and protocol.
     """
     return {
         "task": task.name,
@@ -53,9 +50,8 @@ def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, 
     Raises:
         DataError: A store is gone, or is not the one that it was.
     """
-    opened: dict[str, tuple[Store, ...]] = {}
-    for modality in ("acoustic", "visual"):
-        of_modality = []
+
+    def reopened(modality: str) -> Iterator[Store]:
         for entry in facts["stores"][modality]:
             folder = Path(entry["folder"])
             folder = stores / folder.name if stores is not None else folder
@@ -68,9 +64,9 @@ def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, 
             store = open_store(folder)
             if store.fingerprint != entry["fingerprint"]:
                 raise DataError(f"{folder}: holds other data than this model was trained on")
-            of_modality.append(store)
-        opened[modality] = tuple(of_modality)
-    task = Task(opened["acoustic"], opened["visual"])
+            yield store
+
+    task = Task(tuple(reopened("acoustic")), tuple(reopened("visual")))
     if task.fingerprint != facts["data"]:
         raise DataError(f"{task.name}: holds other data than this model was trained on")
     return task, split(task, SplitConfig.from_mapping(facts["split"], "the model's split"))

@@ -75,9 +75,6 @@ def make_settings(options: Mapping[str, Any], preset: str) -> Settings:
     Args:
         options: Settings by name; names that belong to no configuration of data or run are ignored.
         preset: A key of PRESETS.
-
-    Raises:
-        ConfigError: A value is out of its range.
     """
     values: dict[str, Any] = {}
     chosen: set[str] = set()

@@ -11,9 +11,9 @@ Whatever the protocol, a recording that a corpus holds twice never lies on both 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,7 @@ from fdan.errors import ConfigError, DataError
 
 Indices = NDArray[np.int64]
 Speaker = tuple[str, str]
-
-# Test part where none is given. The paper tests on 2/10 (section 3.2).
-PAPER_TEST: Final = 0.2
-SPEAKER_TEST: Final = 0.25
+K = TypeVar("K")
 
 _TRIES: Final = 200
 """Number of divisions tried before one that lacks a class in some part is accepted."""
@@ -74,7 +71,7 @@ class SplitConfig(Config):
     def test_fraction(self) -> float:
         if self.test is not None:
             return self.test
-        return PAPER_TEST if self.protocol == "paper" else SPEAKER_TEST
+        return 0.2 if self.protocol == "paper" else 0.25  # section 3.2: 2/10
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +85,6 @@ class Split:
     acoustic_train: Indices
     acoustic_validation: Indices
     acoustic_test: Indices
-    duplicates: int = 0
-    """Acoustic samples left out because the same recording lies in a part further right."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +113,13 @@ def split(task: Task, config: SplitConfig) -> Split:
     rng = np.random.default_rng(config.split_seed)
     divide = {"speaker": _by_speaker, "paper": _as_paper, "official": _officially}
     train, validation, test, held_out = divide[config.protocol](acoustic, config, rng)
-    before = len(train) + len(validation)
-    validation = _without(acoustic, validation, [test])
-    train = _without(acoustic, train, [validation, test])
+    # A recording that stands twice stays in the part furthest to the right alone.
+    validation = _without(acoustic, validation, test)
+    held_back = (*validation, *test)
+    train = _without(acoustic, train, held_back)
     # A film that serves both modalities, perhaps under another corpus's name or none of a speaker.
     # The paper trains on all faces, whoever speaks in the test part.
-    films = {acoustic.contents[index] for index in (*validation, *test)}
-    films = set() if config.protocol == "paper" else films
+    films = set() if config.protocol == "paper" else {acoustic.contents[i] for i in held_back}
     visual_train = [
         index
         for index in range(len(visual))
@@ -132,13 +127,7 @@ def split(task: Task, config: SplitConfig) -> Split:
         and visual.contents[index] not in films
         and (config.protocol != "official" or visual.parts[index] in ("train", None))
     ]
-    division = Split(
-        visual_train=_indices(visual_train),
-        acoustic_train=_indices(train),
-        acoustic_validation=_indices(validation),
-        acoustic_test=_indices(test),
-        duplicates=before - len(train) - len(validation),
-    )
+    division = Split(*map(_indices, (visual_train, train, validation, test)))
     _check(task, config, division)
     return division
 
@@ -150,26 +139,18 @@ def describe(task: Task, split: Split) -> list[PartCount]:
         task: The data.
         split: Division of the task.
     """
-    listed = (
+    counted = []
+    for part, modality, indices in (
         ("visual train", "visual", split.visual_train),
         ("acoustic train", "acoustic", split.acoustic_train),
         ("acoustic validation", "acoustic", split.acoustic_validation),
         ("acoustic test", "acoustic", split.acoustic_test),
-    )
-    counted = []
-    for name, modality, indices in listed:
+    ):
         samples = task.samples(modality)
         labels = np.bincount(samples.labels[indices], minlength=len(EMOTIONS)).tolist()
-        speakers = Counter(samples.speakers[index] for index in indices)
-        named = {name: count for name, count in speakers.items() if name is not None}
-        counted.append(
-            PartCount(
-                name,
-                len(indices),
-                dict(zip(EMOTIONS, labels, strict=True)),
-                dict(sorted(named.items())),
-            )
-        )
+        names = sorted(name for i in indices if (name := samples.speakers[i]) is not None)
+        emotions = dict(zip(EMOTIONS, labels, strict=True))
+        counted.append(PartCount(part, len(indices), emotions, dict(Counter(names))))
     return counted
 
 
@@ -192,17 +173,14 @@ def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator)
             f"protocol 'speaker' needs at least 3 acoustic speakers, here is {len(speakers)}"
             f" ({names}): add a source or use protocol paper"
         )
-    classes = {
-        speaker: set(samples.labels[indices].tolist()) for speaker, indices in speakers.items()
-    }
+    classes = {name: set(samples.labels[own].tolist()) for name, own in speakers.items()}
     everything = set.union(*classes.values())
     fallback: list[list[Speaker]] | None = None
     for _ in range(_TRIES):
         order = [list(speakers)[at] for at in rng.permutation(len(speakers))]
-        counts = {speaker: len(speakers[speaker]) for speaker in order}
-        test = _chosen(order, counts, config.test_fraction * len(samples), leave=2)
+        test = _chosen(order, speakers, config.test_fraction * len(samples), leave=2)
         order = [speaker for speaker in order if speaker not in test]
-        validation = _chosen(order, counts, config.validation * len(samples), leave=1)
+        validation = _chosen(order, speakers, config.validation * len(samples), leave=1)
         train = [speaker for speaker in order if speaker not in validation]
         parts = [train, validation, test]
         present = [set.union(*(classes[speaker] for speaker in part)) for part in parts]
@@ -232,9 +210,7 @@ def _as_paper(samples: Samples, config: SplitConfig, rng: np.random.Generator) -
 
 
 def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator) -> _Parts:
-    parts: dict[str | None, list[int]] = {}
-    for index, part in enumerate(samples.parts):
-        parts.setdefault(part, []).append(index)
+    parts = _grouped(range(len(samples)), samples.parts.__getitem__)
     for corpus in dict.fromkeys(samples.corpora):
         own = {p for p, name in zip(samples.parts, samples.corpora, strict=True) if name == corpus}
         if None in own or not {"train", "test"} <= own:
@@ -249,8 +225,7 @@ def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator)
     speakers_of = _speakers(samples, train)
     if len(speakers_of) >= 2 and sum(map(len, speakers_of.values())) == len(train):
         order = [list(speakers_of)[at] for at in rng.permutation(len(speakers_of))]
-        counts = {speaker: len(speakers_of[speaker]) for speaker in order}
-        held_out = set(_chosen(order, counts, config.validation * len(train), leave=1))
+        held_out = set(_chosen(order, speakers_of, config.validation * len(train), leave=1))
         rest = [i for i in train if _speaker(samples, i) not in held_out]
         if set(samples.labels[rest]) == set(samples.labels[train]):
             validation = [i for i in train if _speaker(samples, i) in held_out]
@@ -260,25 +235,22 @@ def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator)
 
 
 def _chosen(
-    order: Sequence[Speaker], counts: dict[Speaker, int], target: float, leave: int
+    order: Sequence[Speaker], speakers: dict[Speaker, list[int]], target: float, leave: int
 ) -> list[Speaker]:
     """Speakers in `order` whose samples come nearest to `target`; at least one, `leave` remain."""
     chosen: list[Speaker] = []
     total = 0
     for speaker in order:
-        nearer = abs(total + counts[speaker] - target) < abs(total - target)
+        count = len(speakers[speaker])
+        nearer = abs(total + count - target) < abs(total - target)
         if nearer and len(chosen) < len(order) - leave:
             chosen.append(speaker)
-            total += counts[speaker]
-    return chosen or [min(order, key=lambda speaker: counts[speaker])]
+            total += count
+    return chosen or [min(order, key=lambda speaker: len(speakers[speaker]))]
 
 
 def _stratified(
-    samples: Samples,
-    among: Iterable[int],
-    fraction: float,
-    rng: np.random.Generator,
-    part: str,
+    samples: Samples, among: Iterable[int], fraction: float, rng: np.random.Generator, part: str
 ) -> tuple[list[int], list[int]]:
     """Divide `among` in two: `fraction` of each emotion, at least one, goes to the second part.
 
@@ -286,39 +258,35 @@ def _stratified(
     """
     rest: list[int] = []
     taken: list[int] = []
-    classes: dict[int, list[int]] = {}
-    for index in among:
-        classes.setdefault(int(samples.labels[index]), []).append(index)
-    for emotion in sorted(classes):
-        groups = _grouped(classes[emotion], [samples.contents[i] for i in classes[emotion]])
+    for emotion, own in sorted(_grouped(among, samples.labels.tolist().__getitem__).items()):
+        groups = list(_grouped(own, samples.contents.__getitem__).values())
         if len(groups) < 2:
             raise DataError(
                 f"only {len(groups)} {EMOTIONS[emotion]} sample is left for training and {part}:"
                 " each emotion needs at least one in each part (3 in all)"
             )
-        wanted = min(max(1, round(fraction * len(classes[emotion]))), len(classes[emotion]) - 1)
-        first: list[int] = []
+        wanted = min(max(1, round(fraction * len(own))), len(own) - 1)
         second: list[int] = []
-        order = rng.permutation(len(groups)).tolist()
-        for group in order[:-1]:
-            (second if len(second) < wanted else first).extend(groups[group])
+        *order, last = rng.permutation(len(groups)).tolist()
+        for group in order:
+            (second if len(second) < wanted else rest).extend(groups[group])
         # The last one never goes to the second part, so that the first is not left empty.
-        first += groups[order[-1]]
-        rest += first
+        rest += groups[last]
         taken += second
     return rest, taken
 
 
-def _grouped(indices: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]]:
-    groups: dict[Hashable, list[int]] = {}
-    for index, key in zip(indices, keys, strict=True):
-        groups.setdefault(key, []).append(index)
-    return list(groups.values())
+def _grouped(indices: Iterable[int], key: Callable[[int], K]) -> dict[K, list[int]]:
+    """The indices of each key, in the order in which they come."""
+    groups: dict[K, list[int]] = {}
+    for index in indices:
+        groups.setdefault(key(index), []).append(index)
+    return groups
 
 
-def _without(samples: Samples, indices: Sequence[int], parts: Sequence[Sequence[int]]) -> list[int]:
-    """`indices` without those whose recording also lies in one of `parts`."""
-    elsewhere = {samples.contents[index] for part in parts for index in part}
+def _without(samples: Samples, indices: Sequence[int], others: Iterable[int]) -> list[int]:
+    """`indices` without those whose recording is also one of `others`."""
+    elsewhere = {samples.contents[index] for index in others}
     return [index for index in indices if samples.contents[index] not in elsewhere]
 
 
@@ -329,27 +297,23 @@ def _speaker(samples: Samples, index: int) -> Speaker | None:
 
 def _speakers(samples: Samples, among: Iterable[int]) -> dict[Speaker, list[int]]:
     """Indices of each named speaker of each corpus, in a fixed order."""
-    speakers: dict[Speaker, list[int]] = {}
-    for index in among:
-        speaker = _speaker(samples, index)
-        if speaker is not None:
-            speakers.setdefault(speaker, []).append(index)
-    return dict(sorted(speakers.items()))
+    speakers = _grouped(among, lambda index: _speaker(samples, index))
+    return dict(sorted((name, own) for name, own in speakers.items() if name is not None))
 
 
 def _check(task: Task, config: SplitConfig, division: Split) -> None:
     acoustic = task.samples("acoustic")
-    for name in ("acoustic_train", "acoustic_validation", "acoustic_test"):
-        labels = acoustic.labels[getattr(division, name)]
-        if len(set(labels.tolist())) < 2:
+    for part in ("train", "validation", "test"):
+        labels = acoustic.labels[getattr(division, f"acoustic_{part}")]
+        emotions = len(set(labels.tolist()))
+        if emotions < 2:
             raise DataError(
-                f"protocol '{config.protocol}': {name.replace('_', ' ')} holds {len(labels)}"
-                f" samples of {len(set(labels.tolist()))} emotions, at least 2 are needed; use"
-                " more data, other fractions or another protocol"
+                f"protocol '{config.protocol}': acoustic {part} holds {len(labels)} samples of"
+                f" {emotions} emotions, at least 2 are needed; use more data, other fractions or"
+                " another protocol"
             )
-    trained = set(acoustic.labels[division.acoustic_train].tolist())
-    unseen = [emotion for at, emotion in enumerate(EMOTIONS) if at not in trained]
-    unseen = [emotion for emotion in unseen if emotion in task.emotions("acoustic")]
+    trained = {EMOTIONS[label] for label in acoustic.labels[division.acoustic_train]}
+    unseen = [emotion for emotion in task.emotions("acoustic") if emotion not in trained]
     if unseen:
         raise DataError(
             f"protocol '{config.protocol}': no {unseen[0]} sample is left in the training part;"

@@ -93,14 +93,11 @@ class Task:
         return {modality: _joined(self.stores(modality)) for modality in MODALITIES}
 
     def images(self, modality: str, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Copies of the images of some samples.
+        """Copies of the images of some samples, (N, height, width, channels) uint8.
 
         Args:
             modality: "acoustic" or "visual".
-            indices: Positions in `samples(modality)`.
-
-        Returns:
-            (len(indices), height, width, channels) uint8.
+            indices: (N,) positions in `samples(modality)`.
         """
         stores = self.stores(modality)
         starts = np.cumsum([0, *map(len, stores)])
@@ -112,8 +109,7 @@ class Task:
 
     def emotions(self, modality: str) -> list[str]:
         """Emotions of which there is at least one sample, in the order of EMOTIONS."""
-        present = np.bincount(self.samples(modality).labels, minlength=len(EMOTIONS))
-        return [emotion for emotion, count in zip(EMOTIONS, present, strict=True) if count]
+        return [EMOTIONS[label] for label in np.unique(self.samples(modality).labels)]
 
 
 def _joined(stores: Sequence[Store]) -> Samples:

@@ -95,17 +95,10 @@ class Predictions:
         text = io.StringIO(newline="")
         rows = csv.writer(text)  # its CR LF make it quote either in a name
         rows.writerow(COLUMNS)
-        for i in range(len(self)):
-            rows.writerow(
-                [
-                    self.contents[i],
-                    self.utterances[i],
-                    self.speakers[i] or "",
-                    EMOTIONS[self.truth[i]],
-                    EMOTIONS[self.predicted[i]],
-                    *(f"{p:.17g}" for p in self.probabilities[i].tolist()),
-                ]
-            )
+        for i, probabilities in enumerate(self.probabilities.tolist()):
+            emotions = EMOTIONS[self.truth[i]], EMOTIONS[self.predicted[i]]
+            names = self.contents[i], self.utterances[i], self.speakers[i] or ""
+            rows.writerow([*names, *emotions, *(f"{p:.17g}" for p in probabilities)])
         # A file's name need not be valid UTF-8.
         write_atomic(file, text.getvalue().encode(errors="surrogatepass"), sync=True)
 
@@ -115,22 +108,17 @@ class Predictions:
         try:
             text = file.read_bytes().decode("utf-8", errors="surrogatepass")
             rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+            if rows[:1] != [list(COLUMNS)]:
+                raise ValueError("not the columns of a prediction")
+            if len(rows) < 2 or not text.endswith("\n"):
+                raise ValueError(f"cut off after row {len(rows)}")
+            probabilities = [_probabilities(row, n) for n, row in enumerate(rows[1:], start=2)]
         except FileNotFoundError:
             raise DataError(f"predictions {file}: no such file") from None
         except OSError as error:
             raise DataError(f"predictions {file} cannot be read: {error.strerror}") from None
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, ValueError) as error:
             raise DataError(f"predictions {file} are damaged ({error})") from None
-        if not rows or tuple(rows[0]) != COLUMNS:
-            raise DataError(f"predictions {file} are damaged (not the columns of a prediction)")
-        if len(rows) < 2 or not text.endswith("\n"):
-            raise DataError(f"predictions {file} are damaged (cut off after row {len(rows)})")
-        probabilities: list[list[float]] = []
-        for number, row in enumerate(rows[1:], start=2):
-            try:
-                probabilities.append(_probabilities(row))
-            except ValueError as error:
-                raise DataError(f"predictions {file} are damaged (row {number}: {error})") from None
         contents, utterances, speakers, truth = zip(*(row[:4] for row in rows[1:]), strict=True)
         return cls(
             contents,
@@ -141,18 +129,21 @@ class Predictions:
         )
 
 
-def _probabilities(row: list[str]) -> list[float]:
+def _probabilities(row: list[str], number: int) -> list[float]:
     """A row's probabilities; ValueError says what is wrong with the row."""
-    if len(row) != len(COLUMNS):
-        raise ValueError(f"{len(row)} columns, not {len(COLUMNS)}")
-    content, _, _, emotion, predicted, *texts = row
-    if not _SHA256.fullmatch(content):
-        raise ValueError("its content is no sha256")
-    if emotion not in EMOTIONS:
-        raise ValueError(f"emotion {emotion[:20]!r}")
-    values = [float(text) for text in texts]
-    if not all(0 <= p <= 1 for p in values) or abs(math.fsum(values) - 1) > _SUM:
-        raise ValueError("its probabilities do not add up to 1")
-    if predicted != EMOTIONS[values.index(max(values))]:
-        raise ValueError(f"predicted {predicted[:20]!r} is not its most probable emotion")
+    try:
+        if len(row) != len(COLUMNS):
+            raise ValueError(f"{len(row)} columns, not {len(COLUMNS)}")
+        content, _, _, emotion, predicted, *texts = row
+        if not _SHA256.fullmatch(content):
+            raise ValueError("its content is no sha256")
+        if emotion not in EMOTIONS:
+            raise ValueError(f"emotion {emotion[:20]!r}")
+        values = [float(text) for text in texts]
+        if not all(0 <= p <= 1 for p in values) or abs(math.fsum(values) - 1) > _SUM:
+            raise ValueError("its probabilities do not add up to 1")
+        if predicted != EMOTIONS[values.index(max(values))]:
+            raise ValueError(f"predicted {predicted[:20]!r} is not its most probable emotion")
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from None
     return values

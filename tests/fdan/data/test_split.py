@@ -216,8 +216,7 @@ def test_copies_never_lie_on_both_sides(protocol: str) -> None:
         )
         assert not train & validation and not train & test and not validation & test
         used = sum(len(part) for part in acoustic_parts(parts))
-        assert used + parts.duplicates == len(contents)
-        assert (parts.duplicates > 0) == (protocol != "paper")
+        assert (used < len(contents)) == (protocol != "paper")
 
 
 # --- official
