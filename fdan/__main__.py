@@ -110,7 +110,7 @@ def _parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    return exit_code(lambda: int(arguments.run(arguments)))
+    return exit_code(lambda: arguments.run(arguments) or 0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import Field
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from fdan.config import Config, fields
@@ -34,13 +35,12 @@ class Parser(argparse.ArgumentParser):
     """The list of positional arguments to which those after an option belong, too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", _Formatter)
-        kwargs["allow_abbrev"] = False
-        super().__init__(*args, **kwargs)
+        # Room for the long names of options.
+        form = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
+        super().__init__(*args, formatter_class=form, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        message = message.removeprefix("argument ")
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {message.removeprefix('argument ')}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Nobody passes unknown options on. A command's own parser names the nearest of its own."""
@@ -60,13 +60,6 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             line = unknown("value", str(value), [str(choice) for choice in action.choices])
             raise argparse.ArgumentError(action, line)
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Room for the long names of options."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
 
 
 def exit_code(main: Callable[[], int]) -> int:

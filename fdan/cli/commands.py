@@ -26,7 +26,7 @@ from fdan.inference.model_source import describe_model, find_model, model_folder
 from fdan.inference.predict import Prediction, speech_files
 from fdan.inference.predict import predict as run_prediction
 
-Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], None]
 
 _CHECKPOINT = "checkpoint"
 """Below --out: what training continues from."""
@@ -35,7 +35,7 @@ _MAX_LISTED = 20
 """Unreadable files that `prepare` names on the terminal; the manifest has them all."""
 
 
-def demo(arguments: argparse.Namespace) -> int:
+def demo(arguments: argparse.Namespace) -> None:
     """Write the demo corpus."""
     settings = DemoSettings(**DemoSettings.pick(vars(arguments)))
     with Preparing(_progress_console()) as preparing:
@@ -44,10 +44,9 @@ def demo(arguments: argparse.Namespace) -> int:
     count = settings.speakers * settings.takes * len(EMOTIONS)
     print(f"{folder}: {count} utterances of {settings.speakers} speakers, each as wav and avi")
     print(f"next: python -m fdan train --task demo:{folder} --out runs/first")
-    return 0
 
 
-def prepare(arguments: argparse.Namespace) -> int:
+def prepare(arguments: argparse.Namespace) -> None:
     """Prepare every store of a task."""
     data, settings = _data_and_settings(arguments, gpu=False)
     with Preparing(_progress_console()) as progress:
@@ -65,10 +64,9 @@ def prepare(arguments: argparse.Namespace) -> int:
         console.print(f"  {part.part}: {part.total} samples, {speakers} speakers")
     for store in (*task.acoustic, *task.visual):
         _list_unreadable(store, console)
-    return 0
 
 
-def train(arguments: argparse.Namespace) -> int:
+def train(arguments: argparse.Namespace) -> None:
     """Train one model, or continue its training."""
     from fdan.device import choose_device
     from fdan.inference.model_writer import write_model
@@ -118,10 +116,9 @@ def train(arguments: argparse.Namespace) -> int:
     write_model(out / "model", last, origin(task, settings.split))
     print(f"validation UAR {last.value:.3f} over the last epochs; model in {out / 'model'}")
     print(f"next: python -m fdan evaluate {shlex.quote(str(out))}")
-    return 0
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
+def evaluate(arguments: argparse.Namespace) -> None:
     """Score a model on the test or validation part of the data that it was trained on."""
     folder = model_folder(arguments.model)
     from fdan.inference.model_folder import read_model
@@ -152,7 +149,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             "confusion": scores.confusion.tolist(),
         }
         print(json.dumps(document))
-        return 0
+        return
     protocol = model.facts["split"]["protocol"]
     table = _table(
         f"{task.name}, {arguments.part} part ({len(samples)} utterances, protocol {protocol})"
@@ -160,16 +157,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     table.add_column("true, predicted as")
     for short in (*SHORT, "recall"):
         table.add_column(short, justify="right")
-    for emotion, row in zip(EMOTIONS, scores.confusion.tolist(), strict=True):
-        recall = f"{row[EMOTIONS.index(emotion)] / sum(row):.3f}" if sum(row) else "absent"
-        table.add_row(emotion, *map(str, row), recall)
+    for i, row in enumerate(scores.confusion.tolist()):
+        recall = f"{row[i] / sum(row):.3f}" if sum(row) else "absent"
+        table.add_row(EMOTIONS[i], *map(str, row), recall)
     console = table_console()
     console.print(table)
     console.print(f"WAR {scores.war:.4f}  UAR {scores.uar:.4f}  w-F1 {scores.wf1:.4f}")
-    return 0
 
 
-def predict(arguments: argparse.Namespace) -> int:
+def predict(arguments: argparse.Namespace) -> None:
     """Print the emotions of new files. Those that cannot be read are named on stderr; if none can,
     the exit code is 2."""
     name, paths = arguments.model, [Path(path) for path in arguments.paths]
@@ -195,10 +191,9 @@ def predict(arguments: argparse.Namespace) -> int:
         print(f"skipped {prediction.file}: {prediction.reason}", file=sys.stderr)
     if len(failed) == len(predictions):
         raise DataError(f"{failed[0].file}: {failed[0].reason}")
-    return 0
 
 
-def export(arguments: argparse.Namespace) -> int:
+def export(arguments: argparse.Namespace) -> None:
     """Write a model as ONNX."""
     folder = find_model(arguments.model)
     if folder.is_file():
@@ -211,7 +206,6 @@ def export(arguments: argparse.Namespace) -> int:
     size = arguments.file.stat().st_size / 1e6
     print(f"{arguments.file}: {size:.1f} MB; on noise, probabilities differ by {difference:.0e}")
     print(f"next: python -m fdan predict {arguments.file} clip.wav")
-    return 0
 
 
 def _data_and_settings(arguments: argparse.Namespace, *, gpu: bool) -> tuple[DataConfig, Settings]:
