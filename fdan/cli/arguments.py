@@ -34,10 +34,10 @@ class Parser(argparse.ArgumentParser):
     scattered: str | None = None
     """The list of positional arguments to which those after an option belong, too."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         # Room for the long names of options.
         form = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
-        super().__init__(*args, formatter_class=form, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=form, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message.removeprefix('argument ')}\n")

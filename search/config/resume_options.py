@@ -50,7 +50,7 @@ class _RecordedArguments(Parser):
 
 def _from_arguments(words: Sequence[str], where: str) -> dict[str, Any]:
     """The options that a recorded command line gives, the inverse of `to_arguments`."""
-    parser = _RecordedArguments(where)
+    parser = _RecordedArguments(prog=where)
     for config in chain(*SECTIONS.values()):
         add_flags(parser, config)
     return normalize(vars(parser.parse_args(words)), where)
