@@ -132,13 +132,13 @@ def _observed(root: Path, costs: dict[str, Cost]) -> Iterator[None]:
     """While it lasts, processes that decode write what each file costs into `costs`."""
 
     class Observed(DecoderProcess):
-        def answer(self, path: Path) -> Pixels | str:
+        def decode(self, path: Path) -> Pixels | str:
             cost = costs.setdefault(path.relative_to(root).as_posix(), Cost())
             assert self._process is not None
             pid = self._process.pid
             start = time.monotonic()
             try:
-                answer = super().answer(path)
+                answer = super().decode(path)
             except Exception:
                 cost.ended = True
                 raise

@@ -10,26 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-import select
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import Pipe
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from fdan.errors import DataError
 from fdan.files import PROJECT_ROOT
 from fdan.media.pixels import Pixels, Settings
-from fdan.media.worker import LENGTH, MEMORY_MB, OUT_OF_MEMORY
-
-_BATCH: Final = 4
-"""Files sent to a process at once, at most, so that it seldom waits for the next."""
+from fdan.media.worker import MEMORY_MB, OUT_OF_MEMORY
 
 _START_S: Final = 300.0
 """Seconds that a process may take to start; a loaded machine with a cold disk takes many."""
@@ -58,18 +52,13 @@ class DecoderPool:
             timeout_s: Seconds that one file may take.
         """
         self._processes = [DecoderProcess(settings, timeout_s) for _ in range(count)]
-        self._idle: deque[DecoderProcess] = deque(self._processes)
+        self._idle = deque(self._processes)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="media")
 
     def __enter__(self) -> DecoderPool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self._processes:
             process.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -89,33 +78,21 @@ class DecoderPool:
             DataError: The processes cannot be started.
         """
         # Bounded, so that one slow file does not let the images after it pile up in memory.
-        limit = 2 * len(self._processes) + 1
-        pending: deque[Future[list[Pixels | str]]] = deque()
-        for batch in _batches(paths, len(self._processes)):
-            pending.append(self._threads.submit(self._read_batch, batch))
+        limit = 8 * len(self._processes)
+        pending: deque[Future[Pixels | str]] = deque()
+        for path in paths:
+            pending.append(self._threads.submit(self._read_file, path))
             if len(pending) > limit:
-                yield from pending.popleft().result()
+                yield pending.popleft().result()
         while pending:
-            yield from pending.popleft().result()
+            yield pending.popleft().result()
 
-    def _read_batch(self, paths: Sequence[Path]) -> list[Pixels | str]:
+    def _read_file(self, path: Path) -> Pixels | str:
         process = self._idle.popleft()  # as many processes as threads: never empty
-        answers: list[Pixels | str] = []
         try:
-            while len(answers) < len(paths):
-                answers += process.read(paths[len(answers) :])
-            return answers
+            return process.read(path)
         finally:
             self._idle.append(process)
-
-
-def _batches(paths: Sequence[Path], processes: int) -> Iterator[Sequence[Path]]:
-    """The last ones are smaller, so that all processes end at about the same time."""
-    at = 0
-    while left := len(paths) - at:
-        size = min(_BATCH, max(1, left // (2 * processes)))
-        yield paths[at : at + size]
-        at += size
 
 
 class _LostError(Exception):
@@ -145,36 +122,40 @@ class DecoderProcess:
         with self._lock:
             if self._stopping:
                 raise _LostError("it was stopped")
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "fdan.media.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(search)},
-            )
+            self._pipe, theirs = Pipe()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "fdan.media.worker"],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(search)},
+                )
         self._ready = False
-        with contextlib.suppress(_LostError):  # it has ended already: _wait_until_ready says so
-            self._send((self._settings, self._timeout_s))
+        self._send((self._settings, self._timeout_s))
 
-    def read(self, paths: Sequence[Path]) -> list[Pixels | str]:
-        """At least one answer, at most one for each path, in their order."""
-        answers: list[Pixels | str] = []
-        try:
-            self._request(paths)
-            for path in paths:
-                answers.append(self.answer(path))
-        except _TooSlowError:
-            self.end()
-            answers.append(f"took longer than {self._timeout_s:g} s to read")
-        except _LostError as lost:
-            self.end()
-            # The file may be innocent (memory was short, say): once more, by itself.
-            answers.append(self._retry(paths[len(answers)], str(lost)))
-        return answers
+    def read(self, path: Path) -> Pixels | str:
+        """The images of a file, or the reason why there are none."""
+        reasons: list[str] = []
+        while len(reasons) < 2:
+            try:
+                self.start()
+                if not self._ready:
+                    self._wait_until_ready()
+                return self.decode(path)
+            except _TooSlowError as slow:
+                self.end()
+                reasons.append(str(slow))
+                break
+            except _LostError as lost:
+                # The file may be innocent (memory was short, say): once more.
+                self.end()
+                reasons.append(str(lost))
+        return reasons[0]
 
-    def answer(self, path: Path) -> Pixels | str:
-        """Wait for the answer on `path`, the next of those that were requested."""
+    def decode(self, path: Path) -> Pixels | str:
+        """Have the process, which is ready, read a file."""
+        self._send(path)
         answer: Pixels | str = self._receive(self._timeout_s)
         return answer
 
@@ -188,28 +169,10 @@ class DecoderProcess:
     def end(self) -> None:
         """Kill the process and wait for it."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-    def _retry(self, path: Path, reason: str) -> Pixels | str:
-        try:
-            self._request([path])
-            return self.answer(path)
-        except _LostError:
-            self.end()
-            return reason
-
-    def _request(self, paths: Sequence[Path]) -> None:
-        self.start()
-        if not self._ready:
-            self._wait_until_ready()
-        self._send([str(path) for path in paths])
+        if process is not None:
+            process.kill()
+            process.wait()
+            self._pipe.close()
 
     def _wait_until_ready(self) -> None:
         """Return when the process can read files. DataError if it never can."""
@@ -222,48 +185,26 @@ class DecoderProcess:
             ) from lost
         if reason:
             self.end()
-            raise DataError(str(reason))
+            raise DataError(reason)
         self._ready = True
 
     def _send(self, message: object) -> None:
-        process = self._process
-        assert process is not None and process.stdin is not None
-        data = pickle.dumps(message)
-        view = memoryview(LENGTH.pack(len(data)) + data)
-        try:
-            while view:
-                view = view[process.stdin.write(view) or 0 :]
-        except OSError as error:
-            raise _LostError(self._exit_reason()) from error
+        with contextlib.suppress(OSError):  # it has ended already: _receive says so
+            self._pipe.send(message)
 
     def _receive(self, seconds: float) -> Any:
-        process = self._process
-        assert process is not None and process.stdout is not None
-        deadline = time.monotonic() + seconds
-        pipe = process.stdout.fileno()
-        header = self._read_exactly(pipe, LENGTH.size, deadline)
-        return pickle.loads(self._read_exactly(pipe, LENGTH.unpack(header)[0], deadline))
-
-    def _read_exactly(self, pipe: int, size: int, deadline: float) -> bytearray:
-        ready = select.poll()
-        ready.register(pipe, select.POLLIN)
-        data = bytearray(size)
-        view = memoryview(data)
-        while view:
-            if not ready.poll(1000 * max(0.0, deadline - time.monotonic())):
-                raise _TooSlowError
-            read = os.readv(pipe, [view])
-            if not read:
-                raise _LostError(self._exit_reason())
-            view = view[read:]
-        return data
+        try:
+            if not self._pipe.poll(seconds):
+                raise _TooSlowError(f"took longer than {seconds:g} s to read")
+            return self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _LostError(self._exit_reason()) from error
 
     def _exit_reason(self) -> str:
-        process = self._process
-        assert process is not None
+        assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        code = process.returncode
+            self._process.wait(5)
+        code = self._process.returncode
         if code == OUT_OF_MEMORY:
             return f"needs more than {MEMORY_MB} MB of memory (damaged, or far too long or large)"
         if code is not None and code < 0:

@@ -1,25 +1,23 @@
 """A process that decodes media files: `python -m fdan.media.worker`, started by pool.py.
 
-It reads pickled messages from stdin and answers on stdout, each preceded by its length. The first
-message holds the settings and the seconds that a file may take; the answer is None, or the reason
-why the process cannot start. Each further message is a list of paths, answered with one Pixels or
-one reason (a str) for each. The process ends when stdin does, and with the exit code OUT_OF_MEMORY
-when a file needs more memory than it may take.
+Its stdin is a multiprocessing connection. The first message holds the settings and the seconds that
+a file may take; the answer is None, or the reason why the process cannot start. Each further
+message is a path, answered with its Pixels or a reason (a str). The process ends when the
+connection does, and with the exit code OUT_OF_MEMORY when a file needs more memory than it may
+take.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import io
 import math
-import os
-import pickle
 import resource
 import signal
-import struct
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from fdan.files import first_line
 from fdan.media.pixels import Pixels, Settings, read_pixels
 from fdan.media.spectrogram import SpectrogramSettings, log_mel
 
-LENGTH: Final = struct.Struct("<Q")
 OUT_OF_MEMORY: Final = 77
 MEMORY_MB: Final = 2000
 """Memory that decoding a file may take, in MB (10^6 bytes). A film in 8K takes half of it, an hour
@@ -38,26 +35,21 @@ _GRACE_S: Final = 3
 
 
 def main() -> None:
-    # Libraries that print must not print into the answers.
-    answers = io.FileIO(os.dup(1), "wb")
-    os.dup2(2, 1)
     # Ctrl-C reaches the whole group: the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests = sys.stdin.buffer
-    settings, timeout_s = _receive(requests)
-    reason = _prepare(settings)
-    _send(answers, reason)
-    if reason:
-        return
-    _bound_memory()
-    while (paths := _receive(requests)) is not None:
-        for path in paths:
+    parent = Connection(0)
+    with contextlib.suppress(EOFError):  # the parent has ended, or wants no more
+        settings, timeout_s = parent.recv()
+        parent.send(_prepare(settings))
+        _bound_memory()
+        while True:
+            path = parent.recv()
             # The parent ends a process that hangs; this ends it where the parent is gone. The
             # signal's default action needs no Python, so it also ends a hanging decoder.
             signal.alarm(math.ceil(timeout_s) + _GRACE_S)
-            answer = _answer(Path(path), settings)
+            answer = _answer(path, settings)
             signal.alarm(0)
-            _send(answers, answer)
+            parent.send(answer)
 
 
 def _prepare(settings: Settings) -> str | None:
@@ -112,20 +104,6 @@ def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, cv2.error):
         return getattr(error, "code", 0) == cv2.Error.StsNoMem or "bad_alloc" in str(error)
     return isinstance(error, MemoryError)
-
-
-def _send(stream: io.FileIO, message: object) -> None:
-    data = pickle.dumps(message, protocol=5)
-    left = memoryview(LENGTH.pack(len(data)) + data)  # in one piece: the reader wakes once
-    while left:
-        left = left[stream.write(left) :]
-
-
-def _receive(stream: BinaryIO) -> Any:
-    header = stream.read(LENGTH.size)
-    if len(header) < LENGTH.size:
-        return None
-    return pickle.loads(stream.read(LENGTH.unpack(header)[0]))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ it in people (prosody; the geometry of brows, eyes and mouth), graded and blurre
 utterance, while speaker, channel and noise change what a network sees without depending on the
 emotion. The layout is SAVEE's (`AudioData/DC/a01.wav`, `VisualData/DC/a01.avi`).
 
-The voice is a source-filter synthesiser: jittered glottal pulses and breath, shaped frame by frame
-by formants. The face is drawn, lit and filmed; its mouth moves with the voice.
 Every file depends on (seed, speaker, emotion, take) alone, so the bytes are the same whatever the
 number of processes.
 """
@@ -14,6 +12,7 @@ number of processes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import json
 import os
@@ -22,25 +21,46 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.demo.settings import CODES, DemoSettings, speaker_name
+from fdan.config import Config, option
+from fdan.corpora import savee
 from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
 from fdan.files import PROJECT_ROOT
 
-__all__ = ["CODES", "DemoSettings", "generate", "speaker_name"]
-
 MANIFEST: Final = "demo.json"
+
+CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}
+"""SAVEE's file codes."""
 
 VERSION: Final = 2
 """Written into demo.json: a corpus made by another version of the generator is another corpus."""
 
 _STALE_S: Final = 24 * 3600.0
 """A corpus is written in seconds to minutes: one begun so long ago was left by a killed process."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSettings(Config):
+    """What the bytes of a demo corpus depend on."""
+
+    speakers: int = option(12, "speakers", low=1, high=676)
+    takes: int = option(6, "utterances per emotion and speaker", low=1, high=99)
+    seed: int = option(0, "seed of everything in the corpus", low=0)
+
+
+def speaker_name(index: int) -> str:
+    """Two capital letters, different for each of the 676 indices.
+
+    >>> [speaker_name(index) for index in (0, 1, 26)]
+    ['AD', 'BI', 'AE']
+    """
+    round_, first = divmod(index, 26)
+    return chr(65 + first) + chr(65 + (5 * first + 3 + round_) % 26)
 
 
 def generate(
@@ -60,7 +80,7 @@ def generate(
         takes: Number of utterances per emotion and speaker.
         seed: Seed of everything in the corpus.
         progress: Callback, given (utterances done, of how many).
-        workers: Number of processes, one a core by default; with 1, none is started.
+        workers: Number of processes, one a core by default.
 
     Raises:
         ConfigError: A setting is out of its range.
@@ -140,42 +160,22 @@ def _write_all(
     progress: Callable[[int, int], None],
     workers: int | None,
 ) -> None:
+    """Write the corpus in several processes, `workers` at most.
+
+    Plain subprocesses: what multiprocessing spawns imports the caller's main script, torch with
+    it, and fork is unsafe beside torch's threads. All of them write their counts into one pipe.
+    """
     total = settings.speakers * len(EMOTIONS) * settings.takes
     for modality in ("AudioData", "VisualData"):
         for speaker in range(settings.speakers):
             (folder / modality / speaker_name(speaker)).mkdir(parents=True)
     # A process that writes fewer utterances than this costs more to start than it saves.
-    workers = min(workers or cpu_count(), -(-total // 40))
-    if workers > 1:
-        counts = _write_in_processes(folder, settings, workers)
-    else:
-        # Imported late: it needs OpenCV, which is not needed for training from prepared stores.
-        from fdan.corpora.demo.cells import write_part
-
-        counts = write_part(folder, settings)
-    done = 0
-    with contextlib.closing(counts):  # ends the processes, whatever `progress` raises
-        progress(done, total)
-        for count in counts:
-            done += count
-            progress(done, total)
-    if done != total:
-        raise OSError(f"a process ended after {done} of {total} utterances; see above for why")
-
-
-def _write_in_processes(
-    folder: Path, settings: DemoSettings, parts: int
-) -> Generator[int, None, None]:
-    """Write the corpus with `parts` processes; yields the number of utterances written since.
-
-    Plain subprocesses: what multiprocessing spawns imports the caller's main script, torch with
-    it, and fork is unsafe beside torch's threads. All of them write their counts into one pipe.
-    """
+    parts = min(workers or cpu_count(), -(-total // 40))
+    search = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": search}
     ours, theirs = os.pipe()
     processes: list[subprocess.Popen[bytes]] = []
-    package = str(PROJECT_ROOT)
-    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": search}
+    done = 0
     try:
         with open(ours, encoding="ascii") as counts:  # noqa: PTH123 (a descriptor, not a path)
             try:
@@ -185,8 +185,13 @@ def _write_in_processes(
                     processes.append(subprocess.Popen(command, stdout=theirs, env=environment))
             finally:
                 os.close(theirs)  # so that the pipe ends with the last of them
-            yield from map(int, counts)
-    finally:
+            progress(done, total)
+            for count in counts:
+                done += int(count)
+                progress(done, total)
+    finally:  # whatever `progress` raises
         for process in processes:
             process.kill()
             process.wait()
+    if done != total:
+        raise OSError(f"a process ended after {done} of {total} utterances; see above for why")

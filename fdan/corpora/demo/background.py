@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from fdan.corpora.demo import generate
@@ -25,11 +25,10 @@ class BackgroundDemo:
     def __init__(self, folder: Path, workers: int | None = None) -> None:
         self.folder = folder
         self._workers = workers
-        self._error: BaseException | None = None
         self._cancelled = False
         # Not the thread's join: in Python 3.11, one that Ctrl-C interrupts takes the thread for
         # ended from then on.
-        self._ended = threading.Event()
+        self._written: Future[Path] = Future()
         self._progress: Callable[[int, int], None] = lambda done, total: None
         threading.Thread(target=self._write, name="demo corpus", daemon=True).start()
 
@@ -37,31 +36,21 @@ class BackgroundDemo:
         """Return when the corpus is there, calling `progress` with (utterances done, of how many)
         meanwhile. Raises what `generate` does."""
         self._progress = progress
-        self._ended.wait()
-        if self._error is not None:
-            raise self._error
+        self._written.result()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._cancelled = True
-        self._ended.wait()
+        wait([self._written])
 
     def _write(self) -> None:
         try:
-            generate(self.folder, progress=self._report, workers=self._workers)
-        except _Cancelled:
-            pass
+            folder = generate(self.folder, progress=self._report, workers=self._workers)
+            self._written.set_result(folder)
         except BaseException as error:  # `wait` raises it
-            self._error = error
-        finally:
-            self._ended.set()
+            self._written.set_exception(error)
 
     def _report(self, done: int, total: int) -> None:
         if self._cancelled:

@@ -41,36 +41,32 @@ Colour = npt.NDArray[np.float64]  # (3,), BGR, 0..255
 Layer = tuple[Array, list[float]]  # an outline (n, 2) in half-widths of the head, and its colour
 
 
-@dataclasses.dataclass(frozen=True)
 class Face:
-    """What a speaker looks like in every emotion."""
+    """What a speaker looks like in every emotion. Lengths are in half-widths of the head."""
 
-    skin: Colour
-    hair: Colour
-    iris: Colour
-    lips: Colour
-    wall: Colour
-    rest: Array  # (10,), added to the expression
-    length: float  # of the head, in half-widths
-    apart: float  # distance of an eye from the middle, in half-widths
-    brow: float  # thickness, in half-widths
-    size: float  # half-width of the head as a share of the picture
-    fringe: float  # how far the hair reaches down, 0..1
-    light: Array  # (2,), direction and strength across the picture
-    grain: float  # camera noise, grey levels
+    def __init__(self, rng: np.random.Generator) -> None:
+        dark = rng.uniform(0.25, 0.65)
+        skin = np.array([175, 200, 236]) * (1 - dark) + np.array([78, 108, 155]) * dark
+        hair = np.array([[20, 22, 28], [26, 34, 48], [34, 50, 70], [50, 50, 54]], float)
+        self.skin: Colour = skin + rng.normal(0, 6, 3)
+        self.hair: Colour = hair[rng.integers(4)] + rng.normal(0, 3, 3)
+        self.iris: Colour = rng.uniform(20, 70, 3)
+        self.lips: Colour = skin * np.array([0.62, 0.55, 0.85]) + rng.normal(0, 6, 3)
+        self.wall: Colour = rng.uniform(115, 145) + rng.normal(0, 5, 3)
+        self.rest = rng.normal(0, _REST)  # (10,), added to the expression
+        self.length = rng.uniform(1.2, 1.4)  # of the head
+        self.apart = rng.uniform(0.4, 0.46)  # distance of an eye from the middle
+        self.brow = rng.uniform(0.05, 0.09)  # thickness
+        self.size = rng.uniform(0.29, 0.34)  # half-width of the head as a share of the picture
+        self.fringe = rng.uniform(0, 1)  # how far the hair reaches down, 0..1
+        self.light = rng.normal(0, 0.08, 2)  # direction and strength across the picture
+        self.grain = rng.uniform(2, 6)  # camera noise, grey levels
 
     def shade(self, colour: Colour | float) -> list[float]:
         """A colour, or a share of the skin's, as OpenCV takes it."""
         paint = self.skin * colour if isinstance(colour, float) else colour
         shade: list[float] = paint.clip(0, 255).tolist()
         return shade
-
-    @functools.cached_property
-    def empty(self) -> npt.NDArray[np.uint8]:
-        """The wall behind, (SIZE, SIZE, 3)."""
-        picture = np.empty((SIZE, SIZE, 3), np.uint8)
-        picture[:] = np.clip(self.wall, 0, 255)
-        return picture
 
     @functools.cached_property
     def skull(self) -> list[Layer]:
@@ -99,27 +95,6 @@ class Face:
         down = -0.62 - 0.35 * (1 - self.fringe)
         fringe = [[0.4, down], [0, down - 0.06], [-0.4, down]]
         return np.vstack([top[top[:, 1] < down], fringe]), self.shade(self.hair)
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Face:
-        dark = rng.uniform(0.25, 0.65)
-        skin = np.array([175, 200, 236]) * (1 - dark) + np.array([78, 108, 155]) * dark
-        hair = np.array([[20, 22, 28], [26, 34, 48], [34, 50, 70], [50, 50, 54]], float)
-        return cls(
-            skin=skin + rng.normal(0, 6, 3),
-            hair=hair[rng.integers(4)] + rng.normal(0, 3, 3),
-            iris=rng.uniform(20, 70, 3),
-            lips=skin * np.array([0.62, 0.55, 0.85]) + rng.normal(0, 6, 3),
-            wall=rng.uniform(115, 145) + rng.normal(0, 5, 3),
-            rest=rng.normal(0, _REST),
-            length=rng.uniform(1.2, 1.4),
-            apart=rng.uniform(0.4, 0.46),
-            brow=rng.uniform(0.05, 0.09),
-            size=rng.uniform(0.29, 0.34),
-            fringe=rng.uniform(0, 1),
-            light=rng.normal(0, 0.08, 2),
-            grain=rng.uniform(2, 6),
-        )
 
 
 def film(
@@ -181,18 +156,11 @@ class _Place:
     roll: float
     size: float
 
-    @functools.cached_property
-    def _turn(self) -> Array:
-        cos, sin = np.cos(self.roll), np.sin(self.roll)
-        return np.array([[cos, sin], [-sin, cos]])
-
-    @functools.cached_property
-    def _centre(self) -> Array:
-        return np.array([0.5, 0.52]) + self.where
-
     def pixels(self, points: Array) -> npt.NDArray[np.int32]:
         """Points (n, 2) in half-widths of the head, y downward, as OpenCV's 1/16 pixels."""
-        pixels = (points @ self._turn * self.size + self._centre) * SIZE
+        cos, sin = np.cos(self.roll), np.sin(self.roll)
+        turn, centre = np.array([[cos, sin], [-sin, cos]]), np.array([0.5, 0.52]) + self.where
+        pixels = (points @ turn * self.size + centre) * SIZE
         return np.rint(pixels * 16).astype(np.int32)
 
 
@@ -202,10 +170,9 @@ def _oval(x: float, y: float, wide: float, high: float) -> Array:
 
 def _draw(face: Face, expression: Array, place: _Place) -> npt.NDArray[np.uint8]:
     """One picture (SIZE, SIZE, 3), unlit."""
-    moving = _features(face, expression)
-    layers = [*face.skull, face.hairline, *moving]
+    layers = [*face.skull, face.hairline, *_features(face, expression)]
     corners = place.pixels(np.concatenate([points for points, _ in layers]))  # all at once
-    picture = face.empty.copy()
+    picture = np.full((SIZE, SIZE, 3), np.clip(face.wall, 0, 255), np.uint8)
     start = 0
     for number, (points, shade) in enumerate(layers):
         if number == len(face.skull):

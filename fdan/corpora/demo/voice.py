@@ -3,7 +3,6 @@ frame by frame by formants. Prosody carries the emotion; pitch, tract and channe
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Final
 
 import numpy as np
@@ -50,48 +49,32 @@ _STRAY: Final = np.array([0.7, 0.5, 0.8, 0.6, 0.1, 0.06, 1.1, 0.4, 0.08, 0.15, 0
 _HABIT: Final = np.array([0.0, 0.4, 0.3, 0.3, 0.0, 0.06, 0.6, 0.25, 0.06, 0.15, 0.01])
 
 
-@dataclasses.dataclass(frozen=True)
 class Voice:
     """What a speaker sounds like in every emotion."""
 
-    pitch: float  # Hz
-    tract: float  # formants are multiplied by it: above 1, a shorter vocal tract
-    habit: Array  # (11,), added to the prosody
-    channel: Array  # (6,), dB, cosine series over log frequency: microphone and room
-    noise: float  # dB below full scale
-    hum: float  # slope of the noise's spectrum, dB an octave
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Voice:
+    def __init__(self, rng: np.random.Generator) -> None:
         high = rng.random() < 0.5
-        return cls(
-            pitch=(190 if high else 115) * 2 ** rng.normal(0, 0.13),
-            tract=(1.1 if high else 0.95) * np.exp(rng.normal(0, 0.04)),
-            habit=rng.normal(0, _HABIT),
-            channel=rng.normal(0, 1.2, 6) / np.sqrt(np.arange(1, 7)),
-            noise=rng.uniform(-62, -57),
-            hum=rng.uniform(-4, -2),
-        )
+        self.pitch = (190 if high else 115) * 2 ** rng.normal(0, 0.13)  # Hz
+        # Formants are multiplied by it: above 1, a shorter vocal tract.
+        self.tract = (1.1 if high else 0.95) * np.exp(rng.normal(0, 0.04))
+        self.habit = rng.normal(0, _HABIT)  # (11,), added to the prosody
+        # (6,), dB, cosine series over log frequency: microphone and room.
+        self.channel = rng.normal(0, 1.2, 6) / np.sqrt(np.arange(1, 7))
+        self.noise = rng.uniform(-62, -57)  # dB below full scale
+        self.hum = rng.uniform(-4, -2)  # slope of the noise's spectrum, dB an octave
 
 
-@dataclasses.dataclass(frozen=True)
 class Sentence:
     """What is said, syllable by syllable."""
 
-    formants: Array  # (syllables, 3), Hz, of an average vocal tract
-    lengths: Array  # (syllables,), s, at the average tempo
-    stress: Array  # (syllables,), 0..1
-    friction: Array  # (syllables,), 0..1, of the consonant before the vowel
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Sentence:
+    def __init__(self, rng: np.random.Generator) -> None:
         count = int(rng.integers(5, 9))
-        return cls(
-            formants=_VOWELS[rng.integers(len(_VOWELS), size=count)],
-            lengths=0.19 * np.exp(rng.normal(0, 0.18, count)),
-            stress=rng.uniform(0.5, 1, count),
-            friction=rng.random(count) * (rng.random(count) < 0.5),
-        )
+        # (count, 3), Hz, of an average vocal tract.
+        self.formants = _VOWELS[rng.integers(len(_VOWELS), size=count)]
+        self.lengths = 0.19 * np.exp(rng.normal(0, 0.18, count))  # s, at the average tempo
+        self.stress = rng.uniform(0.5, 1, count)  # 0..1
+        # 0..1, of the consonant before the vowel.
+        self.friction = rng.random(count) * (rng.random(count) < 0.5)
 
 
 def speak(
