@@ -23,7 +23,7 @@ from fdan.data.prepare import prepare
 from fdan.data.store import Store
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.media.video import positions, read_frames
+from fdan.media.video import _positions, read_frames
 
 ABOUT = """\
 The same files to the same images, by turns in the same run:
@@ -99,7 +99,7 @@ def naive_faces(
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], Box]]:
     """Of each frame: the face, the frame itself, and the face's box in it."""
     capture, found = cv2.VideoCapture(str(path)), []
-    for index in positions(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), settings.frames):
+    for index in _positions(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), settings.frames):
         capture.set(cv2.CAP_PROP_POS_FRAMES, index)
         read_one, frame = capture.read()
         if not read_one:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,27 +29,21 @@ _STRIPES_TOLERANCE: Final = 1e-4
 behind an untrained backbone, torch's own answers to an image alone and in a batch differ by up to
 3e-5 (1e-7 in the middle)."""
 
-_SUFFIX: Final = ".onnx"
 _COUNTS: Final = (1, 2, 7)  # images at once
 _OPSET: Final = 20
 
 
-class _Answer(nn.Module):
+class _SpeechProbabilities(nn.Module):
     """SpeechModel.probabilities for speech, with the bank's features as constants."""
 
     def __init__(self, model: SpeechModel) -> None:
         super().__init__()
         self.network = model.network
-        self.has_bank = model.bank is not None
-        for i, z_MD in enumerate(model.bank or ()):
-            self.register_buffer(f"bank_{i}", z_MD.clone())
-        self.layers = len(model.bank or ())
+        self.bank = model.bank
 
     def forward(self, images: Tensor) -> Tensor:
-        bank = tuple(getattr(self, f"bank_{i}") for i in range(self.layers))
         features = self.network.features("acoustic", images)
-        logits = self.network.head.predict(features, bank if self.has_bank else None)
-        return torch.softmax(logits, dim=1)
+        return torch.softmax(self.network.head.predict(features, self.bank), dim=1)
 
 
 def export(folder: Path, file: Path) -> float:
@@ -71,8 +63,8 @@ def export(folder: Path, file: Path) -> float:
         WeightsError: The folder holds no whole model, or the file would answer otherwise.
         ConfigError: `file` cannot be written there.
     """
-    if file.suffix != _SUFFIX:
-        raise ConfigError(f"{file}: name a file that ends in {_SUFFIX}")
+    if file.suffix != ".onnx":
+        raise ConfigError(f"{file}: name a file that ends in .onnx")
     if not file.parent.is_dir() or file.is_dir():
         raise ConfigError(f"{file}: no such folder, or a folder itself; name a new file")
     model = read_model(folder)
@@ -86,7 +78,8 @@ def export(folder: Path, file: Path) -> float:
     proto = _graph(model, shape)
     served = registered_as(folder)
     facts = {**model.facts, "served": served} if served else model.facts
-    for name, value in metadata(facts, sha256_file(folder / TENSORS)).items():
+    stored = {**metadata(facts), "model_sha256": sha256_file(folder / TENSORS)}
+    for name, value in stored.items():
         proto.metadata_props.add(key=name, value=value)
     noise = 0.0
 
@@ -107,9 +100,11 @@ def export(folder: Path, file: Path) -> float:
 def _graph(model: SpeechModel, shape: tuple[int, int, int]) -> onnx.ModelProto:
     """The model without what the exporter records of our source files."""
     example = torch.zeros((2, *shape), dtype=torch.uint8)
-    with _quietly(), torch.no_grad():
+    # The exporter warns and logs about its own insides.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(
-            _Answer(model).eval(),
+            _SpeechProbabilities(model).eval(),
             (example,),
             dynamo=True,
             opset_version=_OPSET,
@@ -141,17 +136,3 @@ def _differences(
             difference = model.probabilities(images) - exported.probabilities(images)
             largest[kind].append(float(np.abs(difference).max()))
     return float(np.max(largest[0])), float(np.max(largest[1]))  # NaN if one is
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporter's warnings and log about its own insides."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fdan.errors import DeviceError, WeightsError
 
+if TYPE_CHECKING:
+    from fdan.inference.model_folder import SpeechModel
+    from fdan.inference.onnx_model import OnnxModel
+
+Model: TypeAlias = "SpeechModel | OnnxModel"
 Facts: TypeAlias = dict[str, Any]
 """Content of model.json."""
 
@@ -29,25 +30,6 @@ SERVED: Final = "served.json"
 
 _GROUP: Final = "fdan.models"
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
-
-
-class Model(Protocol):
-    """A SpeechModel (model_folder.py) or an OnnxModel (onnx_model.py)."""
-
-    @property
-    def facts(self) -> Facts: ...
-
-    def probabilities(
-        self,
-        images: npt.NDArray[np.uint8],
-        faces: Sequence[npt.NDArray[np.uint8] | None] | None = None,
-    ) -> npt.NDArray[np.float64]:
-        """Probabilities, (N, 7), in the order of EMOTIONS.
-
-        Args:
-            images: (N, H, W, 1) log-mel images, prepared as `facts` says.
-            faces: None, or (K, H, W, 3) faces of the speaker, for each of them.
-        """
 
 
 def find_model(name: str) -> Path:

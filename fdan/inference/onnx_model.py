@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FORMAT: Final = "1"
+_OWN: Final = ("emotions", "preparation")
+"""Facts that have a name of their own among the metadata."""
 IMAGES: Final = "images"
 PROBABILITIES: Final = "probabilities"
 _IMAGES_AT_ONCE: Final = 64
@@ -41,8 +43,6 @@ class OnnxModel:
 
     facts: Facts
     """Content of model.json."""
-    sha256: str
-    """SHA-256 of the tensors' file."""
     session: onnxruntime.InferenceSession
 
     @classmethod
@@ -66,8 +66,7 @@ class OnnxModel:
                 session = onnxruntime.InferenceSession(
                     file.read_bytes(), options, providers=["CPUExecutionProvider"]
                 )
-            stored: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-            facts, sha256 = _facts(stored), stored["model_sha256"]
+            facts = _facts(session.get_modelmeta().custom_metadata_map)
             _check(session, facts)
         except FileNotFoundError:
             raise WeightsError(f"model {file}: no such file") from None
@@ -78,7 +77,7 @@ class OnnxModel:
             raise WeightsError(
                 f"model {file} is damaged, or not one that `python -m fdan export` wrote ({reason})"
             ) from None
-        return cls(facts, sha256, session)
+        return cls(facts, session)
 
     def probabilities(
         self,
@@ -100,21 +99,11 @@ class OnnxModel:
         return np.concatenate(rows).astype(np.float64)
 
 
-def metadata(facts: Facts, sha256: str) -> dict[str, str]:
-    """The metadata of an ONNX file.
-
-    Args:
-        facts: Content of model.json.
-        sha256: SHA-256 of the tensors' file.
-    """
-    own = ("emotions", "preparation")
-    origin = {name: value for name, value in facts.items() if name not in own}
-    return {
-        "format": _FORMAT,
-        "model_sha256": sha256,
-        "origin": json.dumps(origin),
-        **{name: json.dumps(facts[name]) for name in own},
-    }
+def metadata(facts: Facts) -> dict[str, str]:
+    """Metadata of an ONNX file from the content of model.json, but for `model_sha256`."""
+    origin = {name: value for name, value in facts.items() if name not in _OWN}
+    own = {name: json.dumps(facts[name]) for name in _OWN}
+    return {"format": _FORMAT, "origin": json.dumps(origin), **own}
 
 
 def _facts(stored: Mapping[str, str]) -> Facts:
@@ -123,7 +112,7 @@ def _facts(stored: Mapping[str, str]) -> Facts:
     origin = json.loads(stored["origin"])
     if not isinstance(origin, dict):
         raise ValueError("its origin is no object")
-    facts = {**origin, **{name: json.loads(stored[name]) for name in ("emotions", "preparation")}}
+    facts = {**origin, **{name: json.loads(stored[name]) for name in _OWN}}
     if facts["emotions"] != list(EMOTIONS):
         raise ValueError("of other emotions")
     return facts

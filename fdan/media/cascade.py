@@ -22,8 +22,8 @@ from fdan.errors import DataError
 
 WINDOW: Final = 24
 """Width and height of the smallest window of the cascade, in pixels."""
-SCALE_FACTOR: Final = 1.1
-MIN_NEIGHBORS: Final = 5
+_SCALE_FACTOR: Final = 1.1
+_MIN_NEIGHBORS: Final = 5
 
 _EDGES: Final = 0.2
 """OpenCV's own: two windows agree if none of their edges are further apart than this part of the
@@ -39,15 +39,11 @@ is tried in the same call. So all small ones are one call, as they would be in a
 Box = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
 
-_Boxes = NDArray[np.int64]
-"""(n, 4): n boxes."""
+_Boxes = NDArray[np.int64]  # (n, 4)
 
 
 def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
     """The largest face of at least `smallest` pixels; of equal ones the first from the top left.
-
-    The same as the largest of `cascade().detectMultiScale(grey, scaleFactor=SCALE_FACTOR,
-    minNeighbors=MIN_NEIGHBORS, minSize=(smallest, smallest))`.
 
     Args:
         grey: (height, width) uint8.
@@ -76,16 +72,16 @@ def _turns(smallest: int, largest: int) -> list[list[int]]:
     while (size := round(WINDOW * factor)) <= largest:
         if size >= smallest:
             turns[0 if factor < _EVERY_ROW else 1 if size <= largest / 2 else 2].append(size)
-        factor *= SCALE_FACTOR
+        factor *= _SCALE_FACTOR
     small, large, huge = turns
     return [turn for turn in (huge, *([size] for size in reversed(large)), small) if turn]
 
 
 def _accepted(grey: NDArray[np.uint8], sizes: list[int]) -> _Boxes:
     """The windows of these sizes, and of those between them, that the cascade accepts."""
-    accepted = cascade().detectMultiScale(
+    accepted = _cascade().detectMultiScale(
         grey,
-        scaleFactor=SCALE_FACTOR,
+        scaleFactor=_SCALE_FACTOR,
         minNeighbors=0,
         minSize=(sizes[0], sizes[0]),
         maxSize=(sizes[-1], sizes[-1]),
@@ -102,7 +98,7 @@ def _largest(windows: _Boxes, shape: tuple[int, ...]) -> Box | None:
     """The largest face that these windows make, within an image of this shape."""
     import cv2
 
-    grouped, _ = cv2.groupRectangles(windows.tolist(), MIN_NEIGHBORS, _EDGES)
+    grouped, _ = cv2.groupRectangles(windows.tolist(), _MIN_NEIGHBORS, _EDGES)
     height, width = shape
     faces = [
         (x, y, min(w, width - x), min(h, height - y))
@@ -130,22 +126,15 @@ def _settled(windows: _Boxes, face: Box, size: int) -> bool:
 
 def _agree(a: _Boxes, b: _Boxes) -> NDArray[np.bool_]:
     """(n, 4), (m, 4) -> (n, m): which windows OpenCV would put into one group, and a few more."""
-    apart = np.abs(_corners(a)[:, None] - _corners(b)[None]).max(axis=2)
+    first, second = (np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]) for boxes in (a, b))
+    apart = np.abs(first[:, None] - second[None]).max(axis=2)
     agree: NDArray[np.bool_] = apart <= _EDGES * np.minimum(a[:, None, 2], b[:, 2]) + 1
     return agree
 
 
-def _corners(boxes: _Boxes) -> _Boxes:
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
 @functools.cache
-def cascade() -> Any:
-    """OpenCV's cv2.CascadeClassifier for frontal faces.
-
-    Raises:
-        DataError: It is not where opencv-python keeps it.
-    """
+def _cascade() -> Any:
+    """OpenCV's cv2.CascadeClassifier for frontal faces."""
     import cv2
     import cv2.data
 

@@ -85,14 +85,12 @@ def face_image(
     import cv2
 
     height, width = image.shape[:2]
-    square: tuple[int, int, int] | None = None
+    side = min(height, width)
+    left, top, how = (width - side) // 2, (height - side) // 2, CENTRE
     if settings.detect == "auto" and still and max(height, width) <= _CROP_SIDE:
         how = WHOLE
-    else:
-        square = None if settings.detect == "never" else _largest_face(image, settings)
-        how = FOUND if square else CENTRE
-    short = min(height, width)
-    left, top, side = square or ((width - short) // 2, (height - short) // 2, short)
+    elif settings.detect != "never" and (square := _largest_face(image, settings)):
+        (left, top, side), how = square, FOUND
     crop = image[top : top + side, left : left + side]
     size = settings.face_size
     interpolation = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR

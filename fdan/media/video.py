@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,16 +18,9 @@ _MOTION_JPEG: Final = "mjpeg"
 """FFmpeg's name of the coding of many films that are cut or played frame by frame."""
 
 
-def positions(count: int, frames: int) -> list[int]:
-    """Indices of uniformly spaced frames: the middle of each of `frames` equal parts.
-
-    Args:
-        count: Number of the video's frames.
-        frames: Number of wanted frames; a video that has fewer gives fewer.
-
-    >>> positions(90, 3), positions(2, 3)
-    ([15, 45, 75], [0, 1])
-    """
+def _positions(count: int, frames: int) -> list[int]:
+    """Indices of uniformly spaced frames: the middle of each of `frames` equal parts of `count`. A
+    video that has fewer gives fewer."""
     return sorted({(2 * k + 1) * count // (2 * frames) for k in range(frames)}) if count else []
 
 
@@ -50,26 +44,16 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     """
     with open_container(path) as container:
         count, coding = _packets(container)
-        wanted = positions(count, frames)
-        picked = _pick(container, wanted) if coding == _MOTION_JPEG else []
+        wanted = _positions(count, frames)
+        picked = _pick(container, wanted) if wanted and coding == _MOTION_JPEG else []
     if picked and len(picked) == len(wanted):
         return picked
     images, seen = _pass(path, wanted)
     if len(images) < len(wanted) and seen < count:
-        images, _ = _pass(path, positions(seen, frames))
+        images, _ = _pass(path, _positions(seen, frames))
     if not images:
         raise DataError("holds no frame that can be decoded")
     return images
-
-
-def _open(path: Path) -> Any:
-    import cv2
-
-    # One thread a worker: files are decoded side by side.
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
-        raise DataError("cannot be decoded as a video (damaged, or its coding is not known here)")
-    return capture
 
 
 def _packets(container: Any) -> tuple[int, str]:
@@ -94,24 +78,19 @@ def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
 
     convert = _converter()
     images: list[NDArray[np.uint8]] = []
-    left = set(wanted)
     with contextlib.suppress(av.FFmpegError):
         container.streams.video[0].codec_context.thread_count = 1
         container.seek(0)
         packets = (packet for packet in container.demux(video=0) if packet.size)
-        for index, packet in enumerate(packets):
-            if index in left:
-                decoded = packet.decode()
-                if len(decoded) != 1 or decoded[0].rotation:
-                    return []
-                # OpenCV converts alike.
-                bgr = convert.reformat(
-                    decoded[0], format="bgr24", interpolation=Interpolation.BICUBIC
-                )
-                images.append(np.asarray(bgr.to_ndarray(), np.uint8))
-                left.remove(index)
-            if not left:
-                break
+        for index, packet in enumerate(itertools.islice(packets, wanted[-1] + 1)):
+            if index not in wanted:
+                continue
+            decoded = packet.decode()
+            if len(decoded) != 1 or decoded[0].rotation:
+                return []
+            # OpenCV converts alike.
+            bgr = convert.reformat(decoded[0], format="bgr24", interpolation=Interpolation.BICUBIC)
+            images.append(np.asarray(bgr.to_ndarray(), np.uint8))
     return images
 
 
@@ -125,7 +104,12 @@ def _converter() -> Any:
 
 def _pass(path: Path, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:
     """The wanted frames (ascending) that decode, and the number of frames passed."""
-    capture = _open(path)
+    import cv2
+
+    # One thread a worker: files are decoded side by side.
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise DataError("cannot be decoded as a video (damaged, or its coding is not known here)")
     images: list[NDArray[np.uint8]] = []
     seen = 0
     try:

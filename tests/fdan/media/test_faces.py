@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fdan.corpora.demo import generate
 from fdan.media import cascade
-from fdan.media.cascade import MIN_NEIGHBORS, SCALE_FACTOR, Box, largest_face
+from fdan.media.cascade import Box, largest_face
 from fdan.media.faces import read_image
 from fdan.media.video import read_frames
 
@@ -21,8 +21,8 @@ Grey = NDArray[np.uint8]
 
 
 def all_sizes(grey: Grey, smallest: int) -> Box | None:
-    faces = cascade.cascade().detectMultiScale(
-        grey, scaleFactor=SCALE_FACTOR, minNeighbors=MIN_NEIGHBORS, minSize=(smallest, smallest)
+    faces = cascade._cascade().detectMultiScale(
+        grey, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest)
     )
     boxes = [(x, y, w, h) for x, y, w, h in np.reshape(faces, (-1, 4)).tolist()]
     return max(boxes, key=lambda box: (box[2] * box[3], -box[1], -box[0]), default=None)

@@ -25,7 +25,7 @@ from fdan.media.pixels import (
     settings_to_dict,
 )
 from fdan.media.spectrogram import SpectrogramSettings, log_mel, spectrogram_image
-from fdan.media.video import positions, read_frames
+from fdan.media.video import _positions, read_frames
 
 RATE = 16000
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -201,11 +201,11 @@ def test_too_many_bands_are_refused() -> None:
 
 
 def test_positions() -> None:
-    assert positions(90, 3) == [15, 45, 75]
-    assert positions(3, 3) == [0, 1, 2]
-    assert positions(2, 3) == [0, 1]
-    assert positions(1, 3) == [0]
-    assert positions(0, 3) == []
+    assert _positions(90, 3) == [15, 45, 75]
+    assert _positions(3, 3) == [0, 1, 2]
+    assert _positions(2, 3) == [0, 1]
+    assert _positions(1, 3) == [0]
+    assert _positions(0, 3) == []
 
 
 def brightness(path: Path, frames: int = 3) -> list[int]:
@@ -215,9 +215,9 @@ def brightness(path: Path, frames: int = 3) -> list[int]:
 @pytest.mark.parametrize("count", [1, 2, 3, 30, 100])
 def test_frames_are_the_uniformly_spaced_ones(count: int, tmp_path: Path) -> None:
     write_avi(tmp_path / "a.avi", count)
-    np.testing.assert_allclose(brightness(tmp_path / "a.avi"), positions(count, 3), atol=1)
+    np.testing.assert_allclose(brightness(tmp_path / "a.avi"), _positions(count, 3), atol=1)
     write_mp4(tmp_path / "a.mp4", count)
-    np.testing.assert_allclose(brightness(tmp_path / "a.mp4"), positions(count, 3), atol=2)
+    np.testing.assert_allclose(brightness(tmp_path / "a.mp4"), _positions(count, 3), atol=2)
 
 
 @pytest.mark.parametrize("form", ["yuvj420p", "yuvj422p", "yuvj444p"])
@@ -235,7 +235,7 @@ def test_of_motion_jpeg_only_the_wanted_frames_are_decoded(
             image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
             container.mux(track.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
         container.mux(track.encode(None))
-    wanted = positions(20, 3)
+    wanted = _positions(20, 3)
     expected, _ = video._pass(tmp_path / "a.avi", wanted)
     monkeypatch.setattr(video, "_pass", lambda *_: pytest.fail("all frames are decoded"))
     found = read_frames(tmp_path / "a.avi", 3)
@@ -252,7 +252,7 @@ def test_truncated_video_gives_what_decodes(tmp_path: Path) -> None:
     while capture.read()[0]:
         count += 1
     assert 20 < count < 80
-    np.testing.assert_allclose(brightness(tmp_path / "half.avi"), positions(count, 3), atol=1)
+    np.testing.assert_allclose(brightness(tmp_path / "half.avi"), _positions(count, 3), atol=1)
 
 
 @pytest.mark.parametrize("lie", [0, 7, 100_000])
@@ -263,7 +263,7 @@ def test_frame_counts_that_lie(lie: int, tmp_path: Path) -> None:
     struct.pack_into("<I", data, data.index(b"avih") + 8 + 16, lie)
     struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, lie)
     (tmp_path / "liar.avi").write_bytes(data)
-    np.testing.assert_allclose(brightness(tmp_path / "liar.avi"), positions(60, 3), atol=1)
+    np.testing.assert_allclose(brightness(tmp_path / "liar.avi"), _positions(60, 3), atol=1)
 
 
 def test_frames_that_do_not_decode_are_not_counted(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_frames_that_do_not_decode_are_not_counted(tmp_path: Path) -> None:
             data[at + 8 : at + 8 + size] = bytes(size)
         at += 8 + size + size % 2
     (tmp_path / "damaged.avi").write_bytes(data)
-    np.testing.assert_allclose(brightness(tmp_path / "damaged.avi"), positions(30, 3), atol=1)
+    np.testing.assert_allclose(brightness(tmp_path / "damaged.avi"), _positions(30, 3), atol=1)
 
 
 @pytest.mark.parametrize("content", [b"nonsense" * 100, "header", "no frame", "sound"])
