@@ -7,26 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from fdan.corpora import folders, meld, ravdess, savee
-from fdan.corpora.listing import Listing, Problem, Row, Source
+from fdan.corpora.listing import Listing, Row, Source
 from fdan.emotions import MODALITIES
 from fdan.errors import DataError, unknown
 
-__all__ = [
-    "CORPORA",
-    "STORE",
-    "Listing",
-    "Problem",
-    "Row",
-    "Source",
-    "check_folder",
-    "parse_source",
-    "read",
-]
-
-Reader = Callable[[Path, str], Listing]
+__all__ = ["CORPORA", "STORE", "Listing", "Row", "Source", "check_folder", "parse_source", "read"]
 
 # The demo corpus is generated in SAVEE's layout.
-CORPORA: Final[dict[str, Reader]] = {
+CORPORA: Final[dict[str, Callable[[Path, str], Listing]]] = {
     "savee": savee.read,
     "meld": meld.read,
     "ravdess": ravdess.read,

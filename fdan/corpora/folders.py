@@ -7,10 +7,11 @@ sound files and videos give speech. Such a corpus says nothing about speakers.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, IMAGE, VIDEO, Listing, Problem, Row, deduplicate, find_files
+from fdan.corpora.listing import AUDIO, IMAGE, VIDEO, Entry, Listing, Problem, Row, list_files
 from fdan.emotions import EMOTIONS, from_name
 from fdan.errors import DataError
 
@@ -38,22 +39,22 @@ def read(root: Path, modality: str) -> Listing:
     Raises:
         DataError: There are files, but no folder is named for an emotion.
     """
-    wanted = AUDIO + VIDEO if modality == "acoustic" else IMAGE + VIDEO
-    rows: list[tuple[Row, int]] = []
     unnamed: Counter[Path] = Counter()
-    for path in find_files(root, wanted):
+
+    def read_path(path: Path) -> Entry:
         inner = path.relative_to(root)
         emotion = next((e for e in map(from_name, reversed(inner.parts[:-1])) if e), None)
         if emotion is None:
             unnamed[path.parent] += 1
-            continue
+            return None
         parts = (_PARTS.get(name.lower()) for name in inner.parts[:-1])
-        sound_file = path.suffix.lower() in AUDIO
         # a.wav beside a.mp4 is the same utterance; a.jpg beside a.png are two faces.
         name = inner.with_suffix("") if modality == "acoustic" else inner
         row = Row(path, emotion, None, name.as_posix(), next((p for p in parts if p), None))
-        rows.append((row, int(not sound_file)))
-    if unnamed and not rows:
+        return row, int(path.suffix.lower() not in AUDIO)
+
+    listing = list_files(root, (AUDIO if modality == "acoustic" else IMAGE) + VIDEO, read_path)
+    if unnamed and not listing.rows:
         names = ", ".join(sorted({folder.name for folder in unnamed})[:5])
         raise DataError(
             f"no class folder is named for an emotion (found: {names};"
@@ -63,5 +64,4 @@ def read(root: Path, modality: str) -> Listing:
         Problem(folder, f"'{folder.name}' is not one of the seven emotions: {count} files left out")
         for folder, count in unnamed.items()
     )
-    chosen, copies = deduplicate(rows)
-    return Listing(chosen, problems, copies)
+    return replace(listing, problems=problems)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -99,24 +100,39 @@ def media_suffixes(modality: str) -> tuple[str, ...]:
     return AUDIO + VIDEO if modality == "acoustic" else VIDEO
 
 
-def deduplicate(rows: Iterable[tuple[Row, int]]) -> tuple[tuple[Row, ...], dict[str, int]]:
-    """One row of each utterance: the first of those of the lowest rank.
+Entry = tuple[Row, int] | Problem | str | None
+"""A row and its rank, of which the lowest of an utterance is chosen; a problem; the reason why a
+file is left out on purpose; or None for a file that the reader accounts for itself."""
+
+
+def list_files(root: Path, suffixes: Iterable[str], read: Callable[[Path], Entry]) -> Listing:
+    """The listing of a corpus whose paths say what the files are: one row of each utterance.
 
     Args:
-        rows: Rows, each with its rank.
+        root: The folder.
+        suffixes: Suffixes of media files, in lower case with their dot.
+        read: Reader of one path.
 
-    Returns:
-        The rows, and `second copy` with how many others had the same rank, if there were any: that
-        a video gives way to its sound file is as it should be.
+    Raises:
+        DataError: A folder below `root` cannot be listed.
     """
     ranked: dict[str, list[tuple[int, Row]]] = {}
-    for row, rank in rows:
-        ranked.setdefault(row.utterance, []).append((rank, row))
-    chosen: list[Row] = []
-    copies = 0
+    problems: list[Problem] = []
+    skipped: Counter[str] = Counter()
+    for path in find_files(root, suffixes):
+        entry = read(path)
+        if isinstance(entry, str):
+            skipped[entry] += 1
+        elif isinstance(entry, Problem):
+            problems.append(entry)
+        elif entry is not None:
+            row, rank = entry
+            ranked.setdefault(row.utterance, []).append((rank, row))
+    rows: list[Row] = []
     for entries in ranked.values():
         lowest = min(rank for rank, _ in entries)
-        first, *rest = (row for rank, row in entries if rank == lowest)
-        chosen.append(first)
-        copies += len(rest)
-    return tuple(chosen), {"second copy": copies} if copies else {}
+        first, *copies = (row for rank, row in entries if rank == lowest)
+        rows.append(first)
+        # That a video gives way to its sound file is as it should be, and not counted.
+        skipped["second copy"] += len(copies)
+    return Listing(tuple(rows), tuple(problems), dict(+skipped))

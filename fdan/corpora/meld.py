@@ -11,7 +11,6 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,19 +18,14 @@ from fdan.corpora.listing import Listing, Problem, Row, media_suffixes
 from fdan.emotions import from_name
 from fdan.errors import DataError
 
-
-@dataclass(frozen=True)
-class _Part:
-    name: str
-    table: str
-    folder: str
-
-
+# Each part with its table and its folder.
 _PARTS: Final = (
-    _Part("train", "train_sent_emo.csv", "train_splits"),
-    _Part("validation", "dev_sent_emo.csv", "dev_splits_complete"),
-    _Part("test", "test_sent_emo.csv", "output_repeated_splits_test"),
+    ("train", "train_sent_emo.csv", "train_splits"),
+    ("validation", "dev_sent_emo.csv", "dev_splits_complete"),
+    ("test", "test_sent_emo.csv", "output_repeated_splits_test"),
 )
+_TABLES: Final = [table for _, table, _ in _PARTS]
+_FOLDERS: Final = [folder for _, _, folder in _PARTS]
 _COLUMNS: Final = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 # The test folder also holds final_videos_test..., which are other cuts of the same clips.
 _CLIP: Final = re.compile(r"dia(\d+)_utt(\d+)")
@@ -50,71 +44,63 @@ def read(root: Path, modality: str) -> Listing:
     Raises:
         DataError: None of the three tables is there, or one is no table of MELD's.
     """
-    tables, folders = _locate(root)
-    if not tables:
-        names = ", ".join(part.table for part in _PARTS)
-        raise DataError(f"none of MELD's tables ({names}) is in it")
+    located = _locate(root)
+    if not located.keys() & set(_TABLES):
+        raise DataError(f"none of MELD's tables ({', '.join(_TABLES)}) is in it")
     rows: list[Row] = []
     problems: list[Problem] = []
     unused = 0
-    for part in _PARTS:
-        table, folder = tables.get(part.table), folders.get(part.folder)
-        if table is None:
-            if folder is not None:
-                problems.append(Problem(folder, f"its table {part.table} is missing"))
-            continue
-        if folder is None:
-            problems.append(Problem(table, f"its folder {part.folder} is missing"))
-            continue
-        clips = _clips(folder, modality)
-        of_part, missing = _read_part(part, table, clips)
-        rows += of_part
-        problems += missing
-        unused += len(clips) - len(of_part)
+    for part, table_name, folder_name in _PARTS:
+        table, folder = located.get(table_name), located.get(folder_name)
+        if table and folder:
+            clips = _clips(folder, modality)
+            of_part, missing = _read_part(part, table, clips)
+            rows += of_part
+            problems += missing
+            unused += len(clips) - len(of_part)
+        elif table:
+            problems.append(Problem(table, f"its folder {folder_name} is missing"))
+        elif folder:
+            problems.append(Problem(folder, f"its table {table_name} is missing"))
     skipped = {"clip without a usable row": unused} if unused else {}
     return Listing(tuple(rows), tuple(problems), skipped)
 
 
-def _locate(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def _locate(root: Path) -> dict[str, Path]:
     """The nearest table and folder of each name, at most _DEPTH levels below `root`."""
-    tables: dict[str, Path] = {}
-    folders: dict[str, Path] = {}
+    located: dict[str, Path] = {}
     level = [root]
     for _ in range(_DEPTH + 1):
         below: list[Path] = []
         for folder in level:
             # Clip folders hold thousands of files and nothing that is looked for.
-            if folder.name in {part.folder for part in _PARTS}:
-                folders.setdefault(folder.name, folder)
+            if folder.name in _FOLDERS:
+                located.setdefault(folder.name, folder)
                 continue
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 if entry.name.startswith((".", "__MACOSX")):
                     continue
                 if entry.is_dir():
                     below.append(Path(entry.path))
-                elif entry.name in {part.table for part in _PARTS}:
-                    tables.setdefault(entry.name, Path(entry.path))
+                elif entry.name in _TABLES:
+                    located.setdefault(entry.name, Path(entry.path))
         level = below
-    return tables, folders
+    return located
 
 
 def _clips(folder: Path, modality: str) -> dict[tuple[int, int], Path]:
     """Clips of one part by dialogue and utterance number, the preferred suffix of each."""
     ranks = {suffix: rank for rank, suffix in enumerate(media_suffixes(modality))}
-    best: dict[tuple[int, int], Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = _CLIP.fullmatch(path.stem)
-        rank = ranks.get(path.suffix.lower())
-        if name is None or rank is None:
-            continue
-        key = (int(name[1]), int(name[2]))
-        if key not in best or rank < ranks[best[key].suffix.lower()]:
-            best[key] = path
-    return best
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ranks]
+    clips: dict[tuple[int, int], Path] = {}
+    for path in sorted(files, key=lambda path: ranks[path.suffix.lower()]):
+        if name := _CLIP.fullmatch(path.stem):
+            clips.setdefault((int(name[1]), int(name[2])), path)
+    return clips
 
 
 def _read_part(
-    part: _Part, table: Path, clips: dict[tuple[int, int], Path]
+    part: str, table: Path, clips: dict[tuple[int, int], Path]
 ) -> tuple[list[Row], list[Problem]]:
     rows: dict[tuple[int, int], Row] = {}
     problems: list[Problem] = []
@@ -136,9 +122,9 @@ def _read_part(
             repeated.append(line)
         else:
             # Dialogue numbers start again in each part.
-            utterance = f"{part.name}_{clip}"
+            utterance = f"{part}_{clip}"
             speaker = " ".join((record["Speaker"] or "").split()) or None
-            rows[key] = Row(clips[key], emotion, speaker, utterance, part.name)
+            rows[key] = Row(clips[key], emotion, speaker, utterance, part)
     problems += _alike(table, numberless, "no dialogue or utterance number")
     problems += _alike(table, repeated, "a clip that an earlier line has already")
     return list(rows.values()), problems

@@ -7,19 +7,10 @@ Calm is outside the seven emotions and song is not speech: both are skipped and 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import (
-    AUDIO,
-    Listing,
-    Problem,
-    Row,
-    deduplicate,
-    find_files,
-    media_suffixes,
-)
+from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, list_files, media_suffixes
 
 _EMOTION: Final = {
     "01": "neutral",
@@ -50,26 +41,21 @@ def read(root: Path, modality: str) -> Listing:
         root: Folder of the corpus.
         modality: "acoustic" or "visual".
     """
-    rows: list[tuple[Row, int]] = []
-    problems: list[Problem] = []
-    skipped: Counter[str] = Counter()
     preferred = _PREFERRED[modality]
-    for path in find_files(root, media_suffixes(modality)):
+
+    def read_name(path: Path) -> Entry:
         if not _NAME.fullmatch(path.stem):
-            problems.append(Problem(path, "not a RAVDESS name such as 03-01-05-01-02-01-12"))
-            continue
+            return Problem(path, "not a RAVDESS name such as 03-01-05-01-02-01-12")
         kind, channel, emotion, *_, actor = path.stem.split("-")
         if kind not in preferred:
-            skipped["other modality"] += 1
-        elif channel != _SPEECH:
-            skipped["song"] += 1
-        elif emotion == _CALM:
-            skipped["calm"] += 1
-        elif emotion not in _EMOTION:
-            problems.append(Problem(path, f"emotion {emotion} is none of RAVDESS's 01 to 08"))
-        else:
-            row = Row(path, _EMOTION[emotion], f"Actor_{actor}", path.stem[3:])
-            sound_file = path.suffix.lower() in AUDIO
-            rows.append((row, 2 * preferred.index(kind) + (not sound_file)))
-    chosen, copies = deduplicate(rows)
-    return Listing(chosen, tuple(problems), {**skipped, **copies})
+            return "other modality"
+        if channel != _SPEECH:
+            return "song"
+        if emotion == _CALM:
+            return "calm"
+        if emotion not in _EMOTION:
+            return Problem(path, f"emotion {emotion} is none of RAVDESS's 01 to 08")
+        row = Row(path, _EMOTION[emotion], f"Actor_{actor}", path.stem[3:])
+        return row, 2 * preferred.index(kind) + (path.suffix.lower() not in AUDIO)
+
+    return list_files(root, media_suffixes(modality), read_name)

@@ -10,15 +10,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import (
-    AUDIO,
-    Listing,
-    Problem,
-    Row,
-    deduplicate,
-    find_files,
-    media_suffixes,
-)
+from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, list_files, media_suffixes
 
 CODES: Final = {
     "a": "anger",
@@ -41,22 +33,18 @@ def read(root: Path, modality: str) -> Listing:
         root: Folder of the corpus.
         modality: "acoustic" or "visual".
     """
-    rows: list[tuple[Row, int]] = []
-    problems: list[Problem] = []
-    for path in find_files(root, media_suffixes(modality)):
+
+    def read_name(path: Path) -> Entry:
         name = _NAME.fullmatch(path.stem)
         speaker = name["speaker"] or path.parent.name if name else ""
         if name is None or not _SPEAKER.fullmatch(speaker):
-            problems.append(Problem(path, "not a SAVEE name such as DC/a01 or DC_a01"))
-            continue
+            return Problem(path, "not a SAVEE name such as DC/a01 or DC_a01")
         utterance = f"{speaker}_{name['code']}{int(name['number']):02d}"
-        rows.append((Row(path, CODES[name["code"]], speaker, utterance), _rank(path, modality)))
-    chosen, copies = deduplicate(rows)
-    return Listing(chosen, tuple(problems), copies)
+        # SAVEE also ships AudioVisualClip: the recordings proper come first.
+        if modality == "visual":
+            proper = "VisualData" in path.parts
+        else:
+            proper = path.suffix.lower() in AUDIO
+        return Row(path, CODES[name["code"]], speaker, utterance), int(not proper)
 
-
-def _rank(path: Path, modality: str) -> int:
-    # SAVEE also ships AudioVisualClip: the recordings proper come first.
-    if modality == "visual":
-        return 0 if "VisualData" in path.parts else 1
-    return 0 if path.suffix.lower() in AUDIO else 1
+    return list_files(root, media_suffixes(modality), read_name)
