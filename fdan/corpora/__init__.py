@@ -14,7 +14,7 @@ from fdan.errors import DataError, unknown
 __all__ = ["CORPORA", "STORE", "Listing", "Row", "Source", "check_folder", "parse_source", "read"]
 
 # The demo corpus is generated in SAVEE's layout.
-CORPORA: Final[dict[str, Callable[[Path, str], Listing]]] = {
+CORPORA: Final[dict[str, Callable[[Source], Listing]]] = {
     "savee": savee.read,
     "meld": meld.read,
     "ravdess": ravdess.read,
@@ -66,7 +66,7 @@ def read(source: Source) -> Listing:
     """
     check_folder(source)
     try:
-        listing = CORPORA[source.corpus](source.path, source.modality)
+        listing = CORPORA[source.corpus](source)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     except OSError as error:

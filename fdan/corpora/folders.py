@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, IMAGE, VIDEO, Entry, Listing, Problem, Row, list_files
+from fdan.corpora.listing import IMAGE, VIDEO, Entry, Listing, Problem, Row, Source, list_files
 from fdan.emotions import EMOTIONS, from_name
 from fdan.errors import DataError
 
@@ -29,12 +29,8 @@ _PARTS: Final = {
 }
 
 
-def read(root: Path, modality: str) -> Listing:
+def read(source: Source) -> Listing:
     """Rows of a folder of class folders.
-
-    Args:
-        root: The folder.
-        modality: "acoustic" or "visual".
 
     Raises:
         DataError: There are files, but no folder is named for an emotion.
@@ -42,18 +38,18 @@ def read(root: Path, modality: str) -> Listing:
     unnamed: Counter[Path] = Counter()
 
     def read_path(path: Path) -> Entry:
-        inner = path.relative_to(root)
+        inner = path.relative_to(source.path)
         emotion = next((e for e in map(from_name, reversed(inner.parts[:-1])) if e), None)
         if emotion is None:
             unnamed[path.parent] += 1
             return None
         parts = (_PARTS.get(name.lower()) for name in inner.parts[:-1])
         # a.wav beside a.mp4 is the same utterance; a.jpg beside a.png are two faces.
-        name = inner.with_suffix("") if modality == "acoustic" else inner
+        name = inner.with_suffix("") if source.modality == "acoustic" else inner
         row = Row(path, emotion, None, name.as_posix(), next((p for p in parts if p), None))
-        return row, int(path.suffix.lower() not in AUDIO)
+        return row, int(path.suffix.lower() in VIDEO)
 
-    listing = list_files(root, (AUDIO if modality == "acoustic" else IMAGE) + VIDEO, read_path)
+    listing = list_files(source, read_path, IMAGE + VIDEO if source.modality == "visual" else ())
     if unnamed and not listing.rows:
         names = ", ".join(sorted({folder.name for folder in unnamed})[:5])
         raise DataError(

@@ -105,21 +105,23 @@ Entry = tuple[Row, int] | Problem | str | None
 file is left out on purpose; or None for a file that the reader accounts for itself."""
 
 
-def list_files(root: Path, suffixes: Iterable[str], read: Callable[[Path], Entry]) -> Listing:
+def list_files(
+    source: Source, read: Callable[[Path], Entry], suffixes: Iterable[str] = ()
+) -> Listing:
     """The listing of a corpus whose paths say what the files are: one row of each utterance.
 
     Args:
-        root: The folder.
-        suffixes: Suffixes of media files, in lower case with their dot.
+        source: The corpus.
         read: Reader of one path.
+        suffixes: Suffixes of its media files; empty for those of recordings.
 
     Raises:
-        DataError: A folder below `root` cannot be listed.
+        DataError: A folder cannot be listed.
     """
     ranked: dict[str, list[tuple[int, Row]]] = {}
     problems: list[Problem] = []
     skipped: Counter[str] = Counter()
-    for path in find_files(root, suffixes):
+    for path in find_files(source.path, suffixes or media_suffixes(source.modality)):
         entry = read(path)
         if isinstance(entry, str):
             skipped[entry] += 1

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import Listing, Problem, Row, media_suffixes
+from fdan.corpora.listing import Listing, Problem, Row, Source, media_suffixes
 from fdan.emotions import from_name
 from fdan.errors import DataError
 
@@ -34,17 +34,13 @@ _MAX_TABLE_MB: Final = 8.0
 """Several times the size of the largest of MELD's tables (1 MB is 10^6 bytes)."""
 
 
-def read(root: Path, modality: str) -> Listing:
+def read(source: Source) -> Listing:
     """Rows of MELD: those of its tables that have a clip, each clip once.
-
-    Args:
-        root: Folder of the corpus.
-        modality: "acoustic" or "visual".
 
     Raises:
         DataError: None of the three tables is there, or one is no table of MELD's.
     """
-    located = _locate(root)
+    located = _locate(source.path)
     if not located.keys() & set(_TABLES):
         raise DataError(f"none of MELD's tables ({', '.join(_TABLES)}) is in it")
     rows: list[Row] = []
@@ -53,7 +49,7 @@ def read(root: Path, modality: str) -> Listing:
     for part, table_name, folder_name in _PARTS:
         table, folder = located.get(table_name), located.get(folder_name)
         if table and folder:
-            clips = _clips(folder, modality)
+            clips = _clips(folder, source.modality)
             of_part, missing = _read_part(part, table, clips)
             rows += of_part
             problems += missing

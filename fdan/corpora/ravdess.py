@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, list_files, media_suffixes
+from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, Source, list_files
 
 _EMOTION: Final = {
     "01": "neutral",
@@ -34,14 +34,9 @@ _PREFERRED: Final = {
 _NAME: Final = re.compile(r"\d\d(?:-\d\d){6}")
 
 
-def read(root: Path, modality: str) -> Listing:
-    """Rows of RAVDESS, one for each utterance; the speaker is the actor.
-
-    Args:
-        root: Folder of the corpus.
-        modality: "acoustic" or "visual".
-    """
-    preferred = _PREFERRED[modality]
+def read(source: Source) -> Listing:
+    """Rows of RAVDESS, one for each utterance; the speaker is the actor."""
+    preferred = _PREFERRED[source.modality]
 
     def read_name(path: Path) -> Entry:
         if not _NAME.fullmatch(path.stem):
@@ -58,4 +53,4 @@ def read(root: Path, modality: str) -> Listing:
         row = Row(path, _EMOTION[emotion], f"Actor_{actor}", path.stem[3:])
         return row, 2 * preferred.index(kind) + (path.suffix.lower() not in AUDIO)
 
-    return list_files(root, media_suffixes(modality), read_name)
+    return list_files(source, read_name)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, list_files, media_suffixes
+from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, Source, list_files
 
 CODES: Final = {
     "a": "anger",
@@ -26,13 +26,8 @@ _SPEAKER: Final = re.compile(r"[A-Z]{2}")
 _NAME: Final = re.compile(r"(?:(?P<speaker>[A-Z]{2})_)?(?P<code>sa|su|[adfhn])(?P<number>\d{1,3})")
 
 
-def read(root: Path, modality: str) -> Listing:
-    """Rows of SAVEE; an utterance such as DC_a01 is the same in both modalities.
-
-    Args:
-        root: Folder of the corpus.
-        modality: "acoustic" or "visual".
-    """
+def read(source: Source) -> Listing:
+    """Rows of SAVEE; an utterance such as DC_a01 is the same in both modalities."""
 
     def read_name(path: Path) -> Entry:
         name = _NAME.fullmatch(path.stem)
@@ -41,10 +36,10 @@ def read(root: Path, modality: str) -> Listing:
             return Problem(path, "not a SAVEE name such as DC/a01 or DC_a01")
         utterance = f"{speaker}_{name['code']}{int(name['number']):02d}"
         # SAVEE also ships AudioVisualClip: the recordings proper come first.
-        if modality == "visual":
+        if source.modality == "visual":
             proper = "VisualData" in path.parts
         else:
             proper = path.suffix.lower() in AUDIO
         return Row(path, CODES[name["code"]], speaker, utterance), int(not proper)
 
-    return list_files(root, media_suffixes(modality), read_name)
+    return list_files(source, read_name)

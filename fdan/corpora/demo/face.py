@@ -115,12 +115,9 @@ def film(
     through = np.arange(count) / (count - 1)
     apex, strength = rng.uniform(0.35, 0.65), rng.uniform(0.7, 1.1)
     course = np.interp(through, [0, apex, 1], [rng.uniform(0.3, 0.6), 1, rng.uniform(0.5, 0.9)])
-    expressions = (
-        np.outer(course * strength, _EXPRESSION[emotion])
-        + face.rest
-        + rng.normal(0, _TWITCH)
-        + rng.normal(0, _TWITCH / 4, (count, 10))
-    )
+    expressions = np.outer(course * strength, _EXPRESSION[emotion]) + face.rest
+    expressions += rng.normal(0, _TWITCH)
+    expressions += rng.normal(0, _TWITCH / 4, (count, 10))
     talk = np.interp(through * (len(opening) - 1), np.arange(len(opening)), opening)
     expressions[:, 6] += 0.07 * talk
     where = rng.normal(0, 0.03, 2) + rng.normal(0, 0.004, (count, 2)).cumsum(axis=0)
@@ -133,9 +130,8 @@ def film(
             expressions[frame, 3] = -0.85
         place = _Place(where[frame], roll[frame], size)
         picture = _draw(face, expressions[frame], place) * light
-        picture += np.repeat(
-            face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32), 3, axis=2
-        )
+        grain = face.grain * rng.standard_normal((SIZE, SIZE, 1), np.float32)
+        picture += np.repeat(grain, 3, axis=2)
         yield np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
@@ -160,7 +156,7 @@ class _Place:
         """Points (n, 2) in half-widths of the head, y downward, as OpenCV's 1/16 pixels."""
         cos, sin = np.cos(self.roll), np.sin(self.roll)
         turn, centre = np.array([[cos, sin], [-sin, cos]]), np.array([0.5, 0.52]) + self.where
-        pixels = (points @ turn * self.size + centre) * SIZE
+        pixels: Array = (points @ turn * self.size + centre) * SIZE
         return np.rint(pixels * 16).astype(np.int32)
 
 
@@ -205,14 +201,13 @@ def _features(face: Face, expression: Array) -> list[Layer]:
         fill(_oval(s * 0.1, 0.33 - 0.05 * wrinkle, 0.045, 0.025), 0.4)
         if wrinkle > 0.15:
             fold = _curve([0.16, 0.12], [0.26, 0.24], [0.3, 0.45]) * [s, 1]
-            fill(
-                np.vstack([fold, (fold + np.array([0.035 * wrinkle, 0]))[::-1]]), 1 - 0.3 * wrinkle
-            )
+            edge = fold + np.array([0.035 * wrinkle, 0])
+            fill(np.vstack([fold, edge[::-1]]), 1 - 0.3 * wrinkle)
     _mouth(fill, face, (corner, opening, width, lip))
     return layers
 
 
-Fill = Callable[[Array, "Colour | float"], None]
+Fill = Callable[[Array, Colour | float], None]
 
 
 def _eye(fill: Fill, face: Face, side: int, eye: float, lower: float) -> None:
@@ -241,21 +236,12 @@ def _mouth(fill: Fill, face: Face, shape: tuple[float, float, float, float]) -> 
     y = 0.68
     left, right = [-half, y - corner], [half, y - corner]
     over, under = y - 0.6 * gap - lip, y + 1.2 * gap + 0.3 * corner
-    fill(
-        np.vstack(
-            [
-                _curve(left, [0, over - 0.1 - (y - corner - over) * 0.6], right),
-                _curve(right, [0, under + 0.17 + (under - y + corner) * 0.6], left),
-            ]
-        ),
-        face.lips,
-    )
-    inside = np.vstack(
-        [
-            _curve(left, [0, 2 * over - (y - corner)], right),
-            _curve(right, [0, 2 * under - (y - corner) + 0.03], left),
-        ]
-    )
+    upper = _curve(left, [0, over - 0.1 - (y - corner - over) * 0.6], right)
+    lower = _curve(right, [0, under + 0.17 + (under - y + corner) * 0.6], left)
+    fill(np.vstack([upper, lower]), face.lips)
+    upper = _curve(left, [0, 2 * over - (y - corner)], right)
+    lower = _curve(right, [0, 2 * under - (y - corner) + 0.03], left)
+    inside = np.vstack([upper, lower])
     fill(inside * [0.9, 1], np.array([30.0, 25, 55]))
     if gap > 0.03:
         teeth = np.column_stack([inside[:, 0] * 0.75, np.minimum(inside[:, 1], over + 0.4 * gap)])
