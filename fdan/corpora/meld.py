@@ -100,49 +100,41 @@ def _read_part(
 ) -> tuple[list[Row], list[Problem]]:
     rows: dict[tuple[int, int], Row] = {}
     problems: list[Problem] = []
-    numberless: list[int] = []
-    repeated: list[int] = []
+    # One problem for all lines that have the same: in a damaged table they may be very many.
+    numberless = "no dialogue or utterance number"
+    repeated = "a clip that an earlier line has already"
+    alike: dict[str, list[int]] = {numberless: [], repeated: []}
     for line, record in _records(table):
         key = (_number(record["Dialogue_ID"]), _number(record["Utterance_ID"]))
         if key[0] is None or key[1] is None:
-            numberless.append(line)
+            alike[numberless].append(line)
             continue
         clip = f"dia{key[0]}_utt{key[1]}"
-        emotion = from_name(record["Emotion"] or "")
+        word = record["Emotion"] or ""
+        emotion = from_name(word)
         if emotion is None:
-            reason = f"line {line}, {clip}: unknown emotion {_shown(record['Emotion'])}"
+            word = word if len(word) <= 30 else f"{word[:30]}..."
+            reason = f"line {line}, {clip}: unknown emotion {word!r}"
             problems.append(Problem(table, reason))
         elif key not in clips:
             problems.append(Problem(table, f"line {line}: {clip} has no file"))
         elif key in rows:
-            repeated.append(line)
+            alike[repeated].append(line)
         else:
             # Dialogue numbers start again in each part.
             utterance = f"{part}_{clip}"
             speaker = " ".join((record["Speaker"] or "").split()) or None
             rows[key] = Row(clips[key], emotion, speaker, utterance, part)
-    problems += _alike(table, numberless, "no dialogue or utterance number")
-    problems += _alike(table, repeated, "a clip that an earlier line has already")
+    for reason, lines in alike.items():
+        if lines:
+            more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
+            problems.append(Problem(table, f"line {lines[0]}: {reason}{more}"))
     return list(rows.values()), problems
 
 
 def _number(text: str | None) -> int | None:
     # Nine digits: a damaged table may hold thousands.
     return int(text) if text and re.fullmatch(r"\s*[0-9]{1,9}\s*", text) else None
-
-
-def _shown(text: str | None) -> str:
-    """A cell as it can be put in one line, whatever is in it."""
-    text = text or ""
-    return repr(text if len(text) <= 30 else f"{text[:30]}...")
-
-
-def _alike(table: Path, lines: list[int], reason: str) -> list[Problem]:
-    """One problem for all lines that have the same: in a damaged table they may be very many."""
-    if not lines:
-        return []
-    more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
-    return [Problem(table, f"line {lines[0]}: {reason}{more}")]
 
 
 def _records(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:

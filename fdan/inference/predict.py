@@ -98,9 +98,9 @@ def _faces(model: Model, file: Path) -> NDArray[np.uint8]:
 def _settings(model: Model, modality: str) -> Settings:
     try:
         return settings_from_dict(modality, model.facts["preparation"][modality])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):  # another version's, in words
-            raise
+    except DataError:  # another version's, in words
+        raise
+    except (KeyError, TypeError, ValueError):
         raise WeightsError(
             f"the model does not say how its data were prepared ({modality}); train it again"
         ) from None

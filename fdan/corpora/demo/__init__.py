@@ -133,25 +133,23 @@ def _exists(folder: Path, settings: DemoSettings) -> bool:
         return False
     if not folder.is_dir():
         raise DataError(f"{folder}: is a file; choose another folder for the demo corpus")
-    if not (folder / MANIFEST).is_file():
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
         if any(folder.iterdir()):
             raise DataError(f"{folder}: holds other files; choose another folder")
         return False
     try:
-        stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
-        stored = None
-    wanted = _manifest(settings)
-    if stored == wanted:
-        return True
-    if not isinstance(stored, dict):
-        raise DataError(f"{folder / MANIFEST}: unreadable; choose another folder")
+        stored = dict(json.loads(manifest.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise DataError(f"{manifest}: unreadable; choose another folder") from None
     other = ", ".join(
         f"{name} {stored.get(name)} (asked for: {value})"
-        for name, value in wanted.items()
+        for name, value in _manifest(settings).items()
         if stored.get(name) != value
     )
-    raise DataError(f"{folder}: holds a demo corpus with {other}; choose another folder")
+    if other:
+        raise DataError(f"{folder}: holds a demo corpus with {other}; choose another folder")
+    return True
 
 
 def _write_all(

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Self
 
 from fdan.corpora.demo import generate
-
-
-class _Cancelled(BaseException):
-    """Nobody waits for the corpus any more."""
 
 
 class BackgroundDemo:
@@ -54,5 +50,5 @@ class BackgroundDemo:
 
     def _report(self, done: int, total: int) -> None:
         if self._cancelled:
-            raise _Cancelled
+            raise CancelledError
         self._progress(done, total)
