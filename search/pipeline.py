@@ -15,7 +15,7 @@ import optuna
 from rich.console import Console
 
 from fdan.cli.terminal import Preparing, print_unreadable
-from fdan.corpora.demo.background import BackgroundDemo
+from fdan.corpora.demo import BackgroundDemo
 from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task

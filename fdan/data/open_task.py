@@ -13,8 +13,7 @@ import numpy as np
 
 from fdan.config import Config, option
 from fdan.corpora import STORE, Listing, Row, Source, parse_source, read
-from fdan.corpora.demo import CODES, DemoSettings, speaker_name
-from fdan.corpora.demo.background import BackgroundDemo
+from fdan.corpora.demo import CODES, BackgroundDemo, DemoSettings, speaker_name
 from fdan.corpora.listing import VIDEO
 from fdan.data.prepare import prepare
 from fdan.data.settings import Settings

@@ -42,15 +42,10 @@ _ENVIRONMENT: Final = {
 
 
 class DecoderPool:
-    """Processes that turn media files into images; a context manager that leaves none behind."""
+    """`count` processes that turn media files into images, each file within `timeout_s` seconds; a
+    context manager that leaves none behind."""
 
     def __init__(self, settings: Settings, count: int, timeout_s: float) -> None:
-        """
-        Args:
-            settings: Settings that the images depend on.
-            count: Number of processes.
-            timeout_s: Seconds that one file may take.
-        """
         self._processes = [DecoderProcess(settings, timeout_s) for _ in range(count)]
         self._idle = deque(self._processes)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="media")

@@ -18,8 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from fdan.corpora import parse_source, read
-from fdan.corpora.demo import CODES, DemoSettings, generate, speaker_name
-from fdan.corpora.demo.background import BackgroundDemo
+from fdan.corpora.demo import CODES, BackgroundDemo, DemoSettings, generate, speaker_name
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError, DataError
 
@@ -170,7 +169,7 @@ def test_interrupted_generation_leaves_nothing(tmp_path: Path, workers: int) -> 
 AHEAD = """
 import signal, sys
 from pathlib import Path
-from fdan.corpora.demo.background import BackgroundDemo
+from fdan.corpora.demo import BackgroundDemo
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 with BackgroundDemo(Path(sys.argv[1]), workers=2) as ahead:
