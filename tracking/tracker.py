@@ -110,7 +110,7 @@ class Tracker:
             names.STUDY: self._name,
             names.STATE: names.RUNNING,
             names.REASON: "",
-            names.USER: _user(),
+            names.USER: user_name(),
             names.SOURCE_NAME: Path(sys.argv[0]).name or "python",
             names.SOURCE_TYPE: "LOCAL",
         }
@@ -261,7 +261,7 @@ def _texts(values: Mapping[str, object], longest: int) -> dict[str, str]:
     return {limits.name(key): limits.value(value, longest) for key, value in values.items()}
 
 
-def _user() -> str:
+def user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -45,16 +45,9 @@ _HIGHEST: Final = 1.0
 """Upper bound of values."""
 
 
-def expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> float:
-    """Expected gain of the next trials over the best value so far.
-
-    Args:
-        values: Values of all ended trials in their order, None for trials that are not complete.
-        ahead: Number of next trials.
-
-    Returns:
-        The gain; infinite where the trials are too few to tell.
-    """
+def _expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> float:
+    """Expected gain of so many next trials over the best value so far; infinite where the ended
+    trials, whose values come in their order with None for what is not complete, are too few."""
     complete = [value for value in values if value is not None]
     earlier = [value for value in values[:-ahead] if value is not None]
     if len(values) < MIN_TRIALS or len(complete) < MIN_TRIALS // 2 or not earlier:
@@ -63,19 +56,14 @@ def expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> flo
     window = complete[-WINDOW:]
     begins = [i for i, value in enumerate(values) if value is not None][-len(window)]
     share = len(window) / (len(values) - begins)
-    gain = max(peaks_gain(window, best, math.ceil(ahead * share)), best - max(earlier))
+    gain = max(_peaks_gain(window, best, math.ceil(ahead * share)), best - max(earlier))
     return min(gain, _HIGHEST - best)
 
 
-def peaks_gain(values: Sequence[float], best: float, draws: int) -> float:
+def _peaks_gain(values: Sequence[float], best: float, draws: int) -> float:
     """E[max(best, draws)] - best, where a draw exceeds the best by more than x with probability
-    p exp(-x / e): the sum of e (1 - (1 - p)^k) / k over k = 1 .. draws.
-
-    Args:
-        values: Complete values. e is the mean by which their best quarter exceeds the next one.
-        best: The best value so far.
-        draws: Number of draws.
-    """
+    p exp(-x / e): the sum of e (1 - (1 - p)^k) / k over k = 1 .. draws. e is the mean by which the
+    best quarter of the values exceeds the next one."""
     ordered = sorted(values, reverse=True)
     peaks = max(_MIN_PEAKS, len(ordered) // 4)
     threshold = ordered[peaks]
@@ -86,7 +74,7 @@ def peaks_gain(values: Sequence[float], best: float, draws: int) -> float:
     return excess * sum((1 - (1 - p) ** k) / k for k in range(1, draws + 1))
 
 
-def seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
+def _seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation of a value over seeds, pooled over settings; None where no setting has two
     values. groups: each setting's values."""
     squares, free = 0.0, 0
@@ -97,7 +85,7 @@ def seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
     return math.sqrt(squares / free) if free else None
 
 
-def epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
+def _epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation of a value by its last epochs' fluctuation; None where no trial has five.
 
     A lower bound of the noise over seeds, which also change the course of training. curves:
@@ -122,16 +110,10 @@ class EarlyStopping(StudyCallback):
     def of_study(
         cls, stop: StopSignal, noise: float | str, study: optuna.Study, folder: Path
     ) -> EarlyStopping:
-        """The callback of `--stop-early`, which knows the trials of earlier starts.
-
-        Args:
-            stop: The study's stop signal.
-            noise: Standard deviation of a value, or "auto": that of the study's confirming runs if
-                there are any, else that of the trials' last epochs.
-            study: The study.
-            folder: Folder of the study, with its trials' epochs.
-        """
-        measured = seed_noise([setting.values for setting in confirmed_settings(study)])
+        """The callback of `--stop-early`, which knows the trials of earlier starts. noise: standard
+        deviation of a value, or "auto": that of the study's confirming runs if there are any, else
+        that of the trials' last epochs."""
+        measured = _seed_noise([setting.values for setting in confirmed_settings(study)])
         rule = cls(stop, measured if isinstance(noise, str) else noise)
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         for trial in sorted(ended, key=attrgetter("datetime_complete")):
@@ -153,9 +135,9 @@ class EarlyStopping(StudyCallback):
     def _decide(self) -> None:
         noise, words = self._noise, "by which the seed alone moves the value"
         if noise is None:
-            noise = epoch_noise(self._curves) or 0.0
+            noise = _epoch_noise(self._curves) or 0.0
             words = "by which a trial's last epochs alone move its value"
-        gain = expected_gain(self._values, LOOKAHEAD)
+        gain = _expected_gain(self._values, LOOKAHEAD)
         if gain < noise:
             self._stop.finish(
                 f"enough after {len(self._values)} trials: the next {LOOKAHEAD} are expected to add"

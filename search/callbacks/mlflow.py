@@ -82,13 +82,8 @@ class MlflowCallback(StudyCallback):
         trials: Sequence[FrozenTrial],
         params: Callable[[FrozenTrial], Mapping[str, object]] = lambda trial: trial.params,
     ) -> None:
-        """Record what a driver that died had no more time to record of trials that had ended.
-
-        Args:
-            trials: All trials of the stage, from Optuna's storage. What was recorded of them is
-                passed over.
-            params: Settings of a trial.
-        """
+        """Record what a driver that died had no more time to record of the stage's trials that had
+        ended. What was recorded of them is passed over. params: settings of a trial."""
         opened = self._tracker.open_trials(self._runs.stage)
         for number in sorted(opened):
             if number >= len(trials):

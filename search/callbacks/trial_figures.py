@@ -70,11 +70,6 @@ class TrialFigures:
         self._closed = False
         self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
-    @property
-    def pid(self) -> int | None:
-        """The process that draws; None while there is none."""
-        return None if self._process is None else self._process.pid
-
     def submit(self, job: FigureJob, settings: Mapping[str, object]) -> Future[list[Path]]:
         """Draw a trial.
 
@@ -88,20 +83,18 @@ class TrialFigures:
         """
         return self._thread.submit(self._files, job, settings)
 
-    def close(self, *, at_once: bool = False) -> None:
-        """Draw what is left, or nothing more if at_once, and end the process."""
-        if at_once:
-            self._closed = True
-            self._kill()
-        self._thread.shutdown(cancel_futures=at_once)
-        self._end()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """What an error or a second Ctrl-C leaves undrawn, the study's next start draws."""
-        self.close(at_once=error is not None)
+        """Draw what is left and end the process. After an error or a second Ctrl-C, which nobody
+        wants to wait after, nothing more is drawn here: the study's next start does it."""
+        if error is not None:
+            self._closed = True
+            if (process := self._process) is not None:
+                process.kill()  # whoever waits for it goes on
+        self._thread.shutdown(cancel_futures=error is not None)
+        self._end()
 
     def _files(self, job: FigureJob, settings: Mapping[str, object]) -> list[Path]:
         try:
@@ -153,13 +146,8 @@ class TrialFigures:
                 start_new_session=True,  # Ctrl-C is for the driver
             )
         if self._closed:
-            self._kill()
+            self._process.kill()
         return self._process
-
-    def _kill(self) -> None:
-        """End the process from any thread: whoever waits for it goes on."""
-        if (process := self._process) is not None:
-            process.kill()
 
     def _end(self) -> None:
         process, self._process = self._process, None

@@ -205,7 +205,7 @@ def test_what_it_shows_of_servers_and_clusters_is_typed_elsewhere() -> None:
     """tests/tracking/registry/test_pyfunc_model.py types the card's commands,
     tests/cluster/test_onpremises.py those of the cluster's page."""
     (serving,) = (block for block in blocks("sh") if "mlflow models serve" in block)
-    card = (ROOT / "tracking/registry/model_card.py").read_text()
+    card = (ROOT / "tracking/registry/model_card.md").read_text()
     for written, means in (("{name}", "fdan"), ("{{", "{"), ("}}", "}")):
         card = card.replace(written, means)
     for line in serving.strip().splitlines()[1:]:

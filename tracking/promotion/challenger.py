@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.flop_counter import FlopCounterMode
 
 from fdan.data.provenance import reopen
 from fdan.data.split import Split
@@ -17,13 +18,13 @@ from fdan.data.task import Task
 from fdan.evaluation.predictions import Predictions
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
+from fdan.media.pixels import image_shape, settings_from_dict
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.registry.download import file_digests
-from tracking.registry.inference_cost import multiply_adds
 from tracking.registry.model_card import model_card
 from tracking.registry.package import build_package
-from tracking.registry.registry import ModelVersion
-from tracking.result import PREDICTIONS, WINNER, StudyResult
+from tracking.registry.registry import ModelVersion, Registry
+from tracking.result import PREDICTIONS, StudyResult
 from tracking.uri import mask_password
 
 _REPRODUCED_UTTERANCES: Final = 64
@@ -34,22 +35,17 @@ _REPRODUCED_UTTERANCES: Final = 64
 class Challenger:
     """A study's winner. What is read of it stays as it was when it was first read."""
 
-    study: Path
+    folder: Path
+    """The winner's folder."""
     result: StudyResult
-    name: str
-    """The model that it would be registered as."""
-    uri: str
-    """The server that it would be registered on, for its card."""
+    registry: Registry
+    """Where it would be registered."""
     temporary: Path
     """An empty folder."""
     isolated_model: IsolatedModel
     """Loads what would be registered."""
     stores: Path | None = None
     """Folder of the stores, if they were moved."""
-
-    @property
-    def folder(self) -> Path:
-        return self.study / WINNER
 
     @property
     def tensors(self) -> Path:
@@ -75,7 +71,8 @@ class Challenger:
 
     def card(self, limit: int | None = None) -> str:
         """The model card, of so many characters at most."""
-        return model_card(self.result, self.model.facts, self.name, mask_password(self.uri), limit)
+        uri = mask_password(self.registry.uri)
+        return model_card(self.result, self.model.facts, self.registry.name, uri, limit)
 
     @cached_property
     def package(self) -> Path:
@@ -127,3 +124,16 @@ class Challenger:
             "git": result.git,
             **{f"version.{name}": value for name, value in result.versions.items()},
         }
+
+
+def multiply_adds(model: SpeechModel) -> int:
+    """Multiply-adds of the network for one utterance, counted while it answers: backbone,
+    bottleneck, attention to the bank, classifier, at the size of image that it was trained with.
+
+    Counted, not timed: the same on every machine. Additions alone, norms and activations are left
+    out, as is preparing the sound.
+    """
+    settings = settings_from_dict("acoustic", model.facts["preparation"]["acoustic"])
+    with FlopCounterMode(display=False) as counter:
+        model.probabilities(np.zeros((1, *image_shape(settings)), np.uint8))
+    return int(counter.get_total_flops()) // 2  # a multiply-add is two operations

@@ -16,16 +16,18 @@ from fdan.errors import FdanError
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison, compare
 from fdan.inference.model_folder import SpeechModel, read_model
-from tracking.promotion.challenger import Challenger
-from tracking.promotion.gates import Gate, GateFailed, evaluate_gate
-from tracking.registry.inference_cost import multiply_adds
+from tracking.promotion.challenger import Challenger, multiply_adds
 from tracking.registry.registry import ModelVersion
 from tracking.result import PREDICTIONS
 
 SIGNIFICANT: Final = 0.05
 
-SAME_DATA: Final = "data is the champion's"
-BETTER: Final = "better than the champion"
+
+_FIRST: Final = "there is no champion yet: the first one"
+
+
+class GateFailed(FdanError):  # noqa: N818
+    """The winner does not pass a gate; says why."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,22 @@ class Champion:
         return Predictions.read(self.folder / PREDICTIONS)
 
 
-def champion_gates(
-    challenger: Challenger, champion: Champion | None, accept_tie: bool
-) -> list[Gate]:
-    """Evaluate the gates that are about the champion.
+@dataclass(frozen=True)
+class GateContext:
+    """What a promotion decides about."""
 
-    Args:
-        challenger: The winner.
-        champion: None if there is none yet; the winner passes, then.
-        accept_tie: Whether to pass a winner not distinguishable from the champion, but cheaper.
-    """
-    if champion is None:
-        first = "there is no champion yet: the first one"
-        return [Gate(SAME_DATA, True, first), Gate(BETTER, True, first)]
-    same = evaluate_gate(SAME_DATA, lambda: _same_data(challenger, champion))
-    if not same.passed:
-        return [same, same.skip(BETTER)]
-    return [same, evaluate_gate(BETTER, lambda: _better(challenger, champion, accept_tie))]
+    challenger: Challenger
+    champion: Champion | None
+    """None if there is none yet; the challenger passes, then."""
+    accept_tie: bool
+    """Whether to pass a challenger not distinguishable from the champion, but cheaper."""
 
 
-def _same_data(challenger: Challenger, champion: Champion) -> str:
-    theirs, ours = champion.model.facts, challenger.result.origin
+def same_data(context: GateContext) -> str:
+    """Why the two can be compared. Raises GateFailed if they cannot."""
+    if (champion := context.champion) is None:
+        return _FIRST
+    theirs, ours = champion.model.facts, context.challenger.result.origin
     for name in ("data", "split"):
         if theirs.get(name) != ours[name]:
             raise GateFailed(
@@ -93,15 +90,23 @@ def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -
     return ", ".join(f"{key} {new.get(key)}, not {old.get(key)}" for key in keys)
 
 
-def _better(challenger: Challenger, champion: Champion, accept_tie: bool) -> str:
+def better_than_champion(context: GateContext) -> str:
+    """Why the challenger wins. Raises GateFailed if it does not."""
+    challenger = context.challenger
+    if (champion := context.champion) is None:
+        return _FIRST
     comparison = compare(challenger.predictions, champion.predictions)
-    words = _describe(comparison, champion.version)
+    words = (
+        f"UAR {comparison.difference:+.4f} against {champion.version} (95 % {comparison.low:+.4f}"
+        f" to {comparison.high:+.4f}, p = {comparison.p:.4f}) on {comparison.samples} utterances,"
+        f" {comparison.disagreements} answered differently"
+    )
     match challenger_is(comparison):
         case "better":
             return f"better: {words}"
         case "worse":
             raise GateFailed(f"worse than the champion: {words}")
-    if not accept_tie:
+    if not context.accept_tie:
         raise GateFailed(
             f"not distinguishable from the champion: {words}; --accept-tie, if cheaper"
         )
@@ -119,11 +124,3 @@ def challenger_is(comparison: Comparison) -> Literal["better", "worse", "tie"]:
     if comparison.p >= SIGNIFICANT:
         return "tie"
     return "better" if comparison.difference > 0 else "worse"
-
-
-def _describe(comparison: Comparison, version: ModelVersion) -> str:
-    return (
-        f"UAR {comparison.difference:+.4f} against {version} (95 % {comparison.low:+.4f} to"
-        f" {comparison.high:+.4f}, p = {comparison.p:.4f}) on {comparison.samples} utterances,"
-        f" {comparison.disagreements} answered differently"
-    )

@@ -1,31 +1,30 @@
-"""The promotion gates: what the winner of a study has to pass to become champion. STUDY_GATES are
-about the study alone; then it must not have been rolled back before, champion_test.py compares it
-with the champion, and last the package that would be registered must reproduce its predictions.
+"""The promotion gates: what the winner of a study has to pass to become champion. The first ones
+are about the study alone; then it must not have been rolled back before, champion_test.py compares
+it with the champion, and last the package that would be registered must reproduce its predictions.
 
 Each gate has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import numpy as np
 
 from fdan.errors import FdanError
-from tracking.promotion.challenger import Challenger
-from tracking.registry.registry import Registry
+from tracking.promotion.champion_test import (
+    GateContext,
+    GateFailed,
+    better_than_champion,
+    same_data,
+)
 from tracking.result import PREDICTIONS
 from tracking.tags import COMPLETE
 
 _TOLERANCE: Final = 1e-5
 """Tolerance of the packaged model's probabilities, against the stored ones."""
-
-
-class GateFailed(FdanError):  # noqa: N818
-    """The winner does not pass a gate; says why."""
 
 
 @dataclass(frozen=True)
@@ -37,47 +36,35 @@ class Gate:
     """None: not evaluated, since an earlier gate failed."""
     reason: str
 
-    def skip(self, name: str) -> Gate:
-        """A gate of that name, which is not evaluated since this one failed."""
-        return Gate(name, None, f"not evaluated: {self.name}?")
 
-
-def evaluate_gate(name: str, check: Callable[[], str]) -> Gate:
-    """Evaluate one gate.
-
-    Args:
-        name: Name of the gate.
-        check: Function that returns why it is passed, or raises FdanError or OSError.
-    """
-    try:
-        return Gate(name, True, check())
-    except (FdanError, OSError) as error:
-        return Gate(name, False, " ".join(str(error).split()))
-
-
-def first_failed(gates: list[Gate]) -> Gate | None:
+def first_failed(gates: Iterable[Gate]) -> Gate | None:
     """The first gate that is not passed, or was not evaluated."""
     return next((gate for gate in gates if not gate.passed), None)
 
 
-def evaluate_study_gates(challenger: Challenger, evaluate_all: bool) -> list[Gate]:
-    """Evaluate STUDY_GATES, in order.
+def evaluate_gates(context: GateContext, evaluate_all: bool) -> dict[str, Gate]:
+    """Evaluate GATES in order; returns them by name.
 
     Args:
-        challenger: The study's winner.
+        context: The study's winner and its rival.
         evaluate_all: Whether to evaluate gates after a failed one, too, unless they need it.
     """
     gates: dict[str, Gate] = {}
-    for gate in STUDY_GATES:
-        needed = [gates[name] for name in gate.needs] if evaluate_all else list(gates.values())
-        failed = first_failed(needed)
-        check = partial(gate.check, challenger)
-        gates[gate.name] = failed.skip(gate.name) if failed else evaluate_gate(gate.name, check)
-    return list(gates.values())
+    for gate in GATES:
+        name, needs = gate.name, gate.needs if evaluate_all else None
+        needed = gates.values() if needs is None else [gates[name] for name in needs]
+        if failed := first_failed(needed):
+            gates[name] = Gate(name, None, f"not evaluated: {failed.name}?")
+            continue
+        try:
+            gates[name] = Gate(name, True, gate.check(context))
+        except (FdanError, OSError) as error:
+            gates[name] = Gate(name, False, " ".join(str(error).split()))
+    return gates
 
 
-def _study_finished(challenger: Challenger) -> str:
-    result = challenger.result
+def _study_finished(context: GateContext) -> str:
+    result = context.challenger.result
     if result.state != COMPLETE:
         raise GateFailed(
             f"the study is {result.state} ({result.reason}); finish it: {result.command}"
@@ -85,8 +72,8 @@ def _study_finished(challenger: Challenger) -> str:
     return result.reason or result.state
 
 
-def _winner_confirmed(challenger: Challenger) -> str:
-    confirm = challenger.result.confirm
+def _winner_confirmed(context: GateContext) -> str:
+    challenger, confirm = context.challenger, context.challenger.result.confirm
     if confirm is None:
         raise GateFailed(
             "no winner was confirmed with fresh seeds; the best of many trials is partly luck:"
@@ -103,16 +90,16 @@ def _winner_confirmed(challenger: Challenger) -> str:
     return f"trial {confirm.winner}, of {len(confirm.settings)} settings with fresh seeds"
 
 
-def _test_scored(challenger: Challenger) -> str:
-    test = challenger.result.test
+def _test_scored(context: GateContext) -> str:
+    result, test = context.challenger.result, context.challenger.result.test
     if test is None:
-        raise GateFailed(f"the test part was not scored: {challenger.result.command} --score-test")
+        raise GateFailed(f"the test part was not scored: {result.command} --score-test")
     again = f", and {len(test.again)} times again" if test.again else ""
     return f"UAR {test.uar:.4f} on {test.samples} utterances, {test.scored[:10]}{again}"
 
 
-def _invariants_hold(challenger: Challenger) -> str:
-    checks = challenger.result.checks
+def _invariants_hold(context: GateContext) -> str:
+    checks = context.challenger.result.checks
     if failed := [check for check in checks if check.ok is not True]:
         raise GateFailed("; ".join(f"not so: {c.name} ({c.detail})" for c in failed))
     if not checks:
@@ -120,9 +107,10 @@ def _invariants_hold(challenger: Challenger) -> str:
     return f"{len(checks)} hold: " + "; ".join(str(check.name) for check in checks)
 
 
-def _scored_model_unchanged(challenger: Challenger) -> str:
-    assert challenger.result.test is not None
-    scored, stored = challenger.result.test.model_sha256, challenger.sha256
+def _scored_model_unchanged(context: GateContext) -> str:
+    challenger, test = context.challenger, context.challenger.result.test
+    assert test is not None
+    scored, stored = test.model_sha256, challenger.sha256
     if scored != stored:
         raise GateFailed(
             f"{challenger.tensors} is not what was scored: sha256 {stored[:12]}, not {scored[:12]}"
@@ -130,15 +118,15 @@ def _scored_model_unchanged(challenger: Challenger) -> str:
     return f"sha256 {stored[:12]}"
 
 
-def _scores_reproduced(challenger: Challenger) -> str:
-    test, predictions = challenger.result.test, challenger.predictions
+def _scores_reproduced(context: GateContext) -> str:
+    test, predictions = context.challenger.result.test, context.challenger.predictions
     assert test is not None
     measures = predictions.measures()
     for name in ("uar", "war", "wf1"):
-        if abs(getattr(measures, name) - getattr(test, name)) > 1e-12:
+        computed, recorded = getattr(measures, name), getattr(test, name)
+        if abs(computed - recorded) > 1e-12:
             raise GateFailed(
-                f"{PREDICTIONS} gives {name} {getattr(measures, name):.6f}, recorded is"
-                f" {getattr(test, name):.6f}"
+                f"{PREDICTIONS} gives {name} {computed:.6f}, recorded is {recorded:.6f}"
             )
     if len(predictions) != test.samples:
         raise GateFailed(f"{PREDICTIONS} has {len(predictions)} utterances, not {test.samples}")
@@ -148,8 +136,8 @@ def _scores_reproduced(challenger: Challenger) -> str:
     )
 
 
-def _data_unchanged(challenger: Challenger) -> str:
-    facts = challenger.model.facts
+def _data_unchanged(context: GateContext) -> str:
+    challenger, facts = context.challenger, context.challenger.model.facts
     for name in ("data", "split", "preparation"):
         if facts.get(name) != challenger.result.origin[name]:
             raise GateFailed(
@@ -159,66 +147,23 @@ def _data_unchanged(challenger: Challenger) -> str:
     return f"{task.name}, fingerprint {task.fingerprint[:12]}"
 
 
-@dataclass(frozen=True)
-class _StudyGate:
-    name: str
-    check: Callable[[Challenger], str]
-    needs: tuple[str, ...] = ()
-
-
-STUDY_GATES: Final = (
-    _StudyGate("study finished", _study_finished),
-    _StudyGate("winner confirmed", _winner_confirmed),
-    _StudyGate("test part scored", _test_scored),
-    _StudyGate("invariants hold", _invariants_hold),
-    _StudyGate("scored model unchanged", _scored_model_unchanged, ("test part scored",)),
-    _StudyGate("scores reproduced", _scores_reproduced, ("test part scored",)),
-    _StudyGate("data unchanged", _data_unchanged, ("winner confirmed",)),
-)
-
-
-def not_rolled_back(challenger: Challenger, registry: Registry) -> Gate:
-    """The gate "not rolled back before": a rerun does not undo a person's decision.
-
-    Args:
-        challenger: The winner.
-        registry: Registry that knows which versions were rolled back.
-    """
-    name = "not rolled back before"
+def _not_rolled_back(context: GateContext) -> str:
+    """A rerun does not undo a person's decision."""
+    challenger, registry = context.challenger, context.challenger.registry
     if not challenger.tensors.is_file():
-        return Gate(name, None, f"not evaluated: there is no {challenger.tensors}")
+        raise GateFailed(f"there is no {challenger.tensors}")
     for version in registry.versions():
         if challenger.is_version(version) and "rolled_back" in version.tags:
-            return Gate(
-                name,
-                False,
+            raise GateFailed(
                 f"it was champion as {version} and {version.tags['rolled_back']}; if that was a"
-                " mistake, remove that version's tag rolled_back in MLflow",
+                " mistake, remove that version's tag rolled_back in MLflow"
             )
-    return Gate(name, True, f"no version of {registry.name} that was rolled back is this model")
+    return f"no version of {registry.name} that was rolled back is this model"
 
 
-_PACKAGE: Final = "package reproduces predictions"
-_PACKAGE_NEEDS: Final = ("scored model unchanged", "scores reproduced", "data unchanged")
-
-
-def package_reproduces_predictions(
-    challenger: Challenger, gates: list[Gate], evaluate_all: bool
-) -> Gate:
-    """The last gate, since it takes seconds: the package, loaded by itself, answers again.
-
-    Args:
-        challenger: The winner.
-        gates: All other gates.
-        evaluate_all: Whether to evaluate it though others failed, unless it needs them.
-    """
-    needed = [gate for gate in gates if gate.name in _PACKAGE_NEEDS] if evaluate_all else gates
-    if failed := first_failed(needed):
-        return failed.skip(_PACKAGE)
-    return evaluate_gate(_PACKAGE, lambda: _package_reproduces_predictions(challenger))
-
-
-def _package_reproduces_predictions(challenger: Challenger) -> str:
+def _package_reproduces_predictions(context: GateContext) -> str:
+    """The package, loaded by itself, answers again. The last gate, since it takes seconds."""
+    challenger = context.challenger
     task, split = challenger.data
     contents = task.samples("acoustic").contents
     stored = challenger.predictions
@@ -231,3 +176,33 @@ def _package_reproduces_predictions(challenger: Challenger) -> str:
             f"the packaged model's probabilities differ from {PREDICTIONS} by {difference:.1e}"
         )
     return f"{len(again)} utterances asked again, probabilities differ by {difference:.0e} at most"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    name: str
+    check: Callable[[GateContext], str]
+    """Returns why the gate is passed, or raises FdanError or OSError."""
+    needs: tuple[str, ...] | None = None
+    """Gates without which it cannot be evaluated; None: all before it."""
+
+
+BETTER: Final = "better than the champion"
+
+GATES: Final = (
+    _Rule("study finished", _study_finished, ()),
+    _Rule("winner confirmed", _winner_confirmed, ()),
+    _Rule("test part scored", _test_scored, ()),
+    _Rule("invariants hold", _invariants_hold, ()),
+    _Rule("scored model unchanged", _scored_model_unchanged, ("test part scored",)),
+    _Rule("scores reproduced", _scores_reproduced, ("test part scored",)),
+    _Rule("data unchanged", _data_unchanged, ("winner confirmed",)),
+    _Rule("not rolled back before", _not_rolled_back, ()),
+    _Rule("data is the champion's", same_data),
+    _Rule(BETTER, better_than_champion),
+    _Rule(
+        "package reproduces predictions",
+        _package_reproduces_predictions,
+        ("scored model unchanged", "scores reproduced", "data unchanged"),
+    ),
+)

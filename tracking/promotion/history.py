@@ -6,13 +6,12 @@ why in words; `history` is all of it, a line an event, the newest last.
 
 from __future__ import annotations
 
-import getpass
-import os
 import socket
 from datetime import UTC, datetime
 from typing import Final
 
 from tracking.registry.registry import ModelVersion, Registry
+from tracking.tracker import user_name
 
 REPLACED: Final = "replaced"
 ROLLED_BACK: Final = "rolled back"
@@ -40,11 +39,7 @@ def add_event(registry: Registry, version: ModelVersion, text: str, **tags: str)
 
 
 def user_at_host() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def utc_now() -> str:

@@ -33,10 +33,8 @@ class IsolatedModel(contextlib.ExitStack):
         with contextlib.suppress(OSError):
             self._start()
 
-    def _start(self) -> None:
-        if self._process is not None:
-            return
-        try:
+    def _start(self) -> subprocess.Popen[str]:
+        if self._process is None:
             temporary = tempfile.TemporaryDirectory(prefix="fdan-isolated-")
             self._folder = Path(self.enter_context(temporary))
             self._log = self.enter_context((self._folder / "log").open("w+", encoding="utf-8"))
@@ -56,9 +54,7 @@ class IsolatedModel(contextlib.ExitStack):
             )
             self.enter_context(self._process)
             self.callback(self._process.kill)
-        except BaseException:
-            self.close()
-            raise
+        return self._process
 
     def probabilities(self, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(N, 7): what the packaged model in a folder (tracking/registry/package.py) says of speech
@@ -68,20 +64,18 @@ class IsolatedModel(contextlib.ExitStack):
             FdanError: It does not load, or not from its own code.
             OSError: There is no room for a process.
         """
-        self._start()
-        assert self._process is not None and self._process.returncode is None, "it answers once"
+        process = self._start()
+        assert process.returncode is None, "it answers once"
         np.save(self._folder / "images.npy", images, allow_pickle=False)
         answers = self._folder / "answers.json"
         paths = (folder.resolve(), self._folder / "images.npy", answers)
         try:
-            self._process.communicate(json.dumps([*map(str, paths)]), timeout=_TIMEOUT_S)
+            process.communicate(json.dumps([*map(str, paths)]), timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise FdanError(
                 f"the packaged model gave no answer within {_TIMEOUT_S:.0f} s"
             ) from None
-        code = self._process.returncode
-        assert code is not None
-        if code < 0:
+        if (code := process.wait()) < 0:
             raise FdanError(f"the process of the packaged model was ended (signal {-code})")
         if code:
             self._log.seek(0)

@@ -19,14 +19,8 @@ import pandas as pd
 import torch  # noqa: F401 (a model's own fdan wants it)
 
 
-def main(folder: Path, images: Path, answers: Path) -> None:
-    """Ask the model in a folder.
-
-    Args:
-        folder: Folder of the packaged model.
-        images: (N, H, W, 1) speech images, as a NumPy file.
-        answers: The JSON file to write.
-    """
+def _ask(folder: Path, images: Path, answers: Path) -> None:
+    """images: (N, H, W, 1) speech images, as a NumPy file. answers: the JSON file to write."""
     model = mlflow.pyfunc.load_model(str(folder))
     speech_model = model.unwrap_python_model().model
     sound = next(folder.glob("artifacts/example/*.wav")).read_bytes()
@@ -39,6 +33,6 @@ def main(folder: Path, images: Path, answers: Path) -> None:
 if __name__ == "__main__":
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     if request := sys.stdin.read():  # there may be none in the end
-        main(*map(Path, json.loads(request)))
+        _ask(*map(Path, json.loads(request)))
     sys.stderr.flush()
     os._exit(0)  # the parent waits: taking torch and MLflow apart would take 2 s

@@ -16,21 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from fdan.files import first_line, sha256_file
 from tracking.backend import limits
 from tracking.promotion import history
 from tracking.promotion.challenger import Challenger
-from tracking.promotion.champion_test import BETTER, SAME_DATA, Champion, champion_gates
-from tracking.promotion.gates import (
-    Gate,
-    evaluate_study_gates,
-    first_failed,
-    not_rolled_back,
-    package_reproduces_predictions,
-)
+from tracking.promotion.champion_test import Champion, GateContext
+from tracking.promotion.gates import BETTER, Gate, evaluate_gates, first_failed
 from tracking.promotion.isolated_model import IsolatedModel
-from tracking.registry.download import download_version
+from tracking.registry.download import ArtifactFolder, download_version
 from tracking.registry.promotion_lock import PromotionLock, promotion_lock
-from tracking.registry.register import register
 from tracking.registry.registry import (
     CANDIDATE,
     CHAMPION,
@@ -39,12 +33,17 @@ from tracking.registry.registry import (
     ModelVersion,
     NewVersion,
     Registry,
+    RegistryError,
 )
-from tracking.result import StudyResult
+from tracking.result import WINNER, StudyResult
 from tracking.tags import CONFIRM, PROMOTION, STUDY_RUN, identity, run_key, tag_filter
+from tracking.uri import mask_password
 
 NAME: Final = "fdan"
 """The registered model's default name."""
+
+_MLFLOWS_NOTE: Final = "registered_model_meta"
+"""MLflow writes down what it loaded, in the folder that it loads from."""
 
 Log = Callable[[str], None]
 
@@ -54,11 +53,9 @@ class PromotionOptions:
     """Options of a promotion."""
 
     name: str = NAME
-    """Name of the registered model."""
     uri: str | None = None
     """MLflow's server or database; None: the study's."""
     dry_run: bool = False
-    """Come to the verdict and change nothing."""
     accept_tie: bool = False
     """Let a winner pass that is not distinguishable from the champion, but cheaper."""
     stores: Path | None = None
@@ -72,9 +69,7 @@ class Verdict:
     promoted: bool
     """Whether it is champion; in a dry run, whether it would be."""
     changed: bool
-    """Whether anything was changed."""
     reason: str
-    """One line."""
     gates: tuple[Gate, ...] = ()
     version: str | None = None
     """NAME/NUMBER of the winner; None if it is not registered."""
@@ -111,7 +106,7 @@ def promote(
         isolated_model or IsolatedModel() as process,
     ):
         challenger = Challenger(
-            study, result, options.name, registry.uri, Path(temporary), process, options.stores
+            study / WINNER, result, registry, Path(temporary), process, options.stores
         )
         return _Promotion(registry, challenger, options, log).run()
 
@@ -124,17 +119,14 @@ class _Promotion:
     log: Log
 
     def run(self) -> Verdict:
-        registry, challenger, dry_run = self.registry, self.challenger, self.options.dry_run
+        registry = self.registry
         champion = registry.version_by_alias(CHAMPION)
-        if champion is not None and challenger.is_version(champion):
-            if not dry_run:
-                self._complete(champion)
-            return Verdict(True, False, f"it is champion already, as {champion}", (), str(champion))
+        if verdict := self._is_champion(champion, "already"):
+            return verdict
         self.log("checking the study")
-        challenger.isolated_model.start()
-        study_gates = evaluate_study_gates(challenger, evaluate_all=dry_run)
-        verdict = self._decide([*study_gates, not_rolled_back(challenger, registry)], champion)
-        if dry_run:
+        self.challenger.isolated_model.start()
+        verdict = self._decide(champion)
+        if self.options.dry_run:
             return verdict
         if not verdict.promoted:
             return self._record_refusal(verdict)
@@ -142,34 +134,34 @@ class _Promotion:
         with promotion_lock(registry, self.log) as lock:
             # Whoever held the lock before may have promoted this very study, or rolled it back.
             now = registry.version_by_alias(CHAMPION)
-            if now is not None and challenger.is_version(now):
-                self._complete(now)
-                return Verdict(True, False, f"it is champion by now, as {now}", (), str(now))
-            rolled_back = not_rolled_back(challenger, registry)
-            moved = (now and now.number) != (champion and champion.number)
-            if moved:
+            if by_now := self._is_champion(now, "by now"):
+                return by_now
+            if (now and now.number) != (champion and champion.number):
                 self.log(f"the champion is {now} by now: comparing again")
-            if moved or not rolled_back.passed:
-                verdict = self._decide([*study_gates, rolled_back], now)
-                if not verdict.promoted:
-                    return self._record_refusal(verdict)
+            verdict = self._decide(now)  # what takes long is remembered
+            if not verdict.promoted:
+                return self._record_refusal(verdict)
             return self._register(verdict, now, lock)
 
-    def _decide(self, gates: list[Gate], version: ModelVersion | None) -> Verdict:
-        """The verdict over a champion. gates: those that are about the study alone."""
-        if failed := first_failed(gates):
-            gates = [*gates, failed.skip(SAME_DATA), failed.skip(BETTER)]
-        else:
-            champion = None
-            if version is not None:
-                champion = Champion(version, partial(download_version, self.registry, version))
-            gates = [*gates, *champion_gates(self.challenger, champion, self.options.accept_tie)]
-        better = gates[-1]
-        gates.append(package_reproduces_predictions(self.challenger, gates, self.options.dry_run))
-        failed = first_failed(gates)
-        reason = (failed or better).reason
-        replaced = None if version is None else str(version)
-        return Verdict(failed is None, False, reason, tuple(gates), None, replaced)
+    def _is_champion(self, version: ModelVersion | None, when: str) -> Verdict | None:
+        """The verdict if the champion is this very model."""
+        if version is None or not self.challenger.is_version(version):
+            return None
+        if not self.options.dry_run:
+            self._complete(version)
+        return Verdict(True, False, f"it is champion {when}, as {version}", version=str(version))
+
+    def _decide(self, version: ModelVersion | None) -> Verdict:
+        """The verdict over a champion."""
+        champion, replaced = None, None
+        if version is not None:
+            champion = Champion(version, partial(download_version, self.registry, version))
+            replaced = str(version)
+        context = GateContext(self.challenger, champion, self.options.accept_tie)
+        gates = evaluate_gates(context, self.options.dry_run)
+        failed = first_failed(gates.values())
+        reason = (failed or gates[BETTER]).reason
+        return Verdict(failed is None, False, reason, tuple(gates.values()), replaced=replaced)
 
     def _register(
         self, verdict: Verdict, champion: ModelVersion | None, lock: PromotionLock
@@ -190,13 +182,38 @@ class _Promotion:
         new = NewVersion(
             challenger.package, experiment_id, run_id, tags, challenger.card(DESCRIPTION)
         )
-        version = register(registry, new, self.log)
+        version = self._add_version(new)
         lock.check_champion(champion)
         if champion is not None:
             registry.client.set_registered_model_alias(registry.name, PREVIOUS, champion.number)
         lock.set_champion(version)
         self._complete(version)
         return replace(verdict, changed=True, version=str(version))
+
+    def _add_version(self, new: NewVersion) -> ModelVersion:
+        """Register a model and read its files back. If it is a version already, that one is
+        returned. Other candidates are nobody's, since the lock is held, and deleted."""
+        registry, client = self.registry, self.registry.client
+        for version in registry.versions():
+            if version.is_model(new.tags) and not _difference(registry, new.folder, version):
+                self.log(f"{version} is this model already")
+                registry.set_version_tags(version.number, new.tags)
+                return version
+            if version.tags.get("state") == CANDIDATE:
+                self.log(f"{version} was left by a promotion that was killed: deleted")
+                client.delete_model_version(registry.name, version.number)
+        size = sum(file.stat().st_size for file in new.folder.rglob("*") if file.is_file())
+        self.log(f"registering the model ({size / 1e6:.0f} MB)")
+        version = registry.add_version(new)
+        if difference := _difference(registry, new.folder, version):
+            client.delete_model_version(registry.name, version.number)
+            # Files of another release may be left in it: the next try uploads anew.
+            if version.model_id is not None:
+                client.delete_logged_model(version.model_id)
+            raise RegistryError(
+                f"{mask_password(registry.uri)} does not return what it was given: {difference}"
+            )
+        return version
 
     def _complete(self, champion: ModelVersion) -> None:
         """Write the account of the champion's promotion on both versions and, if it is this study's
@@ -261,3 +278,22 @@ class _Promotion:
             if champion is None or not self.challenger.is_version(champion):
                 self._tag_runs(f"refused: {verdict.reason}")
         return verdict
+
+
+def _difference(registry: Registry, folder: Path, version: ModelVersion) -> str:
+    """The first difference between a folder and a version's files; empty if there is none."""
+    files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
+    artifacts = ArtifactFolder(version.source, registry.uri)
+    try:
+        stored = set(artifacts.files()) - {_MLFLOWS_NOTE}
+        if stored != files.keys():
+            return f"{min(stored ^ files.keys())} is only in one of the two"
+        for path, file in files.items():
+            if path == "MLmodel":  # it says when it was made
+                continue
+            with tempfile.TemporaryDirectory(prefix="fdan-read-back-") as temporary:
+                if sha256_file(artifacts.download(path, Path(temporary))) != sha256_file(file):
+                    return f"{path} has another sha256"
+    except Exception as error:
+        return f"it cannot be read ({first_line(error, 200)})"
+    return ""

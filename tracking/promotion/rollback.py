@@ -16,19 +16,14 @@ from tracking.uri import mask_password
 def rollback(
     uri: str, name: str, reason: str, log: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Make the previous champion champion again.
+    """Make the previous champion champion again; returns what was done, in a sentence. Raises
+    RegistryError if no version was champion before, or the registry is unavailable.
 
     Args:
         uri: MLflow's server or database.
         name: Name of the registered model.
         reason: Reason in words; stored as a tag.
         log: Function that is given each step, a line each.
-
-    Returns:
-        What was done, in a sentence.
-
-    Raises:
-        RegistryError: No version was champion before, or the registry is unavailable.
     """
     registry = Registry(uri, name)
     if registry.version_by_alias(CHAMPION) is None:

@@ -13,12 +13,13 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from fdan.errors import FdanError
-from fdan.files import sha256_file
+from fdan.files import first_line, sha256_file
 from fdan.inference.model_folder import TENSORS
 from fdan.inference.model_source import FACTS, SERVED
 from tracking.registry.pickle_scan import SUFFIXES, pickle_reason
@@ -51,14 +52,9 @@ class ArtifactError(FdanError):
 
 
 def model_folder(uri: str) -> Path:
-    """The local folder of a model that MLflow holds. It is downloaded once, into
-    ~/.cache/fdan-search. MLFLOW_TRACKING_URI names the server, else it is ./runs/mlflow.db.
-
-    Args:
-        uri: `models:/fdan@champion`, `models:/fdan/3` or `runs:/RUN_ID/PATH`.
-
-    Returns:
-        A folder for fdan.inference.model_folder.read_model.
+    """The local folder, for read_model, of a model that MLflow holds: `models:/fdan@champion`,
+    `models:/fdan/3` or `runs:/RUN_ID/PATH`. It is downloaded once, into ~/.cache/fdan-search.
+    MLFLOW_TRACKING_URI names the server, else it is ./runs/mlflow.db.
 
     Raises:
         RegistryError: The server is unavailable, or holds no such model.
@@ -117,13 +113,13 @@ def tracking_uri() -> str:
     return environment_uri()
 
 
+@dataclass(frozen=True)
 class ArtifactFolder:
     """A folder of files that MLflow holds. Its methods raise ArtifactError for what is hostile;
     whatever the store itself raises comes through."""
 
-    def __init__(self, source: str, tracking_uri: str) -> None:
-        self.source = source
-        self.tracking_uri = tracking_uri
+    source: str
+    tracking_uri: str
 
     @cached_property
     def repository(self) -> ArtifactRepository:
@@ -136,13 +132,16 @@ class ArtifactFolder:
     def files(self) -> Iterator[str]:
         """Paths of all files, relative to the folder; none leads out of it."""
         folders, count = [""], 0
+        root = getattr(self.repository, "artifact_dir", None)
         while folders:
             for entry in self.repository.list_artifacts(folders.pop() or None):
                 path = str(entry.path)
                 parts = PurePosixPath(path)
                 if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
                     raise ArtifactError(f"'{path[:100]}' climbs out of the model's folder")
-                self._check_no_link(path)
+                # A link in a store on this machine would be followed while it is copied.
+                if root is not None and Path(root, path).resolve() != Path(root).resolve() / path:
+                    raise ArtifactError(f"'{path[:100]}' is a link")
                 count += 1
                 if count > _MAX_FILES:
                     raise ArtifactError(f"it holds more than {_MAX_FILES} files")
@@ -155,22 +154,15 @@ class ArtifactFolder:
         """Copy one file.
 
         Args:
-            path: Path relative to this folder.
+            path: One of `files`.
             folder: Local folder that it is copied into, under the same path.
         """
-        self._check_no_link(path)
         folder.mkdir(parents=True, exist_ok=True)
         download: Callable[..., str] = self.repository.download_artifacts
         file = Path(download(path, dst_path=str(folder)))
         if file.is_symlink() or not file.is_file():
             raise ArtifactError(f"{path} is no plain file")
         return file
-
-    def _check_no_link(self, path: str) -> None:
-        """A link in a store on this machine would be followed while it is copied."""
-        root = getattr(self.repository, "artifact_dir", None)
-        if root is not None and Path(root, path).resolve() != Path(root).resolve() / path:
-            raise ArtifactError(f"'{path[:100]}' is a link")
 
 
 def _local_folder(
@@ -224,26 +216,22 @@ def _check(folder: Path, digests: Mapping[str, str]) -> None:
     for file in sorted(folder.iterdir()):
         if reason := pickle_reason(file):
             raise ArtifactError(f"{file.name} {reason}")
-    tensors = folder / TENSORS
-    if not tensors.is_file():
-        raise ArtifactError(f"it holds no {TENSORS}")
-    try:
-        with safetensors.safe_open(tensors, "numpy"):  # the header, and that nothing is missing
-            pass
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ArtifactError(
-            f"{TENSORS} is damaged ({' '.join(str(error).split())[:120]})"
-        ) from None
-    if name := _different_file(folder, digests):
+    for name in (TENSORS, *digests):
         if not (folder / name).is_file():
             raise ArtifactError(f"it holds no {name}")
+    try:
+        with safetensors.safe_open(folder / TENSORS, "numpy"):  # the header, and the length
+            pass
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ArtifactError(f"{TENSORS} is damaged ({first_line(error, 120)})") from None
+    if name := _different_file(folder, digests):
         raise ArtifactError(f"{name} is not the file that was registered (another sha256)")
 
 
-def _different_file(folder: Path, digests: Mapping[str, str]) -> str | None:
-    """The first file that is missing, or has another sha256."""
+def _different_file(folder: Path, digests: Mapping[str, str]) -> str:
+    """The first file that is missing, or has another sha256; empty if there is none."""
     for name, digest in digests.items():
         file = folder / name
         if not file.is_file() or sha256_file(file) != digest:
             return name
-    return None
+    return ""

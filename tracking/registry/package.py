@@ -47,16 +47,13 @@ _REQUIREMENTS: Final = (
 def build_package(
     folder: Path, model_folder: Path, card: str, metadata: Mapping[str, object]
 ) -> None:
-    """Make the registered model's folder.
+    """Make the registered model's folder. Raises FdanError if something pickled would get in.
 
     Args:
         folder: Folder to make.
         model_folder: Model folder of the study's winner, with its predictions.
         card: Content of README.md.
         metadata: Metadata for MLmodel.
-
-    Raises:
-        FdanError: Something pickled would get in.
     """
     import mlflow.pyfunc
     import pandas as pd
@@ -122,13 +119,13 @@ def _signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    inputs = (("speech", DataType.binary), ("path", DataType.string), ("face", DataType.binary))
-    texts = ("emotion", "basis", "model")
-    outputs = ("emotion", *EMOTIONS, "basis", "model")
-    kinds = {name: DataType.string if name in texts else DataType.double for name in outputs}
+    binary, string, double = DataType.binary, DataType.string, DataType.double
+    inputs = {"speech": binary, "path": string, "face": binary}
+    probabilities = dict.fromkeys(EMOTIONS, double)
+    outputs = {"emotion": string, **probabilities, "basis": string, "model": string}
     return ModelSignature(
-        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs]),
-        outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]),
+        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
     )
 
 

@@ -28,10 +28,6 @@ _MAX_OPCODES: Final = 10_000
 _IMPORTING: Final = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
 
 
-class PickleError(FdanError):
-    """A file that is a pickle, or is named as one."""
-
-
 def pickle_reason(file: Path) -> str:
     """Why a file passes for a pickle, as a predicate of its name; empty if it does not. Raises
     OSError."""
@@ -43,17 +39,17 @@ def pickle_reason(file: Path) -> str:
         start = stream.read(256)
         if start.startswith(b"\x93NUMPY") and b"'|O'" in start:
             return "is a NumPy array of pickled objects"
-        return "is a pickle" if _reads_as_pickle(stream) else ""
+        return "is a pickle" if _reads_as_pickle(stream, start) else ""
 
 
 def check_no_pickle(folder: Path) -> None:
-    """Raises PickleError for the first file below the folder that passes for one."""
+    """Raises FdanError for the first file below the folder that passes for one."""
     for file in sorted(folder.rglob("*")):
         if file.is_file() and (reason := pickle_reason(file)):
-            raise PickleError(f"{file} {reason}: models here are tensors and code, never a pickle")
+            raise FdanError(f"{file} {reason}: models here are tensors and code, never a pickle")
 
 
-def _reads_as_pickle(stream: BinaryIO) -> bool:
+def _reads_as_pickle(stream: BinaryIO, start: bytes) -> bool:
     """Whether its opcodes, none of which is executed, are valid up to the last one. A few letters
     of any text are: without a mark at its start, as in the oldest protocols, the last opcode must
     also be the file's last byte, or one of them must import code."""
@@ -61,9 +57,7 @@ def _reads_as_pickle(stream: BinaryIO) -> bool:
     stream.seek(max(0, size - 1))
     ends = stream.read() == b"."
     stream.seek(0)
-    mark = stream.read(2)
-    marked = mark[:1] == b"\x80" and mark[1:] in (b"\2", b"\3", b"\4", b"\5")
-    stream.seek(0)
+    marked = start[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")
     count, imports = 0, False
     try:
         for opcode, _, _ in pickletools.genops(stream):

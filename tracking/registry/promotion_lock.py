@@ -35,18 +35,14 @@ class PromotionLock:
         self._registry = registry
         self._key = key
 
-    def check(self) -> None:
-        """RegistryError if somebody has removed this lock's tag in the meantime."""
+    def check_champion(self, expected: ModelVersion | None) -> None:
+        """RegistryError unless the lock is still held, and the champion still is the version that
+        was compared with. MLflow cannot compare and set: this is called right before anything is
+        moved, and `set_champion` reads the alias again afterwards."""
         if self._key not in self._registry.tags():
             raise RegistryError(
                 f"{self._registry.name}: another promotion took this one for dead; run it again"
             )
-
-    def check_champion(self, expected: ModelVersion | None) -> None:
-        """RegistryError unless the champion still is the version that was compared with. MLflow
-        cannot compare and set: this is called right before anything is moved, and `set_champion`
-        reads the alias again afterwards."""
-        self.check()
         number = self._registry.aliases().get(CHAMPION)
         if number != (None if expected is None else expected.number):
             named = f"version {number}" if number else "no version"
@@ -88,8 +84,7 @@ def promotion_lock(
             value = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}"
             registry.client.set_registered_model_tag(registry.name, key, value)
             try:
-                other = _other_holder(registry, key)
-                if other is None:
+                if (other := _other_holder(registry, key)) is None:
                     yield PromotionLock(registry, key)
                     return
             finally:
@@ -131,25 +126,21 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _file_lock(registry: Registry, deadline: float, log: Callable[[str], None]) -> Iterator[None]:
+def _file_lock(
+    registry: Registry, deadline: float, log: Callable[[str], None]
+) -> contextlib.AbstractContextManager[object]:
     if registry.database is None:
-        yield
-        return
+        return contextlib.nullcontext()
     path = Path(f"{registry.database}.promoting")
     logged = False
     while True:
         try:
-            lock = Lock(path)
-            break
+            return Lock(path)  # it waits for a moment itself
         except LockHeld as conflict:
             if time.monotonic() > deadline:
                 raise RegistryError(f"{conflict}; try again later") from None
             if not logged:
                 log(f"waiting for another promotion ({conflict.owner or 'another process'})")
                 logged = True
-            time.sleep(0.2)
         except OSError as error:
             raise RegistryError(f"{path} cannot be made ({error.strerror})") from None
-    with lock:
-        yield

@@ -106,7 +106,11 @@ class SpeechEmotion(PythonModel):
             images = _images_of_bytes("the speech", speech, "", self._settings)
         else:
             images = _images(str(path), _allowed_file(str(path)), self._settings)
-        faces = None if face is None else self._faces(face)
+        faces = None
+        if face is not None:
+            suffix = ".png" if isinstance(face, bytes) and face.startswith(_STILLS) else ".mp4"
+            settings = settings_from_dict("visual", self.model.facts["preparation"]["visual"])
+            faces = _images_of_bytes("the face", face, suffix, settings)
         probabilities = self.model.probabilities(images, [faces])[0]
         return {
             "emotion": EMOTIONS[int(probabilities.argmax())],
@@ -114,11 +118,6 @@ class SpeechEmotion(PythonModel):
             "basis": "speech" if faces is None else "speech and face",
             "model": self._name,
         }
-
-    def _faces(self, content: object) -> Images:
-        settings = settings_from_dict("visual", self.model.facts["preparation"]["visual"])
-        still = isinstance(content, bytes) and content.startswith(_STILLS)
-        return _images_of_bytes("the face", content, ".png" if still else ".mp4", settings)
 
     def _check_example(self, example: Path) -> None:
         then = json.loads((example / ANSWER).read_text(encoding="utf-8"))["probabilities"]

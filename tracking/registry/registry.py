@@ -21,7 +21,6 @@ from tracking.uri import check_uri, is_masked, mask_password, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 CHAMPION: Final = "champion"
@@ -54,7 +53,6 @@ class ModelVersion:
 
     name: str
     number: str
-    """Number, "1" or more."""
     tags: Mapping[str, str]
     source: str
     """URI of the folder that its files are in."""
@@ -154,15 +152,19 @@ class Registry:
     def add_version(self, new: NewVersion) -> ModelVersion:
         """Upload a model's folder and register it. Files that an earlier call which was killed has
         uploaded for the same model (by its tag `sha256`) are used again."""
+        client = self.client
         tags = {limits.name(k): limits.value(v, limits.TAG) for k, v in new.tags.items()}
-        model = self._unfinished_upload(new.experiment_id, tags["sha256"])
-        if model is None:
-            model = self.client.create_logged_model(
-                new.experiment_id, self.name, new.run_id, tags=tags, model_type="fdan"
-            )
-        self.client.log_model_artifacts(model.model_id, str(new.folder))
-        self.client.finalize_logged_model(model.model_id, "READY")
-        version = self.client.create_model_version(
+        uploaded = client.search_logged_models(
+            [new.experiment_id], filter_string=f"tags.`sha256` = '{tags['sha256']}'"
+        )
+        used = {version.model_id for version in self.versions()}
+        unused = [m for m in uploaded if m.name == self.name and m.model_id not in used]
+        model = next(iter(unused), None) or client.create_logged_model(
+            new.experiment_id, self.name, new.run_id, tags=tags, model_type="fdan"
+        )
+        client.log_model_artifacts(model.model_id, str(new.folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        version = client.create_model_version(
             self.name,
             model.artifact_location,
             new.run_id,
@@ -171,14 +173,6 @@ class Registry:
             model_id=model.model_id,
         )
         return _version(version)
-
-    def _unfinished_upload(self, experiment_id: str, sha256: str) -> LoggedModel | None:
-        """A logged model with the same tensors that is no version's."""
-        models = self.client.search_logged_models(
-            [experiment_id], filter_string=f"tags.`sha256` = '{sha256}'"
-        )
-        used = {version.model_id for version in self.versions()}
-        return next((m for m in models if m.name == self.name and m.model_id not in used), None)
 
     def set_version_tags(self, number: str, tags: Mapping[str, object]) -> None:
         """Set tags of a version.

@@ -19,10 +19,10 @@ from search.callbacks import early_stopping
 from search.callbacks.early_stopping import (
     MIN_TRIALS,
     EarlyStopping,
-    epoch_noise,
-    expected_gain,
-    peaks_gain,
-    seed_noise,
+    _epoch_noise,
+    _expected_gain,
+    _peaks_gain,
+    _seed_noise,
 )
 from search.cli import main as command
 from search.cli.parser import parse
@@ -72,7 +72,7 @@ def stops(
 
 def test_a_recorded_plateau_stops() -> None:
     """The seed moves these values more than forty trials did."""
-    noise = seed_noise(SEEDS)
+    noise = _seed_noise(SEEDS)
     assert noise == pytest.approx(0.025, abs=0.001)
     after, reason = stops(VALUES, noise)
     assert after == MIN_TRIALS
@@ -84,8 +84,8 @@ def test_a_recorded_plateau_stops() -> None:
 
 
 def test_the_last_epochs_are_a_lower_bound_of_the_noise() -> None:
-    noise = seed_noise(SEEDS)
-    bound = epoch_noise(LAST_EPOCHS)
+    noise = _seed_noise(SEEDS)
+    bound = _epoch_noise(LAST_EPOCHS)
     assert noise is not None and bound is not None and 0 < bound < noise
     after, reason = stops(VALUES, None, LAST_EPOCHS)
     assert after is not None and MIN_TRIALS < after < len(VALUES), (
@@ -135,7 +135,7 @@ def test_noise_that_is_larger_than_the_gains_stops_and_smaller_noise_does_not() 
 
 @pytest.mark.parametrize("count", [0, 1, MIN_TRIALS // 2, MIN_TRIALS - 1])
 def test_few_trials_never_stop(count: int) -> None:
-    assert expected_gain([0.5] * count) == math.inf
+    assert _expected_gain([0.5] * count) == math.inf
     assert stops([0.5] * count, 0.9) == (None, "")
 
 
@@ -146,8 +146,8 @@ def test_trials_that_came_to_nothing_never_stop() -> None:
 
 def test_nothing_is_better_than_perfect() -> None:
     values = [0.8 + 0.01 * i for i in range(21)]
-    assert expected_gain(values[:20]) == pytest.approx(0.01)
-    assert expected_gain([*values[:20], 1.0]) == 0.0
+    assert _expected_gain(values[:20]) == pytest.approx(0.01)
+    assert _expected_gain([*values[:20], 1.0]) == 0.0
 
 
 def test_pruned_trials_add_nothing() -> None:
@@ -155,8 +155,8 @@ def test_pruned_trials_add_nothing() -> None:
     values = [0.6 + float(x) for x in random.normal(0, 0.02, 40)]
     apart = [one for value in values for one in (value, None, None)]
     # One in three of the next trials is complete: as three or four of the others.
-    assert expected_gain(apart, 30) == pytest.approx(expected_gain(values, 10), rel=0.15)
-    assert expected_gain(apart) < expected_gain(values)
+    assert _expected_gain(apart, 30) == pytest.approx(_expected_gain(values, 10), rel=0.15)
+    assert _expected_gain(apart) < _expected_gain(values)
 
 
 @pytest.mark.parametrize("draws", [1, 4, 10])
@@ -169,7 +169,7 @@ def test_the_sum_against_draws(draws: int) -> None:
         random.random((400_000, draws)) < 0.25, 0.6 + random.exponential(0.03, (400_000, draws)), 0
     )
     gain = np.maximum(drawn.max(axis=1) - 0.66, 0).mean()
-    assert peaks_gain(values, 0.66, draws) == pytest.approx(gain, rel=0.03)
+    assert _peaks_gain(values, 0.66, draws) == pytest.approx(gain, rel=0.03)
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Any]] = {
@@ -193,7 +193,7 @@ def test_the_expectation_against_what_then_happens(kind: str) -> None:
     expected, happened = [], []
     for _ in range(400):
         values = [float(value) for value in KINDS[kind](random)]
-        expected.append(expected_gain(values[:30]))
+        expected.append(_expected_gain(values[:30]))
         happened.append(max(0.0, max(values[30:]) - max(values[:30])))
     ratio = np.mean(expected) / np.mean(happened)
     assert ratio > 0.8
@@ -201,19 +201,19 @@ def test_the_expectation_against_what_then_happens(kind: str) -> None:
 
 
 def test_ties_at_the_top() -> None:
-    assert peaks_gain([0.7] * 10 + [0.5] * 10, 0.7, 10) == 0.0
-    assert peaks_gain([0.7] * 20, 0.8, 10) == 0.0
+    assert _peaks_gain([0.7] * 10 + [0.5] * 10, 0.7, 10) == 0.0
+    assert _peaks_gain([0.7] * 20, 0.8, 10) == 0.0
 
 
 def test_noise_of_seeds_and_epochs() -> None:
-    assert seed_noise([]) is None
-    assert seed_noise([[0.5], [0.7]]) is None
-    assert seed_noise([[0.4, 0.6]]) == pytest.approx(math.sqrt(0.02))
+    assert _seed_noise([]) is None
+    assert _seed_noise([[0.5], [0.7]]) is None
+    assert _seed_noise([[0.4, 0.6]]) == pytest.approx(math.sqrt(0.02))
     # Settings of unlike quality are no noise: only what lies within each counts.
-    assert seed_noise([[0.4, 0.6], [0.1, 0.3], [0.9]]) == pytest.approx(math.sqrt(0.02))
-    assert epoch_noise([[0.1, 0.2]]) is None
+    assert _seed_noise([[0.4, 0.6], [0.1, 0.3], [0.9]]) == pytest.approx(math.sqrt(0.02))
+    assert _epoch_noise([[0.1, 0.2]]) is None
     curve = [0.1, 0.3, 0.5, 0.6, 0.5, 0.6, 0.5]
-    assert epoch_noise([curve, [0.2]]) == pytest.approx(np.std(curve[-5:], ddof=1) / math.sqrt(5))
+    assert _epoch_noise([curve, [0.2]]) == pytest.approx(np.std(curve[-5:], ddof=1) / math.sqrt(5))
 
 
 # The option

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ import pytest
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison
 from tests.finished import link
-from tracking.promotion.champion_test import Champion, challenger_is, champion_gates
-from tracking.promotion.gates import Challenger
+from tracking.promotion.challenger import Challenger, multiply_adds
+from tracking.promotion.champion_test import Champion, GateContext, challenger_is
+from tracking.promotion.gates import BETTER, Gate, evaluate_gates
 from tracking.promotion.isolated_model import IsolatedModel
-from tracking.registry.inference_cost import multiply_adds
-from tracking.registry.registry import ModelVersion
+from tracking.registry.registry import ModelVersion, Registry
 from tracking.result import StudyResult
+
+if TYPE_CHECKING:
+    from conftest import Tables
 
 
 @pytest.mark.parametrize(
@@ -38,13 +42,23 @@ def test_the_rule(difference: float, p: float, says: str) -> None:
 Pair = tuple[Challenger, Champion]
 
 
+def champion_gates(
+    challenger: Challenger, champion: Champion | None, accept_tie: bool
+) -> tuple[Gate, Gate]:
+    """The two gates that are about the champion."""
+    gates = evaluate_gates(GateContext(challenger, champion, accept_tie), evaluate_all=False)
+    return gates["data is the champion's"], gates[BETTER]
+
+
 @pytest.fixture
-def pair(finished: Path, tmp_path: Path) -> Callable[..., Pair]:
+def pair(finished: Path, tmp_path: Path, database: Tables, quick: None) -> Callable[..., Pair]:
+    registry = Registry(database.uri, "fdan")
+
     def make(ours: str, theirs: str) -> Pair:
         study = link(finished / ours, tmp_path / ours)
         champion = link(finished / theirs / "winner", tmp_path / "champion")
         challenger = Challenger(
-            study, StudyResult.load(study), "fdan", "http://x", tmp_path, IsolatedModel()
+            study / "winner", StudyResult.load(study), registry, tmp_path, IsolatedModel()
         )
         return challenger, Champion(ModelVersion("fdan", "7", {}, "", None, None), lambda: champion)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tracking.registry.pickle_scan import PickleError, check_no_pickle, pickle_reason
+from fdan.errors import FdanError
+from tracking.registry.pickle_scan import check_no_pickle, pickle_reason
 
 OBJECTS: list[Any] = [None, {"a": [1, 2.5]}, list(range(5000)), len, b"x" * 70_000, "y" * 300]
 
@@ -65,7 +66,7 @@ def test_disguises(name: str, content: bytes, why: str, tmp_path: Path) -> None:
     file = tmp_path / "below" / name
     file.write_bytes(content)
     assert why in pickle_reason(file)
-    with pytest.raises(PickleError, match="never a pickle"):
+    with pytest.raises(FdanError, match="never a pickle"):
         check_no_pickle(tmp_path)
 
 

@@ -22,13 +22,13 @@ def test_the_lock_is_held_by_one(server: MlflowServer) -> None:
     registry = Registry(server.uri, f"lock-{time.time_ns()}")
     registry.create()
     with promotion_lock(registry, print, 5) as lock:
-        lock.check()
+        lock.check_champion(None)
         with (
             pytest.raises(RegistryError, match="is being promoted by process"),
             promotion_lock(registry, print, 0.5),
         ):
             pass
-        lock.check()
+        lock.check_champion(None)
     assert not registry.tags()
 
 
@@ -73,4 +73,4 @@ def test_a_lock_that_was_taken_away_is_noticed(server: MlflowServer) -> None:
         for key in registry.tags():
             registry.client.delete_registered_model_tag(registry.name, key)
         with pytest.raises(RegistryError, match="took this one for dead"):
-            lock.check()
+            lock.check_champion(None)
