@@ -3,15 +3,15 @@ study's result.json alone."""
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
-from typing import Final
+from string import Template
+from typing import Final, NamedTuple
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
-from tracking.report.blocks import Report, Section
-from tracking.report.formatting import count, moment, sentence, short
-from tracking.report.markdown import markdown
-from tracking.report.page import page
+from tracking.report.blocks import Block
+from tracking.report.formatting import count, escape, moment, plain, sentence, short
 from tracking.report.sections.confusion import confusion_blocks
 from tracking.report.sections.curves import curves_blocks
 from tracking.report.sections.feature_space import feature_space_blocks
@@ -65,13 +65,22 @@ def write(study: Path, out: Path | None = None) -> list[Path]:
     report = _report(StudyResult.load(study))
     file = out or study / REPORT
     beside = file.with_suffix(".md")
-    write_atomic(file, page(report))
-    write_atomic(beside, markdown(report, file.name))
+    write_atomic(file, _html(report))
+    write_atomic(beside, _markdown(report, file.name))
     return [file, beside]
 
 
-def _report(result: StudyResult) -> Report:
-    """The whole report, not yet written as HTML or Markdown."""
+class _Report(NamedTuple):
+    title: str
+    lines: list[str]
+    """what stands below the title"""
+    verdict: str
+    """the whole in a sentence or three"""
+    sections: list[tuple[str, str, list[Block]]]
+    """anchor, title and blocks of each"""
+
+
+def _report(result: StudyResult) -> _Report:
     counts = ", ".join(f"{n} {_WORDS.get(state, state)}" for state, n in result.counts.items() if n)
     ended = f"{sum(result.counts.values())} of {count(result.wanted, 'trial')} ended"
     state = result.state.lower()
@@ -81,9 +90,40 @@ def _report(result: StudyResult) -> Report:
         f"{state}: {short(result.reason, 200)}" if result.reason else state,
         f"written {moment(result.written)}",
     )
-    return Report(
+    return _Report(
         f"Study {short(result.study, 60)}",
         [sentence(line).rstrip(".") for line in lines],
         verdict(result),
-        [Section(key, title, list(blocks(result))) for key, title, blocks in _SECTIONS],
+        [(key, title, list(blocks(result))) for key, title, blocks in _SECTIONS],
     )
+
+
+def _html(report: _Report) -> str:
+    """One page that needs nothing else: no script, style and pictures inside it."""
+    sections = ""
+    for key, title, blocks in report.sections:
+        inside = "\n".join(block.html() for block in blocks)
+        sections += f'<section id="{key}">\n<h2>{title}</h2>\n{inside}\n</section>\n\n'
+    folder = resources.files(__package__)
+    return Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(report.title),
+        style=folder.joinpath("style.css").read_text(encoding="utf-8"),
+        entries="".join(f'<a href="#{key}">{title}</a>' for key, title, _ in report.sections),
+        lines="".join(f"<li>{escape(line)}</li>" for line in report.lines),
+        verdict=escape(report.verdict),
+        sections=sections,
+    )
+
+
+def _markdown(report: _Report, page: str) -> str:
+    """The same, where pictures become their tables, or stay in the page beside it."""
+    address = page.replace("%", "%25").replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A")
+    parts = [
+        f"# {plain(report.title)}",
+        "\n".join(f"- {plain(line)}" for line in report.lines),
+        f"**{plain(report.verdict)}**",
+        f"Pictures are in [{plain(page)}](<{address}>).",
+    ]
+    for _, title, blocks in report.sections:
+        parts += [f"## {title}", *(block.markdown() for block in blocks)]
+    return "\n\n".join(filter(None, parts)) + "\n"

@@ -1,56 +1,96 @@
-"""Parts of a report, whatever it is written as: page.py makes HTML of it, markdown.py
-Markdown. Texts are plain; who writes them out escapes them."""
+"""Parts of a report, each as HTML and as Markdown. Their texts are plain; they escape them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from tracking.report.charts.svg import Svg
+from tracking.report.charts import Svg
+from tracking.report.formatting import escape, plain, visible
+
+_LINES: Final = ("record", "baseline", "course", "curve", "interval")
+_SHAPES: Final = {"before": "M6 6L11 1L16 6L11 11Z", "failed": "M7 2L15 10M7 10L15 2"}
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A paragraph."""
 
     words: str
 
+    def html(self) -> str:
+        return f"<p>{escape(self.words)}</p>"
 
-@dataclass(frozen=True)
-class Note:
+    def markdown(self) -> str:
+        return plain(self.words)
+
+
+class Note(NamedTuple):
     """A paragraph on what is missing or has to be taken with care."""
 
     words: str
 
+    def html(self) -> str:
+        return f'<p class="note">{escape(self.words)}</p>'
 
-@dataclass(frozen=True)
-class Card:
-    """A figure in large type: what it is, the figure, and what to think of it."""
-
-    name: str
-    value: str
-    detail: str
-    strong: bool = False
+    def markdown(self) -> str:
+        return f"> {plain(self.words)}"
 
 
-@dataclass(frozen=True)
-class Cards:
-    cards: Sequence[Card]
+class Code(NamedTuple):
+    """Commands to type."""
+
+    lines: str
+
+    def html(self) -> str:
+        return f"<pre><code>{escape(self.lines)}</code></pre>"
+
+    def markdown(self) -> str:
+        fence = "`" * max(3, *(1 + len(run) for run in re.findall("`*", self.lines)))
+        return f"{fence}bash\n{visible(self.lines)}\n{fence}"
 
 
-@dataclass(frozen=True)
-class Facts:
+class Cards(NamedTuple):
+    """Figures in large type: what each is, the figure, and what to think of it. The first one
+    stands out."""
+
+    cards: Sequence[tuple[str, str, str]]
+
+    def html(self) -> str:
+        cards = (
+            f'<div class="card"><h3>{escape(name)}</h3>'
+            f'<p class="value">{escape(value)}</p><p>{escape(detail)}</p></div>'
+            for name, value, detail in self.cards
+        )
+        return f'<div class="cards">{"".join(cards)}</div>'
+
+    def markdown(self) -> str:
+        cards = (map(plain, card) for card in self.cards)
+        return "\n".join(f"- {name}: **{value}**. {detail}" for name, value, detail in cards)
+
+
+class Facts(NamedTuple):
     """Names and what they are."""
 
     items: Sequence[tuple[str, str]]
 
+    def html(self) -> str:
+        items = ""
+        for name, value in self.items:
+            words = escape(value)
+            if value.startswith(("http://", "https://")):
+                words = f'<a href="{words}">{words}</a>'
+            items += f"<dt>{escape(name)}</dt><dd>{words}</dd>"
+        return f"<dl>{items}</dl>"
 
-@dataclass(frozen=True)
-class Table:
+    def markdown(self) -> str:
+        return "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in self.items)
+
+
+class Table(NamedTuple):
     """numbers: the columns from .. to that are flush right. strong: the first cell of the row that
     stands out. folded: the page opens it on demand, under this title. roomy: a column that the page
-    leaves out where the window is narrow."""
+    leaves out where the window is narrow. Nothing is written of a table without rows."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -59,13 +99,48 @@ class Table:
     folded: str = ""
     roomy: str = ""
 
+    def html(self) -> str:
+        if not self.rows:
+            return ""
+        kinds = ["roomy" * (name == self.roomy) for name in self.head]
+        numbers = slice(*self.numbers)
+        kinds[numbers] = ["number"] * len(kinds[numbers])
+
+        def row(cell: str, values: Sequence[object], kind: str = "") -> str:
+            cells = (
+                f'<{cell} class="{kind}">{escape(str(value))}</{cell[:2]}>'
+                for value, kind in zip(values, kinds, strict=True)
+            )
+            return f"<tr{kind}>{''.join(cells)}</tr>"
+
+        rows = [row("td", r, ' class="strong"' * (r[0] == self.strong)) for r in self.rows]
+        head = row('th scope="col"', self.head)
+        table = (
+            f'<div class="scroll" tabindex="0"><table><thead>{head}</thead>'
+            f"<tbody>{''.join(rows)}</tbody></table></div>"
+        )
+        if not self.folded:
+            return table
+        return f"<details><summary>{escape(self.folded)}</summary>{table}</details>"
+
+    def markdown(self) -> str:
+        if not self.rows:
+            return ""
+        sides, numbers = ["---"] * len(self.head), slice(*self.numbers)
+        sides[numbers] = ["---:"] * len(sides[numbers])
+        rows = [[plain(name) for name in self.head], sides]
+        for row in self.rows:
+            mark = "**" if row[0] == self.strong else ""
+            rows.append([f"{mark}{plain(str(cell))}{mark}" if cell != "" else "" for cell in row])
+        title = f"### {plain(self.folded)}\n\n" if self.folded else ""
+        return title + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
 
 WORDS: Final = (0, 0)
 """`Table.numbers` of a table that has none."""
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A picture. words: what it shows and how to read it. legend: (class of style.css, meaning).
     table: the same in numbers, which Markdown shows in place of the picture. wide: drawn for a wide
     window, and scrolled in a narrow one."""
@@ -77,39 +152,50 @@ class Figure:
     table: Table | None = None
     wide: bool = False
 
+    def html(self) -> str:
+        signs = "".join(
+            f'<li><svg viewBox="0 0 22 12" aria-hidden="true">{_sign(kind)}</svg>{escape(meaning)}'
+            "</li>"
+            for kind, meaning in self.legend
+        )
+        legend = f'<ul class="legend">{signs}</ul>' if signs else ""
+        words = f"<figcaption>{escape(self.words)}</figcaption>" if self.words else ""
+        picture = str(self.picture)
+        if self.wide:
+            picture = f'<div class="scroll" tabindex="0">{picture}</div>'
+        return f"<figure><h3>{escape(self.title)}</h3>{words}{legend}{picture}</figure>"
 
-@dataclass(frozen=True)
-class Gallery:
+    def markdown(self) -> str:
+        title, words = plain(self.title), plain(self.words)
+        if self.table is None:
+            return f"*{title}* (picture). {words}".strip()
+        return "\n\n".join(filter(None, (f"### {title}", words, self.table.markdown())))
+
+
+def _sign(kind: str) -> str:
+    """The mark before a legend's words: the shape in the picture."""
+    first = kind.split()[0]
+    if first in _LINES:
+        return f'<line x1="0" y1="6" x2="22" y2="6" class="{kind}"/>'
+    if first in _SHAPES:
+        return f'<path d="{_SHAPES[first]}" class="{kind}"/>'
+    return f'<circle cx="11" cy="6" r="{2.6 if first == "single" else 4.4}" class="{kind}"/>'
+
+
+class Gallery(NamedTuple):
     """Small pictures side by side, as many as the window has room for; large: two at most."""
 
     figures: Sequence[Figure]
     large: bool = False
 
+    def html(self) -> str:
+        figures = "".join(figure.html() for figure in self.figures)
+        return f'<div class="gallery{" large" * self.large}">{figures}</div>'
 
-@dataclass(frozen=True)
-class Code:
-    """Commands to type."""
-
-    lines: str
-
-
-Block: TypeAlias = Text | Note | Cards | Facts | Table | Figure | Gallery | Code
-
-
-@dataclass(frozen=True)
-class Section:
-    """key: its anchor."""
-
-    key: str
-    title: str
-    blocks: Sequence[Block]
+    def markdown(self) -> str:
+        if any(figure.table is None for figure in self.figures):
+            return "\n".join(f"- {figure.markdown()}" for figure in self.figures)
+        return "\n\n".join(figure.markdown() for figure in self.figures)
 
 
-@dataclass(frozen=True)
-class Report:
-    """title: the study; lines: what stands below it; verdict: the whole in a sentence or three."""
-
-    title: str
-    lines: Sequence[str]
-    verdict: str
-    sections: Sequence[Section]
+Block: TypeAlias = Text | Note | Code | Cards | Facts | Table | Figure | Gallery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Sequence
@@ -55,12 +56,8 @@ def interval(low: object, high: object) -> str:
 
 def percent(share: object) -> str:
     """
-    >>> for share in (0.368, 0.004, 0.0001, 1):
-    ...     print(*percent(share).split())
-    37 %
-    0.4 %
-    < 0.1 %
-    100 %
+    >>> [percent(share).split() for share in (0.368, 0.004, 0.0001, 1)]
+    [['37', '%'], ['0.4', '%'], ['<', '0.1', '%'], ['100', '%']]
     """
     if not is_number(share):
         return NOTHING
@@ -99,23 +96,19 @@ def quantity(value: float) -> str:
 
 def duration(seconds: object) -> str:
     """
-    >>> for seconds in (0.4, 8.2, 95, 7300):
-    ...     print(*duration(seconds).split())
-    0.4 s
-    8 s
-    1 min 35 s
-    2 h 1 min
+    >>> [duration(seconds).split() for seconds in (0.4, 8.2, 95, 7300)]
+    [['0.4', 's'], ['8', 's'], ['1', 'min', '35', 's'], ['2', 'h', '1', 'min']]
     """
     if not is_number(seconds):
         return NOTHING
     if 0 < seconds < 1:
         return f"{seconds:.1g}{_TIED}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}{_TIED}s"
-    if whole < 3600:
-        return f"{whole // 60}{_TIED}min {whole % 60}{_TIED}s"
-    return f"{thousands(whole // 3600)}{_TIED}h {whole % 3600 // 60}{_TIED}min"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest}{_TIED}s"
+    if minutes < 60:
+        return f"{minutes}{_TIED}min {rest}{_TIED}s"
+    return f"{thousands(minutes // 60)}{_TIED}h {minutes % 60}{_TIED}min"
 
 
 def hours(seconds: object) -> str:
@@ -189,6 +182,19 @@ def visible(text: str) -> str:
     'a��'
     """
     return _IN_NO_PAGE.sub("�", text)
+
+
+def escape(text: str) -> str:
+    """Text for HTML and SVG, inside an element or an attribute."""
+    return html.escape(visible(text), quote=True)
+
+
+def plain(text: str) -> str:
+    """Somebody's words as Markdown that shows just them, in one line."""
+    line = html.escape(" ".join(visible(text).split()), quote=False)
+    line = re.sub(r"([\\`*_\[\]{}|#~$])", r"\\\1", line)
+    # A line that begins with a sign, or a number and a dot, would be a list.
+    return re.sub(r"^(\d*)([-+]|(?<=\d)[.)] )", r"\1\\\2", line)
 
 
 def sentence(text: str) -> str:

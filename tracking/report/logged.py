@@ -13,7 +13,7 @@ from tracking.result import StudyResult
 from tracking.tags import STUDY_RUN, identity
 from tracking.uri import is_masked, mask_password, sqlite_file
 
-FOLDER: Final = "study"
+_FOLDER: Final = "study"
 """Among the artifacts of the run: where a search puts the study's figures, too."""
 
 
@@ -22,7 +22,7 @@ class NotLogged(FdanError):  # noqa: N818
 
 
 def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
-    """Log files with a study's parent run in MLflow.
+    """Log files with a study's parent run in MLflow. Raises NotLogged, in one line.
 
     Args:
         study: The study's folder.
@@ -31,21 +31,17 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
 
     Returns:
         The run's id.
-
-    Raises:
-        NotLogged: MLflow did not take them; says why, in one line.
     """
     result = StudyResult.load(study)
     uri = uri or result.tracking_uri
     if is_masked(uri):
         raise NotLogged(f"the password of {uri} was not kept; give the whole URI: --tracking-uri")
-    database = sqlite_file(uri)
-    if database is not None and not database.exists():
+    if (database := sqlite_file(uri)) is not None and not database.exists():
         # To connect would make a new one.
         raise NotLogged(f"{database} is gone")
-    target = Target(uri, result.experiment)
+    artifacts = Target(uri, result.experiment).artifacts(study / "spool")
     try:
-        server = Server(uri, result.experiment, target.artifacts(study / "spool"))
+        server = Server(uri, result.experiment, artifacts)
         run = server.find_run(identity(result.study_id, STUDY_RUN))
         if run is None:
             raise NotLogged(
@@ -53,7 +49,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
                 f" python -m tracking flush {study}, then again"
             )
         for file in files:
-            server.send_file(run, file, FOLDER)
+            server.send_file(run, file, _FOLDER)
     except ServerUnavailable as away:
         raise NotLogged(f"{mask_password(uri)} is away ({away})") from None
     except (Rejected, RunNotFound) as refusal:

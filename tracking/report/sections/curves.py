@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from tracking.report.blocks import Block, Figure, Gallery, Note
-from tracking.report.charts.axes import Frame, around, counted
+from tracking.report.charts import Frame, around
 from tracking.report.formatting import count, is_number
 from tracking.report.selectors import complete, winner
 from tracking.result import Curve, StudyResult, TrialRecord
@@ -68,15 +68,12 @@ def _draw(
     names: tuple[str, str] | None = None,
 ) -> Frame:
     points = [point for _, curve in courses for point in curve]
-    epochs = counted(1, max(epoch for epoch, _ in points))
+    longest = max(epoch for epoch, _ in points)
+    epochs = around((1, longest), 0.02, least=1, whole=True)
     frame = Frame(label, epochs, around(value for _, value in points), names)
-
-    def height(course: _Course) -> tuple[bool, bool, int]:
-        """The winner above the complete ones, those above the others."""
-        trial, _ = course
-        return trial is best, trial.state == COMPLETE, trial.number
-
-    for trial, curve in sorted(courses, key=height):
+    # The winner above the complete ones, those above the others.
+    courses = sorted(courses, key=lambda c: (c[0] is best, c[0].state == COMPLETE, c[0].number))
+    for trial, curve in courses:
         kind = "curve whole" if trial.state == COMPLETE else "curve"
         kind = "curve chosen" if trial is best else kind
         epoch, value = curve[-1]

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from tracking.report.blocks import Block, Card, Cards, Figure, Note, Table, Text
-from tracking.report.charts.axes import Frame, around, counted
+from tracking.report.blocks import Block, Cards, Figure, Note, Table, Text
+from tracking.report.charts import Frame, around
 from tracking.report.formatting import (
     NOTHING,
     count,
@@ -44,16 +44,15 @@ def history_blocks(result: StudyResult) -> Iterator[Block]:
     if records:
         number, value = records[-1]
         later = count(sum(trial.number > number for trial in result.trials), "trial")
-        words += (
-            f" The best value, {score(value)}, came with trial {number}, {later} before the end."
-        )
+        words += f" The best value, {score(value)}, came with trial {number}, {later} before"
+        words += " the end."
     if any(trial.number in values for trial in in_state(result, PRUNED)):
         words += " Pruned trials stand at the last value that they reported."
     yield Figure(
         "Validation UAR of each trial",
         words,
         _history(result, values, records),
-        list(_legend(result)),
+        _legend(result),
         Table(("trial", "best so far"), [(number, score(value)) for number, value in records]),
         wide=True,
     )
@@ -61,18 +60,17 @@ def history_blocks(result: StudyResult) -> Iterator[Block]:
         yield Note("One complete trial is a point, not a course.")
 
 
-def _legend(result: StudyResult) -> Iterator[tuple[str, str]]:
-    if in_state(result, COMPLETE):
-        yield "complete", "complete"
-        yield "record", "best so far"
-    if winner(result) is not None:
-        yield "chosen", "the winner"
-    if in_state(result, PRUNED):
-        yield "pruned", "pruned"
-    if in_state(result, FAIL):
-        yield "failed", "failed"
-    if is_number(result.baseline):
-        yield "baseline", "logistic regression"
+def _legend(result: StudyResult) -> list[tuple[str, str]]:
+    states = {trial.state for trial in result.trials}
+    signs = (
+        (COMPLETE in states, "complete", "complete"),
+        (COMPLETE in states, "record", "best so far"),
+        (winner(result) is not None, "chosen", "the winner"),
+        (PRUNED in states, "pruned", "pruned"),
+        (FAIL in states, "failed", "failed"),
+        (is_number(result.baseline), "baseline", "logistic regression"),
+    )
+    return [(kind, meaning) for drawn, kind, meaning in signs if drawn]
 
 
 def _history(
@@ -81,11 +79,11 @@ def _history(
     last = max(trial.number for trial in result.trials)
     frame = Frame(
         "Validation UAR of each trial, in the order of their numbers",
-        counted(0, last),
+        around((0, last), 0.02, least=1, whole=True),
         around([*values.values(), result.baseline], least=0.02),
         ("trial", "validation UAR"),
     )
-    frame.level(frame.y.place(result.baseline), "baseline")
+    frame.level(result.baseline, "baseline")
     course: list[tuple[int, float]] = []
     for number, value in records:
         course += [(number, course[-1][1]), (number, value)] if course else [(number, value)]
@@ -125,18 +123,11 @@ def cost_blocks(result: StudyResult) -> Iterator[Block]:
         gain = "0", "What was stopped had trained as much elsewhere."
     else:
         gain = NOTHING, "No trial was stopped early."
-    hours_spent = hours(cost.trial_seconds + cost.confirm_seconds)
-    yield Cards(
-        (
-            Card("CPU hours" if on_cpu else "GPU hours", hours_spent, f"{time}.", strong=True),
-            Card(
-                "Epochs trained",
-                thousands(trained),
-                f"Of trials of {result.epochs} epochs at most.",
-            ),
-            Card("Epochs saved by pruning", *gain),
-        )
-    )
+    total = hours(cost.trial_seconds + cost.confirm_seconds)
+    spent = ("CPU hours" if on_cpu else "GPU hours", total, f"{time}.")
+    most = f"Of trials of {result.epochs} epochs at most."
+    epochs = ("Epochs trained", thousands(trained), most)
+    yield Cards((spent, epochs, ("Epochs saved by pruning", *gain)))
     where = "on CPU cores" if on_cpu else f"on {short(cost.device, 60)}"
     yield Text(f"Hours are the trials' own time {where}, one after the other, without waiting.")
     if pruned:

@@ -7,16 +7,7 @@ from typing import Final
 
 from fdan.emotions import EMOTIONS
 from tracking.report.blocks import WORDS, Block, Code, Facts, Note, Table, Text
-from tracking.report.formatting import (
-    NOTHING,
-    count,
-    listed,
-    moment,
-    sentence,
-    setting,
-    short,
-    thousands,
-)
+from tracking.report.formatting import count, listed, moment, sentence, setting, short, thousands
 from tracking.result import StudyResult
 
 _FILES: Final = 20
@@ -62,7 +53,7 @@ def _parts(result: StudyResult) -> Iterator[Table]:
     by_speaker = []
     for title, part in zip(titles, parts, strict=True):
         who = listed([f"{name} ({thousands(n)})" for name, n in part.speakers.items()], 16)
-        by_speaker.append((title, len(part.speakers) or NOTHING, who or "not known"))
+        by_speaker.append((title, len(part.speakers) or "–", who or "not known"))
     yield Table(("part", "speakers", "who, and how many samples"), by_speaker, (1, 2))
 
 

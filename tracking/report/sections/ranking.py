@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracking.report.blocks import Block, Code, Figure, Note, Table, Text
-from tracking.report.charts import intervals
-from tracking.report.charts.axes import around
-from tracking.report.charts.intervals import Row
+from tracking.report.charts import Row, around, rows_picture
 from tracking.report.formatting import (
     NOTHING,
     count,
@@ -43,7 +41,6 @@ def _confirmed(result: StudyResult, confirm: Confirmation) -> Iterator[Block]:
         Row(
             f"trial {entry.trial}",
             entry.mean,
-            score(entry.mean),
             entry.low,
             entry.high,
             entry.values,
@@ -52,22 +49,16 @@ def _confirmed(result: StudyResult, confirm: Confirmation) -> Iterator[Block]:
             title=f"trial {entry.trial}: {settings(entry.params, result.space)}",
         )
         for entry in confirm.settings
-        if is_number(entry.mean)
     ]
     label = "Confirmed settings, the best mean first"
-    if rows:
-        scale = around(value for row in rows for value in row.values())
-        yield Figure(
-            label,
-            "Each setting ran again with fresh seeds; the mean decides. Where the diamond lies"
-            " right of the mean, the search had been lucky with it.",
-            intervals.draw(rows, scale, label, "validation UAR"),
-            (
-                ("point strong", "mean"),
-                ("single", "a fresh seed"),
-                ("before", "what the search said"),
-            ),
-        )
+    scale = around(value for row in rows for value in row.values())
+    yield Figure(
+        label,
+        "Each setting ran again with fresh seeds; the mean decides. Where the diamond lies right of"
+        " the mean, the search had been lucky with it.",
+        rows_picture(rows, scale, label, "validation UAR"),
+        (("point strong", "mean"), ("single", "a fresh seed"), ("before", "what the search said")),
+    )
     yield Table(
         ("trial", "mean", "95 % interval", "search", "optimism"),
         [

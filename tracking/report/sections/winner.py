@@ -6,10 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracking.report.blocks import WORDS, Block, Card, Cards, Code, Facts, Figure, Note, Table
-from tracking.report.charts import intervals
-from tracking.report.charts.axes import Linear, around
-from tracking.report.charts.intervals import Row
+from tracking.report.blocks import WORDS, Block, Cards, Code, Facts, Figure, Note, Table
+from tracking.report.charts import Linear, Row, around, rows_picture
 from tracking.report.formatting import (
     NOTHING,
     count,
@@ -79,7 +77,9 @@ def winner_blocks(result: StudyResult) -> Iterator[Block]:
         yield Code(result.command)
         return
     yield Cards(list(_cards(result, best)))
-    yield from _evidence(list(_rows(result, best)), result)
+    rows = list(_rows(result, best))
+    if len(rows) > 1:
+        yield _evidence(result, rows)
     yield from _cautions(result, best)
     if result.space:
         params = {name: setting(value) for name, value in best.params.items()}
@@ -119,71 +119,63 @@ def _searched(dimension: Dimension) -> str:
     return f"{words}, logarithmic" if dimension.log else words
 
 
-def _cards(result: StudyResult, best: TrialRecord) -> Iterator[Card]:
+def _cards(result: StudyResult, best: TrialRecord) -> Iterator[tuple[str, str, str]]:
     test = winners_test(result)
     if test is None:
-        yield Card("Test UAR", NOTHING, _unscored(result), strong=True)
+        yield ("Test UAR", NOTHING, _unscored(result))
     else:
-        yield Card("Test UAR", score(test.uar), f"{_sure(test.interval)}.", strong=True)
+        yield ("Test UAR", score(test.uar), f"{_sure(test.interval)}.")
     if result.confirm is None:
-        yield Card("Validation UAR", score(best.value), "One seed, not confirmed.")
-        yield Card("Optimism", NOTHING, "Unknown: only fresh seeds can tell how lucky it was.")
+        yield ("Validation UAR", score(best.value), "One seed, not confirmed.")
+        yield ("Optimism", NOTHING, "Unknown: only fresh seeds can tell how lucky it was.")
     else:
         first = result.confirm.settings[0]
         words = f"Mean of {count(len(first.values), 'fresh seed')}"
         if is_number(first.low):
             words += f"; {_LEVEL} interval {interval(first.low, first.high)}"
-        yield Card("Confirmed validation UAR", score(first.mean), f"{words}.")
+        yield ("Confirmed validation UAR", score(first.mean), f"{words}.")
         more = first.optimism > 0
         than = ": more than fresh seeds give." if more else "; fresh seeds give no less."
         said = f"The search had said {score(first.search_value)}{than}"
-        yield Card("Optimism", signed(first.optimism), said)
+        yield ("Optimism", signed(first.optimism), said)
     if is_number(result.baseline):
         words = "Validation UAR on the same features and split"
         if test is not None and is_number(test.baseline_uar):
             words += f"; {score(test.baseline_uar)} on the test part"
-        yield Card("Logistic regression", score(result.baseline), f"{words}.")
+        yield ("Logistic regression", score(result.baseline), f"{words}.")
 
 
-def _evidence(rows: list[Row], result: StudyResult) -> Iterator[Block]:
-    if len(rows) < 2:
-        return
+def _evidence(result: StudyResult, rows: list[Row]) -> Figure:
     scale = around([value for row in rows for value in row.values()], least=0.05)
     scale = Linear(max(scale.low, 0.0), min(scale.high, 1.0))  # no score lies beyond
     label = "What is known of the winner's UAR"
-    yield Figure(
+    return Figure(
         label,
         f"Lines are {_LEVEL} intervals, small points single seeds. Validation and test are"
         " different recordings: a lower figure on one of them need not mean that something was"
         f" overfitted. Guessing would give {score(_chance(result))}.",
-        intervals.draw(rows, scale, label, "UAR"),
+        rows_picture(rows, scale, label, "UAR"),
         table=Table(
             ("figure", "UAR", f"{_LEVEL} interval"),
-            [(row.label, row.figure, interval(row.low, row.high)) for row in rows],
+            [(row.label, score(row.value), interval(row.low, row.high)) for row in rows],
         ),
     )
 
 
 def _rows(result: StudyResult, best: TrialRecord) -> Iterator[Row]:
     test = winners_test(result)
-
-    def plain(label: str, value: float | None) -> Iterator[Row]:
-        if is_number(value):
-            yield Row(label, value, score(value))
-
-    yield from plain("validation, search", best.value)
+    if is_number(best.value):
+        yield Row("validation, search", best.value)
     if result.confirm is not None:
         first = result.confirm.settings[0]
-        label, sure = (
-            f"validation, {count(len(first.values), 'fresh seed')}",
-            (first.low, first.high),
-        )
-        yield Row(label, first.mean, score(first.mean), *sure, first.values, strong=test is None)
-    yield from plain("validation, regression", result.baseline)
+        label, alone = f"validation, {count(len(first.values), 'fresh seed')}", test is None
+        yield Row(label, first.mean, first.low, first.high, first.values, strong=alone)
+    if is_number(result.baseline):
+        yield Row("validation, regression", result.baseline)
     if test is not None:
-        sure = (test.interval.low, test.interval.high)
-        yield Row("test, winner", test.uar, score(test.uar), *sure, strong=True)
-        yield from plain("test, regression", test.baseline_uar)
+        yield Row("test, winner", test.uar, test.interval.low, test.interval.high, strong=True)
+        if is_number(test.baseline_uar):
+            yield Row("test, regression", test.baseline_uar)
 
 
 def _cautions(result: StudyResult, best: TrialRecord) -> Iterator[Block]:
