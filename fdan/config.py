@@ -150,7 +150,7 @@ def _checked(field: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any)
     if not isinstance(value, int | float):
         return value
     low, high = meta.get("low", -math.inf), meta.get("high", math.inf)
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} = {value}: expected a finite number")
     if isinstance(low, Above) and value <= low:
         raise ConfigError(f"{name} = {value}: must be greater than {low}")
