@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fdan.emotions import MODALITIES
 from fdan.metrics import Ints
-from fdan.run_config import RunConfig
+from fdan.run_config import RunConfig, TrainConfig
 from fdan.training.augment import DRAWS
 from fdan.training.training_data import TrainingData
 
@@ -51,21 +51,18 @@ def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:
     return (batch,) * full + (rest,) * (rest > 0)
 
 
-def plan_epoch(
-    visual_train: Ints, acoustic_train: Ints, batch: int, seed: int, epoch: int
-) -> dict[str, ModalityPlan]:
+def plan_epoch(data: TrainingData, training: TrainConfig, epoch: int) -> dict[str, ModalityPlan]:
     """Plan one epoch, by modality.
 
     Args:
-        visual_train: Sample numbers of the visual training part.
-        acoustic_train: Sample numbers of the acoustic training part.
-        batch: Visual samples in every step, so that a short last acoustic batch still meets all
-            emotions; acoustic ones in a full batch.
-        seed: Seed of the run.
+        data: Data with the training parts.
+        training: Settings with seed and batch: visual samples in every step, so that a short last
+            acoustic batch still meets all emotions; acoustic ones in a full batch.
         epoch: Epoch, from 1.
     """
-    sizes = batch_sizes(len(acoustic_train), batch)
-    speech = _pass(acoustic_train, seed, _ACOUSTIC, epoch)
+    batch, seed, visual_train = training.batch, training.seed, data.visual_train
+    sizes = batch_sizes(len(data.acoustic_train), batch)
+    speech = _pass(data.acoustic_train, seed, _ACOUSTIC, epoch)
     count = batch * len(sizes)
     # Faces are the next `count` of an endless row of reshuffled passes.
     start = (epoch - 1) * count

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,13 @@ from fdan.device import choose_device, repeatable
 from fdan.emotions import MODALITIES
 from fdan.model.network import Bank
 from fdan.run_config import RunConfig
-from fdan.training.batches import bank_samples
+from fdan.training.batches import bank_samples, plan_epoch
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import make_graphed, side_stream
 from fdan.training.group_heads import StackedHeads
 from fdan.training.train import Diverged, EpochReport, RunProgress, learning_rate_factor
 from fdan.training.training_data import TrainingData
+from fdan.training.validate import FEATURES_AT_ONCE
 
 
 class MemberEpoch(NamedTuple):
@@ -45,8 +46,6 @@ class MemberEpoch(NamedTuple):
 Report = Callable[[Sequence[MemberEpoch], Mapping[int, Diverged]], None]
 """Called after each epoch of a group with the runs that have not diverged, and with what ended
 those, by their index, that diverged in it."""
-
-_VALIDATED_AT_ONCE: Final = 256
 
 
 def group_key(run: RunConfig) -> Hashable | None:
@@ -154,7 +153,10 @@ class _Group:
     def _epoch(self) -> Tensor:
         """One pass of every member over the acoustic training part: each step's losses,
         (steps, R, 4), on the CPU; nothing waits for the device before the epoch's end."""
-        plans = [member.plan_epoch() for member in self.members]
+        plans = [
+            plan_epoch(self.data, member.run.training, member.now.epoch + 1)
+            for member in self.members
+        ]
         steps = []
         for modality in MODALITIES:
             # One size for all: they have the same data and batch.
@@ -194,7 +196,7 @@ class _Group:
         index = torch.from_numpy(self.data.acoustic_validation).to(self.device)
         logits = [
             self.heads.predict(self.data.acoustic.take(batch), bank)
-            for batch in torch.split(index, _VALIDATED_AT_ONCE)
+            for batch in torch.split(index, FEATURES_AT_ONCE)
         ]
         return torch.cat(logits, dim=1).cpu()
 

@@ -80,17 +80,6 @@ class RunProgress:
             raise ConfigError("the checkpoint to go on from was trained on other data or weights")
         self.now = goes_on
 
-    def plan_epoch(self) -> dict[str, batches.ModalityPlan]:
-        """Plan of the epoch that comes next."""
-        data, training = self.data, self.run.training
-        return batches.plan_epoch(
-            data.visual_train,
-            data.acoustic_train,
-            training.batch,
-            training.seed,
-            self.now.epoch + 1,
-        )
-
     def start_network(self) -> tuple[Network, dict[str, Tensor]]:
         """Network and momenta before the first step, or of the checkpoint, on the CPU."""
         if self.resume is None:
@@ -200,7 +189,9 @@ class _Trainer:
     def _epoch(self) -> Tensor:
         """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the
         CPU; nothing waits for the device before the epoch's end."""
-        plan = self.progress.plan_epoch()
+        plan = batches.plan_epoch(
+            self.data, self.progress.run.training, self.progress.now.epoch + 1
+        )
         columns = []
         for modality in MODALITIES:
             samples, sizes, draws = plan[modality]

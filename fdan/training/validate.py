@@ -19,7 +19,7 @@ from fdan.training.batches import bank_samples
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import Domain, TrainingData
 
-_FEATURES_AT_ONCE: Final = 256
+FEATURES_AT_ONCE: Final = 256
 _IMAGES_AT_ONCE: Final = 64
 
 
@@ -100,7 +100,7 @@ def predict_logits(network: Network, acoustic: Domain, samples: Ints, bank: Bank
     """
     features = pooled_features(network, "acoustic", acoustic, samples)
     with torch.inference_mode():
-        batches = torch.split(features, _FEATURES_AT_ONCE)
+        batches = torch.split(features, FEATURES_AT_ONCE)
         return torch.cat([network.head.predict(x_AF, bank) for x_AF in batches]).cpu()
 
 

@@ -34,11 +34,10 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """epochs: number of repeated epochs; last: the last of them; recorded: number of epochs of the
-    run; metrics: number of metrics that were compared."""
+    """epochs: number of repeated epochs, from the first; recorded: number of epochs of the run;
+    metrics: number of metrics that were compared."""
 
     epochs: int
-    last: int
     recorded: int
     metrics: int
     differing: tuple[MetricDifference, ...]
@@ -48,7 +47,7 @@ class Comparison:
         """The outcome in a line."""
         if not self.differing:
             return (
-                f"epoch {self.last} of {self.recorded}: all {self.metrics} metrics of"
+                f"epoch {self.epochs} of {self.recorded}: all {self.metrics} metrics of"
                 f" {self.epochs} epoch{'s' * (self.epochs != 1)} equal to the last digit"
             )
         first = self.differing[0]
@@ -98,4 +97,4 @@ def compare(
             equal = old == new or (math.isnan(old) and math.isnan(new))
             if (name in before) != (name in after) or not equal:
                 differing.append(MetricDifference(epoch, name, old, new))
-    return Comparison(len(repeated), max(repeated), len(recorded), len(names), tuple(differing))
+    return Comparison(len(repeated), len(recorded), len(names), tuple(differing))

@@ -89,7 +89,7 @@ class WorkerSetup:
     """On a cluster, Ray's id of the driver's node."""
 
 
-class AsyncReporter:
+class _AsyncReporter:
     """Sends one worker's messages to the driver, in order, while the next epoch is trained.
 
     Ray Tune blocks a trial in each report until the driver has dealt with it: some milliseconds in
@@ -102,13 +102,8 @@ class AsyncReporter:
         self._error: BaseException | None = None
 
     def report(self, message: Any, *, wait: bool = True) -> None:
-        """Report to the driver.
-
-        Args:
-            message: A WorkerMessage, or pairs of a trial's number and its message.
-            wait: Whether to return when the driver has dealt with this message, not with the one
-                before it.
-        """
+        """Report a WorkerMessage, or pairs of a trial's number and its message. Returns when the
+        driver has dealt with it; with `wait` off, with the one before it."""
         self.wait_for_driver()
         # A daemon, so that it keeps no process alive whose driver is gone.
         self._thread = threading.Thread(target=self._send, args=(message,), daemon=True)
@@ -143,7 +138,7 @@ def make_trainable(
         train_group: Function that trains several; None where there is only one at a time.
     """
 
-    def run(reporter: AsyncReporter, trials: Sequence[TrialContext]) -> None:
+    def run(reporter: _AsyncReporter, trials: Sequence[TrialContext]) -> None:
         members = {trial.number: trial for trial in trials}
 
         def report(epochs: Mapping[int, EpochResult], failed: Mapping[int, str]) -> None:
@@ -173,20 +168,28 @@ def _awaits_decision(trial: TrialAssignment, result: EpochResult) -> bool:
 def _run_assignments(
     assignments: Sequence[TrialAssignment],
     setup: WorkerSetup,
-    run: Callable[[AsyncReporter, Sequence[TrialContext]], None],
+    run: Callable[[_AsyncReporter, Sequence[TrialContext]], None],
 ) -> None:
     """Have a worker's trials run while no other worker has them. An exception is reported to the
     driver in the words of search.worker.failures; one that ends the worker is raised, too."""
     os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
     folders = [trial_folder(setup.study, assignment.number) for assignment in assignments]
-    reporter = AsyncReporter()
+    reporter = _AsyncReporter()
 
     def notify(text: str) -> None:
         reporter.report(Note(f"{_address()} {text}"))
 
     try:
         for folder in folders:
-            _make_trial_folder(folder)
+            # None above it: where those are missing, this node does not see the storage that the
+            # driver's does, and nobody else would see what is written here.
+            try:
+                folder.mkdir(exist_ok=True)
+            except FileNotFoundError:
+                raise NodeError(
+                    f"{folder.parent} is not there, and is on the driver's node: mount the shared"
+                    " storage"
+                ) from None
         trials = [
             TrialContext(**vars(assignment), folder=folder, threads=setup.threads, notify=notify)
             for assignment, folder in zip(assignments, folders, strict=True)
@@ -202,17 +205,6 @@ def _run_assignments(
     finally:
         # What comes next is Tune's: the function's return, or what it raised.
         reporter.wait_for_driver()
-
-
-def _make_trial_folder(folder: Path) -> None:
-    """Make a trial's folder, and none above it: where those are missing, this node does not see the
-    storage that the driver's does, and nobody else would see what is written here."""
-    try:
-        folder.mkdir(exist_ok=True)
-    except FileNotFoundError:
-        raise NodeError(
-            f"{folder.parent} is not there, and is on the driver's node: mount the shared storage"
-        ) from None
 
 
 def node_id() -> str:

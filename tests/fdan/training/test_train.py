@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from fdan import device as runtime
 from fdan.errors import ConfigError, DataError, DeviceError
-from fdan.run_config import RunConfig
+from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import batches
 from fdan.training.augment import DRAWS, augment
 from fdan.training.checkpoint import Checkpoint
@@ -243,7 +244,9 @@ def test_sizes_of_batches(samples: int, expected: tuple[int, ...]) -> None:
 
 def test_an_epoch_is_one_pass_over_speech_and_faces_run_on() -> None:
     faces, speech = np.arange(100, 111), np.arange(30)
-    plans = [batches.plan_epoch(faces, speech, 8, seed=3, epoch=e) for e in (1, 2, 3)]
+    data: Any = SimpleNamespace(visual_train=faces, acoustic_train=speech)
+    training = TrainConfig(batch=8, seed=3)
+    plans = [batches.plan_epoch(data, training, epoch) for epoch in (1, 2, 3)]
     for plan in plans:
         assert sorted(plan["acoustic"].samples) == list(speech)
         assert plan["acoustic"].sizes == [8, 8, 8, 6] and plan["visual"].sizes == [8] * 4
@@ -252,7 +255,7 @@ def test_an_epoch_is_one_pass_over_speech_and_faces_run_on() -> None:
     row = np.concatenate([plan["visual"].samples for plan in plans])
     for start in range(0, 88, 11):  # 96 samples hold eight whole passes
         assert sorted(row[start : start + 11]) == list(faces)
-    again = batches.plan_epoch(faces, speech, 8, seed=3, epoch=2)
+    again = batches.plan_epoch(data, training, 2)
     for modality in ("acoustic", "visual"):
         for expected, found in zip(plans[1][modality], again[modality], strict=True):
             np.testing.assert_array_equal(found, expected)
