@@ -78,7 +78,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
     with contextlib.ExitStack() as driving:
         if spec.study.study is not None:  # otherwise its data name it
             folder = spec.runs / spec.study.study
-            driving.enter_context(driver_lock(folder, spec.study.study))
+            driving.enter_context(driver_lock(folder))
             write_begun(folder, spec.arguments)
         with Preparing(console) as progress:
             task, split = open_task(spec.data, spec.settings, progress, demo)
@@ -94,7 +94,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         )
         check_same_study(requested)
         if spec.study.study is None:
-            driving.enter_context(driver_lock(folder, name))
+            driving.enter_context(driver_lock(folder))
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
         baseline = _prepare_training(spec, task, split, worker_data, console)

@@ -35,7 +35,8 @@ from search.study.storage import open_storage
 from search.study.storage_retry import StorageRetry
 from search.study.trial_controller import TrialController, TrialPolicy
 from search.study.writer import StudyWriter
-from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.tune.grouping import TuneRun
+from search.tune.tune_run import find_capacity, run_trials
 from search.worker.messages import EpochResult
 from search.worker.trainable import TrialContext
 from tracking.tracker import Tracker

@@ -15,8 +15,6 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from fdan.errors import ConfigError, unknown
-
 REDUCTION_FACTOR = 3
 """About one in REDUCTION_FACTOR of the trials that reach a rung goes on."""
 
@@ -40,29 +38,18 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
         name: Key of PRUNERS.
         epochs: Last epoch of a trial.
     """
-    if name not in PRUNERS:
-        raise ConfigError(f"--pruner: {unknown('pruner', name, PRUNERS)}")
-    if name == "hyperband":
-        return HyperbandPruner(
-            min_resource=first_rung(epochs),
-            max_resource=epochs,
-            reduction_factor=REDUCTION_FACTOR,
-            bootstrap_count=0,
-        )
-    if name == "halving":
-        return SuccessiveHalvingPruner(
-            min_resource=first_rung(epochs),
-            reduction_factor=REDUCTION_FACTOR,
-            min_early_stopping_rate=0,
-            bootstrap_count=0,
-        )
-    if name == "median":
-        return MedianPruner(
-            n_startup_trials=N_STARTUP_TRIALS,
-            n_warmup_steps=first_rung(epochs),
-            interval_steps=1,
-            n_min_trials=3,
-        )
+    rung = first_rung(epochs)
+    match name:
+        case "hyperband":
+            return HyperbandPruner(rung, epochs, REDUCTION_FACTOR, bootstrap_count=0)
+        case "halving":
+            return SuccessiveHalvingPruner(
+                rung, REDUCTION_FACTOR, min_early_stopping_rate=0, bootstrap_count=0
+            )
+        case "median":
+            return MedianPruner(
+                N_STARTUP_TRIALS, n_warmup_steps=rung, interval_steps=1, n_min_trials=3
+            )
     return NopPruner()
 
 

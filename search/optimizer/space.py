@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import optuna
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    distribution_to_json,
 )
+from optuna.trial import FixedTrial, Trial
 
 Value = str | int | float | bool | None
+Distribution = CategoricalDistribution | IntDistribution | FloatDistribution
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Dimension:
     """One hyperparameter: Optuna's distribution and the values of others on which it depends."""
 
     name: str
-    distribution: BaseDistribution
+    distribution: Distribution
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     def active(self, params: Mapping[str, Value]) -> bool:
@@ -34,55 +35,38 @@ class Dimension:
     @property
     def extremes(self) -> tuple[Value, ...]:
         """All choices, or both ends of the range: if these are valid, everything between is."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return tuple(choices)
-            case IntDistribution(low=low, high=high) | FloatDistribution(low=low, high=high):
-                return low, high
-        raise AssertionError(self.distribution)
+        d = self.distribution
+        return tuple(d.choices) if isinstance(d, CategoricalDistribution) else (d.low, d.high)
 
     def contains(self, value: Value) -> bool:
         """Whether a value can be enqueued here."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return any(value == choice and type(value) is type(choice) for choice in choices)
-            case IntDistribution() as d:
-                return (
-                    isinstance(value, int)
-                    and not isinstance(value, bool)
-                    and d.low <= value <= d.high
-                    and (value - d.low) % d.step == 0
-                )
-            case FloatDistribution() as d:
-                if not isinstance(value, int | float) or isinstance(value, bool):
-                    return False
-                steps = 0.0 if d.step is None else (value - d.low) / d.step
-                return d.low <= value <= d.high and abs(steps - round(steps)) < 1e-6
-        raise AssertionError(f"{self.name}: {self.distribution}")
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return any(value == choice and type(value) is type(choice) for choice in d.choices)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return (isinstance(value, int) or isinstance(d, FloatDistribution)) and d._contains(value)
 
     def values(self) -> list[Value] | None:
         """All values in order; None for a continuous dimension."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return list(choices)
-            case IntDistribution(low=low, high=high, step=step):
-                return list(range(low, high + 1, step))
-            case FloatDistribution(low=low, high=high, step=step) if step is not None:
-                return [low + i * step for i in range(round((high - low) / step) + 1)]
-        return None
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return list(d.choices)
+        if d.step is None:
+            return None
+        return [d.low + i * d.step for i in range(round((d.high - d.low) / d.step) + 1)]
 
     def __str__(self) -> str:
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                text = ", ".join(str(choice) for choice in choices)
-            case IntDistribution() as d:
-                text = f"{d.low} .. {d.high}"
-                text += " log" if d.log else f" in steps of {d.step}" if d.step != 1 else ""
-            case FloatDistribution() as d:
-                text = f"{d.low:g} .. {d.high:g}"
-                text += " log" if d.log else f" in steps of {d.step:g}" if d.step else ""
-            case _:
-                raise AssertionError(f"{self.name}: {self.distribution}")
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            text = ", ".join(map(str, d.choices))
+        else:
+            show, usual_step = (str, 1) if isinstance(d, IntDistribution) else ("{:g}".format, None)
+            text = f"{show(d.low)} .. {show(d.high)}"
+            if d.log:
+                text += " log"
+            elif d.step != usual_step:
+                text += f" in steps of {show(d.step)}"
         for name, values in self.when.items():
             text += f", when {name} is {_listed(values)}"
         return text
@@ -100,12 +84,14 @@ class Space:
     def names(self) -> tuple[str, ...]:
         return tuple(dimension.name for dimension in self.dimensions)
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Value]:
+    def suggest(self, trial: Trial | FixedTrial) -> dict[str, Value]:
         """A trial's settings: every active dimension, in order."""
         params: dict[str, Value] = {}
         for dimension in self.dimensions:
             if dimension.active(params):
-                params[dimension.name] = _suggest(trial, dimension)
+                name, distribution = dimension.name, dimension.distribution
+                value: Any = trial._suggest(name, distribution)
+                params[name] = int(value) if isinstance(distribution, IntDistribution) else value
         return params
 
     def resolve(self, settings: Mapping[str, Value], pinned: frozenset[str]) -> Space:
@@ -154,7 +140,7 @@ class Space:
         """The dimensions, for a study's identity; settings to try first are left out."""
         facts: dict[str, Any] = {}
         for dimension in self.dimensions:
-            distribution = optuna.distributions.distribution_to_json(dimension.distribution)
+            distribution = distribution_to_json(dimension.distribution)
             when = {name: list(values) for name, values in dimension.when.items()}
             facts[dimension.name] = (
                 {"distribution": distribution, "when": when} if when else distribution
@@ -174,29 +160,14 @@ def _listed(values: tuple[Value, ...]) -> str:
     return " or ".join(str(value) for value in values)
 
 
-def _suggest(trial: optuna.trial.BaseTrial, dimension: Dimension) -> Value:
-    match dimension.distribution:
-        case CategoricalDistribution(choices=choices):
-            chosen: Value = trial.suggest_categorical(dimension.name, choices)
-            return chosen
-        case IntDistribution() as d:
-            return trial.suggest_int(dimension.name, d.low, d.high, step=d.step, log=d.log)
-        case FloatDistribution() as d:
-            return trial.suggest_float(dimension.name, d.low, d.high, step=d.step, log=d.log)
-    raise AssertionError(dimension)
-
-
 def _expand(
     dimensions: tuple[Dimension, ...], params: dict[str, Value]
 ) -> Iterator[dict[str, Value]]:
     if not dimensions:
-        yield dict(params)
+        yield params
         return
-    head, tail = dimensions[0], dimensions[1:]
-    if not head.active(params):
-        yield from _expand(tail, params)
-        return
+    head, *tail = dimensions
     values = head.values()
     assert values is not None, f"{head.name} is continuous"
-    for value in values:
-        yield from _expand(tail, params | {head.name: value})
+    for point in [{head.name: value} for value in values] if head.active(params) else [{}]:
+        yield from _expand(tuple(tail), params | point)

@@ -1,20 +1,8 @@
 """A search space's TOML file: one of those shipped in search/spaces, or a user's own.
 
-    description = "what this space is for"
-
-    [dimensions.alpha]
-    type = "float"            # float, int or categorical
-    low = 1e-4
-    high = 10.0
-    log = true                # or step = 0.1
-
-    [dimensions.heads]
-    type = "categorical"
-    choices = [1, 2, 4]
-    when = { layers = [1, 2, 3] }   # suggested only where layers is one of these
-
-    [[enqueue]]               # settings known to be good, tried first; the rest is sampled
-    alpha = 1e-3
+    [dimensions.NAME]   type = "float" or "int" with low, high and log = true or step, or
+                        type = "categorical" with choices; suggested only `when` others have values
+    [[enqueue]]         settings known to be good, tried first; the rest is sampled
 
 The sampler suggests dimensions in the order of the file, so a condition names a dimension above it,
 or a setting that is not searched at all.
@@ -29,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
@@ -37,15 +24,12 @@ from optuna.distributions import (
 
 from fdan.errors import ConfigError, unknown
 from fdan.files import PROJECT_ROOT
-from search.optimizer.space import Dimension, Space, Value
+from search.optimizer.space import Dimension, Distribution, Space, Value
 
 SPACES_FOLDER = PROJECT_ROOT / "search" / "spaces"
 
-_KEYS = {
-    "float": ("low", "high", "log", "step"),
-    "int": ("low", "high", "log", "step"),
-    "categorical": ("choices",),
-}
+_NUMBER_KEYS = ("low", "high", "log", "step")
+_KEYS = {"float": _NUMBER_KEYS, "int": _NUMBER_KEYS, "categorical": ("choices",)}
 
 
 def shipped_spaces() -> list[str]:
@@ -63,21 +47,18 @@ def load_space(name: str, known: Mapping[str, Value]) -> Space:
     Raises:
         ConfigError: There is no such space, or it is not right.
     """
-    path = SPACES_FOLDER / f"{name}.toml"
+    shipped = shipped_spaces()
+    path = SPACES_FOLDER / f"{name}.toml" if name in shipped else Path(name)
     if not path.is_file():
-        path = Path(name)
-        if not path.is_file():
-            if path.suffix != ".toml" and "/" not in name:
-                raise ConfigError(
-                    f"--space: {unknown('space', name, shipped_spaces())}; or a TOML file"
-                )
-            raise ConfigError(f"--space {name}: no such file")
+        if path.suffix != ".toml" and "/" not in name:
+            raise ConfigError(f"--space: {unknown('space', name, shipped)}; or a TOML file")
+        raise ConfigError(f"--space {name}: no such file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"--space {name}: cannot be read ({reason})") from None
-    return parse_space(text, known, str(name))
+    return parse_space(text, known, name)
 
 
 def parse_space(text: str, known: Mapping[str, Value], where: str = "space") -> Space:
@@ -132,7 +113,7 @@ def parse_space(text: str, known: Mapping[str, Value], where: str = "space") -> 
     return Space(tuple(dimensions), tuple(points), str(data.get("description", "")))
 
 
-def _distribution(kind: str, table: dict[str, Any], place: str) -> BaseDistribution:
+def _distribution(kind: str, table: dict[str, Any], place: str) -> Distribution:
     if kind == "categorical":
         choices = table.get("choices")
         if not isinstance(choices, list) or not choices:
@@ -142,15 +123,16 @@ def _distribution(kind: str, table: dict[str, Any], place: str) -> BaseDistribut
         if len({(type(choice), choice) for choice in choices}) < len(choices):
             raise ConfigError(f"{place}: choices: each value once")
         return CategoricalDistribution(choices)
-    plain = int if kind == "int" else (int, float)
+    whole = kind == "int"
     for key in ("low", "high"):
         if key not in table:
             raise ConfigError(f"{place}: {key} is missing")
     for key in ("low", "high", "step"):
         value = table.get(key, 0)
-        if not isinstance(value, plain) or isinstance(value, bool) or not math.isfinite(value):
-            what = "a whole number" if kind == "int" else "a number"
-            raise ConfigError(f"{place}: {key} = {value!r}: expected {what}")
+        plain = isinstance(value, int) or (isinstance(value, float) and not whole)
+        if not plain or isinstance(value, bool) or not math.isfinite(value):
+            expected = "a whole number" if whole else "a number"
+            raise ConfigError(f"{place}: {key} = {value!r}: expected {expected}")
     low, high, log, step = table["low"], table["high"], table.get("log", False), table.get("step")
     if not isinstance(log, bool):
         raise ConfigError(f"{place}: log = {log!r}: expected true or false")
@@ -160,17 +142,12 @@ def _distribution(kind: str, table: dict[str, Any], place: str) -> BaseDistribut
         raise ConfigError(f"{place}: log and step exclude each other")
     if log and low <= 0:
         raise ConfigError(f"{place}: low = {low}: a log dimension lies above 0")
+    make = IntDistribution if whole else FloatDistribution
     if step is None:
-        return (
-            IntDistribution(low, high, log=log)
-            if kind == "int"
-            else FloatDistribution(low, high, log=log)
-        )
+        return make(low, high, log=log)
     if step <= 0 or abs((high - low) / step - round((high - low) / step)) > 1e-6:
         raise ConfigError(f"{place}: step = {step} does not lead from {low} to {high}")
-    if kind == "int":
-        return IntDistribution(low, high, step=step)
-    return FloatDistribution(low, high, step=step)
+    return make(low, high, step=step)
 
 
 def _conditions(

@@ -1,7 +1,7 @@
 """Where a trial gets its share of a GPU: a whole one by default, what `--gpus-per-trial 0.25` says,
 or with `auto` what the dearest setting of the space needs.
 
-A trial asks Ray for its share (search/tune/resources.py) and its worker is held to as much of the
+A trial asks Ray for its share (search/tune/searcher.py) and its worker is held to as much of the
 memory (search/worker/training.py). One that runs out of it continues with twice the share
 (search/study/active_trials.py).
 """

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fdan.evaluation.statistics import Interval, mean_interval
 from search.optimizer.space import Value
 from search.study.status import complete_trials
-from search.study.writer import create_study, requeue, set_trial_attributes
+from search.study.writer import create_study, requeue, set_attributes
 from tracking.result import Confirmation, ConfirmedSetting
 from tracking.tags import CONFIRM, CONFIRMS
 
@@ -135,7 +135,7 @@ class ConfirmationQueue:
         if _SEED not in run.user_attrs:
             trial, seed = self._waiting[0]
             # The seed comes last: a run with a seed is complete.
-            set_trial_attributes(run, {"params": self._params[trial], _OF: trial, _SEED: seed})
+            set_attributes(run, {"params": self._params[trial], _OF: trial, _SEED: seed})
         # The storage may hold the seed although its answer was lost: return what it holds.
         if (pair := _pair(run)) in self._waiting:
             self._waiting.remove(pair)

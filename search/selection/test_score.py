@@ -16,7 +16,7 @@ from fdan.evaluation.statistics import LEVEL, bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS
 from search.selection.winner import ChosenModel, StudyData
-from search.study.writer import set_study_attribute
+from search.study.writer import set_attributes
 from tracking.json_types import decode
 from tracking.result import (
     PREDICTIONS,
@@ -90,7 +90,7 @@ def score_test(
         rescoring = Rescoring(score.scored, reason, score.uar, before.uar)
         score = replace(score, again=(*before.again, rescoring))
     confusion = predictions.measures().confusion.tolist()
-    set_study_attribute(data.study, TEST, {**asdict(score), "confusion": confusion})
+    set_attributes(data.study, {TEST: {**asdict(score), "confusion": confusion}})
     predictions.write(answers)
 
 

@@ -43,19 +43,15 @@ class StudyError(FdanError):
 
 
 @contextlib.contextmanager
-def driver_lock(folder: Path, name: str) -> Iterator[None]:
-    """Hold the study's lock as its only driver. Creates the study's folder, and removes it again
-    where the study fails to start.
-
-    Args:
-        folder: Folder of the study.
-        name: Name of the study, for messages.
+def driver_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a study's folder as its only driver. Creates the folder, and removes it
+    again where the study fails to start.
 
     Raises:
         StudyError: Another driver is alive; a dead one holds no lock.
     """
-    read_study_file(folder, name)
-    fresh = not folder.exists()
+    read_study_file(folder)
+    fresh, name = not folder.exists(), folder.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder / LOCK_FILE)
@@ -77,12 +73,8 @@ def driver_lock(folder: Path, name: str) -> Iterator[None]:
             raise
 
 
-def read_study_file(folder: Path, name: str) -> Facts | None:
-    """Read study.json; None where it does not exist yet.
-
-    Args:
-        folder: Folder of the study.
-        name: Name of the study, for messages.
+def read_study_file(folder: Path) -> Facts | None:
+    """Read study.json in a study's folder; None where it does not exist yet.
 
     Raises:
         StudyError: It cannot be read, or `folder` is a file.
@@ -90,7 +82,7 @@ def read_study_file(folder: Path, name: str) -> Facts | None:
     file = folder / STUDY_FILE
     try:
         if folder.exists() and not folder.is_dir():
-            raise StudyError(f"study '{name}': {folder} is a file: choose another --study")
+            raise StudyError(f"study '{folder.name}': {folder} is a file: choose another --study")
         if not file.exists():
             return None
         recorded: Facts = json.loads(file.read_text(encoding="utf-8"))
@@ -99,7 +91,7 @@ def read_study_file(folder: Path, name: str) -> Facts | None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(
-            f"study '{name}': {file} cannot be read ({reason}): choose another --study"
+            f"study '{folder.name}': {file} cannot be read ({reason}): choose another --study"
         ) from None
     return recorded
 
@@ -176,9 +168,9 @@ def record_start(
         arguments: The command line, without passwords.
         spec: The same options by section, as in a TOML file.
     """
-    facts = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
-    recorded = {**facts, "trials": trials, ARGUMENTS: list(arguments), "spec": spec}
-    write_study_file(folder, recorded)
+    recorded = read_study_file(folder) or {}
+    started = {"trials": trials, ARGUMENTS: list(arguments), "spec": spec}
+    write_study_file(folder, {**recorded, **started})
     (folder / BEGUN).unlink(missing_ok=True)
 
 

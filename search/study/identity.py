@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from search.optimizer.space import Value
@@ -11,6 +11,8 @@ from search.study.folder import Facts, StudyError, read_study_file
 
 IDENTITY = "identity"
 """The study's user attribute that holds its Identity."""
+
+_OTHER = {"space": "another space", "split": "another split", "fixed": "other fixed settings"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,6 @@ class Identity:
     fixed: Facts
     """Settings that are not searched."""
     seed: int
-
-    def as_dict(self) -> Facts:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ def check_same_study(requested: RequestedStudy) -> None:
 
     Raises StudyError where it is another's, or no folder.
     """
-    recorded = read_study_file(requested.folder, requested.name)
+    recorded = read_study_file(requested.folder)
     if recorded is None:
         return
-    differing = describe_differences(recorded, requested.identity.as_dict())
+    differing = describe_differences(recorded, requested.identity)
     if recorded.get("storage") != requested.storage_name:
         differing.insert(0, f"storage {recorded.get('storage')}, now {requested.storage_name}")
     if differing:
@@ -65,7 +64,7 @@ def check_same_study(requested: RequestedStudy) -> None:
         )
 
 
-def describe_differences(stored: Facts, requested: Facts) -> list[str]:
+def describe_differences(stored: Facts, requested: Identity) -> list[str]:
     """What differs between two identities, in words; empty where they are the same.
 
     Args:
@@ -73,21 +72,16 @@ def describe_differences(stored: Facts, requested: Facts) -> list[str]:
         requested: Identity of this start.
     """
     differing = []
-    for field in fields(Identity):
-        before, now = stored.get(field.name), requested[field.name]
-        if before == now or (field.name == "data" and now is None):
+    for name, now in asdict(requested).items():
+        before = stored.get(name)
+        if before == now or (name == "data" and now is None):
             continue
-        if field.name == "data":
+        if name == "data":
             differing.append(f"other data (fingerprint {str(before)[:12]}, now {str(now)[:12]})")
-        elif field.name == "seed":
+        elif name == "seed":
             differing.append(f"seed {before}, now {now}")
         else:
-            what = {
-                "space": "another space",
-                "split": "another split",
-                "fixed": "other fixed settings",
-            }[field.name]
-            differing.append(f"{what} ({_changes(before or {}, now)})")
+            differing.append(f"{_OTHER[name]} ({_changes(before or {}, now)})")
     return differing
 
 

@@ -6,6 +6,7 @@ import random
 import socket
 import time
 import uuid
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from optuna.storages import BaseStorage
 
 from search.study.folder import STUDY_FILE, StudyError, read_study_file, write_study_file
 from search.study.identity import IDENTITY, RequestedStudy, describe_differences
-from search.study.writer import create_study, enqueue, set_study_attribute
+from search.study.writer import create_study, enqueue, set_attributes
 
 HOME: Final = "home"
 """The study's user attribute that says in which folder its checkpoints and records are."""
@@ -43,7 +44,7 @@ def open_study(
     """
     name = requested.name
     exists = name in optuna.get_all_study_names(storage)
-    recorded = read_study_file(requested.folder, name)
+    recorded = read_study_file(requested.folder)
     if recorded is not None and not exists:
         raise StudyError(
             f"study '{name}': {requested.folder} holds its checkpoints and records, but its trials"
@@ -62,7 +63,7 @@ def open_study(
         "path": str(requested.folder),
         "host": socket.gethostname(),
     }
-    identity = requested.identity.as_dict()
+    identity = requested.identity
     stored = study.user_attrs.get(IDENTITY)
     if stored is not None:
         if differing := describe_differences(stored, identity):
@@ -80,15 +81,15 @@ def open_study(
         # The identity comes last: a driver that dies on the way leaves a study with a home that
         # can be made whole, and skip_if_exists keeps each setting single.
         if HOME not in study.user_attrs:
-            set_study_attribute(study, HOME, home)
+            set_attributes(study, {HOME: home})
             if exists:  # others may have waited in vain, too: the last one has it
                 time.sleep(random.uniform(0.5, 1.5))
         home = _check_home(study, home)
         for point in requested.enqueue:
             enqueue(study, point)
-        set_study_attribute(study, IDENTITY, identity)
+        set_attributes(study, {IDENTITY: asdict(identity)})
     if recorded is None:
-        facts = {"id": home["id"], "storage": requested.storage_name, **identity}
+        facts = {"id": home["id"], "storage": requested.storage_name, **asdict(identity)}
         write_study_file(requested.folder, facts)
     return study
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
-
 from fdan.errors import FdanError
 from search.study.active_trials import ActiveTrial
 from search.study.status import running_trials
@@ -32,22 +30,17 @@ from search.worker.trial_folder import read_epoch_log, trial_folder
 
 
 def resume_trials(
-    controller: TrialController,
-    study: optuna.Study,
-    folder: Path,
-    noun: str,
-    notify: Callable[[str], None],
+    controller: TrialController, folder: Path, noun: str, notify: Callable[[str], None]
 ) -> None:
     """Resume the trials that the last driver left.
 
     Args:
         controller: Controller that resumes each of them.
-        study: Optuna's study.
         folder: Folder of the study, or of its confirming runs, with the trials' logs.
         noun: Word for a trial in messages.
         notify: Function that shows the user a line.
     """
-    running = running_trials(study)
+    running = running_trials(controller.writer.study)
     if running:
         numbers = ", ".join(str(trial.number) for trial in running)
         notify(f"going on with the {noun}s that were under way: {numbers}")

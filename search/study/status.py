@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,8 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
     """
     folder = runs / name
     file = folder / STUDY_FILE
+    driver = str(lock_owner(folder / LOCK_FILE) or "")
+    command = command_line(read_arguments(folder) or ())
     try:
         recorded = json.loads(file.read_text(encoding="utf-8"))
         place: str = recorded["storage"]
@@ -106,9 +109,8 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
     except FileNotFoundError:
         if (folder / BEGUN).exists():
             # Its data are not prepared yet, or were being when its driver died.
-            driver = _driver(folder)
             state = "preparing" if driver else "begun"
-            return StudyStatus(name, str(folder), state, driver, _command(folder))
+            return StudyStatus(name, str(folder), state, driver, command)
         raise FdanError(
             f"there is no study '{name}' in {runs}: python -m search list --runs {runs} shows those"
             " that there are"
@@ -123,10 +125,30 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
         raise FdanError(
             f"study '{name}' is kept in {place}, whose password is not kept: give --storage"
         )
+    backlog = Backlog("", 0, 0)
+    with contextlib.suppress(FdanError):  # a driver that died before it recorded anything
+        backlog = read_backlog(folder / "spool")
     with translate_storage_errors(url):
         study = _load_study(name, url, folder)
-        # 0: its driver died in the moment before it wrote that
-        return _status(study, folder, int(recorded.get("trials", 0)), epochs)
+        counts, best = count_finished(study), best_trial(study)
+        trials = int(recorded.get("trials", 0))  # 0: its driver died before it wrote that
+        finished = 0 < trials <= sum(counts.values())
+        return StudyStatus(
+            name=name,
+            folder=str(folder),
+            state="running" if driver else "finished" if finished else "stopped",
+            driver=driver,
+            command=command,
+            wanted=trials,
+            epochs=epochs,
+            counts=counts,
+            under_way=tuple(_running_trial(trial, folder) for trial in running_trials(study)),
+            best=None if best is None else best.number,
+            value=None if best is None else best.value,
+            recorded=backlog.recorded,
+            unsent=backlog.unsent,
+            tracking_uri=backlog.uri,
+        )
 
 
 def _load_study(name: str, url: str | None, folder: Path) -> optuna.Study:
@@ -138,44 +160,10 @@ def _load_study(name: str, url: str | None, folder: Path) -> optuna.Study:
     except (FdanError, SQLAlchemyError, StorageInternalError):
         raise
     except Exception as error:  # of any kind, where Optuna replays a journal that is damaged
-        line = first_line(error)
-        kind = type(error).__name__
+        kind, line = type(error).__name__, first_line(error)
         reason = line if line == kind else f"{kind}: {line}"
         raise FdanError(f"study '{name}': {place} cannot be read: {reason}") from None
     raise FdanError(f"study '{name}': its trials are gone from {place}: bring that back")
-
-
-def _status(study: optuna.Study, folder: Path, trials: int, epochs: int) -> StudyStatus:
-    counts, best, driver = count_finished(study), best_trial(study), _driver(folder)
-    finished = 0 < trials <= sum(counts.values())
-    backlog = Backlog("", 0, 0)
-    with contextlib.suppress(FdanError):  # a driver that died before it recorded anything
-        backlog = read_backlog(folder / "spool")
-    return StudyStatus(
-        name=study.study_name,
-        folder=str(folder),
-        state="running" if driver else "finished" if finished else "stopped",
-        driver=driver,
-        command=_command(folder),
-        wanted=trials,
-        epochs=epochs,
-        counts=counts,
-        under_way=tuple(_running_trial(trial, folder) for trial in running_trials(study)),
-        best=None if best is None else best.number,
-        value=None if best is None else best.value,
-        recorded=backlog.recorded,
-        unsent=backlog.unsent,
-        tracking_uri=backlog.uri,
-    )
-
-
-def _driver(folder: Path) -> str:
-    owner = lock_owner(folder / LOCK_FILE)
-    return "" if owner is None else str(owner)
-
-
-def _command(folder: Path) -> str:
-    return command_line(read_arguments(folder) or ())
 
 
 def _running_trial(trial: FrozenTrial, folder: Path) -> RunningTrial:
@@ -216,11 +204,9 @@ def running_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def count_finished(study: optuna.Study) -> dict[str, int]:
     """Finished trials by Optuna's state."""
-    counts = {state.name: 0 for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)}
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished():
-            counts[trial.state.name] += 1
-    return counts
+    states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return {state.name: states[state] for state in finished}
 
 
 def count_started(name: str, storage: BaseStorage) -> int:

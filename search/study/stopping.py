@@ -8,6 +8,7 @@ which resumes them. A study that finishes early (time budget, early stopping) en
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -25,19 +26,9 @@ class _Interruption:
 class StopSignal:
     """Whether a study's search, or its confirmation, should end before its trials are done."""
 
-    def __init__(
-        self,
-        time_budget_s: float | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """
-        Args:
-            time_budget_s: Seconds from now after which the trials end.
-            clock: Monotonic clock [s].
-        """
-        self._clock = clock
-        self._deadline = None if time_budget_s is None else clock() + time_budget_s
+    def __init__(self, time_budget_s: float | None = None) -> None:
+        """time_budget_s: Seconds from now after which the trials end."""
+        self._deadline = math.inf if time_budget_s is None else time.monotonic() + time_budget_s
         self._interruption = _Interruption()
         self._finished = ""
 
@@ -73,7 +64,7 @@ class StopSignal:
 
     def due(self) -> bool:
         """Whether the study should end now."""
-        if self._deadline is not None and self._clock() >= self._deadline:
+        if time.monotonic() >= self._deadline:
             self.finish("the time budget is spent")
         return bool(self.reason)
 

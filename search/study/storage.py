@@ -3,7 +3,6 @@ only by search/study/writer.py."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -42,10 +41,6 @@ _UNSYNCED = frozenset(
 synced only when a trial begins or ends: a power cut loses epochs, which are reported again."""
 
 
-class _RaceError(ConfigError):
-    """Another process created one of Optuna's tables at the same time."""
-
-
 def check_storage_url(url: str) -> None:
     """Refuse URLs that Optuna's RDBStorage would misread."""
     if not url.startswith(("sqlite:///", "postgresql://", "postgresql+")):
@@ -62,7 +57,16 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         url: URL of a database; None for the journal.
         folder: Folder of the study, with the journal.
     """
-    return _open_journal(folder) if url is None else _open_database(url, create_tables=True)
+    if url is not None:
+        return _open_database(url, create_tables=True)
+    path = folder / JOURNAL_FILE
+    if path.exists():
+        with path.open("rb+") as file:
+            cut_torn_line(file.fileno())
+    # There is one driver at a time, so the process that held the journal's own lock is dead.
+    path.with_name(path.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
+    lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_S)
+    return JournalStorage(_Journal(str(path), lock_obj=lock))
 
 
 def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
@@ -83,18 +87,6 @@ def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise StorageError(f"{url}: no such file")
     return _open_database(url, create_tables=False)
-
-
-def _open_journal(folder: Path) -> JournalStorage:
-    """Open the journal for writing."""
-    path = folder / JOURNAL_FILE
-    if path.exists():
-        with path.open("rb+") as file:
-            cut_torn_line(file.fileno())
-    # There is one driver at a time, so the process that held the journal's own lock is dead.
-    path.with_name(path.name + LOCK_FILE_SUFFIX).unlink(missing_ok=True)
-    lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE_S)
-    return JournalStorage(_Journal(str(path), lock_obj=lock))
 
 
 class _Journal(JournalFileBackend):
@@ -122,38 +114,33 @@ class _Journal(JournalFileBackend):
 
 def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
     check_storage_url(url)
-    for _ in range(_MAX_OPENINGS - 1):
-        with contextlib.suppress(_RaceError):
-            return _open_once(url, create_tables=create_tables)
+    place = f"--storage {mask_password(url)}"
+    for openings_left in reversed(range(_MAX_OPENINGS)):
+        try:
+            return RDBStorage(
+                # Named, since SQLAlchemy's default for PostgreSQL changes between versions.
+                url.replace("postgresql://", "postgresql+psycopg2://", 1),
+                engine_kwargs={"pool_pre_ping": True} if is_server(url) else None,
+                skip_compatibility_check=False,
+                heartbeat_interval=None,  # the driver knows its trials: no other may end them
+                grace_period=None,
+                heartbeat_stale_trial_callback=None,
+                skip_table_creation=not create_tables,
+            )
+        except ImportError as error:
+            raise ConfigError(
+                f"{place}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
+            ) from None
+        except Exception as error:  # of SQLAlchemy and each database driver
+            if not openings_left or not _lost_race(error):
+                reason = innermost_line(error)
+                raise ConfigError(f"{place}: cannot be opened: {reason}") from None
         time.sleep(random.uniform(0, _RACE_PAUSE_S))
-    return _open_once(url, create_tables=create_tables)
-
-
-def _open_once(url: str, *, create_tables: bool) -> RDBStorage:
-    try:
-        return RDBStorage(
-            # Named, since SQLAlchemy's default for PostgreSQL changes between versions.
-            url.replace("postgresql://", "postgresql+psycopg2://", 1),
-            engine_kwargs={"pool_pre_ping": True} if is_server(url) else None,
-            skip_compatibility_check=False,
-            heartbeat_interval=None,  # the driver knows its trials, no other process may end them
-            grace_period=None,
-            heartbeat_stale_trial_callback=None,
-            skip_table_creation=not create_tables,
-        )
-    except ImportError as error:
-        raise ConfigError(
-            f"--storage {mask_password(url)}: {error}; for PostgreSQL:"
-            " pip install 'fdan-search[postgres]'"
-        ) from None
-    except Exception as error:  # of SQLAlchemy and each database driver
-        kind = _RaceError if _lost_race(error) else ConfigError
-        reason = innermost_line(error)
-        raise kind(f"--storage {mask_password(url)}: cannot be opened: {reason}") from None
+    raise AssertionError("the last opening returns or raises")
 
 
 def _lost_race(error: Exception) -> bool:
-    """Whether the row or table exists already ("42P07" in PostgreSQL)."""
+    """Whether another process created the row or table at the same time ("42P07" in PostgreSQL)."""
     original = getattr(error, "orig", None)
     return (
         isinstance(error, IntegrityError)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import optuna
@@ -41,32 +42,26 @@ def translate_storage_errors(url: str | None) -> Iterator[None]:
         ) from None
 
 
+@dataclass(eq=False)
 class StorageRetry:
     """Waits for a database server that is away, as long as it takes. A file that cannot be written
     (a full disk, say) is a StorageError at once: that needs a person."""
 
-    def __init__(
-        self, url: str | None, notify: Callable[[str], None], stop_due: Callable[[], bool]
-    ) -> None:
-        """
-        Args:
-            url: URL of the storage; None for a journal.
-            notify: Function that shows the user when the server goes and comes.
-            stop_due: Function whose True ends the waiting.
-        """
-        self._url = url
-        self._notify = notify
-        self.stop_due = stop_due
-        """Each stage of a study has its own."""
-        self._away_since: float | None = None
-        self._pause = _FIRST_PAUSE_S
+    url: str | None
+    """URL of the storage; None for a journal."""
+    notify: Callable[[str], None]
+    """Shows the user when the server goes and comes."""
+    stop_due: Callable[[], bool]
+    """Its True ends the waiting. Each stage of a study has its own."""
+    _away_since: float | None = field(default=None, init=False)
+    _pause: float = field(default=_FIRST_PAUSE_S, init=False)
 
     def wait_for_connections(self, study: optuna.Study) -> None:
         """Make calls that need a connection for this study wait until there is one. A call that
         loses its connection half-way still fails, unless made by `call` or `retry_call`."""
         _RETRIES[study._storage] = self
         backend = getattr(study._storage, "_backend", None)
-        if is_server(self._url) and isinstance(backend, RDBStorage):
+        if is_server(self.url) and isinstance(backend, RDBStorage):
             event.listen(backend.engine, "do_connect", self._connect)
 
     def call(self, action: Callable[[], _Result]) -> _Result:
@@ -81,21 +76,15 @@ class StorageRetry:
                     " is whole; free some space, then the same command continues the study"
                 ) from None
             except (SQLAlchemyError, StorageInternalError) as error:
-                with translate_storage_errors(self._url):
-                    if not (is_server(self._url) and _connection_lost(error)) or self.stop_due():
+                with translate_storage_errors(self.url):
+                    if not (is_server(self.url) and _connection_lost(error)) or self.stop_due():
                         raise
                 self._wait(error)
                 continue
             self._available()
             return result
 
-    def _connect(
-        self,
-        dialect: Dialect,
-        record: object,
-        places: tuple[object, ...],
-        names: dict[str, object],
-    ) -> object:
+    def _connect(self, dialect: Dialect, record: object, places: Any, names: Any) -> object:
         """SQLAlchemy's way to a new connection."""
         waiting = self._away_since is not None  # in `call`, until its action is done
         while True:
@@ -113,8 +102,8 @@ class StorageRetry:
     def _wait(self, error: Exception) -> None:
         if self._away_since is None:
             self._away_since, self._pause = time.monotonic(), _FIRST_PAUSE_S
-            self._notify(
-                f"Optuna's storage {mask_password(self._url or '')} is away"
+            self.notify(
+                f"Optuna's storage {mask_password(self.url or '')} is away"
                 f" ({innermost_line(error)}): the study waits for it, nothing is lost"
             )
         time.sleep(self._pause)
@@ -123,7 +112,7 @@ class StorageRetry:
     def _available(self) -> None:
         if self._away_since is not None:
             took = time.monotonic() - self._away_since
-            self._notify(f"Optuna's storage is back after {took:.0f} s")
+            self.notify(f"Optuna's storage is back after {took:.0f} s")
             self._away_since = None
 
 

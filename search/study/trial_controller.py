@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.study.active_trials import ActiveTrial, Phase
 from search.study.events import StudyCallback
-from search.study.writer import StudyWriter
+from search.study.writer import StudyWriter, requeue
 from search.worker.messages import (
     EpochResult,
     OutOfGpuMemory,
@@ -149,7 +149,7 @@ class TrialController:
             self.epochs_recorded += 1
             for callback in self.callbacks:
                 callback.on_epoch(number, result)
-            self.writer.report(number, result)
+            self.writer.report(trial)
             if not trial.done:
                 self._pruned(trial)
         return trial.phase is Phase.DECIDED
@@ -219,7 +219,7 @@ class TrialController:
                 self._trials[number].stop(reason)
                 self.finish(number)
             else:
-                self.writer.requeue(number)
+                requeue(self.writer.study, number)
                 del self._trials[number]
 
     def _add(self, number: int) -> ActiveTrial:

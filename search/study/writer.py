@@ -20,9 +20,9 @@ from optuna.trial import TrialState
 
 from search.optimizer.pruners import explain
 from search.optimizer.space import Value
+from search.study.active_trials import ActiveTrial
 from search.study.events import REASON, TrialOutcome
 from search.study.storage_retry import retry_call
-from search.worker.messages import EpochResult
 
 DIRECTION: Final = "maximize"
 
@@ -62,15 +62,16 @@ def create_study(
     )
 
 
-def set_study_attribute(study: optuna.Study, name: str, value: object) -> None:
-    """Keep a fact with a study.
+def set_attributes(target: optuna.Study | optuna.Trial, attributes: Mapping[str, object]) -> None:
+    """Keep facts with a study or a running trial, one after the other in their order.
 
     Args:
-        study: Optuna's study.
-        name: Name of the user attribute.
-        value: A JSON value.
+        target: Study or trial that gets the user attributes.
+        attributes: JSON values by name.
     """
-    retry_call(study._storage, lambda: study.set_user_attr(name, value))
+    storage = target._storage if isinstance(target, optuna.Study) else target.storage
+    for name, value in attributes.items():
+        retry_call(storage, partial(target.set_user_attr, name, value))
 
 
 def enqueue(study: optuna.Study, params: Mapping[str, Value]) -> None:
@@ -83,17 +84,6 @@ def enqueue(study: optuna.Study, params: Mapping[str, Value]) -> None:
     attributes = {"origin": "enqueued"}
     add = partial(study.enqueue_trial, dict(params), attributes, skip_if_exists=True)
     retry_call(study._storage, add)
-
-
-def set_trial_attributes(trial: optuna.Trial, attributes: Mapping[str, object]) -> None:
-    """Keep facts with a trial, one after the other in their order.
-
-    Args:
-        trial: A running trial.
-        attributes: User attributes by name, JSON values.
-    """
-    for name, value in attributes.items():
-        retry_call(trial.storage, partial(trial.set_user_attr, name, value))
 
 
 def requeue(study: optuna.Study, number: int) -> None:
@@ -148,14 +138,10 @@ class StudyWriter:
 
         return self._retry(draw)
 
-    def report(self, number: int, result: EpochResult) -> None:
-        """Write a trial's value of an epoch.
-
-        Args:
-            number: Number of the trial.
-            result: An epoch that Optuna does not have yet.
-        """
-        self._retry(lambda: self._trials[number].report(result.value, result.epoch))
+    def report(self, trial: ActiveTrial) -> None:
+        """Write the value of a trial's last epoch, which Optuna does not have yet."""
+        last = trial.results[-1]
+        self._retry(lambda: self._trials[trial.number].report(last.value, last.epoch))
 
     def pruned(self, number: int) -> str:
         """Why the pruner ends a trial after its last epoch; empty where the trial goes on. The
@@ -181,10 +167,6 @@ class StudyWriter:
 
         self._retry(tell)
         del self._trials[outcome.number]
-
-    def requeue(self, number: int) -> None:
-        """Write that a trial has not begun: the next driver asks for it first."""
-        requeue(self.study, number)
 
     def _retry(self, action: Callable[[], _Result]) -> _Result:
         return retry_call(self.study._storage, action)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from search.optimizer.space import Value
 from search.study.active_trials import ActiveTrial
+from search.study.stopping import StopSignal
 from search.study.trial_controller import TrialController
+from search.tune.capacity import Capacity
 from search.worker.messages import (
     NodeRejected,
     OutOfGpuMemory,
@@ -38,7 +42,7 @@ class SingleTrials:
     """Each worker trains one trial at a time."""
 
     train_group: TrainGroup | None = None
-    """Trains a group in a worker."""
+    """Trains a group in a worker; None: there are no groups."""
 
     def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
         """Work for a free worker; empty where no trial waits and none is left to create."""
@@ -56,30 +60,38 @@ class SingleTrials:
         return [*message] if isinstance(message, tuple) else [(trials[0], message)]
 
 
+@dataclass(frozen=True)
+class TuneRun:
+    """How a round's trials run on Ray Tune."""
+
+    folder: Path
+    """Folder of `trials`: that of a study, or of its confirming runs."""
+    capacity: Capacity
+    """How many at once."""
+    stop: StopSignal
+    """Ends the run when it is due."""
+    epoch_timeout: float
+    """Seconds without an epoch after which a trial's worker is killed."""
+    notify: Callable[[str], None] = lambda _: None
+    """Shows the user what workers say of their nodes."""
+    grouping: SingleTrials = field(default_factory=SingleTrials)
+    """Which trials a worker gets."""
+
+
+@dataclass
 class TrialGroups(SingleTrials):
     """Each worker trains up to `max_size` trials of one kind together."""
 
-    def __init__(
-        self,
-        max_size: int,
-        kind: Callable[[Mapping[str, Value]], Hashable | None],
-        next_rung: Callable[[int], int],
-        train_group: TrainGroup,
-        notify: Callable[[str], None],
-    ) -> None:
-        """Args:
-        max_size: Trials in a group, at most; halved when a GPU has no memory for so many.
-        kind: Function that returns the settings that a group shares; None: the trial trains alone.
-        next_rung: Function that returns the next epoch at which the pruner compares.
-        train_group: Function that trains a group in a worker.
-        notify: Function that shows the user a line.
-        """
-        self.max_size = max_size
-        self._kind = kind
-        self._next_rung = next_rung
-        self.train_group = train_group
-        self._notify = notify
-        self._kinds: dict[int, Hashable] = {}
+    max_size: int
+    """Trials in a group, at most; halved when a GPU has no memory for so many."""
+    kind: Callable[[Mapping[str, Value]], Hashable | None]
+    """Returns the settings that a group shares; None: the trial trains alone."""
+    next_rung: Callable[[int], int]
+    """Returns the next epoch at which the pruner compares."""
+    train_group: TrainGroup = field()  # without the default of SingleTrials
+    notify: Callable[[str], None]
+    """Shows the user a line."""
+    _kinds: dict[int, Hashable] = field(default_factory=dict, init=False)
 
     def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
         while controller.new_trials_left and len(controller.queue) < _LOOKAHEAD * self.max_size:
@@ -92,14 +104,19 @@ class TrialGroups(SingleTrials):
             if trial.worker_deaths:  # alone until it has survived the epoch
                 return (controller.start(trial, trial.epoch + 1),)
         group = self._largest(controller.queue)[: self.max_size]
-        return tuple(controller.start(t, self._next_rung(t.epoch)) for t in group)
+        return tuple(controller.start(t, self.next_rung(t.epoch)) for t in group)
 
     def route(self, trials: Sequence[int], message: Received) -> Messages:
         if len(trials) == 1:
             return super().route(trials, message)
         match message:
             case OutOfGpuMemory(reason):
-                self._shrink(len(trials), reason)
+                size = len(trials)
+                self.max_size = max(1, min(self.max_size, size // 2))
+                self.notify(
+                    f"{reason} with {size} trials at a time: groups of {self.max_size} at most"
+                    " from here on"
+                )
                 return [(trial, WorkerLost(reason, blame_trial=False)) for trial in trials]
             case TrialFailed(reason):  # the cause is unknown: each goes on alone
                 return [(trial, WorkerLost(reason)) for trial in trials]
@@ -109,13 +126,6 @@ class TrialGroups(SingleTrials):
                 lost = WorkerLost(reason, blame_trial=False)
                 return [(trials[0], message), *((trial, lost) for trial in trials[1:])]
         return super().route(trials, message)  # in pairs already, or about the worker
-
-    def _shrink(self, size: int, reason: str) -> None:
-        """Make groups smaller after one of `size` trials ran out of GPU memory."""
-        self.max_size = max(1, min(self.max_size, size // 2))
-        self._notify(
-            f"{reason} with {size} trials at a time: groups of {self.max_size} at most from here on"
-        )
 
     def _largest(self, queue: Sequence[ActiveTrial]) -> list[ActiveTrial]:
         """The trials of the most frequent kind; of several, the first one."""
@@ -128,5 +138,5 @@ class TrialGroups(SingleTrials):
 
     def _kind_of(self, trial: ActiveTrial) -> Hashable | None:
         if trial.number not in self._kinds:
-            self._kinds[trial.number] = self._kind(trial.params)
+            self._kinds[trial.number] = self.kind(trial.params)
         return self._kinds[trial.number]

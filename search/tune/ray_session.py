@@ -14,10 +14,9 @@ import tempfile
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import ray
 
@@ -73,12 +72,6 @@ def check_address(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"--address {address}: no Ray cluster answers there ({error})") from None
-
-
-def local_cpus(requested: int) -> int:
-    """How many CPUs a local Ray should claim so that `requested` of them can be in use at once,
-    even if trials then share real ones."""
-    return max(requested, len(os.sched_getaffinity(0)))
 
 
 @contextlib.contextmanager
@@ -152,25 +145,22 @@ class RaySession:
 
 def owns_ray() -> bool:
     """Whether the Ray that is up was started by this process."""
-    node = ray._private.worker._global_node
-    return node is not None and "gcs_server" in node.all_processes
+    return bool(_processes("gcs_server"))
 
 
 def check_ray_alive() -> None:
     """Raises RayLostError where a process of our own Ray has ended: Ray waits for ever for its
     raylet, and ends this process a minute after its GCS."""
     for name in ("raylet", "gcs_server"):
-        code = _exit_code(name)
-        if code is not None:
-            raise RayLostError(f"Ray's {name} ended (exit code {code})")
+        for process in _processes(name):
+            if (code := process.poll()) is not None:
+                raise RayLostError(f"Ray's {name} ended (exit code {code})")
 
 
-def _exit_code(name: str) -> int | None:
-    """Exit code of a process of the local Ray; None while it runs, or where there is none."""
+def _processes(name: str) -> list[subprocess.Popen[bytes]]:
+    """Processes of the Ray that this process started, by Ray's name for them."""
     node = ray._private.worker._global_node
-    started = node.all_processes.get(name, ()) if node is not None else ()
-    codes = (info.process.poll() for info in started)
-    return next((code for code in codes if code is not None), None)
+    return [info.process for info in node.all_processes.get(name, ())] if node is not None else []
 
 
 def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path | None) -> None:
@@ -242,10 +232,7 @@ def _sigterm_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _set_handler(
-    number: signal.Signals,
-    handler: Callable[[int, FrameType | None], object] | int | None,
-) -> None:
+def _set_handler(number: signal.Signals, handler: Any) -> None:
     """Set a signal's handler in the main thread; Python lets no other thread do so."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, handler)
@@ -267,13 +254,12 @@ def _shut_down(own: bool) -> None:
     try:
         node = ray._private.worker._global_node
         if own and node is not None:
-            if _exit_code("gcs_server") is None:
+            if all(process.poll() is None for process in _processes("gcs_server")):
                 # Ends the thread that listens for errors, which begins with a question to the GCS:
                 # where Ray is stopped as soon as it is up, that is still to be answered.
                 ray._private.worker.disconnect()
-            raylets = [info.process.pid for info in node.all_processes.get("raylet", ())]
             # Workers and agents, which would take a minute to notice.
-            descendants = _descendants(raylets)
+            descendants = _descendants([raylet.pid for raylet in _processes("raylet")])
             node.kill_all_processes(check_alive=False, allow_graceful=False)
             for pid in descendants:
                 with contextlib.suppress(ProcessLookupError):

@@ -4,7 +4,8 @@ search/study/active_trials.py decides, and search/study/trial_controller.py tell
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import os
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,9 @@ from search.study.status import best_trial, count_finished
 from search.study.stopping import StopSignal
 from search.study.trial_controller import TrialController, TrialPolicy
 from search.study.writer import StudyWriter
-from search.tune.grouping import SingleTrials, TrialGroups
-from search.tune.ray_session import ClusterError, RayLostError, RaySession, local_cpus
-from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.tune.grouping import SingleTrials, TrialGroups, TuneRun
+from search.tune.ray_session import ClusterError, RayLostError, RaySession
+from search.tune.tune_run import find_capacity, run_trials
 from search.worker.data import WorkerData
 from search.worker.trainable import node_id
 from search.worker.training import make_group_trainer, make_trainer
@@ -69,19 +70,23 @@ class RoundContext:
 
 
 def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
-    """Ray for a study's rounds.
+    """Ray for a study's rounds. A local one claims as many CPUs as its trials may use at once, even
+    if they then share real ones.
 
     Args:
         spec: The study.
         folder: Folder of the study.
     """
-    concurrent = spec.resources.concurrent
-    cpus = None if concurrent is None else local_cpus(concurrent * spec.per_trial.cpus)
+    cpus = None
+    if spec.resources.concurrent is not None:
+        requested = spec.resources.concurrent * spec.per_trial.cpus
+        cpus = max(requested, len(os.sched_getaffinity(0)))
     return RaySession(spec.cluster, folder, cpus)
 
 
 def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
-    """Run the unfinished and the new trials of a round.
+    """Run the unfinished and the new trials of a round. A spent time budget ends the active trials,
+    any other reason leaves them to the next driver.
 
     Args:
         spec: The study.
@@ -109,18 +114,18 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
             (progress, *trials.callbacks),
             partial(unreported_epochs, context.data, trials.folder),
         )
-        with _pausing_or_stopping(controller, stop):
-            resume_trials(controller, study, trials.folder, trials.noun, progress.say)
+        try:
+            resume_trials(controller, trials.folder, trials.noun, progress.say)
             recorded, losses = 0, 0
             while controller.new_trials_left or controller.queue:
                 try:
                     _run_on_ray(spec, trials, context, controller, progress)
-                    return
+                    break
                 except RayLostError as error:
                     losses = losses + 1 if controller.epochs_recorded == recorded else 1
                     recorded = controller.epochs_recorded
                     if stop.due():
-                        return
+                        break
                     if losses == _MAX_RAY_LOSSES:
                         raise ClusterError(
                             f"{error}, {losses} times in a row (see {context.ray.log}): nothing"
@@ -128,6 +133,15 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
                         ) from None
                     progress.say(f"{error}: another Ray is started")
                     controller.all_workers_lost(str(error))
+        except BaseException as error:
+            reason = stop.reason or " ".join(str(error).split()) or type(error).__name__
+            with contextlib.suppress(FdanError):  # a full disk, say, must not hide the cause
+                controller.pause_all(reason)
+            raise
+        if stop.final:
+            controller.stop_all(stop.reason)
+        else:
+            controller.pause_all(stop.reason)
 
 
 def _run_on_ray(
@@ -185,21 +199,3 @@ def _grouping(
 
     rung = partial(next_rung, pruner, spec.epochs)
     return TrialGroups(spec.resources.group, kind, rung, make_group_trainer(data), notify)
-
-
-@contextlib.contextmanager
-def _pausing_or_stopping(controller: TrialController, stop: StopSignal) -> Iterator[None]:
-    """End the round: a spent time budget ends the active trials, any other reason leaves them to
-    the next driver."""
-    try:
-        yield
-    except BaseException as error:
-        with contextlib.suppress(FdanError):  # a full disk, say, must not hide the cause
-            controller.pause_all(
-                stop.reason or " ".join(str(error).split()) or type(error).__name__
-            )
-        raise
-    if stop.final:
-        controller.stop_all(stop.reason)
-    else:
-        controller.pause_all(stop.reason)

@@ -4,7 +4,7 @@ whose end is decided there."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from fdan import errors
 from search.study.trial_controller import TrialController
-from search.tune.capacity import Capacity
-from search.tune.grouping import Received, SingleTrials
-from search.tune.resources import GPUS
-from search.tune.searcher import Shell, StopTune, stopping_tune
+from search.tune.grouping import Received, TuneRun
+from search.tune.ray_session import check_ray_alive, owns_ray
+from search.tune.searcher import GPUS, Shell, StopTune, stopping_tune
 from search.tune.stall_watchdog import StallWatchdog
 from search.tune.worker_errors import parse_error_file
 from search.worker.messages import (
@@ -50,54 +49,38 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     trial before it reaches a scheduler, so each epoch comes here once.
     """
 
-    def __init__(
-        self,
-        controller: TrialController,
-        watchdog: StallWatchdog,
-        capacity: Capacity,
-        grouping: SingleTrials,
-        is_due: Callable[[], bool],
-        notify: Callable[[str], None],
-    ) -> None:
-        """Args:
-        controller: Controller that gets the messages.
-        watchdog: Watchdog that finds the trials whose workers are stalled.
-        capacity: Capacity that excludes nodes that cannot train trials.
-        grouping: Grouping that addresses messages to trials.
-        is_due: Whether the study ends; called several times a second.
-        notify: Function that shows the user a line.
-        """
+    def __init__(self, controller: TrialController, settings: TuneRun) -> None:
         super().__init__()
         self._controller = controller
-        self._watchdog = watchdog
-        self._capacity = capacity
-        self._grouping = grouping
-        self._is_due = is_due
-        self._notify = notify
-        self._killed: dict[int, str] = {}
-        self._added_at: dict[int, float] = {}
+        self._capacity = settings.capacity
+        self._grouping = settings.grouping
+        self._notify = settings.notify
+        self._stop = settings.stop
+        self._watchdog = StallWatchdog(settings.epoch_timeout)
+        self._killed: set[str] = set()
+        self._added_at: dict[str, float] = {}
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        self._added_at[_key(trial)] = time.monotonic()
+        self._added_at[trial.trial_id] = time.monotonic()
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """The trial that gets a free worker. Tune asks several times a second: its only tick."""
         trials: list[Trial] = tune_controller.get_live_trials()
-        self._end_study_if_due()
+        with stopping_tune():
+            check_ray_alive()
+        if not self._stop.due() and not owns_ray():
+            self._capacity.update()
+        if self._stop.reason:
+            raise StopTune
         self._kill_stalled_workers(trials)
         pending = [trial for trial in trials if trial.status == Trial.PENDING]
         pending.sort(key=self._age_key)
-        wide = self._reserve_capacity(pending)
-        return wide or self._choose(pending)
-
-    def _end_study_if_due(self) -> None:
-        if self._is_due():
-            raise StopTune
+        return self._reserve_capacity(pending) or self._choose(pending)
 
     def _kill_stalled_workers(self, trials: Sequence[Trial]) -> None:
-        running = {_key(trial): trial for trial in trials if trial.status == Trial.RUNNING}
+        running = {trial.trial_id: trial for trial in trials if trial.status == Trial.RUNNING}
         for key in self._watchdog.stalled(running):
-            self._killed[key] = f"no epoch for {self._watchdog.timeout_s:.0f} s"
+            self._killed.add(key)
             self._watchdog.forget(key)
             # Its end comes back as on_trial_error.
             ray.kill(running[key].temporary_state.ray_actor, no_restart=True)
@@ -123,19 +106,19 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         return pending[0 if overdue else -1]
 
     def _age_key(self, trial: Trial) -> float:
-        return self._added_at[_key(trial)]
+        return self._added_at[trial.trial_id]
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: _Result
     ) -> str:
-        self._watchdog.reported(_key(trial))
+        self._watchdog.reported(trial.trial_id)
         with stopping_tune():
             for number in _numbers(trial):
                 self._controller.place(number, result.get("node_ip", ""))
             self._receive(trial, result[MESSAGE])
             running = any(self._controller.is_running(number) for number in _numbers(trial))
         if not running:
-            self._watchdog.forget(_key(trial))
+            self._watchdog.forget(trial.trial_id)
         decision: str = TrialScheduler.CONTINUE if running else TrialScheduler.STOP
         return decision
 
@@ -148,9 +131,9 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._forget(trial)
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         message = parse_error_file(text)
-        killed = self._killed.pop(_key(trial), "")
-        if killed and isinstance(message, WorkerLost):
-            message = replace(message, reason=killed)
+        if trial.trial_id in self._killed and isinstance(message, WorkerLost):
+            message = replace(message, reason=f"no epoch for {self._watchdog.timeout_s:.0f} s")
+        self._killed.discard(trial.trial_id)
         with stopping_tune():
             self._receive(trial, message)
 
@@ -165,19 +148,19 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
                 self._controller.record(number, result)
             case TrialFailed() | WorkerLost() | OutOfGpuMemory():
                 self._controller.interrupt(number, message)
-            case NodeRejected(reason, node):
-                self._capacity.exclude(node, reason)
+            case NodeRejected(reason):
+                self._capacity.exclude(message)
                 self._controller.interrupt(number, WorkerLost(reason, blame_trial=False))
-            case GpuFault(reason, node):  # the worker's end comes as on_trial_error
-                self._capacity.gpu_fault(node, reason)
+            case GpuFault():  # the worker's end comes as on_trial_error
+                self._capacity.gpu_fault(message)
             case DiskFull(path):
                 raise errors.DiskFull(path)
             case Note(text):
                 self._notify(text)
 
     def _forget(self, trial: Trial) -> None:
-        self._added_at.pop(_key(trial), None)
-        self._watchdog.forget(_key(trial))
+        self._added_at.pop(trial.trial_id, None)
+        self._watchdog.forget(trial.trial_id)
 
     def __reduce__(self) -> tuple[type[Shell], tuple[()]]:
         return (Shell, ())
@@ -186,7 +169,3 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
 def _numbers(trial: Trial) -> tuple[int, ...]:
     """Numbers of the study's trials in a trial of Tune."""
     return tuple(assignment.number for assignment in trial.config[ASSIGNMENTS])
-
-
-def _key(trial: Trial) -> int:
-    return _numbers(trial)[0]

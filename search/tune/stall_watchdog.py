@@ -1,4 +1,4 @@
-"""Which trials have stalled, in time in which the driver itself was awake."""
+"""Which of Ray Tune's trials have stalled, in time in which the driver itself was awake."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class StallWatchdog:
         self._clock = clock
         self._awake_s = 0.0
         self._polled_at = clock()
-        self._last_report: dict[int, float] = {}
+        self._last_report: dict[str, float] = {}
 
-    def reported(self, trial: int) -> None:
+    def reported(self, trial: str) -> None:
         """The trial has reported an epoch."""
         self._last_report[trial] = self._awake_s
 
-    def forget(self, trial: int) -> None:
+    def forget(self, trial: str) -> None:
         """The trial has ended, or waits for another worker."""
         self._last_report.pop(trial, None)
 
-    def stalled(self, running: Iterable[int]) -> list[int]:
+    def stalled(self, running: Iterable[str]) -> list[str]:
         """Stalled trials among the `running` ones. A trial's time begins when it is first
         seen running."""
         now = self._clock()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import ray
 from ray import tune
@@ -14,36 +12,15 @@ from ray.tune.experiment import Trial
 from fdan.errors import DeviceError, FdanError
 from search.config.spec import TrialResources
 from search.study.folder import folder_for_workers
-from search.study.stopping import StopSignal
 from search.study.trial_controller import TrialController
 from search.tune.capacity import Capacity
-from search.tune.grouping import SingleTrials
-from search.tune.ray_session import ClusterError, check_ray_alive, owns_ray
-from search.tune.resources import placement_group
+from search.tune.grouping import TuneRun
+from search.tune.ray_session import ClusterError, owns_ray
 from search.tune.scheduler import OptunaScheduler
-from search.tune.searcher import OptunaSearcher, StopTune, stopping_tune
-from search.tune.stall_watchdog import StallWatchdog
+from search.tune.searcher import OptunaSearcher, StopTune, placement_group
 from search.worker.messages import ASSIGNMENTS
 from search.worker.trainable import Train, WorkerSetup, make_trainable, node_id
 from search.worker.trial_folder import TRIALS
-
-
-@dataclass(frozen=True)
-class TuneRun:
-    """How trials run on Ray Tune."""
-
-    folder: Path
-    """Folder of `trials`: that of a study, or of its confirming runs."""
-    capacity: Capacity
-    """How many at once."""
-    stop: StopSignal
-    """Ends the run when it is due."""
-    epoch_timeout: float
-    """Seconds without an epoch after which a trial's worker is killed."""
-    notify: Callable[[str], None] = lambda _: None
-    """Shows the user what workers say of their nodes."""
-    grouping: SingleTrials = field(default_factory=SingleTrials)
-    """Which trials a worker gets."""
 
 
 def find_capacity(
@@ -95,37 +72,19 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
     tune_folder = settings.folder / "tune"
     shutil.rmtree(tune_folder, ignore_errors=True)
     (settings.folder / TRIALS).mkdir(exist_ok=True)
-    own, stop = owns_ray(), settings.stop
     capacity, grouping = settings.capacity, settings.grouping
     setup = WorkerSetup(
         folder_for_workers(settings.folder),
         max(1, capacity.resources.cpus),
-        "" if own else node_id(),
+        "" if owns_ray() else node_id(),
     )
-
-    def is_due() -> bool:
-        with stopping_tune():
-            check_ray_alive()
-        if not stop.due() and not own:
-            capacity.update()
-        return bool(stop.reason)
-
-    scheduler = OptunaScheduler(
-        controller,
-        StallWatchdog(settings.epoch_timeout),
-        capacity,
-        grouping,
-        is_due,
-        settings.notify,
-    )
+    trainable = make_trainable(train, setup, grouping.train_group)
     try:
         tune.Tuner(
-            tune.with_resources(
-                make_trainable(train, setup, grouping.train_group), placement_group
-            ),
+            tune.with_resources(trainable, placement_group),
             tune_config=tune.TuneConfig(
                 search_alg=OptunaSearcher(controller, capacity, grouping),
-                scheduler=scheduler,
+                scheduler=OptunaScheduler(controller, settings),
                 num_samples=-1,  # the searcher knows when there are no more
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
@@ -141,7 +100,7 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
         if isinstance(stopped.__cause__, FdanError):
             raise stopped.__cause__ from None
     except KeyboardInterrupt:
-        stop.request("stopped by the user", 130)
+        settings.stop.request("stopped by the user", 130)
     finally:
         shutil.rmtree(tune_folder, ignore_errors=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from search.worker.failures import GpuFaultError, TrialError
 from search.worker.messages import TrialFailed, WorkerLost
 
-_NODE_GONE = "its node is gone"
 _UNREACHABLE = "its worker cannot be reached any more: its node is gone, or the network"
 _LONGEST = 300
 
@@ -31,7 +30,7 @@ def parse_error_file(text: str) -> TrialFailed | WorkerLost:
     if "is unavailable" in lines[0]:
         return WorkerLost(_UNREACHABLE, blame_trial=False)
     if "node has died" in text or "node was terminated" in text:
-        return WorkerLost(_NODE_GONE, blame_trial=False)
+        return WorkerLost("its node is gone", blame_trial=False)
     if lines[0].startswith("The actor died unexpectedly"):
         return WorkerLost("the worker's process ended unexpectedly")
     return WorkerLost(f"the worker died: {lines[0]}"[:_LONGEST])

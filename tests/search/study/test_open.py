@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,7 @@ def test_another_identity_under_the_name_is_refused(
     assert "study 'one' exists with" in message
     assert words in message
     assert "\n" not in message
-    assert optuna.load_study(study_name="one", storage=store).user_attrs[IDENTITY] == (
-        BASE.as_dict()
-    )
+    assert optuna.load_study(study_name="one", storage=store).user_attrs[IDENTITY] == (asdict(BASE))
     assert (tmp_path / STUDY_FILE).read_text() == held
 
 
@@ -141,7 +139,7 @@ def test_a_driver_that_dies_while_making_a_study_leaves_one_that_can_be_made_who
     with pytest.raises(SystemExit):
         open_one(Dying(journal), tmp_path, searched=searched)
     again = open_one(open_storage(None, tmp_path), tmp_path, searched=searched)
-    assert again.user_attrs[IDENTITY] == BASE.as_dict()
+    assert again.user_attrs[IDENTITY] == asdict(BASE)
     waiting = [trial.system_attrs["fixed_params"] for trial in again.trials]
     assert waiting == [{"lr": 0.25, "layers": 1}, {"lr": 0.75}]
 
@@ -209,7 +207,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from search.study.folder import driver_lock
-with driver_lock(Path(sys.argv[1]), "one"):
+with driver_lock(Path(sys.argv[1])):
     print("driving", flush=True)
     time.sleep(300)
 """
@@ -222,34 +220,34 @@ def test_a_second_driver_is_refused_while_the_first_one_lives(tmp_path: Path) ->
         try:
             assert first.stdout is not None
             assert first.stdout.readline() == "driving\n"
-            with pytest.raises(StudyError) as caught, driver_lock(folder, "one"):
+            with pytest.raises(StudyError) as caught, driver_lock(folder):
                 pass
             words = f"study 'one' is being run by process {first.pid} on {socket.gethostname()}"
             assert words in str(caught.value)
             assert f"(kill {first.pid})" in str(caught.value)
             assert folder.is_dir(), "it is the first one's"
             first.send_signal(signal.SIGSTOP)  # asleep is not dead
-            with pytest.raises(StudyError), driver_lock(folder, "one"):
+            with pytest.raises(StudyError), driver_lock(folder):
                 pass
         finally:
             first.kill()
-    with driver_lock(folder, "one"):
+    with driver_lock(folder):
         pass
 
 
 def test_a_refused_new_study_leaves_no_folder(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
-    with pytest.raises(FdanError), driver_lock(folder, "one"):
+    with pytest.raises(FdanError), driver_lock(folder):
         open_storage("sqlite:////no/such/folder/study.db", folder)
     assert not folder.exists()
     # One that has come about stays, and so does a folder that somebody made.
-    with pytest.raises(FdanError), driver_lock(folder, "one"):
+    with pytest.raises(FdanError), driver_lock(folder):
         open_one(open_storage(None, folder), folder)
         raise FdanError("the disk is full")
     assert (folder / STUDY_FILE).exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
-    with pytest.raises(FdanError), driver_lock(tmp_path / "mine", "mine"):
+    with pytest.raises(FdanError), driver_lock(tmp_path / "mine"):
         raise FdanError("no")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
@@ -258,7 +256,7 @@ def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(StudyError, match="Not a directory"),
-        driver_lock(tmp_path / "file" / "one", "one"),
+        driver_lock(tmp_path / "file" / "one"),
     ):
         pass
 

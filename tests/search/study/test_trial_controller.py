@@ -9,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from fdan.errors import ConfigError
-from search.optimizer.pruners import PRUNERS, make_pruner
+from search.config.options import SearchConfig
+from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import SAMPLERS, make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import parse_space
@@ -274,11 +275,11 @@ def test_grid_refuses_continuous_dimensions() -> None:
         make_sampler("grid", parse_space(SPACE, KNOWN), 0, 0)
 
 
-def test_unknown_names(small_space: Space) -> None:
+def test_unknown_names() -> None:
     with pytest.raises(ConfigError, match=r"unknown sampler 'rando'.*did you mean 'random'"):
-        make_sampler("rando", small_space, 0, 0)
+        SearchConfig(sampler="rando")
     with pytest.raises(ConfigError, match=r"unknown pruner 'medain'.*did you mean 'median'"):
-        make_pruner("medain", 9)
+        SearchConfig(pruner="medain")
 
 
 def test_a_continued_study_draws_new_settings(make_study: MakeStudy) -> None:

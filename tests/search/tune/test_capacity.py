@@ -7,6 +7,7 @@ import pytest
 from search.config.spec import TrialResources
 from search.tune import capacity
 from search.tune.capacity import Capacity
+from search.worker.messages import NodeRejected
 
 SMALL = {"Alive": True, "Resources": {"CPU": 1.0}}
 LARGE = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
@@ -61,8 +62,8 @@ def test_the_room_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     watched.update()
     assert (watched.max_concurrent, heard) == (9, [9])
     assert said == ["the cluster has room for 9 trials at once, not 1"]
-    watched.exclude("b", "10.0.0.2: other data")
-    watched.exclude("b", "10.0.0.2: other data")
+    watched.exclude(NodeRejected("10.0.0.2: other data", "b"))
+    watched.exclude(NodeRejected("10.0.0.2: other data", "b"))
     now[0] += 3
     watched.update()
     assert (watched.max_concurrent, watched.excluded_nodes, heard) == (1, ("b",), [9, 1])

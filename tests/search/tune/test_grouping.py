@@ -27,9 +27,9 @@ from search.optimizer.space import Space, Value
 from search.study.events import REASON
 from search.study.stopping import StopSignal
 from search.study.trial_controller import TrialController
-from search.tune.grouping import TrialGroups
+from search.tune.grouping import TrialGroups, TuneRun
 from search.tune.recovery import _grouping
-from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.tune.tune_run import find_capacity, run_trials
 from search.worker.data import WorkerData
 from search.worker.messages import EpochResult, OutOfGpuMemory, TrialAssignment, WorkerLost
 from search.worker.trainable import ReportGroup, TrainGroup, TrialContext
@@ -144,8 +144,8 @@ def test_settings_that_are_refused_are_left_to_their_worker(tmp_path: Path) -> N
     groups = _grouping(spec, "none", data, print)
     assert isinstance(groups, TrialGroups)
     point: dict[str, Value] = {"layers": 1, "heads": 2, "width": 64}
-    assert groups._kind(point) == groups._kind({**point, "alpha": 0.5, "lr": 0.1}) is not None
-    assert groups._kind({**point, "heads": 3}) is None
+    assert groups.kind(point) == groups.kind({**point, "alpha": 0.5, "lr": 0.1}) is not None
+    assert groups.kind({**point, "heads": 3}) is None
 
 
 def test_a_node_that_is_gone_is_nobodys_fault(make_study: MakeStudy, small_space: Space) -> None:

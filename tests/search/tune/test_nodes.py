@@ -25,7 +25,8 @@ from search.optimizer.space import Space, Value
 from search.study.events import REASON, StudyCallback
 from search.study.folder import share_checkpoints
 from search.study.stopping import StopSignal
-from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.tune.grouping import TuneRun
+from search.tune.tune_run import find_capacity, run_trials
 from search.worker.messages import EpochResult
 from search.worker.store_sync import NodeError
 from search.worker.trainable import Train, TrialContext, node_id

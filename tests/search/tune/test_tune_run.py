@@ -26,10 +26,10 @@ from search.study.active_trials import ActiveTrial
 from search.study.events import REASON, TrialOutcome
 from search.study.stopping import StopSignal
 from search.tune.capacity import Capacity
-from search.tune.grouping import SingleTrials
+from search.tune.grouping import SingleTrials, TuneRun
 from search.tune.ray_session import ClusterError
 from search.tune.searcher import OptunaSearcher
-from search.tune.tune_run import TuneRun, find_capacity, run_trials
+from search.tune.tune_run import find_capacity, run_trials
 from search.worker.messages import ASSIGNMENTS, EpochResult, TrialFailed, WorkerLost
 from search.worker.trainable import Train, TrialContext
 from tests.search.conftest import ControllerOptions, Heard, MakeStudy, controller_of
