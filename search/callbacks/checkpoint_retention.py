@@ -21,13 +21,13 @@ class CheckpointRetention(StudyCallback):
     def __init__(self, folder: Path, study: optuna.Study) -> None:
         self._folder = folder
         best = best_trial(study)
-        self._best = None if best is None else ranking_key(best.value or 0.0, best.number)
+        self._best = None if best is None else ranking_key(best)
         for trial in study.get_trials(deepcopy=False):
             if trial.state.is_finished() and (best is None or trial.number != best.number):
                 self._drop(trial.number)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
-        ended = ranking_key(outcome.value or 0.0, outcome.number)
+        ended = ranking_key(outcome)
         if outcome.state is not TrialState.COMPLETE or (self._best and self._best < ended):
             self._drop(outcome.number)
             return

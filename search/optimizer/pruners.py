@@ -67,31 +67,26 @@ def explain(name: str, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str
     epoch = trial.last_step
     assert epoch is not None, "a pruned trial has reported"
     value = trial.intermediate_values[epoch]
+    rivals = [
+        other.intermediate_values[epoch]
+        for other in trials
+        if other.number != trial.number
+        and epoch in other.intermediate_values
+        and (name != "median" or other.state is TrialState.COMPLETE)
+    ]
     if name == "median":
-        rivals = [
-            other.intermediate_values[epoch]
-            for other in trials
-            if other.state == TrialState.COMPLETE and epoch in other.intermediate_values
-        ]
         best = max(trial.intermediate_values.values())
         shown = f"value {value:.3f}" if best == value else f"best value {best:.3f}"
         if not rivals:
             return f"epoch {epoch}: {shown} (median pruner)"
-        return (
-            f"epoch {epoch}: {shown} below the median {statistics.median(rivals):.3f} "
-            f"of {len(rivals)} trials"
-        )
+        median = statistics.median(rivals)
+        return f"epoch {epoch}: {shown} below the median {median:.3f} of {len(rivals)} trials"
     fraction = {2: "half", 3: "third", 4: "quarter"}.get(REDUCTION_FACTOR, f"1/{REDUCTION_FACTOR}")
     text = f"epoch {epoch}: value {value:.3f} not in the best {fraction}"
     if name == "hyperband":
         return f"{text} of its bracket (hyperband)"
-    reached = [
-        other.intermediate_values[epoch]
-        for other in trials
-        if other.number != trial.number and epoch in other.intermediate_values
-    ]
-    better = sum(rival > value for rival in reached)
-    return f"{text} of its rung, where {better} of {len(reached)} others were better (halving)"
+    better = sum(rival > value for rival in rivals)
+    return f"{text} of its rung, where {better} of {len(rivals)} others were better (halving)"
 
 
 def first_rung(epochs: int) -> int:

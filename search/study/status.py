@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fdan.errors import FdanError
 from fdan.files import first_line
 from fdan.lock import lock_owner
+from search.study.events import TrialOutcome
 from search.study.folder import (
     BEGUN,
     JOURNAL_FILE,
@@ -175,20 +176,15 @@ def _running_trial(trial: FrozenTrial, folder: Path) -> RunningTrial:
     return RunningTrial(trial.number, epoch, values.get(epoch), heard)
 
 
-def ranking_key(value: float, number: int) -> tuple[float, int]:
-    """Sorts trials, the best first: by value, the earlier one of equals first.
-
-    Args:
-        value: Value of the trial, which is maximised.
-        number: Number of the trial.
-    """
-    return -value, number
+def ranking_key(trial: FrozenTrial | TrialOutcome) -> tuple[float, int]:
+    """Sorts trials, the best first: by value, the earlier one of equals first."""
+    return -(trial.value or 0.0), trial.number
 
 
 def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The complete trials, the best first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(trials, key=lambda trial: ranking_key(trial.value or 0.0, trial.number))
+    return sorted(trials, key=ranking_key)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

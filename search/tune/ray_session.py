@@ -99,17 +99,15 @@ def connected(address: str | None, folder: Path, cpus: int | None = None) -> Ite
     with (
         (folder / _LOG).open("a", encoding="utf-8", buffering=1) as log,
         contextlib.redirect_stdout(log),
+        contextlib.ExitStack() as stack,
     ):
-        temporary = None if address not in (None, "local") else _temporary_folder(folder)
-        try:
-            _init(address, folder, cpus, temporary)
-            try:
-                yield
-            finally:
-                _shut_down(own=temporary is not None)
-        finally:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
+        temporary = None
+        if address in (None, "local"):
+            temporary = _temporary_folder(folder)
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        _init(address, folder, cpus, temporary)
+        stack.callback(_shut_down, own=temporary is not None)
+        yield
 
 
 class RaySession:
