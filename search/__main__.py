@@ -111,7 +111,7 @@ def _rerun(arguments: argparse.Namespace) -> int:
     from search.reproduce.rerun import RerunOptions, rerun
 
     options = RerunOptions(arguments.stores, arguments.weights, arguments.epochs)
-    repeated = rerun(run, uri, Console(stderr=True), options)
+    repeated = rerun(run, Console(stderr=True), options)
     if arguments.json:
         print(json.dumps(repeated.as_json(), indent=1))
     else:

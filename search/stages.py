@@ -151,6 +151,8 @@ def run_stages(
         page = tracker.page
     verdict = _promote(context, chosen, end) if spec.confirm.promote else None
     last = SearchEnd(
+        result,
+        data.folder,
         stopped=end.reason,
         seconds=time.monotonic() - start,
         tracking_uri=spec.tracking_uri,
@@ -161,7 +163,7 @@ def run_stages(
     )
     unpromoted = spec.confirm.promote and (verdict is None or not verdict.promoted)
     failed = unpromoted or best_trial(data.study) is None
-    return FinishedStudy(result, summary(result, data.folder, last), stop.code or int(failed))
+    return FinishedStudy(result, summary(last), stop.code or int(failed))
 
 
 def _study_end(data: StudyData, stop: StopSignal, confirm_stop: StopSignal) -> StudyEnd:
@@ -179,7 +181,7 @@ def _with_gpu_share(data: StudyData, stop: StopSignal, notify: Callable[[str], N
     from search.planning.gpu_share import find_gpu_share
 
     notify("finding out how many trials fit on a GPU")
-    share = find_gpu_share(data.spec, data.task, data.split, data.folder, stop)
+    share = find_gpu_share(data, stop)
     if share is None:
         return data
     notify(f"{int(1 / share)} at a time fit on a GPU: --gpus-per-trial {share:g}")
@@ -230,12 +232,13 @@ def _run_confirmation(context: _Context) -> list[confirm.Setting]:
     """Run the best settings again, as far as that was requested and is not done; returns what was
     confirmed so far."""
     data, spec = context.data, context.data.spec
-    nominated = confirm.nominate(data.study, spec.confirm.count)
+    nominated = confirm.nominate(data.study)[: spec.confirm.count]
     if not context.rounds.stop.due() and nominated:
         confirmation = confirm.open_confirmation(data.study)
-        seeds = confirm.fresh_seeds(spec.seed, spec.confirm.seeds)
+        first = spec.seed + confirm.FIRST_SEED
+        seeds = range(first, first + spec.confirm.seeds)
         queue = confirm.ConfirmationQueue(confirmation, nominated, seeds)
-        folder = confirm.confirmation_folder(data.folder)
+        folder = data.folder / confirm.FOLDER
         mlflow = context.recorder(CONFIRM, folder, queue)
         mlflow.catch_up(confirmation.get_trials(deepcopy=False), confirm.run_params)
         if queue.left or running_trials(confirmation):
@@ -271,7 +274,7 @@ def _select_model(context: _Context, settings: list[confirm.Setting]) -> ChosenM
     data, wanted = context.data, context.data.spec.confirm
     chosen = write_models(data, settings)
     if chosen is not None and wanted.scores_test and not context.rounds.stop.reason:
-        score_test(data, chosen, wanted.score_again, context.notify)
+        score_test(chosen, wanted.score_again, context.notify)
     if (stored := stored_score(data.study)) is not None:
         tested = stored.score
         # On each start, since a driver may have died between scoring and recording; the tracker

@@ -35,14 +35,10 @@ MIN_TRIALS: Final = N_STARTUP_TRIALS + LOOKAHEAD
 """Ended trials before a gain is estimated: the sampler's random ones and LOOKAHEAD more. Half as
 many must be complete."""
 
-WINDOW: Final = 20
-"""Number of newest complete values that the law is fitted to."""
-
+WINDOW: Final = 20  # number of newest complete values that the law is fitted to
 _MIN_PEAKS: Final = 3
-
 _UAR: Final = "validation/uar"
-_HIGHEST: Final = 1.0
-"""Upper bound of values."""
+_HIGHEST: Final = 1.0  # upper bound of values
 
 
 def _expected_gain(values: Sequence[float | None], ahead: int = LOOKAHEAD) -> float:
@@ -77,11 +73,9 @@ def _peaks_gain(values: Sequence[float], best: float, draws: int) -> float:
 def _seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation of a value over seeds, pooled over settings; None where no setting has two
     values. groups: each setting's values."""
-    squares, free = 0.0, 0
-    for values in groups:
-        if len(values) >= 2:
-            squares += float(np.var(values)) * len(values)
-            free += len(values) - 1
+    several = [values for values in groups if len(values) >= 2]
+    squares = sum(float(np.var(values)) * len(values) for values in several)
+    free = sum(len(values) - 1 for values in several)
     return math.sqrt(squares / free) if free else None
 
 

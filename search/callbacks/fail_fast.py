@@ -10,8 +10,7 @@ from search.study.events import StudyCallback, TrialOutcome
 from search.study.stopping import StopSignal
 from tracking.tags import FAIL
 
-MAX_FIRST_FAILURES = 5
-"""So many trials of a start, all of them FAIL, stop the study."""
+MAX_FIRST_FAILURES = 5  # so many trials of a start, all of them FAIL, stop the study
 
 
 class FailFast(StudyCallback):

@@ -14,25 +14,10 @@ from search.callbacks.trial_figures import CONFIGURATION, CURVE, MATRIX, FigureJ
 from search.optimizer.space import Value
 from search.study.events import StudyCallback, TrialOutcome, recorded_outcome
 from search.worker.messages import EpochResult
-from tracking.tags import (
-    BEST_VALUE,
-    EPOCHS,
-    FAIL,
-    INTERRUPTIONS,
-    LAST_INTERRUPTION,
-    NODE,
-    NUMBER,
-    PAUSED,
-    SEARCH,
-    SEARCHED,
-    STUDY_RUN,
-    VALUE,
-    run_key,
-)
+from tracking import tags as tag
 from tracking.tracker import Tracker
 
-_DRAWING = "drawing"
-"""Folder, beside the trials', of figures that the tracker does not have yet."""
+_DRAWING = "drawing"  # folder, beside the trials', of figures that the tracker does not have yet
 
 _ALL = frozenset((CONFIGURATION, CURVE, MATRIX))
 
@@ -41,13 +26,11 @@ _ALL = frozenset((CONFIGURATION, CURVE, MATRIX))
 class TrialRuns:
     """What the runs of a stage's trials have in common."""
 
-    fixed: Mapping[str, object]
-    """Settings that all trials share."""
-    tags: Mapping[str, object]
-    """Tags of every run."""
+    fixed: Mapping[str, object]  # settings that all trials share
+    tags: Mapping[str, object]  # of every run
     made_from: Mapping[str, object] = field(default_factory=dict)
     """What each trial's config.json says beside its settings."""
-    stage: str = SEARCH
+    stage: str = tag.SEARCH
     """What the trials are for: SEARCH or CONFIRM."""
     trial_tags: Callable[[int], Mapping[str, object]] = lambda number: {}
     """Further tags of one of them."""
@@ -87,7 +70,7 @@ class MlflowCallback(StudyCallback):
         opened = self._tracker.open_trials(self._runs.stage)
         for number in sorted(opened):
             if number >= len(trials):
-                self._tracker.close_run(self._run(number), FAIL, "not in Optuna's storage")
+                self._tracker.close_run(self._run(number), tag.FAIL, "not in Optuna's storage")
         for trial in trials:
             if not trial.state.is_finished():
                 continue
@@ -107,7 +90,7 @@ class MlflowCallback(StudyCallback):
 
     def on_trial_start(self, number: int, params: Mapping[str, Value]) -> None:
         settings = self._settings[number] = {**self._runs.fixed, **params}
-        own = {NUMBER: number, SEARCHED: ",".join(params)}
+        own = {tag.NUMBER: number, tag.SEARCHED: ",".join(params)}
         tags = {**self._runs.tags, **own, **self._runs.trial_tags(number)}
         self._tracker.open_run(self._run(number), settings, tags)
 
@@ -116,19 +99,19 @@ class MlflowCallback(StudyCallback):
         self._record_drawn(wait=False)
 
     def on_worker_lost(self, number: int, reason: str) -> None:
-        tags = {INTERRUPTIONS: self.interruptions(number) + 1, LAST_INTERRUPTION: reason}
+        tags = {tag.INTERRUPTIONS: self.interruptions(number) + 1, tag.LAST_INTERRUPTION: reason}
         self._tracker.set_tags(self._run(number), tags)
 
     def on_trial_placed(self, number: int, node: str) -> None:
-        before = self._tracker.tags[self._run(number)].get(NODE, "")
+        before = self._tracker.tags[self._run(number)].get(tag.NODE, "")
         nodes = before.split(", ") if before else []
         if node not in nodes[-1:]:
-            tags = {NODE: ", ".join([*nodes, node])}
+            tags = {tag.NODE: ", ".join([*nodes, node])}
             self._tracker.set_tags(self._run(number), tags)
 
     def on_trial_pause(self, number: int, reason: str) -> None:
         reason = f"{reason}: the same command goes on with it"
-        self._tracker.close_run(self._run(number), PAUSED, reason)
+        self._tracker.close_run(self._run(number), tag.PAUSED, reason)
 
     def on_trial_end(self, outcome: TrialOutcome) -> None:
         self._close(outcome)
@@ -144,7 +127,7 @@ class MlflowCallback(StudyCallback):
 
     def interruptions(self, number: int) -> int:
         """How often a trial was resumed by another worker."""
-        return int(self._tracker.tags[self._run(number)].get(INTERRUPTIONS, 0))
+        return int(self._tracker.tags[self._run(number)].get(tag.INTERRUPTIONS, 0))
 
     def finish(self) -> None:
         """Wait for what is still being drawn and record it."""
@@ -152,7 +135,7 @@ class MlflowCallback(StudyCallback):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self, number: int) -> str:
-        return run_key(number, self._runs.stage)
+        return tag.run_key(number, self._runs.stage)
 
     def _job(self, outcome: TrialOutcome) -> FigureJob:
         return FigureJob(
@@ -164,12 +147,12 @@ class MlflowCallback(StudyCallback):
         )
 
     def _record(self, number: int, report: EpochResult) -> None:
-        metrics = {**report.metrics, VALUE: report.value}
+        metrics = {**report.metrics, tag.VALUE: report.value}
         self._tracker.log_metrics(self._run(number), report.epoch, metrics)
 
     def _close(self, outcome: TrialOutcome) -> None:
         value, state = outcome.value, outcome.state.name
-        tags = {} if value is None else {VALUE: value, EPOCHS: len(outcome.reports)}
+        tags = {} if value is None else {tag.VALUE: value, tag.EPOCHS: len(outcome.reports)}
         self._tracker.close_run(self._run(outcome.number), state, outcome.reason, tags)
 
     def _count(self, ended: FrozenTrial | TrialOutcome) -> None:
@@ -178,8 +161,8 @@ class MlflowCallback(StudyCallback):
             self._best = ended.value if self._best is None else max(self._best, ended.value)
 
     def _record_best(self) -> None:
-        if self._best is not None and self._runs.stage == SEARCH:
-            self._tracker.log_metrics(STUDY_RUN, self._finished, {BEST_VALUE: self._best})
+        if self._best is not None and self._runs.stage == tag.SEARCH:
+            self._tracker.log_metrics(tag.STUDY_RUN, self._finished, {tag.BEST_VALUE: self._best})
 
     def _record_drawn(self, *, wait: bool) -> None:
         unfinished = []

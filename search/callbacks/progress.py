@@ -19,12 +19,8 @@ from search.study.events import StudyCallback, TrialOutcome
 from search.worker.messages import EpochResult
 from tracking.tags import COMPLETE, FAIL, PRUNED, RUNNING
 
-_MAX_ROWS = 12
-"""Rows of the live table: running trials first, then the newest that ended."""
-
-_HEARTBEAT_S = 30.0
-"""Without a terminal, a line at least this often."""
-
+_MAX_ROWS = 12  # of the live table: running trials first, then the newest that ended
+_HEARTBEAT_S = 30.0  # without a terminal, a line at least this often
 _STYLE = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 
 
@@ -46,19 +42,16 @@ class Progress(StudyCallback):
 
     console: Console
     name: str
-    trials: int
-    """Planned in all, earlier starts included, as in `counts`."""
+    trials: int  # planned in all, earlier starts included, as in `counts`
     epochs: int
     noun: str = "trial"
     counts: dict[str, int] = field(default_factory=dict)
-    best: tuple[int, float] | None = None
-    """Number and value."""
+    best: tuple[int, float] | None = None  # number and value
     at_once: int = 1
 
     def __post_init__(self) -> None:
         self.running: dict[int, _Row] = {}
-        self._ended: list[_Row] = []
-        """Ended trials of this start, the newest last."""
+        self._ended: list[_Row] = []  # of this start, the newest last
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._note = "starting Ray"
@@ -141,8 +134,8 @@ class Progress(StudyCallback):
         return (waiting * mean + under_way) / max(1, min(self.at_once, waiting + len(self.running)))
 
     def _headline(self, now: float) -> str:
-        names = [name for name in (COMPLETE, PRUNED, FAIL) if self.counts.get(name)]
-        counts = ", ".join(f"{self.counts[name]} {name}" for name in names)
+        ended = [(name, self.counts.get(name)) for name in (COMPLETE, PRUNED, FAIL)]
+        counts = ", ".join(f"{count} {name}" for name, count in ended if count)
         best = "none yet"
         if self.best is not None:
             best = f"{self.best[1]:.3f} ({self.noun} {self.best[0]})"

@@ -46,10 +46,8 @@ class FigureJob:
     folder: Path
     number: int
     reason: str
-    epochs: Sequence[tuple[int, Mapping[str, float]]]
-    """Each epoch's metrics, in order. Without any there is nothing to draw."""
-    confusion: Sequence[Sequence[int]]
-    """(7, 7) counts, or empty."""
+    epochs: Sequence[tuple[int, Mapping[str, float]]]  # (epoch, metrics); of none, nothing is drawn
+    confusion: Sequence[Sequence[int]]  # (7, 7) counts, or empty
 
     @property
     def files(self) -> frozenset[str]:
@@ -59,10 +57,7 @@ class FigureJob:
 
 
 class TrialFigures:
-    """Draws one trial after another in another process while the driver goes on.
-
-    The process is replaced when it dies or hangs, and ends with its driver, however that ends.
-    """
+    """Draws one trial after another in another process, which is replaced when it dies or hangs."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
@@ -71,15 +66,12 @@ class TrialFigures:
         self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
     def submit(self, job: FigureJob, settings: Mapping[str, object]) -> Future[list[Path]]:
-        """Draw a trial.
+        """Draw a trial. The result is its files once they are written, without figures where the
+        process died twice; it raises FdanError where they cannot be written.
 
         Args:
             job: Figures to draw.
             settings: The content of the trial's config.json.
-
-        Returns:
-            The trial's files once they are written, without figures where the process died twice.
-            Its result raises FdanError where they cannot be written.
         """
         return self._thread.submit(self._files, job, settings)
 

@@ -49,19 +49,12 @@ def confusion_matrix(confusion: Ints, file: Path, title: str) -> Path:
     figure = _figure((7.4, 6.9), 0.175, title, line)
     axes = figure.add_axes((0.175, 0.165, 0.69 * 6.9 / 7.4, 0.69))  # square
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in classes:
-        for column in classes:
-            count, share = int(confusion[row, column]), shares[row, column]
-            axes.text(
-                column,
-                row,
-                f"{count}\n{share:.0%}" if count else "0" if totals[row] else "–",
-                ha="center",
-                va="center",
-                color="white" if share > 0.55 else _INK if count else "#aab5bf",
-                fontsize=9,
-                weight="bold" if row == column and count else "normal",
-            )
+    for (row, column), count in np.ndenumerate(confusion):
+        share = shares[row, column]
+        text = f"{count}\n{share:.0%}" if count else "0" if totals[row] else "–"
+        color = "white" if share > 0.55 else _INK if count else "#aab5bf"
+        drawn = axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
+        drawn.set_fontweight("bold" if row == column and count else "normal")
     names = [f"{emotion}\n(n={total})" for emotion, total in zip(EMOTIONS, totals, strict=True)]
     axes.set_xticks(classes, EMOTIONS, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(classes, names)

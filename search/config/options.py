@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from fdan.config import Above, Config, option
 from fdan.data.open_task import DataConfig
@@ -27,12 +27,10 @@ from search.optimizer.space_file import shipped_spaces
 from search.study.storage import check_storage_url
 from tracking.uri import mask_password
 
-C = TypeVar("C", bound=Config)
-
 AUTO: Final = "auto"
 
+# Names in --runs that no study can have.
 _RESERVED: Final = ("data", "stores", "features", "mlflow.db", "mlartifacts", ".", "..")
-"""Names in --runs that no study can have."""
 
 
 def _auto_or_number(text: str, allowed: Callable[[float], bool], expected: str) -> float | str:
@@ -49,10 +47,8 @@ def _parse_noise(text: str) -> float | str:
 
 
 def _parse_share(text: str) -> float | str:
-    def allowed(share: float) -> bool:
-        return 0 <= share < 1 or (share >= 1 and share.is_integer())
-
-    return _auto_or_number(text, allowed, "0, a part of a GPU such as 0.5, or 1")
+    expected = "0, a part of a GPU such as 0.5, or 1"
+    return _auto_or_number(text, lambda x: 0 <= x < 1 or (x >= 1 and x.is_integer()), expected)
 
 
 @dataclass(frozen=True)
@@ -271,16 +267,6 @@ def normalize(options: Mapping[str, Any], where: str = "options") -> dict[str, A
     return {name: _OWNERS[name].check(name, value) for name, value in given.items()}
 
 
-def build(config: type[C], options: Mapping[str, Any]) -> C:
-    """A configuration from the options that are its fields.
-
-    Args:
-        config: The configuration.
-        options: Options by name, of any configuration.
-    """
-    return config(**{name: value for name, value in options.items() if _OWNERS[name] is config})
-
-
 def _plain(name: str, value: Any) -> Any:
     """An option's value as JSON and TOML have it, without a password."""
     parse = _OWNERS[name].__dataclass_fields__[name].metadata.get("parse")
@@ -319,12 +305,8 @@ def sections(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def read_options(file: Path) -> dict[str, Any]:
-    """The options that a file gives.
-
-    Raises:
-        ConfigError: It cannot be read, or has an unknown key (the nearest known one is named) or a
-            value that is refused.
-    """
+    """The options that a file gives. ConfigError where it cannot be read, or has an unknown key
+    (the nearest known one is named) or a value that is refused."""
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -357,14 +339,13 @@ def to_toml(options: Mapping[str, Any]) -> str:
     """The text of the file that gives these options. Passwords are masked."""
     lines = ["# python search/run.py --config FILE runs this study; flags win over the file."]
     for section, table in sections(options).items():
-        lines += ["", f"[{section}]", *(f"{k} = {_literal(v)}" for k, v in table.items())]
+        lines += ["", f"[{section}]"]
+        for key, value in table.items():
+            # JSON's literals are TOML's, but for one character that TOML wants escaped.
+            literal = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            lines.append(f"{key} = {literal}")
     # TOML is UTF-8: what is not, a file's name out of an old archive say, ends no study.
     return ("\n".join(lines) + "\n").encode("utf-8", "replace").decode()
-
-
-def _literal(value: Any) -> str:
-    """JSON's literals are TOML's, but for one character that TOML wants escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 _OWNERS: Final[Mapping[str, type[Config]]] = {

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from fdan.cli.arguments import Parser, add_flags
 from fdan.data.open_task import DataConfig
 from fdan.errors import ConfigError
-from search.config.options import SECTIONS, build, normalize
+from search.config.options import SECTIONS, normalize
 from search.study.folder import read_arguments
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
@@ -24,15 +24,12 @@ ONCE: Final = frozenset(("score_again",))
 
 
 def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are left out here and that the study named by `study` remembers.
-
-    Raises:
-        ConfigError: One of them had a password, which is not stored.
-    """
+    """The options that are left out here and that the study named by `study` remembers. ConfigError
+    where one of them had a password, which is not stored."""
     name = options.get("study")
     if name is None:
         return {}
-    folder = build(DataConfig, options).runs / name
+    folder = DataConfig(**DataConfig.pick(options)).runs / name
     given = options.keys() | ONCE
     if given & _DATA:
         given |= _DATA
@@ -64,15 +61,14 @@ def without_masked(options: Mapping[str, Any], whose: str = "") -> dict[str, Any
         options: Options that were recorded.
         whose: Beginning of the error message.
     """
-    remaining = dict(options)
+    remaining = {}
     for name, value in options.items():
         if not isinstance(value, str) or not is_masked(value):
-            continue
-        if name == "tracking_uri" and os.environ.get(TRACKING_URI_VARIABLE):
-            del remaining[name]  # that variable is where it came from, or gives it again
-            continue
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(f"{whose}{flag} had a password, which is not stored: give it again")
+            remaining[name] = value
+        # That variable is where the server came from, or gives it again.
+        elif name != "tracking_uri" or not os.environ.get(TRACKING_URI_VARIABLE):
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{whose}{flag} had a password, which is not stored: give it again")
     return remaining
 
 
@@ -82,7 +78,7 @@ def new_study_note(options: Mapping[str, Any]) -> str:
     name = options.get("study")
     if name is None or options.keys() & _DATA:
         return ""
-    runs = build(DataConfig, options).runs
+    runs = DataConfig(**DataConfig.pick(options)).runs
     if read_arguments(runs / name) is not None:
         return ""
     return f"there is no study '{name}' in {runs}: this begins a new one, on the demo corpus"

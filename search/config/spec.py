@@ -24,7 +24,6 @@ from search.config.options import (
     ResourceConfig,
     SearchConfig,
     StudyConfig,
-    build,
     normalize,
     to_arguments,
 )
@@ -35,8 +34,7 @@ from search.optimizer.space_file import load_space
 from search.study.identity import Identity
 from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, default_uri
 
-_EXTENSION: Final = 20
-"""Trials by which a message proposes to extend a study."""
+_EXTENSION: Final = 20  # trials by which a message proposes to extend a study
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ class TrialResources:
     """What one trial occupies of a machine or a cluster."""
 
     cpus: int = 1
-    gpus: float = 0.0
-    """A fraction: several trials share a GPU."""
+    gpus: float = 0.0  # with a fraction, several trials share a GPU
 
     def __str__(self) -> str:
         cpus = f"{self.cpus} CPU{'s' * (self.cpus != 1)}"
@@ -61,19 +58,14 @@ class StudySpec:
     search: SearchConfig
     resources: ResourceConfig
     data: DataConfig
-    settings: Settings
-    """Settings of preparation, split, model and training."""
-    space: Space
-    """Searched dimensions, without those that an option pins."""
+    settings: Settings  # of preparation, split, model and training
+    space: Space  # searched dimensions, without those that an option pins
     per_trial: TrialResources
-    cluster: str | None
-    """Address of the Ray cluster; None for a local Ray."""
-    shared: Path | None
-    """Folder that all nodes of the cluster see."""
+    cluster: str | None  # address of the Ray cluster; None for a local Ray
+    shared: Path | None  # folder that all nodes of the cluster see
     options: Mapping[str, Any]
     """Options given now or when the study was started: enough to make this spec again."""
-    remembered: tuple[str, ...] = ()
-    """Options of an earlier start among them, as a command line."""
+    remembered: tuple[str, ...] = ()  # options of an earlier start among them, as a command line
 
     @classmethod
     def make(cls, **options: Any) -> StudySpec:
@@ -81,10 +73,8 @@ class StudySpec:
 
         The names are those of the flags of `search/run.py` with underscores: `trials=3`,
         `epochs=4`, `study="mine"`, `task="savee:/data/SAVEE"`, `time_budget="2h"`. An option
-        left out is taken from the existing study `study`, or has the flag's default.
-
-        Raises:
-            ConfigError, DataError: An option is unknown, or a value is invalid.
+        left out is taken from the existing study `study`, or has the flag's default. ConfigError
+        or DataError where an option is unknown or a value is invalid.
         """
         given = normalize(options, "StudySpec")
         remembered = remembered_options(given)
@@ -181,23 +171,23 @@ def resolve(
     remembered: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> StudySpec:
-    """Check everything that can be checked without reading data, and start nothing.
+    """Check everything that can be checked without reading data, and start nothing. ConfigError,
+    DataError or DeviceError where a value is invalid, or this machine has no such device.
 
     Args:
         options: Options that are given, with values of their types (`normalize`).
         remembered: Options that an earlier start gave, as a command line.
         environment: Variables that name the cluster, the shared folder and MLflow's server where no
             option does. The server becomes an option: a shell may be without it tomorrow.
-
-    Raises:
-        ConfigError, DataError, DeviceError: A value is invalid, or this machine has no such device.
     """
     options = dict(options)
     if server := options.get("tracking_uri") or environment.get(TRACKING_URI_VARIABLE):
         # Absolute: the sender's thread sees the working folder change.
         options["tracking_uri"] = absolute_uri(server)
-    study, search = build(StudyConfig, options), build(SearchConfig, options)
-    resources, data = build(ResourceConfig, options), build(DataConfig, options)
+    study = StudyConfig(**StudyConfig.pick(options))
+    search = SearchConfig(**SearchConfig.pick(options))
+    resources = ResourceConfig(**ResourceConfig.pick(options))
+    data = DataConfig(**DataConfig.pick(options))
     for source in data.sources:
         if source.path != data.demo_folder:  # which is generated
             check_folder(source)
@@ -212,7 +202,7 @@ def resolve(
     make_sampler(search.sampler, searched, settings.values["seed"], 0)
     return StudySpec(
         study=study,
-        confirm=build(ConfirmConfig, options),
+        confirm=ConfirmConfig(**ConfirmConfig.pick(options)),
         search=search,
         resources=resources,
         data=data,

@@ -25,19 +25,15 @@ from fdan.run_config import RunConfig
 from search.config.spec import StudySpec
 from search.formatting import format_duration, format_value
 from search.optimizer.pruners import make_pruner
-from search.optimizer.space import Dimension, Space, Value
+from search.optimizer.space import Space, Value
 from search.planning.step_timing import Timings, Workload, measure
 
-_MAX_PROCESSES: Final = 4
-"""Processes that time at once. More take longer to start and tell no more."""
+_MAX_PROCESSES: Final = 4  # that time at once; more take longer to start and tell no more
 
 # Seen on two cores:
-_RAY_S: Final = 10.0
-"""Until Ray is up and asks for the first trial."""
-_END_S: Final = 10.0
-"""Models, figures and the report after the last trial."""
-_NEXT_TRIAL_S: Final = 1.0
-"""Between two trials of one worker."""
+_RAY_S: Final = 10.0  # until Ray is up and asks for the first trial
+_END_S: Final = 10.0  # models, figures and the report after the last trial
+_NEXT_TRIAL_S: Final = 1.0  # between two trials of one worker
 
 _CHECKPOINTS: Final = 1.05
 """A trial spends at most a twentieth of its time on checkpoints (search/worker/trainable.py)."""
@@ -61,16 +57,12 @@ class Estimate:
     """Estimated duration of a study [s]."""
 
     spec: StudySpec
-    concurrency: int | None
-    """Trials at once; None for a cluster, which is not asked before the study starts."""
-    processes: int
-    """Number of processes that were timed at once."""
+    concurrency: int | None  # trials at once; None for a cluster, which is not asked
+    processes: int  # number of processes that were timed at once
     settings: tuple[Mapping[str, Value], ...]
     timings: Timings
-    share: float
-    """Share of all epochs that the pruner leaves, 0 .. 1."""
-    images: Mapping[str, int]
-    """Number of images by modality."""
+    share: float  # the part of all epochs that the pruner leaves, 0 .. 1
+    images: Mapping[str, int]  # number of images by modality
 
     @property
     def at_most(self) -> float:
@@ -96,7 +88,7 @@ class Estimate:
 
     def print_to(self, console: Console) -> None:
         """Print what was timed and what follows from it."""
-        spec, each, runs = self.spec, self.spec.per_trial, self.spec.confirm.runs
+        spec, each = self.spec, self.spec.per_trial
         threads = f"{each.cpus} thread{'s' * (each.cpus != 1)} each"
         device = f" and {each.gpus:g} GPU" if each.gpus else ""
         console.print(
@@ -119,7 +111,7 @@ class Estimate:
             f"at most about {self._format(self.at_most)}: nothing pruned, all the dearest",
             f"about {self._format(self.pruned)} {pruned}",
         ]
-        if runs:
+        if runs := spec.confirm.runs:
             confirming = format_duration(self.confirming)
             lines.append(f"confirming: {runs} whole trials more, about {confirming}")
         if self.features:
@@ -175,14 +167,12 @@ def estimate_study(spec: StudySpec, task: Task, split: Split) -> Estimate:
         task: Data of the study, of which only the listing is used.
         split: Split of the data.
     """
-    gpus = 0
-    if spec.per_trial.gpus:
-        gpus = torch.cuda.device_count()
-        if not gpus:
-            raise ConfigError(
-                "--estimate: trials on GPUs are timed on one, and this machine has none; run it on"
-                " a node that has"
-            )
+    gpus = torch.cuda.device_count() if spec.per_trial.gpus else 0
+    if spec.per_trial.gpus and not gpus:
+        raise ConfigError(
+            "--estimate: trials on GPUs are timed on one, and this machine has none; run it on a"
+            " node that has"
+        )
     concurrency = _concurrency(spec, gpus)
     processes = min(concurrency or 1, _MAX_PROCESSES)
     workload = make_workload(spec, task, split)
@@ -221,7 +211,7 @@ def make_workload(spec: StudySpec, task: Task, split: Split) -> Workload:
 def _corners(spec: StudySpec) -> tuple[dict[str, Value], ...]:
     """The settings that are timed, searched dimensions alone."""
     first = _first_setting(spec.space, spec.settings.run)
-    dearest = _setting(spec.space, lambda dimension: _dearest_value(dimension, first))
+    dearest = _dearest_setting(spec.space, first)
     with contextlib.suppress(ConfigError):  # each value is allowed, all together are not
         RunConfig.from_mapping({**spec.fixed, **dearest})
         if dearest != first:
@@ -244,33 +234,28 @@ def _concurrency(spec: StudySpec, gpus: int) -> int | None:
 
 def _first_setting(space: Space, settings: Mapping[str, Value]) -> dict[str, Value]:
     """The first setting that is tried; where a space enqueues none, as in `settings`."""
-
-    def first_value(dimension: Dimension) -> Value:
-        name, enqueued = dimension.name, space.enqueue[0] if space.enqueue else {}
-        if name in enqueued:
-            return enqueued[name]
-        value = settings.get(name)
-        return value if dimension.contains(value) else dimension.extremes[0]
-
-    return _setting(space, first_value)
-
-
-def _setting(space: Space, choose: Callable[[Dimension], Value]) -> dict[str, Value]:
+    values = {**settings, **(space.enqueue[0] if space.enqueue else {})}
     params: dict[str, Value] = {}
     for dimension in space.dimensions:
         if dimension.active(params):
-            params[dimension.name] = choose(dimension)
+            value = values.get(dimension.name)
+            first = value if dimension.contains(value) else dimension.extremes[0]
+            params[dimension.name] = first
     return params
 
 
-def _dearest_value(dimension: Dimension, start: Mapping[str, Value]) -> Value:
-    """The value with which steps take longest; if they take as long with any, that of `start`."""
-    dearest = _DEAREST.get(dimension.name)
-    if callable(dearest):
-        return dearest(v for v in dimension.extremes if isinstance(v, int | float))
-    if dearest is not None and dimension.contains(dearest):
-        return dearest
-    return start.get(dimension.name, dimension.extremes[0])
+def _dearest_setting(space: Space, first: Mapping[str, Value]) -> dict[str, Value]:
+    """The values with which steps take longest; where they take as long with any, as in `first`."""
+    params: dict[str, Value] = {}
+    for dimension in space.dimensions:
+        if dimension.active(params):
+            name, dearest = dimension.name, _DEAREST.get(dimension.name)
+            if callable(dearest):
+                dearest = dearest(v for v in dimension.extremes if isinstance(v, int | float))
+            if dearest is None or not dimension.contains(dearest):
+                dearest = first.get(name, dimension.extremes[0])
+            params[name] = dearest
+    return params
 
 
 def _pruner_share(pruner: str, epochs: int, trials: int, study: str) -> float:

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import ray
 import torch
 
-from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.device import CONTEXT_BYTES, choose_device
 from fdan.errors import DeviceError
 from fdan.files import first_line
 from fdan.run_config import FEATURES, RunConfig
 from fdan.training.train import train
-from search.config.spec import StudySpec, TrialResources
+from search.config.spec import TrialResources
 from search.planning.estimate import make_workload
 from search.planning.step_timing import Workload
+from search.selection.winner import StudyData
 from search.study.stopping import StopSignal
 from search.tune.ray_session import connected
 from search.tune.tune_run import find_capacity
@@ -37,24 +36,20 @@ _USABLE: Final = 0.95
 longer training comes to need."""
 
 
-def find_gpu_share(
-    spec: StudySpec, task: Task, split: Split, folder: Path, stop: StopSignal
-) -> float | None:
+def find_gpu_share(data: StudyData, stop: StopSignal) -> float | None:
     """Train the dearest setting for a moment to find the share of a GPU that each trial gets. Waits
     for a GPU where the cluster has none yet; None if `stop` was due before that. DeviceError where
     the setting cannot be trained even alone on a GPU.
 
     Args:
-        spec: The study.
-        task: Data of the study.
-        split: Split of the data.
-        folder: Folder for Ray's log.
+        data: The study.
         stop: Signal that ends the waiting.
     """
-    workload = make_workload(spec, task, split)
+    spec = data.spec
+    workload = make_workload(spec, data.task, data.split)
     workload = replace(workload, runs=workload.runs[-1:], device="cuda", gpus=1.0)
     cpus = spec.per_trial.cpus
-    with connected(spec.cluster, folder):
+    with connected(spec.cluster, data.folder):
         find_capacity(TrialResources(cpus, 1.0))  # raises where this machine has no GPU
         remote = ray.remote(num_gpus=1, num_cpus=cpus, max_calls=1)(_measure_memory)
         future = remote.remote(workload)
@@ -72,7 +67,7 @@ def find_gpu_share(
         nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
     cpus_of_gpu = [int(node.get("CPU", 0) / node["GPU"]) for node in nodes if node.get("GPU")]
     limit = min(cpus_of_gpu, default=1) // cpus
-    return _largest_share(needed + _data_bytes(task, workload.runs[0]), available, limit)
+    return _largest_share(needed + _data_bytes(data.task, workload.runs[0]), available, limit)
 
 
 def _largest_share(needed: int, available: int, limit: int) -> float:

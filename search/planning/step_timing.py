@@ -31,42 +31,31 @@ from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import EpochReport, train
 from fdan.training.training_data import Domain, TrainingData
 
-_POOL: Final = 256
-"""Random samples of each modality; longer parts repeat them."""
+_POOL: Final = 256  # random samples of each modality; longer parts repeat them
 
 _MOST: Final = {"frozen": (32, 512), "full": (4, 64)}
 """Steps, and validated samples, of a timed epoch; an epoch of the study may have hundreds."""
 
+# Epochs to time, and seconds that they take together at least, after one that warms up.
 _MIN_EPOCHS: Final = 3
 _MIN_EPOCHS_S: Final = 1.5
-"""Epochs to time, and seconds that they take together at least, after one that warms up."""
 
-_MAX_EPOCHS_S: Final = 10.0
-"""Where epochs are slower than that, a single one is timed."""
-
-_FEATURES: Final = 32
-"""Images of each modality whose frozen features are timed."""
-
-_BARRIER_S: Final = 120.0
-"""How long processes wait for each other."""
+_MAX_EPOCHS_S: Final = 10.0  # where epochs are slower than that, a single one is timed
+_FEATURES: Final = 32  # images of each modality whose frozen features are timed
+_BARRIER_S: Final = 120.0  # how long processes wait for each other
 
 
 @dataclass(frozen=True)
 class Workload:
     """What to time: the settings of one or several trials, and the sizes of their data."""
 
-    runs: tuple[Mapping[str, Any], ...]
-    """RunConfigs as flat values."""
-    shapes: Mapping[str, tuple[int, int, int]]
-    """(height, width, channels) of each modality's images."""
-    sizes: tuple[int, int, int]
-    """Samples of visual_train, acoustic_train and acoustic_validation."""
-    classes: tuple[int, ...]
-    """Emotions that occur."""
+    runs: tuple[Mapping[str, Any], ...]  # RunConfigs as flat values
+    shapes: Mapping[str, tuple[int, int, int]]  # (height, width, channels) of a modality's images
+    sizes: tuple[int, int, int]  # samples of visual_train, acoustic_train, acoustic_validation
+    classes: tuple[int, ...]  # emotions that occur
     device: str
     threads: int
-    gpus: float
-    """GPUs of one process; with less than 1, several processes share one."""
+    gpus: float  # of one process; with less than 1, several processes share one
 
     def random_data(self, run: RunConfig) -> TrainingData:
         """A few random samples, repeated, for a run to train on."""
@@ -102,10 +91,8 @@ class RunTiming:
     """Seconds of one run."""
 
     step: float
-    steps: int
-    """Steps in an epoch."""
-    validation: float
-    """The bank and the pass over the validation part, after each epoch."""
+    steps: int  # in an epoch
+    validation: float  # the bank and the pass over the validation part, after each epoch
 
     @property
     def epoch(self) -> float:
@@ -117,8 +104,7 @@ class Timings:
     """Seconds of a workload."""
 
     runs: tuple[RunTiming, ...]
-    start: float
-    """Until a process can train."""
+    start: float  # until a process can train
     features: Mapping[str, float]
     """For one image of each modality, on all cores; empty where backbones are trained."""
 
@@ -129,7 +115,7 @@ def measure(workload: Workload, processes: int) -> Timings:
 
     Args:
         workload: Training to time.
-        processes: Number of processes that train the same run at once.
+        processes: Number of processes that train the same run.
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)

@@ -10,8 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-_MAX_ROWS: Final = 10
-"""Metrics in the table of differences."""
+_MAX_ROWS: Final = 10  # metrics in the table of differences
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,11 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """epochs: number of repeated epochs, from the first; recorded: number of epochs of the run;
-    metrics: number of metrics that were compared."""
+    """How a repetition compares with the run."""
 
-    epochs: int
-    recorded: int
-    metrics: int
+    epochs: int  # number of repeated epochs, from the first
+    recorded: int  # number of epochs of the run
+    metrics: int  # number of metrics that were compared
     differing: tuple[MetricDifference, ...]
 
     @property

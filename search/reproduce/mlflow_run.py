@@ -14,21 +14,8 @@ from typing import Any, Final
 
 from fdan.errors import FdanError
 from fdan.files import first_line
+from tracking import tags as tag
 from tracking.backend.client import connect
-from tracking.tags import (
-    REASON,
-    RUNNING,
-    SEARCH,
-    STAGE,
-    STATE,
-    STUDY,
-    STUDY_ID,
-    STUDY_RUN,
-    TIME_PREFIX,
-    TRIAL,
-    VALUE,
-    tag_filter,
-)
 from tracking.uri import TRACKING_URI_VARIABLE, check_uri, mask_password, sqlite_file
 
 CONFIGURATION: Final = "config.json"
@@ -39,8 +26,7 @@ MACHINE: Final = "machine"
 _NO_SUCH_RUN: Final = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's error codes for an id that it does not have, or that cannot be one."""
 
-_MAX_EXAMPLES: Final = 3
-"""Trials that an error message suggests instead of the study's own run."""
+_MAX_EXAMPLES: Final = 3  # trials that an error message suggests instead of the study's own run
 
 
 class RecordError(FdanError):
@@ -49,14 +35,13 @@ class RecordError(FdanError):
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """settings: flat values of a RunConfig; origin: see fdan.data.provenance; machine: see
-    search.results.provenance; tags: tags of the run; epochs: metrics by epoch, without times, which
-    no two trainings share."""
+    """A trial's run. epochs: metrics by epoch, without times, which no two trainings share."""
 
     run_id: str
-    settings: dict[str, Any]
-    origin: dict[str, Any]
-    machine: dict[str, Any]
+    uri: str  # of MLflow
+    settings: dict[str, Any]  # flat values of a RunConfig
+    origin: dict[str, Any]  # see fdan.data.provenance
+    machine: dict[str, Any]  # see search.results.provenance
     tags: dict[str, str]
     epochs: dict[int, dict[str, float]]
 
@@ -67,14 +52,12 @@ class RecordedRun:
 
 
 def read(uri: str, run_id: str) -> RecordedRun:
-    """Read a trial's run from MLflow.
+    """Read a trial's run from MLflow. RecordError where it cannot be read, or is not one of a trial
+    that can be repeated.
 
     Args:
         uri: Server or database.
         run_id: MLflow's id of the run.
-
-    Raises:
-        RecordError: The run cannot be read, or is not one of a trial that can be repeated.
     """
     check_uri(uri)
     _check_database(uri)
@@ -100,8 +83,8 @@ def read(uri: str, run_id: str) -> RecordedRun:
             " trained on: an older release of fdan-search made it"
         )
     if not epochs:
-        raise RecordError(f"run {run_id} ({_name(tags)}) has no epoch: {tags[REASON]}")
-    return RecordedRun(run_id, settings, origin, machine, tags, epochs)
+        raise RecordError(f"run {run_id} ({_name(tags)}) has no epoch: {tags[tag.REASON]}")
+    return RecordedRun(run_id, uri, settings, origin, machine, tags, epochs)
 
 
 def _check_database(uri: str) -> None:
@@ -128,29 +111,29 @@ def _check_trial(client: Any, run: Any, tags: Mapping[str, str], uri: str) -> No
             f"run {run_id} is deleted; mlflow runs restore --run-id {run_id} brings it back"
             f" (with {TRACKING_URI_VARIABLE}={mask_password(uri)})"
         )
-    if TRIAL not in tags:
+    if tag.TRIAL not in tags:
         raise RecordError(f"run {run_id} is not a trial of fdan-search")
-    if tags[TRIAL] == STUDY_RUN:
+    if tags[tag.TRIAL] == tag.STUDY_RUN:
         raise RecordError(
-            f"run {run_id} is the run of study {tags[STUDY]} itself: name one of its trials"
+            f"run {run_id} is the run of study {tags[tag.STUDY]} itself: name one of its trials"
             f"{_examples(client, run, tags)}"
         )
-    if tags[STATE] == RUNNING:
+    if tags[tag.STATE] == tag.RUNNING:
         raise RecordError(f"run {run_id} ({_name(tags)}) has not ended yet")
 
 
 def _examples(client: Any, run: Any, tags: Mapping[str, str]) -> str:
     """The best trials of the study, for the end of a message."""
-    of_study = tag_filter({STUDY_ID: tags[STUDY_ID]})
+    of_study = tag.tag_filter({tag.STUDY_ID: tags[tag.STUDY_ID]})
     runs = client.search_runs(
         [run.info.experiment_id],
-        f"{of_study} and tags.`{TRIAL}` != '{STUDY_RUN}'",
-        order_by=[f"metrics.{VALUE} DESC"],
+        f"{of_study} and tags.`{tag.TRIAL}` != '{tag.STUDY_RUN}'",
+        order_by=[f"metrics.{tag.VALUE} DESC"],
         max_results=_MAX_EXAMPLES,
     )
     examples = []
     for trial in runs:
-        value = trial.data.metrics.get(VALUE)
+        value = trial.data.metrics.get(tag.VALUE)
         text = _trial_name(trial.data.tags) + ("" if value is None else f", {value:.3f}")
         examples.append(f"{trial.info.run_id} ({text})")
     return f", such as {', '.join(examples)}" if examples else ""
@@ -159,10 +142,9 @@ def _examples(client: Any, run: Any, tags: Mapping[str, str]) -> str:
 def _epochs(client: Any, run: Any) -> dict[int, dict[str, float]]:
     epochs: dict[int, dict[str, float]] = {}
     for name in sorted(run.data.metrics):
-        if name.startswith(TIME_PREFIX):
-            continue
-        for metric in client.get_metric_history(run.info.run_id, name):
-            epochs.setdefault(int(metric.step), {})[name] = float(metric.value)
+        if not name.startswith(tag.TIME_PREFIX):
+            for metric in client.get_metric_history(run.info.run_id, name):
+                epochs.setdefault(int(metric.step), {})[name] = float(metric.value)
     return dict(sorted(epochs.items()))
 
 
@@ -180,9 +162,9 @@ def _configuration(client: Any, run_id: str, tags: Mapping[str, str]) -> dict[st
 
 
 def _name(tags: Mapping[str, str]) -> str:
-    return f"{_trial_name(tags)} of study {tags[STUDY]}"
+    return f"{_trial_name(tags)} of study {tags[tag.STUDY]}"
 
 
 def _trial_name(tags: Mapping[str, str]) -> str:
-    stage, trial = tags.get(STAGE, SEARCH), tags[TRIAL]
-    return f"trial {trial}" if stage == SEARCH else trial.replace("-", " ")
+    stage, trial = tags.get(tag.STAGE, tag.SEARCH), tags[tag.TRIAL]
+    return f"trial {trial}" if stage == tag.SEARCH else trial.replace("-", " ")

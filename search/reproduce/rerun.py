@@ -42,20 +42,16 @@ _PACKAGES: Final = ("fdan-search", "torch", "torchvision", "numpy", "python")
 Change = tuple[str, str, str]
 """What differs from the recorded environment: its name, the recorded value, the present one."""
 
-_LINE_INTERVAL_S: Final = 10.0
-"""Shortest time between progress lines without a terminal."""
+_LINE_INTERVAL_S: Final = 10.0  # shortest time between progress lines without a terminal
 
 
 @dataclass(frozen=True)
 class RerunOptions:
     """Options of a repetition, which the run does not record."""
 
-    stores: Path | None = None
-    """Folder of its stores; None: where they were."""
-    weights: Path | None = None
-    """Weights file of the backbone, if it was moved."""
-    epochs: int | None = None
-    """Number of epochs to repeat; None: all."""
+    stores: Path | None = None  # folder of its stores; None: where they were
+    weights: Path | None = None  # weights file of the backbone, if it was moved
+    epochs: int | None = None  # number of epochs to repeat; None: all
 
 
 @dataclass(frozen=True)
@@ -95,23 +91,22 @@ class Rerun:
         }
 
 
-def _open_data(run: RecordedRun, uri: str, stores: Path | None) -> tuple[Task, Split]:
+def _open_data(run: RecordedRun, stores: Path | None) -> tuple[Task, Split]:
     """Open the data that the run was trained on, with the same split. Without a folder of `stores`
-    they are sought where they were, in ./runs, and beside MLflow's database at `uri`."""
-    facts = {**run.origin, "stores": {}}
-    for modality, entries in run.origin["stores"].items():
-        facts["stores"][modality] = [
-            {**entry, "folder": str(_find_store(run, entry, uri, stores))} for entry in entries
-        ]
-    return reopen(facts)
+    they are sought where they were, in ./runs, and beside MLflow's database."""
+    found = {
+        modality: [{**entry, "folder": str(_find_store(run, entry, stores))} for entry in entries]
+        for modality, entries in run.origin["stores"].items()
+    }
+    return reopen({**run.origin, "stores": found})
 
 
-def _find_store(run: RecordedRun, entry: Mapping[str, str], uri: str, stores: Path | None) -> Path:
+def _find_store(run: RecordedRun, entry: Mapping[str, str], stores: Path | None) -> Path:
     recorded = Path(entry["folder"])
     if stores is not None:
         folders = [stores.expanduser().absolute()]
     else:
-        database = sqlite_file(uri)
+        database = sqlite_file(run.uri)
         folders = [recorded.parent, Path("runs/stores").absolute()]
         folders += [database.parent.absolute() / "stores"] if database is not None else []
     present = [parent / recorded.name for parent in folders if (parent / recorded.name).exists()]
@@ -147,17 +142,13 @@ def _environment_changes(run: RecordedRun, device: str) -> list[Change]:
     ]
 
 
-def rerun(run: RecordedRun, uri: str, console: Console, options: RerunOptions) -> Rerun:
-    """Train a recorded trial again and compare.
+def rerun(run: RecordedRun, console: Console, options: RerunOptions) -> Rerun:
+    """Train a recorded trial again and compare. FdanError where it cannot be repeated here.
 
     Args:
         run: Recorded run.
-        uri: Tracking URI that it was read from.
         console: Console for progress and differences.
         options: Options of the repetition.
-
-    Raises:
-        FdanError: The run cannot be repeated here.
     """
     recorded = max(run.epochs)
     epochs = recorded if options.epochs is None else options.epochs
@@ -167,7 +158,7 @@ def rerun(run: RecordedRun, uri: str, console: Console, options: RerunOptions) -
     if options.weights is not None:
         settings["weights"] = str(options.weights.expanduser().absolute())
     config = RunConfig.from_mapping(settings, f"run {run.run_id}")
-    task, split = _open_data(run, uri, options.stores)
+    task, split = _open_data(run, options.stores)
 
     # Imported here: a run that cannot be repeated is refused without torch.
     from fdan.device import choose_device

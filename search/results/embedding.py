@@ -16,36 +16,31 @@ from fdan.training.batches import bank_samples
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import pooled_features, restore_network
+from search.selection.winner import ChosenModel
 from tracking.result import EmbeddedPoint, Embedding
 
-MAX_POINTS: Final = 600
-"""Points, both modalities together: more cost seconds and hide each other."""
-
-MIN_POINTS: Final = 10
-"""Points below which neighbourhoods say nothing."""
-
+MAX_POINTS: Final = 600  # of both modalities together: more cost seconds and hide each other
+MIN_POINTS: Final = 10  # with fewer, neighbourhoods say nothing
 _PERPLEXITY: Final = 30.0
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-def embedding(
+def embedding(chosen: ChosenModel) -> Embedding | None:
+    """The acoustic validation part, and as many faces of the training part, where `_lay_out` has
+    places for them."""
+    data = chosen.data
+    return _embedding(chosen.checkpoint, data.load(chosen.model.run), data.task, data.split)
+
+
+def _embedding(
     checkpoint: Checkpoint, data: TrainingData, task: Task, parts: Split
 ) -> Embedding | None:
-    """The acoustic validation part, and as many faces of the training part, where `lay_out` has
-    places for them.
-
-    Args:
-        checkpoint: Checkpoint of the model.
-        data: Data of the task.
-        task: Labels and speakers.
-        parts: Split of the task.
-    """
     random = np.random.default_rng(0)
-    acoustic = _draw(parts.acoustic_validation, MAX_POINTS // 2, random)
-    visual = _draw(parts.visual_train, len(acoustic), random)
-    places = lay_out(np.concatenate(features(checkpoint, data, acoustic, visual)))
+    acoustic = np.sort(random.permutation(parts.acoustic_validation)[: MAX_POINTS // 2])
+    visual = np.sort(random.permutation(parts.visual_train)[: len(acoustic)])
+    places = _lay_out(np.concatenate(_features(checkpoint, data, acoustic, visual)))
     if places is None:
         return None
     samples = {modality: task.samples(modality) for modality in ("acoustic", "visual")}
@@ -63,18 +58,12 @@ def embedding(
     return Embedding("t-SNE", "validation", points)
 
 
-def features(
+def _features(
     checkpoint: Checkpoint, data: TrainingData, acoustic: Indices, visual: Indices
 ) -> tuple[Floats, Floats]:
     """(A, D) of speech and (V, D) of faces, as they enter the classifier: of speech as a prediction
     has it, of faces as in training, beside speech of the training part, balanced over classes.
-
-    Args:
-        checkpoint: Checkpoint of the model.
-        data: Data that the samples are in.
-        acoustic: (A,) numbers of speech samples.
-        visual: (V,) numbers of faces.
-    """
+    acoustic: (A,) and visual: (V,) numbers of samples."""
     network = restore_network(checkpoint).to(data.acoustic.arrays[0].device).eval()
     beside = bank_samples(checkpoint.run, data)["acoustic"]
     with torch.inference_mode():
@@ -88,7 +77,7 @@ def features(
     return z_a.cpu().double().numpy(), z_v.cpu().double().numpy()
 
 
-def lay_out(z: Floats) -> Floats | None:
+def _lay_out(z: Floats) -> Floats | None:
     """(N, 2) t-SNE of feature vectors (N, D). Only neighbourhoods mean something, not the places.
     None for fewer than MIN_POINTS vectors, or where they are not finite or all the same."""
     if len(z) < MIN_POINTS or not np.isfinite(z).all() or np.ptp(z, axis=0).max() == 0:
@@ -100,8 +89,3 @@ def lay_out(z: Floats) -> Floats | None:
     perplexity = min(_PERPLEXITY, (len(z) - 1) / 3)
     places: Floats = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(z)
     return places if np.isfinite(places).all() else None
-
-
-def _draw(samples: Indices, most: int, random: np.random.Generator) -> Indices:
-    """All of them, or `most` drawn ones; sorted."""
-    return np.sort(random.permutation(samples)[:most])

@@ -18,8 +18,7 @@ _TOP: Final = 0.25
 """Share of the complete trials that counts as good. PED-ANOVA's own default is a tenth, of which a
 study of this size has two or three trials left."""
 
-MIN_TRIALS_FOR_IMPORTANCE: Final = 20
-"""Complete trials from which the method works: it wants five good ones."""
+MIN_TRIALS_FOR_IMPORTANCE: Final = 20  # complete ones: the method wants five good ones
 
 _REPEATS: Final = 80
 _TAILS: Final = (2.5, 97.5)
@@ -43,11 +42,11 @@ def importances(study: optuna.Study) -> Importances:
         if trial.value is not None and math.isfinite(trial.value)
     ]
     shares = _shares(trials, study.direction)
-    resampled: list[dict[str, float]] = []
-    random = np.random.default_rng(0)
-    for _ in range(_REPEATS if shares else 0):
-        chosen = random.integers(len(trials), size=len(trials))
-        resampled.append(_shares([trials[index] for index in chosen], study.direction))
+    random, count = np.random.default_rng(0), len(trials)
+    resampled = [
+        _shares([trials[i] for i in random.integers(count, size=count)], study.direction)
+        for _ in range(_REPEATS if shares else 0)
+    ]
     values: dict[str, Importance] = {}
     for name, mean in sorted(shares.items(), key=lambda item: (-item[1], item[0])):
         # A sample without differences gives every setting a share of 0.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 def parameters(data: StudyData) -> dict[str, Any]:
     """Parameters of the parent run: settings that its trials share, and the space."""
     spec = data.spec
-    searched = {f"space.{d.name}": str(d) for d in spec.space.dimensions}
     return {
         "task": data.task.name,
         "sampler": spec.search.sampler,
@@ -33,7 +32,7 @@ def parameters(data: StudyData) -> dict[str, Any]:
         "trials": spec.trials,
         **SplitConfig.pick(spec.settings.values),
         **spec.fixed,
-        **searched,
+        **{f"space.{d.name}": str(d) for d in spec.space.dimensions},
     }
 
 

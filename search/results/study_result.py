@@ -11,12 +11,7 @@ from typing import Final
 
 import optuna
 import torch
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna import distributions
 from optuna.trial import FrozenTrial, TrialState
 
 from fdan.data.provenance import origin
@@ -31,41 +26,22 @@ from search.study.events import REASON
 from search.study.folder import command_line
 from search.study.status import complete_trials, count_finished
 from search.worker.trial_folder import read_epoch_log, trial_folder
-from tracking.result import (
-    Choices,
-    Confusions,
-    Cost,
-    Curve,
-    Dimension,
-    Embedding,
-    Matrix,
-    Part,
-    Range,
-    StudyResult,
-    TrialRecord,
-    UnreadableFile,
-)
+from tracking import result
 from tracking.tags import COMPLETE, GIT, TIME_PREFIX, VERSION_PREFIX
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
 
-_CURVES = 10
-"""Number of trials, the best ones, whose learning curves the result has."""
-
-
-EXPERIMENT: Final = "fdan-search"
-"""MLflow's experiment, which holds all studies."""
+EXPERIMENT: Final = "fdan-search"  # MLflow's experiment, which holds all studies
+_CURVES: Final = 10  # number of trials, the best ones, whose learning curves the result has
 
 
 @dataclass(frozen=True)
 class StudyEnd:
     """How a study ended."""
 
-    state: str
-    """COMPLETE, or PAUSED where the same command continues it."""
+    state: str  # COMPLETE, or PAUSED where the same command continues it
     text: str
-    reason: str
-    """Why it ended early; empty where it did not."""
+    reason: str  # why it ended early; empty where it did not
 
     @property
     def complete(self) -> bool:
@@ -79,7 +55,7 @@ def study_result(
     end: StudyEnd,
     tracker: Tracker,
     interruptions: Callable[[int], int],
-) -> StudyResult:
+) -> result.StudyResult:
     """Gather the result of a study.
 
     Args:
@@ -92,7 +68,7 @@ def study_result(
     """
     spec, study = data.spec, data.study
     trials, scored = _started_trials(study), stored_score(study)
-    return StudyResult(
+    return result.StudyResult(
         study=study.study_name,
         study_id=tracker.study_id,
         experiment=EXPERIMENT,
@@ -112,12 +88,12 @@ def study_result(
         epochs=spec.epochs,
         origin=origin(data.task, spec.settings.split),
         parts=tuple(
-            Part(name, modality, part.emotions, part.speakers)
+            result.Part(name, modality, part.emotions, part.speakers)
             for part in describe(data.task, data.split)
             for modality, name in (part.part.split(" "),)
         ),
         unreadable=tuple(
-            UnreadableFile(file["path"], file["reason"])
+            result.UnreadableFile(file["path"], file["reason"])
             for store in (*data.task.acoustic, *data.task.visual)
             for file in store.unreadable
         ),
@@ -132,30 +108,30 @@ def study_result(
         trials=tuple(_trial(trial, interruptions(trial.number)) for trial in trials),
         importances=importances(study),
         curves=_curves(data),
-        embedding=None if chosen is None else _embedding(data, chosen),
-        confusion=Confusions(
+        embedding=None if chosen is None else embedding(chosen),
+        confusion=result.Confusions(
             validation=None if chosen is None else _validation(chosen),
             test=None if scored is None else scored.confusion,
         ),
         confirm=confirmation(settings),
         test=None if scored is None else scored.score,
-        checks=() if chosen is None else check_model(data, chosen),
+        checks=() if chosen is None else check_model(chosen),
     )
 
 
-def _dimension(distribution: BaseDistribution) -> Dimension:
+def _dimension(distribution: distributions.BaseDistribution) -> result.Dimension:
     match distribution:
-        case CategoricalDistribution(choices=choices):
-            return Choices("categorical", tuple(choices))
-        case IntDistribution(low=low, high=high, log=log):
-            return Range("int", low, high, log)
-        case FloatDistribution(low=low, high=high, log=log):
-            return Range("float", low, high, log)
+        case distributions.CategoricalDistribution(choices=choices):
+            return result.Choices("categorical", tuple(choices))
+        case distributions.IntDistribution(low=low, high=high, log=log):
+            return result.Range("int", low, high, log)
+        case distributions.FloatDistribution(low=low, high=high, log=log):
+            return result.Range("float", low, high, log)
     raise AssertionError(distribution)
 
 
-def _trial(trial: FrozenTrial, interruptions: int) -> TrialRecord:
-    return TrialRecord(
+def _trial(trial: FrozenTrial, interruptions: int) -> result.TrialRecord:
+    return result.TrialRecord(
         number=trial.number,
         state=trial.state.name,
         reason=trial.user_attrs.get(REASON, ""),
@@ -172,12 +148,12 @@ def _seconds(trial: FrozenTrial) -> float:
     return 0.0 if trial.duration is None else trial.duration.total_seconds()
 
 
-def _cost(data: StudyData, trials: list[FrozenTrial]) -> Cost:
+def _cost(data: StudyData, trials: list[FrozenTrial]) -> result.Cost:
     device = "cpu"
     if data.spec.device == "cuda":
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    return Cost(
+    return result.Cost(
         device=device,
         trial_seconds=sum(map(_seconds, trials)),
         confirm_seconds=sum(map(_seconds, confirming_runs(data.study))),
@@ -186,8 +162,8 @@ def _cost(data: StudyData, trials: list[FrozenTrial]) -> Cost:
     )
 
 
-def _curves(data: StudyData) -> dict[str, dict[str, Curve]]:
-    curves: dict[str, dict[str, Curve]] = {}
+def _curves(data: StudyData) -> dict[str, dict[str, result.Curve]]:
+    curves: dict[str, dict[str, result.Curve]] = {}
     for trial in complete_trials(data.study)[:_CURVES]:
         points: dict[str, list[tuple[int, float]]] = {}
         reports = read_epoch_log(trial_folder(data.folder, trial.number))
@@ -199,11 +175,7 @@ def _curves(data: StudyData) -> dict[str, dict[str, Curve]]:
     return curves
 
 
-def _embedding(data: StudyData, chosen: ChosenModel) -> Embedding | None:
-    return embedding(chosen.checkpoint, data.load(chosen.model.run), data.task, data.split)
-
-
-def _validation(chosen: ChosenModel) -> Matrix | None:
+def _validation(chosen: ChosenModel) -> result.Matrix | None:
     """The confusion matrix that the model's trainer reported."""
     report = read_epoch_log(chosen.trained).get(chosen.checkpoint.epoch)
     return None if report is None else tuple(map(tuple, report.confusion))
@@ -218,16 +190,11 @@ def trials_csv(study: optuna.Study) -> str:
     writer = csv.writer(text)
     writer.writerow(["trial", "state", "value", "epochs", "seconds", "reason", *names])
     for trial in trials:
+        seconds = None if trial.duration is None else round(_seconds(trial), 1)
+        reason, params = trial.user_attrs.get(REASON, ""), map(trial.params.get, names)
+        epochs = trial.last_step or 0
         writer.writerow(
-            [
-                trial.number,
-                trial.state.name,
-                trial.value,
-                trial.last_step or 0,
-                None if trial.duration is None else round(trial.duration.total_seconds(), 1),
-                trial.user_attrs.get(REASON, ""),
-                *(trial.params.get(name) for name in names),
-            ]
+            [trial.number, trial.state.name, trial.value, epochs, seconds, reason, *params]
         )
     return text.getvalue()
 

@@ -22,31 +22,22 @@ from tracking.uri import default_uri, mask_password
 
 @dataclass(frozen=True)
 class SearchEnd:
-    """What the last lines of a search say beside its study's result."""
+    """What the last lines of a search say."""
 
-    stopped: str
-    """Why the study ended early; empty where it did not."""
-    seconds: float
-    """Duration of the whole command."""
+    result: StudyResult
+    folder: Path  # of the study
+    stopped: str  # why the study ended early; empty where it did not
+    seconds: float  # duration of the whole command
     tracking_uri: str
-    page: str | None
-    """Path of the experiment in MLflow's UI."""
-    settings: Sequence[Setting] = ()
-    """Settings that were confirmed, the best mean first."""
-    verdict: Verdict | None = None
-    """Of the promotion, if one was requested."""
-    clip: Path | None = None
-    """A file to try the model on."""
+    page: str | None  # path of the experiment in MLflow's UI
+    settings: Sequence[Setting] = ()  # that were confirmed, the best mean first
+    verdict: Verdict | None = None  # of the promotion, if one was requested
+    clip: Path | None = None  # a file to try the model on
 
 
-def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
-    """The last lines of a search.
-
-    Args:
-        result: Result of the study.
-        folder: Folder of the study.
-        end: End of the search, which the result does not hold.
-    """
+def summary(end: SearchEnd) -> str:
+    """The last lines of a search."""
+    result, folder = end.result, end.folder
     trials = complete(result)
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
     lines = [
@@ -58,7 +49,7 @@ def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
         words = "1 trial rests at its" if resting == 1 else f"{resting} trials rest at their"
         lines.append(f"{words} newest checkpoint: the same command goes on")
     if trials:
-        lines += _best_model(result, trials[0], folder, end)
+        lines += _best_model(end, trials[0])
     else:
         lines.append("no trial is complete, so there is no best one")
         for failed in in_state(result, FAIL)[:1]:
@@ -78,13 +69,13 @@ def summary(result: StudyResult, folder: Path, end: SearchEnd) -> str:
     return "\n".join(lines)
 
 
-def _best_model(
-    result: StudyResult, best: TrialRecord, folder: Path, end: SearchEnd
-) -> Iterator[str]:
+def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:
+    result, folder = end.result, end.folder
     against = "" if result.baseline is None else f" (logistic regression: {result.baseline:.4f})"
     yield f"best trial {best.number}: validation UAR {best.value:.4f}{against}"
     chosen = winning_setting(end.settings)
-    yield from _confirmed(end.settings)
+    if end.settings:
+        yield from _confirmed(end.settings)
     params = best.params if chosen is None else chosen.params
     width = max(map(len, params), default=0)
     for key, value in params.items():
@@ -121,8 +112,6 @@ def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | Non
 
 def _confirmed(settings: Sequence[Setting]) -> Iterator[str]:
     """The values of fresh seeds, a line a setting."""
-    if not settings:
-        return
     yield "confirmed with fresh seeds, validation UAR:"
     for setting in settings:
         if not setting.values:

@@ -7,22 +7,16 @@ from search.selection.confirm import confirming_runs
 from search.selection.winner import ChosenModel, StudyData
 from tracking.result import Check
 
-_CHECKED = 64
-"""Validation utterances on which the model's folder is compared with its checkpoint."""
+_CHECKED = 64  # validation utterances on which the model's folder is compared with its checkpoint
 
 
-def check_model(data: StudyData, chosen: ChosenModel) -> tuple[Check, ...]:
-    """Check the invariants of a study's model.
-
-    Args:
-        data: The study.
-        chosen: Model of the study.
-    """
+def check_model(chosen: ChosenModel) -> tuple[Check, ...]:
+    """Check the invariants of a study's model."""
     return (
-        _speakers_are_disjoint(data),
-        _recordings_are_disjoint(data),
-        _values_agree(data, chosen),
-        _answers_agree(data, chosen),
+        _speakers_are_disjoint(chosen.data),
+        _recordings_are_disjoint(chosen.data),
+        _values_agree(chosen),
+        _answers_agree(chosen),
     )
 
 
@@ -59,12 +53,12 @@ def _recordings_are_disjoint(data: StudyData) -> Check:
     )
 
 
-def _values_agree(data: StudyData, chosen: ChosenModel) -> Check:
-    checkpoint = chosen.checkpoint
+def _values_agree(chosen: ChosenModel) -> Check:
+    checkpoint, study = chosen.checkpoint, chosen.data.study
     if chosen.run is None:
-        stored = data.study.get_trials(deepcopy=False)[chosen.trial].value
+        stored = study.get_trials(deepcopy=False)[chosen.trial].value
     else:
-        stored = confirming_runs(data.study)[chosen.run].value
+        stored = confirming_runs(study)[chosen.run].value
     return _check(
         "the recorded value is the checkpoint's",
         "" if stored == checkpoint.value else f"{stored}, but the checkpoint's {checkpoint.value}",
@@ -72,9 +66,10 @@ def _values_agree(data: StudyData, chosen: ChosenModel) -> Check:
     )
 
 
-def _answers_agree(data: StudyData, chosen: ChosenModel) -> Check:
+def _answers_agree(chosen: ChosenModel) -> Check:
     """The model's folder reads images; the trainer had them before that, or as cached features. A
     GPU rounds those otherwise (convolutions in TF32)."""
+    data = chosen.data
     bound = 1e-5 if data.spec.device == "cpu" else 1e-2
     samples = data.split.acoustic_validation[:_CHECKED]
     training_data = data.load(chosen.model.run)

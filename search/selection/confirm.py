@@ -11,7 +11,6 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import optuna
@@ -24,14 +23,14 @@ from search.study.writer import create_study, requeue, set_attributes
 from tracking.result import Confirmation, ConfirmedSetting
 from tracking.tags import CONFIRM, CONFIRMS
 
-FOLDER: Final = "confirm"
-"""In a study's folder: the confirming runs' own trials/NNNN."""
+FOLDER: Final = "confirm"  # in a study's folder: the confirming runs' own trials/NNNN
 
 _OF, _SEED = "of", "seed"
 """A run's user attributes: the search's trial whose settings it has, and its seed."""
 
-_FIRST_SEED: Final = 1000
-"""Far from what anybody gives as --seed, so that no run repeats the trial that it confirms."""
+FIRST_SEED: Final = 1000
+"""Added to the study's seed: far from what anybody gives as --seed, so that no run repeats the
+trial that it confirms."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,11 @@ class Setting:
 
     trial: int
     params: dict[str, Value]
-    search_value: float
-    """Value of the search, of one seed."""
+    search_value: float  # of one seed
     seeds: tuple[int, ...]
-    values: tuple[float, ...]
-    """A value for each of the seeds."""
-    runs: tuple[int, ...]
-    """Numbers of their confirming runs."""
-    failed: tuple[int, ...]
-    """Seeds without a value."""
+    values: tuple[float, ...]  # one for each of the seeds
+    runs: tuple[int, ...]  # numbers of their confirming runs
+    failed: tuple[int, ...]  # seeds without a value
 
     @property
     def interval(self) -> Interval:
@@ -84,28 +79,13 @@ def open_confirmation(search: optuna.Study) -> optuna.Study:
     )
 
 
-def fresh_seeds(seed: int, count: int) -> list[int]:
-    """Seeds for confirming runs.
-
-    Args:
-        seed: Seed of the study.
-        count: Number of seeds.
-    """
-    return [seed + _FIRST_SEED + number for number in range(count)]
-
-
-def nominate(search: optuna.Study, count: int) -> list[FrozenTrial]:
-    """The best complete trials, one for each setting.
-
-    Args:
-        search: The study of the search.
-        count: Largest number of trials.
-    """
+def nominate(search: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, one for each setting, the best first."""
     nominated: list[FrozenTrial] = []
     for trial in complete_trials(search):
         if all(trial.params != other.params for other in nominated):
             nominated.append(trial)
-    return nominated[:count]
+    return nominated
 
 
 class ConfirmationQueue:
@@ -200,11 +180,6 @@ def winning_setting(settings: Sequence[Setting]) -> Setting | None:
     return settings[0] if settings and _eligible(settings[0], settings) else None
 
 
-def confirmation_folder(study: Path) -> Path:
-    """Folder of the confirming runs' checkpoints."""
-    return study / FOLDER
-
-
 def confirmation(settings: Sequence[Setting]) -> Confirmation | None:
     """The confirmation for the study's result; None where nothing was confirmed."""
     winner = winning_setting(settings)
@@ -220,8 +195,8 @@ def confirmation(settings: Sequence[Setting]) -> Confirmation | None:
                 search_value=setting.search_value,
                 values=setting.values,
                 mean=setting.interval.value,
-                low=_finite(setting.interval.low),
-                high=_finite(setting.interval.high),
+                low=setting.interval.low if len(setting.values) > 1 else None,
+                high=setting.interval.high if len(setting.values) > 1 else None,
                 optimism=setting.optimism,
             )
             for setting in settings
@@ -231,11 +206,6 @@ def confirmation(settings: Sequence[Setting]) -> Confirmation | None:
         run=run,
         seed=winner.seeds[winner.runs.index(run)],
     )
-
-
-def _finite(value: float) -> float | None:
-    """One seed has no interval."""
-    return value if math.isfinite(value) else None
 
 
 def _pair(run: FrozenTrial | optuna.Trial) -> tuple[int, int] | None:

@@ -9,35 +9,25 @@ from typing import Final
 
 import optuna
 
-from fdan.data.task import Samples
 from fdan.evaluation.baseline import baseline_uar
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import LEVEL, bootstrap
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS
-from search.selection.winner import ChosenModel, StudyData
+from search.selection.winner import ChosenModel
 from search.study.writer import set_attributes
+from tracking import result
 from tracking.json_types import decode
-from tracking.result import (
-    PREDICTIONS,
-    ClassScore,
-    Matrix,
-    Rescoring,
-    ScoreInterval,
-    SpeakerScore,
-    TestScore,
-)
 
-TEST: Final = "test"
-"""The study's user attribute that holds what the test part said, and of which model."""
+TEST: Final = "test"  # the study's attribute that holds what the test part said of which model
 
 
 @dataclass(frozen=True)
 class Scored:
     """A model's score on the test part with its confusion matrix, as the study's storage has it."""
 
-    score: TestScore
-    confusion: Matrix
+    score: result.TestScore
+    confusion: result.Matrix
 
 
 def stored_score(study: optuna.Study) -> Scored | None:
@@ -47,12 +37,10 @@ def stored_score(study: optuna.Study) -> Scored | None:
         return None
     score = dict(values)
     confusion = score.pop("confusion")
-    return Scored(decode(TestScore, score), tuple(map(tuple, confusion)))
+    return Scored(decode(result.TestScore, score), tuple(map(tuple, confusion)))
 
 
-def score_test(
-    data: StudyData, chosen: ChosenModel, reason: str | None, notify: Callable[[str], None]
-) -> None:
+def score_test(chosen: ChosenModel, reason: str | None, notify: Callable[[str], None]) -> None:
     """Score the study's model on the test part, and store the score in the study and the answers
     utterance by utterance beside the model.
 
@@ -60,16 +48,15 @@ def score_test(
     same model again is no second question. Another one needs a reason in words.
 
     Args:
-        data: The study.
         chosen: Model of the study.
         reason: Why another model is scored than before; stored with the score.
         notify: Function that shows the user a line, here why nothing was scored.
     """
-    digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(data.study)
-    answers, before = chosen.folder / PREDICTIONS, None if stored is None else stored.score
+    digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(chosen.data.study)
+    answers, before = chosen.folder / result.PREDICTIONS, None if stored is None else stored.score
     if before is not None and before.model_sha256 == digest:
         if not answers.exists():  # a driver died between the two
-            _predict(data, chosen).write(answers)
+            _predict(chosen).write(answers)
         if reason is not None:
             notify(
                 f"the test part was scored for this very model on {before.scored[:10]}: nothing is"
@@ -84,44 +71,40 @@ def score_test(
             " --score-again 'REASON', which is stored with the score"
         )
         return
-    predictions = _predict(data, chosen)
-    score = _score(data, chosen, predictions, digest)
+    predictions = _predict(chosen)
+    score = _score(chosen, predictions, digest)
     if before is not None:
-        rescoring = Rescoring(score.scored, reason, score.uar, before.uar)
+        rescoring = result.Rescoring(score.scored, reason, score.uar, before.uar)
         score = replace(score, again=(*before.again, rescoring))
     confusion = predictions.measures().confusion.tolist()
-    set_attributes(data.study, {TEST: {**asdict(score), "confusion": confusion}})
+    set_attributes(chosen.data.study, {TEST: {**asdict(score), "confusion": confusion}})
     predictions.write(answers)
 
 
-def _predict(data: StudyData, chosen: ChosenModel) -> Predictions:
+def _predict(chosen: ChosenModel) -> Predictions:
     """The model's answers on the test part, utterance by utterance."""
-    samples, test = data.task.samples("acoustic"), data.split.acoustic_test
+    task, test = chosen.data.task, chosen.data.split.acoustic_test
+    samples = task.samples("acoustic")
+    speakers = samples.speakers
+    if len(set(samples.corpora)) > 1:  # which may call different people the same
+        pairs = zip(samples.corpora, speakers, strict=True)
+        speakers = tuple(None if name is None else f"{corpus}/{name}" for corpus, name in pairs)
     return Predictions(
         contents=tuple(samples.contents[i] for i in test),
         utterances=tuple(samples.utterances[i] for i in test),
-        speakers=tuple(_speaker(samples, i) for i in test),
+        speakers=tuple(speakers[i] for i in test),
         truth=samples.labels[test],
-        probabilities=chosen.model.probabilities(data.task.images("acoustic", test)),
+        probabilities=chosen.model.probabilities(task.images("acoustic", test)),
     )
 
 
-def _speaker(samples: Samples, index: int) -> str | None:
-    """The speaker as a group of the bootstrap: two corpora may call different people the same."""
-    speaker = samples.speakers[index]
-    several = len(set(samples.corpora)) > 1
-    return f"{samples.corpora[index]}/{speaker}" if several and speaker is not None else speaker
-
-
-def _score(
-    data: StudyData, chosen: ChosenModel, predictions: Predictions, digest: str
-) -> TestScore:
+def _score(chosen: ChosenModel, predictions: Predictions, digest: str) -> result.TestScore:
     measured, interval, run = predictions.measures(), bootstrap(predictions), chosen.model.run
     baseline = None
     if run.model.tuning == "frozen":
-        baseline = baseline_uar(data.load(run), data.split.acoustic_test)
+        baseline = baseline_uar(chosen.data.load(run), chosen.data.split.acoustic_test)
     per_class, per_speaker = predictions.per_class(), predictions.per_speaker()
-    return TestScore(
+    return result.TestScore(
         trial=chosen.trial,
         run=chosen.run,
         seed=run.training.seed,
@@ -130,16 +113,18 @@ def _score(
         war=measured.war,
         uar=measured.uar,
         wf1=measured.wf1,
-        interval=ScoreInterval(interval.low, interval.high, LEVEL, interval.groups, interval.by),
-        per_class={name: decode(ClassScore, row) for name, row in per_class.items()},
-        per_speaker={name: decode(SpeakerScore, row) for name, row in per_speaker.items()},
+        interval=result.ScoreInterval(
+            interval.low, interval.high, LEVEL, interval.groups, interval.by
+        ),
+        per_class={name: decode(result.ClassScore, row) for name, row in per_class.items()},
+        per_speaker={name: decode(result.SpeakerScore, row) for name, row in per_speaker.items()},
         baseline_uar=baseline,
         model_sha256=digest,
         again=(),
     )
 
 
-def model_name(model: ChosenModel | TestScore) -> str:
+def model_name(model: ChosenModel | result.TestScore) -> str:
     """Name of a model for the user: its settings' trial, and the confirming run that trained it."""
     trial = f"trial {model.trial}"
     return trial if model.run is None else f"{trial}, confirming run {model.run}"

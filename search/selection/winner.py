@@ -22,14 +22,13 @@ from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.training_data import TrainingData, load_training_data
 from search.config.spec import StudySpec
-from search.selection.confirm import Setting, confirmation_folder, winning_setting
+from search.selection.confirm import FOLDER, Setting, winning_setting
 from search.study.status import best_trial
 from search.worker.data import WorkerData
 from search.worker.trial_folder import CHECKPOINT, trial_folder
 from tracking.result import WINNER
 
-BEST = "best"
-"""Folder of the best trial's model; the confirmed winner's is WINNER."""
+BEST = "best"  # folder of the best trial's model; the confirmed winner's is WINNER
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,9 @@ class StudyData:
     task: Task
     split: Split
     folder: Path
-    worker_data: WorkerData
-    """Task and split as workers open them."""
-    baseline_uar: float | None
-    """Validation UAR that the search has to beat."""
-    tags: Mapping[str, Any]
-    """Tags of every run in MLflow."""
+    worker_data: WorkerData  # task and split as workers open them
+    baseline_uar: float | None  # validation UAR that the search has to beat
+    tags: Mapping[str, Any]  # of every run in MLflow
 
     def load(self, run: RunConfig) -> TrainingData:
         """What such a run trains on, in this process and on the CPU: the driver's node may have no
@@ -59,10 +55,10 @@ class StudyData:
 class ChosenModel:
     """The model that a study stands for, read back from its folder."""
 
+    data: StudyData
     folder: Path
     model: SpeechModel
-    trained: Path
-    """Folder of the trial, or confirming run, that trained it."""
+    trained: Path  # folder of the trial, or confirming run, that trained it
 
     @property
     def trial(self) -> int:
@@ -95,7 +91,7 @@ def write_models(data: StudyData, settings: Sequence[Setting]) -> ChosenModel | 
         chosen = _write(data, BEST, trained, {"trial": best.number})
     if (winner := winning_setting(settings)) is not None:
         run = winner.median_run
-        trained = trial_folder(confirmation_folder(data.folder), run)
+        trained = trial_folder(data.folder / FOLDER, run)
         chosen = _write(data, WINNER, trained, {"trial": winner.trial, "confirm_run": run})
     return chosen
 
@@ -106,9 +102,9 @@ def _write(data: StudyData, name: str, trained: Path, facts: Mapping[str, int]) 
     with contextlib.suppress(Exception):  # absent, damaged or another version's: written anew
         model = read_model(folder)
         if facts.items() <= model.facts.items():
-            return ChosenModel(folder, model, trained)
+            return ChosenModel(data, folder, model, trained)
     checkpoint = Checkpoint.load(trained / CHECKPOINT)
     shutil.rmtree(folder, ignore_errors=True)  # with the old model's answers on the test part
     source = origin(data.task, data.spec.settings.split)
     write_model(folder, checkpoint, {**source, "study": data.folder.name, **facts})
-    return ChosenModel(folder, read_model(folder), trained)
+    return ChosenModel(data, folder, read_model(folder), trained)

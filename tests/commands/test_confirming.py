@@ -108,7 +108,7 @@ def test_the_winner_is_the_best_mean_and_its_model_a_typical_one(home: Home) -> 
     model = read_model(home.folder / "winner")
     assert model.facts["trial"] == best.trial == result.confirm.winner
     assert model.run.training.seed == result.confirm.seed
-    kept = trial_folder(confirm.confirmation_folder(home.folder), result.confirm.run) / CHECKPOINT
+    kept = trial_folder(home.folder / confirm.FOLDER, result.confirm.run) / CHECKPOINT
     assert Checkpoint.load(kept).value == values[result.confirm.run]
     assert result.test.model_sha256 == sha256_file(home.folder / "winner" / "model.safetensors")
     answers = Predictions.read(home.folder / "winner" / "test.csv")

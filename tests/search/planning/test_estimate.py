@@ -23,10 +23,9 @@ from search.planning.estimate import (
     Estimate,
     _concurrency,
     _corners,
-    _dearest_value,
+    _dearest_setting,
     _first_setting,
     _pruner_share,
-    _setting,
 )
 from search.planning.step_timing import RunTiming, Timings, Workload, measure
 from tests.search.conftest import KNOWN, SMALL, SPACE
@@ -79,7 +78,7 @@ choices = ["none", "bank"]
     )
     usual = _first_setting(searched, {**KNOWN, "layers": 0, "batch": 32, "context": "none"})
     assert usual == {"lr": 0.1, "layers": 0, "batch": 32, "context": "none"}
-    dear = _setting(searched, lambda dimension: _dearest_value(dimension, usual))
+    dear = _dearest_setting(searched, usual)
     assert dear == {"lr": 0.1, "layers": 2, "heads": 1, "batch": 8, "context": "bank"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import ray
 import torch
@@ -18,6 +19,7 @@ from search.cli.parser import parse
 from search.config.spec import resolve
 from search.pipeline import decide_device
 from search.planning.gpu_share import _data_bytes, _largest_share, find_gpu_share
+from search.selection.winner import StudyData
 from search.study.stopping import StopSignal
 from search.worker.data import WorkerData, open_task
 
@@ -115,4 +117,5 @@ def probe(folder: Path, work: WorkerData, stop: StopSignal, address: str = "loca
     words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
     task = open_task(work, print)
     parts = split(task, SplitConfig.from_mapping(work.split))
-    return find_gpu_share(resolve(parse(words).options), task, parts, folder, stop)
+    spec, study = resolve(parse(words).options), optuna.create_study()
+    return find_gpu_share(StudyData(spec, study, task, parts, folder, work, None, {}), stop)

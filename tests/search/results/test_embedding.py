@@ -24,7 +24,7 @@ from fdan.training.train import train
 from fdan.training.training_data import TrainingData, load_training_data
 from search.cli.parser import parse
 from search.config.spec import resolve
-from search.results.embedding import MAX_POINTS, MIN_POINTS, embedding, features, lay_out
+from search.results.embedding import MAX_POINTS, MIN_POINTS, _embedding, _features, _lay_out
 from tests.search.conftest import SMALL
 from tracking.json_types import decode
 from tracking.result import Embedding
@@ -54,7 +54,7 @@ def trained(
 def test_these_features_give_the_predictions(trained: dict[str, Any], context: str) -> None:
     checkpoint, data, _, parts = trained[context]
     samples, faces = parts.acoustic_validation, parts.visual_train[:9]
-    z_a, z_v = features(checkpoint, data, samples, faces)
+    z_a, z_v = _features(checkpoint, data, samples, faces)
     assert z_v.shape == (9, z_a.shape[1]) and z_v.std() > 0
     classifier = validate.restore_network(checkpoint).head.classifier
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_these_features_give_the_predictions(trained: dict[str, Any], context: s
 
 def test_points_carry_their_samples(trained: dict[str, Any]) -> None:
     checkpoint, data, task, parts = trained["bank"]
-    found = embedding(checkpoint, data, task, parts)
+    found = _embedding(checkpoint, data, task, parts)
     assert found is not None
     points = found.points
     speech = len(parts.acoustic_validation)
@@ -80,7 +80,7 @@ def test_points_carry_their_samples(trained: dict[str, Any]) -> None:
     ]
     assert [point.modality for point in points] == ["acoustic"] * speech + ["visual"] * faces
     assert {name for _, name in told[speech:]} <= set(task.samples("visual").speakers)
-    assert embedding(checkpoint, data, task, parts) == found
+    assert _embedding(checkpoint, data, task, parts) == found
     assert decode(Embedding, json.loads(json.dumps(asdict(found)))) == found
 
 
@@ -95,7 +95,7 @@ def clusters(count: int, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("count", [MIN_POINTS, 24, MAX_POINTS])
 def test_neighbours_stay_neighbours(count: int) -> None:
     z, emotions = clusters(count)
-    places = lay_out(z)
+    places = _lay_out(z)
     assert places is not None and places.shape == (count, 2)
     if count < 100:  # too few of each group to be near anybody
         return
@@ -106,8 +106,8 @@ def test_neighbours_stay_neighbours(count: int) -> None:
 
 def test_nothing_to_show() -> None:
     z, _ = clusters(30)
-    assert lay_out(clusters(MIN_POINTS - 1)[0]) is None
-    assert lay_out(np.ones_like(z)) is None
+    assert _lay_out(clusters(MIN_POINTS - 1)[0]) is None
+    assert _lay_out(np.ones_like(z)) is None
     z[3, 2] = np.nan
-    assert lay_out(z) is None
-    assert lay_out(np.zeros((0, 8))) is None
+    assert _lay_out(z) is None
+    assert _lay_out(np.zeros((0, 8))) is None

@@ -23,8 +23,9 @@ PAGE = "/#/experiments/1/runs"
     ],
 )
 def test_where_to_compare_trials_without_a_password(uri: str, words: str, tmp_path: Path) -> None:
-    end = SearchEnd(stopped="", seconds=1.0, tracking_uri=uri, page=PAGE)
-    text = summary(shapes()["no-trials"], tmp_path, end)
+    result = shapes()["no-trials"]
+    end = SearchEnd(result, tmp_path, stopped="", seconds=1.0, tracking_uri=uri, page=PAGE)
+    text = summary(end)
     assert words in text
     assert "secret" not in text
     assert ("http://127.0.0.1:5000" in text) == ("backend-store-uri" in text)

@@ -16,6 +16,10 @@ from search.selection import confirm
 UNIFORM = {"alpha": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
 
+def fresh_seeds(seed: int, count: int) -> range:
+    return range(seed + confirm.FIRST_SEED, seed + confirm.FIRST_SEED + count)
+
+
 def searched(*values: float | None, alphas: tuple[float, ...] | None = None) -> optuna.Study:
     """A study with a complete trial of each value, a pruned one for None."""
     made = optuna.create_study(study_name="s", direction="maximize")
@@ -41,7 +45,7 @@ def run_all(
     """Run what the queue asks for; a value of None fails. Returns the runs' settings in order."""
     opened = confirm.open_confirmation(search)
     queue = confirm.ConfirmationQueue(
-        opened, confirm.nominate(search, count), confirm.fresh_seeds(seed, seeds)
+        opened, confirm.nominate(search)[:count], fresh_seeds(seed, seeds)
     )
     asked = []
     for _ in range(queue.left):
@@ -55,8 +59,8 @@ def run_all(
 
 def test_the_best_are_nominated_each_setting_once() -> None:
     search = searched(0.5, 0.7, None, 0.7, 0.6, 0.7, alphas=(0.1, 0.2, 0.3, 0.2, 0.4, 0.5))
-    assert [trial.number for trial in confirm.nominate(search, 3)] == [1, 5, 4]
-    assert [trial.number for trial in confirm.nominate(search, 9)] == [1, 5, 4, 0]
+    assert [trial.number for trial in confirm.nominate(search)[:3]] == [1, 5, 4]
+    assert [trial.number for trial in confirm.nominate(search)[:9]] == [1, 5, 4, 0]
 
 
 def test_the_mean_over_fresh_seeds_decides_not_the_luck_of_the_search() -> None:
@@ -117,7 +121,7 @@ def test_a_setting_with_fewer_seeds_than_others_waits() -> None:
 def test_a_driver_that_died_loses_and_doubles_nothing() -> None:
     search = searched(0.9, 0.8)
     opened = confirm.open_confirmation(search)
-    nominated, seeds = confirm.nominate(search, 2), confirm.fresh_seeds(0, 2)
+    nominated, seeds = confirm.nominate(search)[:2], fresh_seeds(0, 2)
     queue = confirm.ConfirmationQueue(opened, nominated, seeds)
     assert queue.left == 4
     begun, bare = opened.ask(), opened.ask()
@@ -137,13 +141,9 @@ def test_a_run_that_was_asked_for_and_is_not_wanted_any_more_goes_back() -> None
     opened = confirm.open_confirmation(search)
     run_all(search, {(0.0, 0): 0.4}, count=1, seeds=1)
     bare = opened.ask().number  # its driver dies
-    queue = confirm.ConfirmationQueue(
-        opened, confirm.nominate(search, 1), confirm.fresh_seeds(0, 1)
-    )
+    queue = confirm.ConfirmationQueue(opened, confirm.nominate(search)[:1], fresh_seeds(0, 1))
     assert queue.left == 0 and opened.trials[bare].state is TrialState.WAITING
-    queue = confirm.ConfirmationQueue(
-        opened, confirm.nominate(search, 2), confirm.fresh_seeds(0, 1)
-    )
+    queue = confirm.ConfirmationQueue(opened, confirm.nominate(search)[:2], fresh_seeds(0, 1))
     run = opened.ask()
     assert (queue.left, run.number, queue.suggest(run)["alpha"]) == (1, bare, 0.01)
 
@@ -155,9 +155,7 @@ def test_a_storage_that_goes_away_in_between_loses_and_doubles_nothing(
 ) -> None:
     search = searched(0.9, 0.8)
     opened = confirm.open_confirmation(search)
-    queue = confirm.ConfirmationQueue(
-        opened, confirm.nominate(search, 2), confirm.fresh_seeds(0, 1)
-    )
+    queue = confirm.ConfirmationQueue(opened, confirm.nominate(search)[:2], fresh_seeds(0, 1))
     write, calls = optuna.Trial.set_user_attr, iter(range(9))
 
     def away(run: optuna.Trial, key: str, value: object) -> None:
