@@ -26,16 +26,11 @@ class Details(TypedDict, total=False):
     """What else a field may say."""
 
     unit: str
-    choices: Sequence[str]
-    """Permitted values; empty: any."""
-    low: float
-    """Lower bound of a number; inclusive, unless it is Above(bound)."""
-    high: float
-    """Inclusive upper bound."""
-    default_text: str
-    """What the help shows in place of the default itself."""
-    parse: Callable[[str], Any]
-    """Parser of text; its ValueError says what it expected."""
+    choices: Sequence[str]  # permitted values; empty: any
+    low: float  # lower bound of a number; inclusive, unless it is Above(bound)
+    high: float  # inclusive upper bound
+    default_text: str  # what the help shows in place of the default itself
+    parse: Callable[[str], Any]  # parser of text; its ValueError says what it expected
 
 
 def option(default: Any, help: str, metavar: str = "", **details: Unpack[Details]) -> Any:

@@ -13,8 +13,7 @@ from typing import Any, Final, Self
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 """The folder that holds fdan, search and tracking: a checkout, or site-packages."""
 
-_BLOCK: Final = 1 << 20
-"""Bytes read at once while looking for the end of the last whole line."""
+_BLOCK: Final = 1 << 20  # bytes read at once while looking for the end of the last whole line
 
 
 def write_atomic(

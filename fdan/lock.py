@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-_PATIENCE_S = 0.5
-"""Asking for a lock's owner holds it for a moment, too."""
+_PATIENCE_S = 0.5  # asking for a lock's owner holds it for a moment, too
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,7 @@ class Owner:
 
     pid: int
     host: str
-    since: float
-    """Seconds since 1970."""
+    since: float  # seconds since 1970
 
     @property
     def on_this_host(self) -> bool:

@@ -28,11 +28,9 @@ from fdan.inference.predict import predict as run_prediction
 
 Command = Callable[[argparse.Namespace], None]
 
-_CHECKPOINT = "checkpoint"
-"""Below --out: what training continues from."""
+_CHECKPOINT = "checkpoint"  # below --out: what training continues from
 
-_MAX_LISTED = 20
-"""Unreadable files that `prepare` names on the terminal; the manifest has them all."""
+_MAX_LISTED = 20  # unreadable files that `prepare` names on the terminal; the manifest has them all
 
 
 def demo(arguments: argparse.Namespace) -> None:

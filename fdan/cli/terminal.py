@@ -12,8 +12,7 @@ from rich.progress import Progress as Bars
 from fdan.data.store import MANIFEST, PrepareProgress
 from fdan.data.task import Task
 
-_EVERY_S = 10.0
-"""Without a terminal, a line at most this often."""
+_EVERY_S = 10.0  # without a terminal, a line at most this often
 
 
 class Preparing:

@@ -22,8 +22,7 @@ CORPORA: Final[dict[str, Callable[[Source], Listing]]] = {
     "demo": savee.read,
 }
 
-STORE: Final = "store"
-"""Stands for a corpus where a prepared store is opened as it is."""
+STORE: Final = "store"  # stands for a corpus where a prepared store is opened as it is
 
 
 def parse_source(text: str, modality: str) -> Source:

@@ -45,8 +45,7 @@ from fdan.media.spectrogram import SpectrogramSettings
 
 _DONE: Final = "done.jsonl"
 
-_PROGRESS_INTERVAL_S: Final = 0.1
-"""Progress is reported at most this often."""
+_PROGRESS_INTERVAL_S: Final = 0.1  # progress is reported at most this often
 
 _Report = Callable[..., None]
 """Of the stage, how many are done and of how many, and how many of them are unreadable."""
@@ -111,8 +110,7 @@ class _Done(TypedDict):
     """Outcome of one file of the corpus: a line of done.jsonl."""
 
     images: int
-    reason: str
-    """Why it is unreadable, empty if it is not."""
+    reason: str  # why it is unreadable, empty if it is not
     counts: dict[str, int]
 
 
@@ -123,8 +121,7 @@ class _Corpus:
     source: Source
     listing: Listing
     settings: Settings
-    contents: Sequence[Content]
-    """Content of each row's file."""
+    contents: Sequence[Content]  # content of each row's file
 
     @cached_property
     def files(self) -> list[str]:

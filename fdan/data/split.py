@@ -93,10 +93,8 @@ class PartCount:
 
     part: str
     total: int
-    emotions: dict[str, int]
-    """Samples of each of EMOTIONS, in that order."""
-    speakers: dict[str, int]
-    """Samples of each speaker, by name; empty where the corpora name none."""
+    emotions: dict[str, int]  # samples of each of EMOTIONS, in that order
+    speakers: dict[str, int]  # samples of each speaker, by name; empty where the corpora name none
 
 
 def split(task: Task, config: SplitConfig) -> Split:

@@ -126,8 +126,7 @@ class PrepareProgress:
     """Progress of preparing one source. `total` is 0 where it is not known."""
 
     source: str
-    stage: str
-    """hashing, waiting (another process prepares the same store), or decoding."""
+    stage: str  # hashing, waiting (another process prepares the same store), or decoding
     done: int
     total: int
     unreadable: int = 0

@@ -20,14 +20,12 @@ from fdan.errors import DataError
 class Samples:
     """All samples of one modality: its stores' samples, one store after the other."""
 
-    labels: NDArray[np.int64]
-    """(N,) indices into fdan.emotions.EMOTIONS."""
+    labels: NDArray[np.int64]  # (N,) indices into fdan.emotions.EMOTIONS
     speakers: tuple[str | None, ...]
     utterances: tuple[str, ...]
     parts: tuple[str | None, ...]
     corpora: tuple[str, ...]
-    contents: tuple[str, ...]
-    """SHA-256 of each sample's file."""
+    contents: tuple[str, ...]  # SHA-256 of each sample's file
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -33,8 +33,7 @@ from fdan.metrics import Ints
 
 Floats = npt.NDArray[np.float64]
 
-LEVEL: Final = 0.95
-"""The probability that an interval holds the figure."""
+LEVEL: Final = 0.95  # the probability that an interval holds the figure
 
 _C: Final = len(EMOTIONS)
 _TIE: Final = 1e-12  # sums of the same fractions in another order are the same sum
@@ -47,10 +46,8 @@ class Interval:
     value: float
     low: float
     high: float
-    groups: int
-    """Number of units drawn or averaged."""
-    by: str
-    """The unit: "speaker", "utterance" or "value"."""
+    groups: int  # number of units drawn or averaged
+    by: str  # the unit: "speaker", "utterance" or "value"
 
 
 @dataclass(frozen=True)

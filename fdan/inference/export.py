@@ -21,8 +21,7 @@ from fdan.media.pixels import image_shape, settings_from_dict
 if TYPE_CHECKING:
     import onnx
 
-TOLERANCE: Final = 1e-5
-"""Tolerance of the probabilities of noise, against torch's."""
+TOLERANCE: Final = 1e-5  # tolerance of the probabilities of noise, against torch's
 
 _STRIPES_TOLERANCE: Final = 1e-4
 """The same for stripes. No emotion is certain for them, so float32's rounding shows:

@@ -39,8 +39,7 @@ class SpeechModel:
     network: Network
     bank: Bank | None
     run: RunConfig
-    facts: Facts
-    """Content of model.json."""
+    facts: Facts  # content of model.json
 
     def probabilities(
         self,

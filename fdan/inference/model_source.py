@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from fdan.inference.onnx_model import OnnxModel
 
 Model: TypeAlias = "SpeechModel | OnnxModel"
-Facts: TypeAlias = dict[str, Any]
-"""Content of model.json."""
+Facts: TypeAlias = dict[str, Any]  # content of model.json
 
-FACTS: Final = "model.json"
-"""Every model's folder holds it."""
+FACTS: Final = "model.json"  # every model's folder holds it
 
 SERVED: Final = "served.json"
 """May lie beside it: {"name", "version"} under which a registry holds the model."""

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FORMAT: Final = "1"
-_OWN: Final = ("emotions", "preparation")
-"""Facts that have a name of their own among the metadata."""
+_OWN: Final = ("emotions", "preparation")  # facts that have a name of their own among the metadata
 IMAGES: Final = "images"
 PROBABILITIES: Final = "probabilities"
 _IMAGES_AT_ONCE: Final = 64
@@ -41,8 +40,7 @@ _OTHER_FILES: Final = "session.model_external_initializers_file_folder_path"
 class OnnxModel:
     """Answers as model_folder.SpeechModel does, by speech alone."""
 
-    facts: Facts
-    """Content of model.json."""
+    facts: Facts  # content of model.json
     session: onnxruntime.InferenceSession
 
     @classmethod

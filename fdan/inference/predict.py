@@ -31,8 +31,7 @@ class Prediction:
     emotion: str | None
     probabilities: dict[str, float]
     reason: str = ""
-    by: str = SPEECH
-    """Evidence that was used: SPEECH or BOTH."""
+    by: str = SPEECH  # evidence that was used: SPEECH or BOTH
 
 
 def speech_files(paths: Iterable[Path]) -> list[Path]:

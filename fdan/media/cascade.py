@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from fdan.errors import DataError
 
-WINDOW: Final = 24
-"""Width and height of the smallest window of the cascade, in pixels."""
+WINDOW: Final = 24  # width and height of the smallest window of the cascade, in pixels
 _SCALE_FACTOR: Final = 1.1
 _MIN_NEIGHBORS: Final = 5
 
@@ -36,8 +35,7 @@ _EVERY_ROW: Final = 2.0
 that they fit), smaller ones by every other; whether those reach the last row depends on what else
 is tried in the same call. So all small ones are one call, as they would be in a call for all."""
 
-Box = tuple[int, int, int, int]
-"""Left, top, width, height in pixels."""
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 
 _Boxes = NDArray[np.int64]  # (n, 4)
 

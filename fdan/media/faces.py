@@ -24,8 +24,7 @@ _CROP_SIDE: Final = 128
 
 _UNDECODABLE: Final = "cannot be decoded as an image (damaged, or not what its name says)"
 
-_SMALLEST_PART: Final = 8
-"""A face smaller than this part of the frame is not the speaker's."""
+_SMALLEST_PART: Final = 8  # a face smaller than this part of the frame is not the speaker's
 
 
 @dataclass(frozen=True)

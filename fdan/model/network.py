@@ -62,8 +62,7 @@ class Losses(NamedTuple):
     total: Tensor
     acoustic: Tensor
     visual: Tensor
-    lmmd: Tensor
-    """The sum over layers, before alpha."""
+    lmmd: Tensor  # the sum over layers, before alpha
 
 
 Bank = tuple[Tensor, ...]

@@ -13,8 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-DRAWS: Final = {"acoustic": 4, "visual": 3}
-"""Random numbers a sample."""
+DRAWS: Final = {"acoustic": 4, "visual": 3}  # random numbers a sample
 
 # At most these shares of an image.
 _TIME_MASK: Final = 0.2

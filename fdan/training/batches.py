@@ -28,12 +28,9 @@ INITIAL_WEIGHTS: Final = 6
 class ModalityPlan(NamedTuple):
     """One modality's part of an epoch."""
 
-    samples: Ints
-    """Sample numbers, step after step."""
-    sizes: list[int]
-    """How many of them each step takes."""
-    draws: Floats
-    """The augmentation's random numbers, one row a sample."""
+    samples: Ints  # sample numbers, step after step
+    sizes: list[int]  # how many of them each step takes
+    draws: Floats  # the augmentation's random numbers, one row a sample
 
 
 def batch_sizes(samples: int, batch: int) -> tuple[int, ...]:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 # anew each time: half as long again at 96 x 96 pixels.
 _AT_ONCE: Final = {"cpu": 32, "cuda": 64}
 
-Progress = Callable[[int, int], None]
-"""Called with the number of images that are done and of all."""
+Progress = Callable[[int, int], None]  # called with the number of images that are done and of all
 
 
 def cached_features(

@@ -36,11 +36,9 @@ from fdan.training.validate import FEATURES_AT_ONCE
 class MemberEpoch(NamedTuple):
     """An epoch of one run of a group."""
 
-    run: int
-    """Its place among the runs."""
+    run: int  # its place among the runs
     epoch: EpochReport
-    checkpoint: Callable[[], Checkpoint]
-    """Makes the run's checkpoint, until `report` returns."""
+    checkpoint: Callable[[], Checkpoint]  # makes the run's checkpoint, until `report` returns
 
 
 Report = Callable[[Sequence[MemberEpoch], Mapping[int, Diverged]], None]

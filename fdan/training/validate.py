@@ -27,10 +27,8 @@ _IMAGES_AT_ONCE: Final = 64
 class Scores(Measures):
     """Measures, and what they were measured on."""
 
-    loss: float
-    """Mean cross-entropy."""
-    probabilities: npt.NDArray[np.float64]
-    """(N, 7), in the order of the samples asked for."""
+    loss: float  # mean cross-entropy
+    probabilities: npt.NDArray[np.float64]  # (N, 7), in the order of the samples asked for
 
 
 def score_checkpoint(checkpoint: Checkpoint, data: TrainingData, samples: Ints) -> Scores:

@@ -36,8 +36,7 @@ from fdan.files import PROJECT_ROOT
 
 MANIFEST: Final = "demo.json"
 
-CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}
-"""SAVEE's file codes."""
+CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}  # SAVEE's file codes
 
 VERSION: Final = 2
 """Written into demo.json: a corpus made by another version of the generator is another corpus."""
