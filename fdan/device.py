@@ -56,13 +56,6 @@ def half_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def shapes_only() -> Iterator[None]:
-    """Networks that are built inside have no storage; load_state_dict(assign=True) gives it."""
-    with torch.device("meta"):
-        yield
-
-
-@contextmanager
 def single_thread() -> Iterator[None]:
     """Torch computes with one CPU thread inside: another number of threads sums in another order,
     and behind an untrained backbone that shows in the sixth digit."""

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 """The folder that holds fdan, search and tracking: a checkout, or site-packages."""
@@ -72,14 +72,12 @@ def first_line(error: BaseException, limit: int | None = None) -> str:
     return " ".join(text.splitlines()[0].split())[:limit]
 
 
-class JsonLines:
+class JsonLines(contextlib.AbstractContextManager["JsonLines"]):
     """An append-only file of JSON values, one a line, written by one process at a time.
 
     A line counts once its newline is written. The torn line that a killed writer left at the end
-    is cut off when the file is opened; a full disk leaves no part of a line behind.
-
-    Raises:
-        OSError: From every method, if the disk refuses.
+    is cut off when the file is opened; a full disk leaves no part of a line behind. Every method
+    raises OSError if the disk refuses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,9 +107,6 @@ class JsonLines:
 
     def close(self) -> None:
         os.close(self._handle)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

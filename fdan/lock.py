@@ -10,7 +10,6 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 _PATIENCE_S = 0.5  # asking for a lock's owner holds it for a moment, too
 
@@ -54,7 +53,7 @@ class LockHeld(Exception):  # noqa: N818
         self.owner = owner
 
 
-class Lock:
+class Lock(contextlib.AbstractContextManager["Lock"]):
     """Holds the file at `path` from its making to `close`, or to the end of a with block.
 
     The file itself stays: removing it would let two processes hold two files of one name. Raises
@@ -83,9 +82,6 @@ class Lock:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

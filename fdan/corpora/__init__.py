@@ -58,11 +58,7 @@ def check_folder(source: Source) -> None:
 
 
 def read(source: Source) -> Listing:
-    """The rows of a corpus.
-
-    Raises:
-        DataError: No such folder, no usable file in it, or a single emotion.
-    """
+    """The rows of a corpus. DataError: no such folder, no usable file, or a single emotion."""
     check_folder(source)
     try:
         listing = CORPORA[source.corpus](source)

@@ -30,11 +30,7 @@ _PARTS: Final = {
 
 
 def read(source: Source) -> Listing:
-    """Rows of a folder of class folders.
-
-    Raises:
-        DataError: There are files, but no folder is named for an emotion.
-    """
+    """Rows of class folders. DataError: there are files, but no folder is named for an emotion."""
     unnamed: Counter[Path] = Counter()
 
     def read_path(path: Path) -> Entry:

@@ -35,11 +35,8 @@ _MAX_TABLE_MB: Final = 8.0
 
 
 def read(source: Source) -> Listing:
-    """Rows of MELD: those of its tables that have a clip, each clip once.
-
-    Raises:
-        DataError: None of the three tables is there, or one is no table of MELD's.
-    """
+    """Rows of MELD: those of its tables that have a clip, each clip once. DataError: none of the
+    three tables is there, or one is no table of MELD's."""
     located = _locate(source.path)
     if not located.keys() & set(_TABLES):
         raise DataError(f"none of MELD's tables ({', '.join(_TABLES)}) is in it")
@@ -109,22 +106,19 @@ def _read_part(
         if key[0] is None or key[1] is None:
             alike[numberless].append(line)
             continue
-        clip = f"dia{key[0]}_utt{key[1]}"
-        word = record["Emotion"] or ""
+        clip, word = f"dia{key[0]}_utt{key[1]}", record["Emotion"] or ""
         emotion = from_name(word)
         if emotion is None:
             word = word if len(word) <= 30 else f"{word[:30]}..."
-            reason = f"line {line}, {clip}: unknown emotion {word!r}"
-            problems.append(Problem(table, reason))
+            problems.append(Problem(table, f"line {line}, {clip}: unknown emotion {word!r}"))
         elif key not in clips:
             problems.append(Problem(table, f"line {line}: {clip} has no file"))
         elif key in rows:
             alike[repeated].append(line)
         else:
-            # Dialogue numbers start again in each part.
-            utterance = f"{part}_{clip}"
             speaker = " ".join((record["Speaker"] or "").split()) or None
-            rows[key] = Row(clips[key], emotion, speaker, utterance, part)
+            # Dialogue numbers start again in each part.
+            rows[key] = Row(clips[key], emotion, speaker, f"{part}_{clip}", part)
     for reason, lines in alike.items():
         if lines:
             more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
@@ -138,11 +132,8 @@ def _number(text: str | None) -> int | None:
 
 
 def _records(table: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Rows of a table by column, each with the number of its (last) line.
-
-    Raises:
-        DataError: It is no table, or none of MELD's.
-    """
+    """Rows of a table by column, each with the number of its (last) line. DataError: it is no
+    table, or none of MELD's."""
     size = table.stat().st_size
     if not size:
         raise DataError(f"{table.name} is empty (0 bytes)")

@@ -4,7 +4,7 @@ prepared yet is prepared) or planned as one, from its corpora's listings alone."
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -116,17 +116,13 @@ def open_task(
     if demo is not None:
         with demo:
             demo.wait(generation_progress(demo.folder, progress))
-    stores: dict[str, list[Store]] = {modality: [] for modality in MODALITIES}
-    for source in data.sources:
-        store = prepare(
-            source,
-            settings.preparation[source.modality],
-            data.runs / "stores",
-            workers=data.workers,
-            progress=progress,
-        )
-        stores[source.modality].append(store)
-    task = Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
+    folder, preparation = data.runs / "stores", settings.preparation
+
+    def prepared(source: Source) -> Store:
+        own = preparation[source.modality]
+        return prepare(source, own, folder, workers=data.workers, progress=progress)
+
+    task = _task(data.sources, prepared)
     return task, split(task, settings.split)
 
 
@@ -149,16 +145,21 @@ def plan_task(data: DataConfig, settings: Settings) -> Task:
         data: The sources. The demo corpus need not be there yet.
         settings: Settings of preparation.
     """
-    stores: dict[str, list[Store]] = {modality: [] for modality in MODALITIES}
-    for source in data.sources:
+
+    def planned(source: Source) -> Store:
         if source.corpus == STORE:
-            store = open_store(source.path)
-        else:
-            absent = source.path == data.demo_folder and not source.path.exists()
-            listing = _list_demo(source) if absent else read(source)
-            store = _planned_store(source, listing, settings.preparation[source.modality])
-        stores[source.modality].append(store)
-    return Task(tuple(stores["acoustic"]), tuple(stores["visual"]))
+            return open_store(source.path)
+        absent = source.path == data.demo_folder and not source.path.exists()
+        listing = _list_demo(source) if absent else read(source)
+        return _planned_store(source, listing, settings.preparation[source.modality])
+
+    return _task(data.sources, planned)
+
+
+def _task(sources: Sequence[Source], open_source: Callable[[Source], Store]) -> Task:
+    stores = [(source.modality, open_source(source)) for source in sources]
+    acoustic, visual = ([store for m, store in stores if m == own] for own in _SPEECH_FIRST)
+    return Task(tuple(acoustic), tuple(visual))
 
 
 def _planned_store(

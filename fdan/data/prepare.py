@@ -19,24 +19,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self, TypedDict
+from typing import Final, TypedDict
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from fdan.corpora import STORE, Listing, Source, read
 from fdan.cpus import cpu_count
+from fdan.data import store as stored
 from fdan.data.content_hash import Content, ContentCache
-from fdan.data.store import (
-    FORMAT,
-    IMAGES,
-    MANIFEST,
-    PrepareProgress,
-    ProgressCallback,
-    Store,
-    no_progress,
-    open_store,
-)
 from fdan.errors import DataError
 from fdan.files import JsonLines, write_atomic
 from fdan.media.pixels import Pixels, Settings, image_shape, settings_to_dict
@@ -57,9 +48,9 @@ def prepare(
     root: Path,
     *,
     workers: int | None = None,
-    progress: ProgressCallback = no_progress,
+    progress: stored.ProgressCallback = stored.no_progress,
     timeout_s: float = 120.0,
-) -> Store:
+) -> stored.Store:
     """The store of a source below `root`: opened if it is there, made otherwise.
 
     Two processes that prepare the same store at once make it once. A `store:` source is opened
@@ -78,7 +69,7 @@ def prepare(
         DataError: Nothing to prepare, nothing readable, or no place to put it.
     """
     if source.corpus == STORE:
-        store = open_store(source.path)
+        store = stored.open_store(source.path)
         if store.modality != source.modality:
             raise DataError(
                 f"{source}: holds {store.modality} samples and is given as {source.modality} source"
@@ -132,7 +123,7 @@ class _Corpus:
     def fingerprint(self) -> str:
         """SHA-256 over everything that the store's content follows from, and nothing else: the
         same corpus in another place has the same fingerprint."""
-        head = json.dumps([FORMAT, settings_to_dict(self.settings)])
+        head = json.dumps([stored.FORMAT, settings_to_dict(self.settings)])
         digest = hashlib.sha256(head.encode())
         for row, file, content in zip(self.listing.rows, self.files, self.contents, strict=True):
             fields = [file, content.sha256, row.emotion, row.speaker, row.utterance, row.part]
@@ -166,7 +157,7 @@ class _Corpus:
         counts += Counter()  # without zeros
         skipped = {f"passed over: {name}": n for name, n in self.listing.skipped.items()}
         return {
-            "format": FORMAT,
+            "format": stored.FORMAT,
             "corpus": source.corpus,
             "modality": source.modality,
             "settings": settings_to_dict(self.settings),
@@ -195,22 +186,24 @@ class _Corpus:
         }
 
 
-def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Report) -> Store:
+def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Report) -> stored.Store:
     source, rows, contents = corpus.source, corpus.listing.rows, corpus.contents
     folder = root / f"{source.corpus}-{source.modality}-{corpus.fingerprint[:12]}"
     if folder.exists():
-        return open_store(folder)
+        return stored.open_store(folder)
     with _locked(root / f".{folder.name}.lock", lambda: report("waiting", 0, 0)):
         if folder.exists():  # another process was first
-            return open_store(folder)
+            return stored.open_store(folder)
         partial = root / f"{folder.name}.partial"
         with _PartialStore(partial, image_shape(corpus.settings)) as store:
             left = range(len(store.done), len(rows))
-            readable = [rows[at].path for at in left if not contents[at].problem]
-            answers = pool.read(readable)
+            unreadable = sum(bool(entry["reason"]) for entry in store.done)
+            answers = pool.read([rows[at].path for at in left if not contents[at].problem])
             for at in left:
-                store.add(contents[at].problem or next(answers))
-                report("decoding", at + 1, len(rows), store.unreadable)
+                answer = contents[at].problem or next(answers)
+                store.add(answer)
+                unreadable += isinstance(answer, str)
+                report("decoding", at + 1, len(rows), unreadable)
         try:
             manifest = corpus.manifest(store.done)
         except DataError:
@@ -218,24 +211,20 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
             raise
         store.finish(manifest)
         partial.rename(folder)
-    return open_store(folder)
+    return stored.open_store(folder)
 
 
-class _PartialStore:
+class _PartialStore(AbstractContextManager["_PartialStore"]):
     """A store that is being made: its two files grow together, file by file of the corpus."""
 
     def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:
         self.done: list[_Done] = []
-        self.unreadable = 0
         self._shape = shape
         self._folder = folder
         folder.mkdir(exist_ok=True)
-        self._images = (folder / IMAGES).open("a+b")
+        self._images = (folder / stored.IMAGES).open("a+b")
         self._resume()
         self._lines = JsonLines(folder / _DONE)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._images.close()
@@ -253,15 +242,15 @@ class _PartialStore:
             self._images.write(answer.images.tobytes())
             self._images.flush()
         self._lines.append(entry)
-        self._note(entry)
+        self.done.append(entry)
 
     def finish(self, manifest: dict[str, object]) -> None:
         """Complete the files; what is left is to rename the folder."""
         count = sum(entry["images"] for entry in self.done)
-        with (self._folder / IMAGES).open("r+b") as file:
+        with (self._folder / stored.IMAGES).open("r+b") as file:
             file.write(_npy_header((count, *self._shape)))
             os.fsync(file.fileno())
-        write_atomic(self._folder / MANIFEST, json.dumps(manifest), sync=True)
+        write_atomic(self._folder / stored.MANIFEST, json.dumps(manifest), sync=True)
         (self._folder / _DONE).unlink()
 
     def _resume(self) -> None:
@@ -282,13 +271,9 @@ class _PartialStore:
                 if after > size:
                     break
                 end = after
-                self._note(entry)
+                self.done.append(entry)
         self._images.truncate(end)
         write_atomic(lines, "".join(f"{json.dumps(entry)}\n" for entry in self.done))
-
-    def _note(self, entry: _Done) -> None:
-        self.done.append(entry)
-        self.unreadable += bool(entry["reason"])
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
@@ -300,7 +285,7 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-def _throttled(source: Source, progress: ProgressCallback) -> _Report:
+def _throttled(source: Source, progress: stored.ProgressCallback) -> _Report:
     """Pass progress on, but not more often than a person can see."""
     last = 0.0
 
@@ -309,7 +294,7 @@ def _throttled(source: Source, progress: ProgressCallback) -> _Report:
         now = time.monotonic()
         if done == total or now - last >= _PROGRESS_INTERVAL_S:
             last = now
-            progress(PrepareProgress(str(source), stage, done, total, unreadable))
+            progress(stored.PrepareProgress(str(source), stage, done, total, unreadable))
 
     return report
 

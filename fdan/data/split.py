@@ -125,7 +125,8 @@ def split(task: Task, config: SplitConfig) -> Split:
         and visual.contents[index] not in films
         and (config.protocol != "official" or visual.parts[index] in ("train", None))
     ]
-    division = Split(*map(_indices, (visual_train, train, validation, test)))
+    parts = (visual_train, train, validation, test)
+    division = Split(*(np.array(sorted(part), dtype=np.int64) for part in parts))
     _check(task, config, division)
     return division
 
@@ -322,7 +323,3 @@ def _check(task: Task, config: SplitConfig, division: Split) -> None:
             f"protocol '{config.protocol}': no visual sample is left for training (the faces of"
             " held-out speakers and of test parts are kept out); add a visual source"
         )
-
-
-def _indices(indices: Iterable[int]) -> Indices:
-    return np.array(sorted(indices), dtype=np.int64)

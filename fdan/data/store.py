@@ -67,11 +67,8 @@ class Store:
 
 
 def open_store(folder: Path) -> Store:
-    """A store that was prepared before, checked to be whole.
-
-    Raises:
-        DataError: Not a store, of another format, or damaged; names the folder.
-    """
+    """A store that was prepared before, checked to be whole. DataError: not a store, of another
+    format, or damaged; names the folder."""
     folder = folder.absolute()
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: not a prepared store (it has no {MANIFEST})")

@@ -33,11 +33,8 @@ class Samples:
 
 @dataclass(frozen=True)
 class Task:
-    """One or more acoustic and one or more visual stores.
-
-    Raises:
-        DataError: A modality is missing, or stores of one modality were prepared differently.
-    """
+    """One or more acoustic and one or more visual stores. DataError: a modality is missing, or
+    stores of one modality were prepared differently."""
 
     acoustic: tuple[Store, ...]
     visual: tuple[Store, ...]

@@ -10,16 +10,13 @@ from fdan.training.training_data import TrainingData
 
 
 def baseline_uar(data: TrainingData, samples: Ints) -> float | None:
-    """UAR of a regression fitted to the acoustic training part.
-
-    Features are standardised over the training part; else scikit-learn's defaults (L2, C = 1).
+    """UAR of a regression fitted to the acoustic training part: on features standardised over it,
+    else with scikit-learn's defaults (L2, C = 1).
 
     Args:
-        data: Training data of a run.
+        data: Training data of a run. Where it holds images, to tune backbones, there are no
+            features yet: the UAR is None.
         samples: The acoustic samples that are scored.
-
-    Returns:
-        None if `data` holds images: backbones are tuned, so there are no features yet.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -35,6 +35,8 @@ Floats = npt.NDArray[np.float64]
 
 LEVEL: Final = 0.95  # the probability that an interval holds the figure
 
+_RESAMPLES: Final = 2000
+_TOSSES: Final = 10_000
 _C: Final = len(EMOTIONS)
 _TIE: Final = 1e-12  # sums of the same fractions in another order are the same sum
 
@@ -80,44 +82,34 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n, "value")
 
 
-def bootstrap(predictions: Predictions, repeats: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(predictions: Predictions) -> Interval:
     """Percentile interval of the UAR over resampled speakers, each with all of their utterances;
     over resampled utterances where not every speaker is known or there is only one.
 
     A resample without an emotion is measured over the emotions that it has, as `metrics` does.
-
-    Args:
-        predictions: One model's predictions.
-        repeats: Number of resamples.
-        seed: Seed of the resampling.
     """
     cells = predictions.truth * _C + predictions.predicted
-    drawn, groups, by = _resample(cells, _C**2, predictions.speakers, repeats, seed)
-    low, high = _percentiles(_uar(drawn.reshape(repeats, _C, _C)))
+    drawn, groups, by = _resample(cells, _C**2, predictions.speakers, _RESAMPLES)
+    low, high = _percentiles(_uar(drawn.reshape(-1, _C, _C)))
     return Interval(float(_uar(predictions.confusion[None])[0]), low, high, groups, by)
 
 
-def compare(
-    challenger: Predictions, champion: Predictions, repeats: int = 10_000, seed: int = 0
-) -> Comparison:
+def compare(challenger: Predictions, champion: Predictions) -> Comparison:
     """The difference of two models' UAR on the same utterances.
 
     p is that of a two-sided paired randomisation test: the two answers on an utterance change
-    places by the toss of a coin; (1 + tosses as extreme) / (1 + repeats), so never 0. The interval
+    places by the toss of a coin; (1 + tosses as extreme) / (1 + tosses), so never 0. The interval
     is a paired bootstrap: both models measured on the same resampled speakers (or utterances).
 
     Args:
         challenger: The challenger's predictions.
         champion: Its predictions for the same utterances, in any order.
-        repeats: Number of tosses and of resamples.
-        seed: Seed of both.
 
     Raises:
         DataError: The two are not about the same utterances with the same truth.
     """
     ours, theirs = _paired(challenger, champion)
     truth, a, b = challenger.truth[ours], challenger.predicted[ours], champion.predicted[theirs]
-    generator = np.random.default_rng(seed)
 
     # Whoever answers, the truth is the same: a toss moves an utterance's share of its class's
     # recall from one model to the other, and only where one of them is right and the other wrong.
@@ -127,13 +119,13 @@ def compare(
     lost = np.bincount(truth[(b == truth) & (a != truth)], minlength=_C)
     share = 1 / (np.maximum(counts, 1) * (counts > 0).sum())
     difference = float((gained - lost) @ share)
-    heads = generator.binomial(gained + lost, 0.5, (repeats, _C))
+    heads = np.random.default_rng(0).binomial(gained + lost, 0.5, (_TOSSES, _C))
     tossed = (2 * heads - (gained + lost)) @ share
     extreme = int((np.abs(tossed) >= abs(difference) - _TIE).sum())
 
     cells = (truth * 2 + (a == truth)) * 2 + (b == truth)
     speakers = [challenger.speakers[i] for i in ours.tolist()]
-    drawn = _resample(cells, _C * 4, speakers, repeats, seed)[0].reshape(repeats, _C, 2, 2)
+    drawn = _resample(cells, _C * 4, speakers, _TOSSES)[0].reshape(-1, _C, 2, 2)
     true = drawn.sum((2, 3))
     apart = (drawn[:, :, 1, 0] - drawn[:, :, 0, 1]) / np.maximum(true, 1)
     low, high = _percentiles(apart.sum(1) / (true > 0).sum(1))
@@ -141,7 +133,7 @@ def compare(
         difference=difference,
         low=low,
         high=high,
-        p=(1 + extreme) / (1 + repeats),
+        p=(1 + extreme) / (1 + _TOSSES),
         samples=len(truth),
         disagreements=int((a != b).sum()),
     )
@@ -177,11 +169,11 @@ def _sorted(model: Predictions) -> tuple[Ints, list[tuple[str, int]]]:
 
 
 def _resample(
-    cells: Ints, size: int, speakers: Sequence[str | None], repeats: int, seed: int
+    cells: Ints, size: int, speakers: Sequence[str | None], repeats: int
 ) -> tuple[Ints, int, str]:
     """(repeats, size) counts of cells over units drawn with replacement; how many are drawn, and
     their name. `cells`: one of each utterance. `speakers`: theirs."""
-    generator = np.random.default_rng([seed, 1])
+    generator = np.random.default_rng([0, 1])
     known = sorted({name for name in speakers if name is not None})
     if None in speakers or len(known) < 2:
         # Utterances in one cell are one and the same to every measure: a unit is a cell, of which

@@ -46,7 +46,8 @@ class _SpeechProbabilities(nn.Module):
 
 
 def export(folder: Path, file: Path) -> float:
-    """Write a model as an ONNX file, whole or not at all.
+    """Write a model as an ONNX file, whole or not at all. Returns the largest difference from
+    torch's probabilities on images of noise, at most TOLERANCE.
 
     Input `images`: (N, H, W, 1) uint8, prepared as the metadata say; N is free. Output
     `probabilities`: (N, 7) float32.
@@ -54,9 +55,6 @@ def export(folder: Path, file: Path) -> float:
     Args:
         folder: The model's folder.
         file: The ONNX file; an old one is replaced.
-
-    Returns:
-        The largest difference from torch's probabilities on images of noise, at most TOLERANCE.
 
     Raises:
         WeightsError: The folder holds no whole model, or the file would answer otherwise.

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fdan.device import choose_device, shapes_only
+from fdan.device import choose_device
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError, WeightsError
 from fdan.files import first_line
@@ -103,7 +103,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
             raise WeightsError(f"model {folder}: written by another version of fdan-search")
         run = RunConfig.from_mapping(facts["run"], FACTS)
         tensors = safetensors.torch.load_file(folder / TENSORS)
-        with shapes_only():
+        with torch.device("meta"):  # the weights follow
             network = Network.from_config(run.model, images=True)
         _check(tensors, network, run)
         own = {k.removeprefix("model."): z for k, z in tensors.items() if k.startswith("model.")}

@@ -31,11 +31,8 @@ _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
 
 
 def find_model(name: str) -> Path:
-    """The folder or ONNX file that a name or address stands for.
-
-    Raises:
-        WeightsError: There is none, or no entry point for the address.
-    """
+    """The folder or ONNX file that a name or address stands for. WeightsError: there is none, or
+    no entry point for the address."""
     path, address = Path(name), _ADDRESS.match(name)
     if not address or path.exists():
         return path if path.is_file() else model_folder(path)

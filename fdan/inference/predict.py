@@ -35,11 +35,8 @@ class Prediction:
 
 
 def speech_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that are named, and every file below a folder that can hold speech.
-
-    Raises:
-        DataError: A path does not exist, or a folder holds no sound and no video.
-    """
+    """The files that are named, and every file below a folder that can hold speech. DataError: a
+    path does not exist, or a folder holds no sound and no video."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():

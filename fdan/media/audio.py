@@ -25,16 +25,13 @@ _RATES: Final = range(1000, 768_001)
 
 
 def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """The sound of a file, mono; of a truncated file, whatever decodes.
+    """The sound of a file, mono: (samples,) float32; of a truncated file, whatever decodes.
 
     Channels are averaged; resampling is soxr's HQ, which is librosa's default.
 
     Args:
         path: A sound file or a video.
         sample_rate: Sample rate of the result, in Hz.
-
-    Returns:
-        (samples,) float32.
 
     Raises:
         DataError: Nothing can be decoded, or values are not finite.

@@ -12,11 +12,8 @@ from fdan.errors import DataError
 
 @contextmanager
 def open_container(path: Path) -> Iterator[Any]:
-    """An av.container.InputContainer, closed at the end.
-
-    Raises:
-        DataError: FFmpeg cannot open it, or fails inside the block.
-    """
+    """An av.container.InputContainer, closed at the end. DataError: FFmpeg cannot open it, or fails
+    inside the block."""
     import av
 
     av.logging.set_level(None)

@@ -48,11 +48,7 @@ class FaceSettings(Config):
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A still image: (height, width, 3) uint8, BGR.
-
-    Raises:
-        DataError: It cannot be decoded.
-    """
+    """A still image: (height, width, 3) uint8, BGR. DataError: it cannot be decoded."""
     import cv2
 
     # Not cv2.imread: it cannot open every path that Python can.

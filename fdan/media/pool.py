@@ -41,7 +41,7 @@ _ENVIRONMENT: Final = {
 }
 
 
-class DecoderPool:
+class DecoderPool(contextlib.AbstractContextManager["DecoderPool"]):
     """`count` processes that turn media files into images, each file within `timeout_s` seconds; a
     context manager that leaves none behind."""
 
@@ -49,9 +49,6 @@ class DecoderPool:
         self._processes = [DecoderProcess(settings, timeout_s) for _ in range(count)]
         self._idle = deque(self._processes)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="media")
-
-    def __enter__(self) -> DecoderPool:
-        return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
@@ -67,11 +64,8 @@ class DecoderPool:
             process.start()
 
     def read(self, paths: Sequence[Path]) -> Iterator[Pixels | str]:
-        """One Pixels, or the reason why there is none, for each path, in order.
-
-        Raises:
-            DataError: The processes cannot be started.
-        """
+        """One Pixels, or the reason why there is none, for each path, in order. DataError: the
+        processes cannot be started."""
         # Bounded, so that one slow file does not let the images after it pile up in memory.
         limit = 8 * len(self._processes)
         pending: deque[Future[Pixels | str]] = deque()

@@ -62,7 +62,8 @@ class SpectrogramSettings(Config):
 
 
 def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArray[np.float32]:
-    """Mel power spectrogram in dB below its own maximum.
+    """Mel power spectrogram in dB below its own maximum: (mels, 1 + samples // hop) float32 in
+    [-80, 0], the lowest band first.
 
     It is librosa.power_to_db(librosa.feature.melspectrogram(...), ref=np.max) in double precision
     up to the power, which gives each pixel the value that it has in stores made before librosa
@@ -71,9 +72,6 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
     Args:
         speech: (samples,) float32.
         settings: Window, step and bands.
-
-    Returns:
-        (mels, 1 + samples // hop) float32 in [-80, 0], the lowest band first.
     """
     librosa = _import_librosa()
     spectrum = librosa.stft(
@@ -88,14 +86,12 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
 def spectrogram_image(
     speech: NDArray[np.float32], settings: SpectrogramSettings
 ) -> NDArray[np.uint8]:
-    """Speech image: -80 dB is 0, the maximum 255; row 0 is the lowest band, columns are time.
+    """Speech image, (spectrogram_size, spectrogram_size, 1) uint8: -80 dB is 0, the maximum 255;
+    row 0 is the lowest band, columns are time.
 
     Args:
         speech: (settings.length,) float32, see `fdan.media.audio.window`.
         settings: Settings that the image depends on.
-
-    Returns:
-        (spectrogram_size, spectrogram_size, 1) uint8.
     """
     import cv2
 

@@ -25,7 +25,7 @@ def _positions(count: int, frames: int) -> list[int]:
 
 
 def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
-    """Uniformly spaced frames of a video.
+    """Uniformly spaced frames of a video, (height, width, 3) uint8, BGR as OpenCV has them.
 
     Frames of Motion JPEG stand alone: only those wanted are decoded. With other codings, frames are
     grabbed in order and only those wanted are converted: seeking would decode from the last key
@@ -34,10 +34,7 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
 
     Args:
         path: The video.
-        frames: Number of wanted frames.
-
-    Returns:
-        1 to `frames` images (height, width, 3) uint8, BGR as OpenCV has them.
+        frames: Number of wanted frames; a damaged video gives fewer.
 
     Raises:
         DataError: No frame can be decoded.

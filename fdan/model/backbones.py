@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fdan.device import seeded, shapes_only
+from fdan.device import seeded
 from fdan.errors import WeightsError
 from fdan.files import first_line, sha256_file
 
@@ -100,7 +100,7 @@ def build_backbone(weights: Weights) -> Backbone:
         with seeded(_NO_WEIGHTS_SEED):
             backbone = Backbone(weights.backbone)
     else:
-        with shapes_only():  # no time spent on initial values that the file replaces
+        with torch.device("meta"):  # no time spent on initial values that the file replaces
             backbone = Backbone(weights.backbone)
         fitting = _fitting(weights.backbone, weights.file, backbone.body.state_dict())
         backbone.body.load_state_dict(fitting, assign=True)

@@ -45,7 +45,7 @@ def lmmd(
     kernel: KernelConfig | Kernel,
 ) -> Tensor:
     """d(p_v, p_a) of Eq. 8: the mean over classes of the squared distance of the two modalities'
-    class means in the kernel's space.
+    class means in the kernel's space, a scalar.
 
     The mean is over the classes present in both batches (1/C of Eq. 6 when all are); without a
     common class it is 0 and so is its gradient. The base bandwidth is a constant to the gradient,
@@ -58,9 +58,6 @@ def lmmd(
         y_A: Classes of the acoustic samples.
         classes: Number of classes.
         kernel: Kernel k of Eq. 8.
-
-    Returns:
-        A scalar of the features' type.
     """
     n_v, n_a = z_VD.shape[0], z_AD.shape[0]
     assert n_v > 0 and n_a > 0, "each modality needs a sample"

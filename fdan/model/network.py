@@ -97,21 +97,13 @@ class Head(nn.Module):
     def forward(self, x_VF: Tensor, x_AF: Tensor) -> Output:
         """Both modalities together, as in training. Without layers the LMMD compares the
         bottleneck's output (FDAN_1)."""
-        z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
-        aligned = []
-        for layer in self.layers:
-            z_v, z_a = layer(z_v, z_a)
-            aligned.append((z_v, z_a))
-        return Output(self.classifier(z_v), self.classifier(z_a), tuple(aligned) or ((z_v, z_a),))
+        pairs = self._pass_through(x_VF, x_AF)
+        z_v, z_a = pairs[-1]
+        return Output(self.classifier(z_v), self.classifier(z_a), tuple(pairs[1:] or pairs))
 
     def build_bank(self, x_VF: Tensor, x_AF: Tensor) -> Bank:
         """The faces' features that enter each layer when faces and speech pass through together."""
-        z_v, z_a = self._narrow("visual", x_VF), self._narrow("acoustic", x_AF)
-        bank = []
-        for layer in self.layers:
-            bank.append(z_v)
-            z_v, z_a = layer(z_v, z_a)
-        return tuple(bank)
+        return tuple(z_v for z_v, _ in self._pass_through(x_VF, x_AF)[:-1])
 
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
         """Logits (A, C) from speech alone. Each row depends on its own sample and the bank that it
@@ -135,6 +127,13 @@ class Head(nn.Module):
             z_v = layer.visual.transform(z_v, None)
         logits: Tensor = self.classifier(z_v)
         return logits
+
+    def _pass_through(self, x_VF: Tensor, x_AF: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Both modalities behind the bottleneck and behind each layer."""
+        pairs = [(self._narrow("visual", x_VF), self._narrow("acoustic", x_AF))]
+        for layer in self.layers:
+            pairs.append(layer(*pairs[-1]))
+        return pairs
 
     def _narrow(self, modality: str, x_NF: Tensor) -> Tensor:
         if self.standardise:

@@ -74,14 +74,12 @@ def cached_features(
             if device.type == "cuda":
                 torch.cuda.empty_cache()  # trials of other processes train there
 
-    features = _open(file, shape)
-    if features is None:
+    if (features := _open(file, shape)) is None:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
-            features = _open(file, shape)
-            if features is None:
+            if _open(file, shape) is None:
                 write_atomic(file, compute)
-                features = _open(file, shape)
+        features = _open(file, shape)
     assert features is not None
     return features
 

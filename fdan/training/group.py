@@ -71,13 +71,10 @@ def train_group(
         data: Their training data.
         report: Callback after each epoch; time/epoch_s is the run's share of the epoch's time for
             all. What it raises ends all.
-        device: Device name: cpu, cuda ... or auto.
+        device: As in train(), which raises the same errors.
         resume: Checkpoints; a run goes on after its own, as in train(), so that runs may be at
             different epochs.
         until: Each run's last epoch; None trains each to its end.
-
-    Raises:
-        ConfigError, DeviceError, WeightsError: As in train().
     """
     keys = {group_key(run) for run in runs}
     assert len(keys) == 1 and None not in keys, "these runs are no group"
@@ -86,9 +83,8 @@ def train_group(
     members = []
     for index, run in enumerate(runs):
         member = _Member(run, data, None if resume is None else resume[index])
-        member.index, member.until = index, run.training.epochs
-        if until is not None:
-            member.until = min(until[index], member.until)
+        last = run.training.epochs if until is None else until[index]
+        member.index, member.until = index, min(last, run.training.epochs)
         if member.trains_on:
             members.append(member)
     if members:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils.rnn import pad_sequence
 
-from fdan.device import shapes_only
 from fdan.model.local_mmd import Kernel
 from fdan.model.network import Bank, Head, Network, fdan_loss
 from fdan.run_config import RunConfig
@@ -38,7 +37,7 @@ class StackedHeads:
         device: torch.device,
     ) -> None:
         """momenta: each run's so far by parameter; one that is missing is 0."""
-        with shapes_only():
+        with torch.device("meta"):  # each call brings the weights
             self._network = Network.from_config(runs[0].model)
         self._has_momentum = [run.training.momentum > 0 for run in runs]
         self._parameters = _stack([dict(n.named_parameters()) for n in networks], device)
@@ -60,7 +59,7 @@ class StackedHeads:
     def step(
         self, x_RVF: Tensor, x_RAF: Tensor, y_RV: Tensor, y_RA: Tensor, rate_R: Tensor
     ) -> Tensor:
-        """One step of each run.
+        """One step of each run; returns the losses before it, (R, 4).
 
         Args:
             x_RVF: Faces' features.
@@ -68,9 +67,6 @@ class StackedHeads:
             y_RV: Faces' classes.
             y_RA: Speech's classes.
             rate_R: Learning rates.
-
-        Returns:
-            The losses before the step, (R, 4).
         """
         with torch.no_grad():
             gradients, losses_R4 = vmap(grad(self._loss, has_aux=True))(

@@ -82,9 +82,16 @@ class RunProgress:
 
     def start_network(self) -> tuple[Network, dict[str, Tensor]]:
         """Network and momenta before the first step, or of the checkpoint, on the CPU."""
-        if self.resume is None:
-            return build_network(self.run, self.data), {}
-        return restore_network(self.resume), self.resume.tensors_under("momentum")
+        run, data = self.run, self.data
+        if self.resume is not None:
+            return restore_network(self.resume), self.resume.tensors_under("momentum")
+        with seeded(seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
+            head = Head(run.model)
+        if run.model.tuning == "full":
+            return Network(head, {m: build_backbone(data.weights) for m in MODALITIES}), {}
+        for modality in MODALITIES:
+            head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
+        return Network(head), {}
 
     def finish_epoch(self, losses: Tensor, logits: Tensor, seconds: float) -> EpochReport:
         """Count one more epoch and score it.
@@ -135,7 +142,7 @@ def train(
     device: str | torch.device = "cpu",
     resume: Checkpoint | None = None,
 ) -> Checkpoint:
-    """Train for `run.training.epochs` epochs.
+    """Train for `run.training.epochs` epochs; returns the last one's checkpoint.
 
     Args:
         run: All settings.
@@ -145,9 +152,6 @@ def train(
         resume: Checkpoint after which the run goes on, on the CPU to the last bit as if it
             had not stopped (with the same number of threads). It may have more epochs than before,
             but no other settings or data.
-
-    Returns:
-        The last epoch's checkpoint.
 
     Raises:
         ConfigError: `resume` is of another run. DeviceError, WeightsError: they do not serve.
@@ -189,9 +193,8 @@ class _Trainer:
     def _epoch(self) -> Tensor:
         """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the
         CPU; nothing waits for the device before the epoch's end."""
-        plan = batches.plan_epoch(
-            self.data, self.progress.run.training, self.progress.now.epoch + 1
-        )
+        run, now = self.progress.run, self.progress.now
+        plan = batches.plan_epoch(self.data, run.training, now.epoch + 1)
         columns = []
         for modality in MODALITIES:
             samples, sizes, draws = plan[modality]
@@ -201,7 +204,7 @@ class _Trainer:
 
         losses = torch.zeros((len(plan["acoustic"].sizes), 4), device=self.device)
         for number, batch in enumerate(zip(*columns, strict=True)):
-            _set_learning_rate(self.optimizer, self.progress.now.step + number)
+            _set_learning_rate(self.optimizer, now.step + number)
             losses[number] = self.step(*batch)
         return losses.cpu()
 
@@ -216,22 +219,6 @@ class _Trainer:
         tensors |= {f"bank.{i}": z_MD for i, z_MD in enumerate(bank or ())}
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
         return replace(checkpoint, tensors=copies)
-
-
-def build_network(run: RunConfig, data: TrainingData) -> Network:
-    """A network before its first step, on the CPU.
-
-    Args:
-        run: Settings with the model and seed.
-        data: Data with the backbones' weights; its training part standardises frozen features.
-    """
-    with seeded(seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
-        head = Head(run.model)
-    if run.model.tuning == "full":
-        return Network(head, {m: build_backbone(data.weights) for m in MODALITIES})
-    for modality in MODALITIES:
-        head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
-    return Network(head)
 
 
 def _make_optimizer(

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fdan.device import shapes_only
 from fdan.errors import WeightsError
 from fdan.metrics import Ints, Measures, confusion_matrix, measures
 from fdan.model.network import CLASSES, Bank, Network
@@ -55,7 +54,7 @@ def score_checkpoint(checkpoint: Checkpoint, data: TrainingData, samples: Ints) 
 
 def restore_network(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network on the CPU; its backbones only if they were trained."""
-    with shapes_only():
+    with torch.device("meta"):  # the weights follow
         network = Network.from_config(checkpoint.run.model)
     try:
         # Copies: the checkpoint stays as it is, whatever happens to the network.

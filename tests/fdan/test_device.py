@@ -22,7 +22,7 @@ from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import Call, GraphedFunction
-from fdan.training.train import build_network, train
+from fdan.training.train import RunProgress, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -60,7 +60,7 @@ class NothingFromTheHost(TorchDispatchMode):
 
 def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
     """On the meta device."""
-    network = build_network(run, data).train().to(META)
+    network = RunProgress(run, data, None).start_network()[0].train().to(META)
     data = data.to(META)
     optimizer = training._make_optimizer(network, run.training, META, {})
     inputs = []
@@ -226,7 +226,7 @@ def test_what_follows_the_backbones_is_float32(
     losses = []
     for precision in (half_precision, half):
         monkeypatch.setattr(training, "half_precision", precision)
-        network = build_network(run, data).train()
+        network = RunProgress(run, data, None).start_network()[0].train()
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d):
                 module.register_forward_hook(lambda m, i, o: types["convolutions"].add(o.dtype))
@@ -273,7 +273,7 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
     last = last_of(run, data)
     # As a file holds them.
     plain = {name: tensor.contiguous() for name, tensor in last.tensors.items()}
-    network = build_network(run, data)
+    network = RunProgress(run, data, None).start_network()[0]
     cpu = torch.device("cpu")
     held = Checkpoint(run, 1, last.step, last.history, "", "", plain).tensors_under("momentum")
     optimizer = training._make_optimizer(network, run.training, cpu, held)
@@ -293,7 +293,7 @@ def test_backbones_learn_at_a_tenth_of_the_heads_rate_and_momentum_goes_on(
     """And the schedule lowers both."""
     run, data = run_of(**FULL | {"momentum": momentum, "epochs": 1}), image_data()
     last = last_of(run, data)
-    network = build_network(run, data)
+    network = RunProgress(run, data, None).start_network()[0]
     momenta, cpu = last.tensors_under("momentum"), torch.device("cpu")
     optimizer = training._make_optimizer(network, run.training, cpu, momenta)
     assert isinstance(optimizer, torch.optim.SGD)

@@ -23,7 +23,7 @@ from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.cuda_graph import Call, make_graphed, side_stream
-from fdan.training.train import EpochReport, build_network, train
+from fdan.training.train import EpochReport, RunProgress, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -148,7 +148,7 @@ def test_a_step_waits_for_nothing(
 ) -> None:
     run = run_of(**settings)
     data = data_for(settings, frozen_data, image_data).to(CUDA)
-    network = build_network(run, data).to(CUDA).train()
+    network = RunProgress(run, data, None).start_network()[0].to(CUDA).train()
     optimizer = training._make_optimizer(network, run.training, CUDA, {})
     one_step = training._make_step(network, optimizer, run, data)
     batch: list[Tensor] = []

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from fdan.config import Config, option
 from fdan.corpora import savee
@@ -196,7 +196,7 @@ def _write_all(
         raise OSError(f"a process ended after {done} of {total} utterances; see above for why")
 
 
-class BackgroundDemo:
+class BackgroundDemo(contextlib.AbstractContextManager["BackgroundDemo"]):
     """Writes the demo corpus to `folder`, or finds it there, from when this is made, while the
     process does something else, such as imports that keep one core busy for seconds.
 
@@ -218,9 +218,6 @@ class BackgroundDemo:
         meanwhile. Raises what `generate` does."""
         self._progress = progress
         self._written.result()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._cancelled = True

@@ -19,7 +19,7 @@ from fdan.training import group
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.group import group_key, train_group
 from fdan.training.group_heads import StackedHeads
-from fdan.training.train import Diverged, EpochReport, build_network, train
+from fdan.training.train import Diverged, EpochReport, RunProgress, train
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import score_checkpoint
 
@@ -286,7 +286,12 @@ def test_a_step_asks_the_device_nothing(frozen_data: Make, run_of: Make) -> None
     """On a device that has shapes but no numbers, whoever asks for one raises."""
     meta = torch.device("meta")
     runs = [run_of(layers=2), run_of(layers=2, alpha=0.0, kernels=2)]
-    heads = StackedHeads(runs, [build_network(run, frozen_data()) for run in runs], [{}, {}], meta)
+    heads = StackedHeads(
+        runs,
+        [RunProgress(run, frozen_data(), None).start_network()[0] for run in runs],
+        [{}, {}],
+        meta,
+    )
     x, y = torch.empty(2, 8, 512, device=meta), torch.empty(2, 8, device=meta).long()
     assert heads.step(x, x, y, y, torch.empty(2, device=meta)).shape == (2, 4)
     assert heads.predict(x[0], heads.build_bank(x, x)).shape == (2, 8, 7)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fdan.run_config import RunConfig
 from fdan.training.group import MemberEpoch, train_group
 from fdan.training.group_heads import StackedHeads
-from fdan.training.train import Diverged, build_network, train
+from fdan.training.train import Diverged, RunProgress, train
 from fdan.training.training_data import TrainingData
 
 Make = Callable[..., Any]
@@ -28,7 +28,7 @@ OWN: list[dict[str, Any]] = [
 
 
 def heads_of(runs: list[RunConfig], data: TrainingData) -> StackedHeads:
-    networks = [build_network(run, data) for run in runs]
+    networks = [RunProgress(run, data, None).start_network()[0] for run in runs]
     return StackedHeads(runs, networks, [{} for _ in runs], torch.device("cuda", 0))
 
 
