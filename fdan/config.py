@@ -60,14 +60,12 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
-        """Build a configuration.
+        """Build a configuration. ConfigError: a name is unknown (the nearest one is named), or a
+        value is refused.
 
         Args:
             values: Values by name.
             where: Origin of the values, for messages.
-
-        Raises:
-            ConfigError: A name is unknown (the nearest one is named), or a value is refused.
         """
         check_names(values, cls.__dataclass_fields__, where)
         return cls(**values)

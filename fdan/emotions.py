@@ -9,8 +9,7 @@ MODALITIES: Final = ("visual", "acoustic")
 
 EMOTIONS: Final = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
-SHORT: Final = ("AN", "DI", "FE", "HA", "NE", "SA", "SU")
-"""The paper's abbreviations (figure 4), for figures."""
+SHORT: Final = ("AN", "DI", "FE", "HA", "NE", "SA", "SU")  # the paper's, figure 4
 
 _ALIASES: Final = {
     "angry": "anger",

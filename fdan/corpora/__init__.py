@@ -26,14 +26,12 @@ STORE: Final = "store"  # stands for a corpus where a prepared store is opened a
 
 
 def parse_source(text: str, modality: str) -> Source:
-    """`ravdess:/data/RAVDESS` as a Source; `store:/folder` is a store prepared before.
+    """`ravdess:/data/RAVDESS` as a Source; `store:/folder` is a store prepared before. DataError:
+    text not of this form, or an unknown corpus (the nearest is named).
 
     Args:
         text: CORPUS:FOLDER.
         modality: "acoustic" or "visual".
-
-    Raises:
-        DataError: Text not of this form, or an unknown corpus (the nearest is named).
     """
     assert modality in MODALITIES, modality
     corpus, colon, folder = text.partition(":")

@@ -62,13 +62,11 @@ def find_files(root: Path, suffixes: Iterable[str]) -> list[Path]:
     """Media files below a folder in the order of their relative paths, links followed once.
 
     Hidden files and macOS's `._name` companions are not media, whatever their suffix says.
+    DataError: a folder below `root` cannot be listed.
 
     Args:
         root: The folder.
         suffixes: Suffixes of media files, in lower case with their dot.
-
-    Raises:
-        DataError: A folder below `root` cannot be listed.
     """
     wanted = frozenset(suffixes)
     files: list[Path] = []
@@ -114,9 +112,6 @@ def list_files(
         source: The corpus.
         read: Reader of one path.
         suffixes: Suffixes of its media files; empty for those of recordings.
-
-    Raises:
-        DataError: A folder cannot be listed.
     """
     ranked: dict[str, list[tuple[int, Row]]] = {}
     problems: list[Problem] = []

@@ -28,8 +28,7 @@ from fdan.media.spectrogram import SpectrogramSettings
 
 _DEMO: Final = "demo"
 
-_SPEECH_FIRST = MODALITIES[::-1]
-"""Sounds are prepared before films: a corpus without usable speech is refused at once."""
+_SPEECH_FIRST = MODALITIES[::-1]  # so that a corpus without usable speech is refused at once
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,11 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
 
 
 def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, Split]:
-    """The data of an `origin`, divided as they were.
+    """The data of an `origin`, divided as they were. DataError: a store is gone, or another one.
 
     Args:
         facts: Facts that `origin` returned.
         stores: Folder of the stores, if they were moved.
-
-    Raises:
-        DataError: A store is gone, or is not the one that it was.
     """
 
     def reopened(modality: str) -> Iterator[Store]:

@@ -41,8 +41,7 @@ class Settings:
     """All settings of data and run, and which of them the user chose."""
 
     preset: str
-    values: Mapping[str, Any]
-    """Every field of every configuration: the user's, else the preset's, else the default."""
+    values: Mapping[str, Any]  # of all fields: the user's, else the preset's, else the default
     chosen: frozenset[str]
 
     @property

@@ -27,8 +27,7 @@ Indices = NDArray[np.int64]
 Speaker = tuple[str, str]
 K = TypeVar("K")
 
-_TRIES: Final = 200
-"""Number of divisions tried before one that lacks a class in some part is accepted."""
+_TRIES: Final = 200  # divisions, before one that lacks a class in some part is accepted
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,12 @@ class PartCount:
 
 
 def split(task: Task, config: SplitConfig) -> Split:
-    """Divide a task's samples; a pure function of both.
+    """Divide a task's samples; a pure function of both. DataError: these corpora do not allow the
+    protocol; says why and which one they allow.
 
     Args:
         task: The data.
         config: Protocol, fractions and seed.
-
-    Raises:
-        DataError: These corpora do not allow the protocol; says why and which one they allow.
     """
     acoustic, visual = task.samples("acoustic"), task.samples("visual")
     rng = np.random.default_rng(config.split_seed)

@@ -41,22 +41,16 @@ class Store:
     modality: str
     settings: Mapping[str, object]
     fingerprint: str
-    images: NDArray[np.uint8]
-    """(N, height, width, channels), read-only; 1 channel for speech, 3 (RGB) for faces."""
-    emotions: NDArray[np.int64]
-    """(N,) indices into fdan.emotions.EMOTIONS."""
+    images: NDArray[np.uint8]  # (N, height, width, C), read-only; C: 1 of speech, 3 (RGB) of faces
+    emotions: NDArray[np.int64]  # (N,) indices into fdan.emotions.EMOTIONS
     speakers: list[str | None]
     utterances: list[str]
-    parts: list[str | None]
-    """The corpus's own part of each sample: train, validation, test or None."""
-    files: list[str]
-    """Path of each sample's file below the source's folder."""
-    contents: list[str]
-    """SHA-256 of each sample's file: equal where two files are the same."""
+    parts: list[str | None]  # the corpus's own: train, validation, test or None
+    files: list[str]  # path of each sample's file below the source's folder
+    contents: list[str]  # SHA-256 of each sample's file: equal where two files are the same
+    # Path and reason of files that could not be used, and of those that the corpus lists and lacks.
     unreadable: list[dict[str, str]] = field(default_factory=list)
-    """Files that could not be used: path and reason."""
     problems: list[dict[str, str]] = field(default_factory=list)
-    """Files that the corpus lists and lacks: path and reason."""
     counts: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -32,15 +32,11 @@ _SUM: Final = 1e-6  # how far a row's probabilities may add up to other than 1
 class Predictions:
     """N utterances, one row each, in the order of the part that was predicted."""
 
-    contents: tuple[str, ...]
-    """sha256 of each speech file in hex, by which two models' answers are paired."""
+    contents: tuple[str, ...]  # sha256 of each speech file in hex, which pairs two models' answers
     utterances: tuple[str, ...]
-    speakers: tuple[str | None, ...]
-    """Names of the speakers; None where the corpus has none."""
-    truth: Ints
-    """(N,) indices into EMOTIONS."""
-    probabilities: npt.NDArray[np.float64]
-    """(N, 7), rows add up to 1."""
+    speakers: tuple[str | None, ...]  # None where the corpus names none
+    truth: Ints  # (N,) indices into EMOTIONS
+    probabilities: npt.NDArray[np.float64]  # (N, 7), rows add up to 1
 
     def __post_init__(self) -> None:
         n = len(self.contents)

@@ -56,15 +56,12 @@ class Interval:
 class Comparison:
     """A challenger beside a champion."""
 
-    difference: float
-    """The challenger's UAR less the champion's; its interval at LEVEL is low .. high."""
+    difference: float  # the challenger's UAR less the champion's; low .. high at LEVEL
     low: float
     high: float
-    p: float
-    """The share of coin tosses that make the two differ by as much or more, either way round."""
+    p: float  # share of coin tosses that make the two differ by as much or more, either way round
     samples: int
-    disagreements: int
-    """Utterances for which the two predict different emotions."""
+    disagreements: int  # utterances for which the two predict different emotions
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -95,7 +92,8 @@ def bootstrap(predictions: Predictions) -> Interval:
 
 
 def compare(challenger: Predictions, champion: Predictions) -> Comparison:
-    """The difference of two models' UAR on the same utterances.
+    """The difference of two models' UAR on the same utterances. DataError: the two are not about
+    the same utterances with the same truth.
 
     p is that of a two-sided paired randomisation test: the two answers on an utterance change
     places by the toss of a coin; (1 + tosses as extreme) / (1 + tosses), so never 0. The interval
@@ -104,9 +102,6 @@ def compare(challenger: Predictions, champion: Predictions) -> Comparison:
     Args:
         challenger: The challenger's predictions.
         champion: Its predictions for the same utterances, in any order.
-
-    Raises:
-        DataError: The two are not about the same utterances with the same truth.
     """
     ours, theirs = _paired(challenger, champion)
     truth, a, b = challenger.truth[ours], challenger.predicted[ours], champion.predicted[theirs]

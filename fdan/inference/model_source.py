@@ -62,14 +62,12 @@ def model_folder(folder: Path) -> Path:
 
 
 def open_model(path: Path, device: str = "cpu") -> Model:
-    """A model, ready to answer.
+    """A model, ready to answer. WeightsError: it is damaged. DeviceError: this machine, or ONNX,
+    does not have the device.
 
     Args:
         path: Path from find_model. Torch is imported for a folder only.
         device: Device name: cpu, cuda ... or auto.
-
-    Raises:
-        WeightsError: It is damaged. DeviceError: this machine, or ONNX, does not have the device.
     """
     if path.is_file():
         from fdan.inference.onnx_model import OnnxModel

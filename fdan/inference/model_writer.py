@@ -22,7 +22,7 @@ from fdan.training.validate import restore_network
 
 
 def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
-    """Make a model's folder, whole or not at all.
+    """Make a model's folder, whole or not at all. WeightsError: the backbones' file has changed.
 
     Args:
         folder: Model folder; a model in it is replaced.
@@ -30,9 +30,6 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
             again from where they came.
         facts: Rest of model.json: preparation settings of both modalities, the data's
             fingerprint, the split.
-
-    Raises:
-        WeightsError: The backbones' file has changed.
     """
     network = _with_backbones(checkpoint)
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}

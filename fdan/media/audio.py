@@ -27,14 +27,12 @@ _RATES: Final = range(1000, 768_001)
 def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
     """The sound of a file, mono: (samples,) float32; of a truncated file, whatever decodes.
 
-    Channels are averaged; resampling is soxr's HQ, which is librosa's default.
+    Channels are averaged; resampling is soxr's HQ, which is librosa's default. DataError: nothing
+    can be decoded, or values are not finite.
 
     Args:
         path: A sound file or a video.
         sample_rate: Sample rate of the result, in Hz.
-
-    Raises:
-        DataError: Nothing can be decoded, or values are not finite.
     """
     read = _read_container if path.suffix.lower() in VIDEO else _read_sound_file
     speech, rate = read(path)
@@ -50,14 +48,12 @@ def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
 
 
 def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """The middle of a recording, or all of it with silence on both sides.
+    """The middle of a recording, or all of it with silence on both sides. DataError: there is no
+    sound in it.
 
     Args:
         speech: (samples,) float32.
         length: Number of samples of the result.
-
-    Raises:
-        DataError: There is no sound in the window.
     """
     excess = len(speech) - length
     if excess >= 0:

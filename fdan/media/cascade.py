@@ -46,9 +46,6 @@ def largest_face(grey: NDArray[np.uint8], smallest: int) -> Box | None:
     Args:
         grey: (height, width) uint8.
         smallest: Width and height of the smallest face, in pixels.
-
-    Raises:
-        DataError: The cascade is missing.
     """
     windows: _Boxes = np.zeros((0, 4), np.int64)
     face: Box | None = None

@@ -67,15 +67,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def face_image(
     image: NDArray[np.uint8], settings: FaceSettings, *, still: bool
 ) -> tuple[NDArray[np.uint8], str]:
-    """The largest face of an image with a margin, or the image's middle where none is found.
+    """The largest face of an image with a margin, or the image's middle where none is found:
+    (face_size, face_size, 3) uint8, RGB; and FOUND, CENTRE or WHOLE.
 
     Args:
         image: (height, width, 3) uint8, BGR.
         settings: Size, margin and where to look for a face.
         still: Whether it is an image of its own, not a frame of a video.
-
-    Returns:
-        (face_size, face_size, 3) uint8, RGB; and FOUND, CENTRE or WHOLE.
     """
     import cv2
 

@@ -36,14 +36,12 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_dict(modality: str, stored: Mapping[str, Any]) -> Settings:
-    """The settings back from `settings_to_dict`, to prepare new files in the same way.
+    """The settings back from `settings_to_dict`, to prepare new files in the same way. DataError:
+    settings of another version of this code.
 
     Args:
         modality: "acoustic" or "visual".
         stored: Names and values, and the version.
-
-    Raises:
-        DataError: Settings of another version of this code.
     """
     values = dict(stored)
     version = values.pop("version", None)
@@ -64,14 +62,12 @@ def image_shape(settings: Settings) -> tuple[int, int, int]:
 
 
 def read_pixels(path: Path, settings: Settings) -> Pixels:
-    """The images of one file: a speech image, or the faces of a video or still image.
+    """The images of one file: a speech image, or the faces of a video or still image. DataError:
+    it is unusable; the message is a reason that continues its name.
 
     Args:
         path: The media file.
         settings: Settings that the images depend on.
-
-    Raises:
-        DataError: Unusable file; the message is a reason that continues its name.
     """
     try:
         if not path.stat().st_size:

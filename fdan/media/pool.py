@@ -125,22 +125,20 @@ class DecoderProcess:
 
     def read(self, path: Path) -> Pixels | str:
         """The images of a file, or the reason why there are none."""
-        reasons: list[str] = []
-        while len(reasons) < 2:
+        reason = ""
+        for _ in range(2):
             try:
                 self.start()
                 if not self._ready:
                     self._wait_until_ready()
                 return self.decode(path)
-            except _TooSlowError as slow:
-                self.end()
-                reasons.append(str(slow))
-                break
             except _LostError as lost:
-                # The file may be innocent (memory was short, say): once more.
                 self.end()
-                reasons.append(str(lost))
-        return reasons[0]
+                reason = reason or str(lost)
+                # Else the file may be innocent (memory was short, say): once more.
+                if isinstance(lost, _TooSlowError):
+                    break
+        return reason
 
     def decode(self, path: Path) -> Pixels | str:
         """Have the process, which is ready, read a file."""

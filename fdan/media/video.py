@@ -30,14 +30,11 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     Frames of Motion JPEG stand alone: only those wanted are decoded. With other codings, frames are
     grabbed in order and only those wanted are converted: seeking would decode from the last key
     frame again each time. If fewer frames decode than the file holds (it is damaged), a second pass
-    takes uniformly spaced ones of those.
+    takes uniformly spaced ones of those; DataError if no frame decodes.
 
     Args:
         path: The video.
         frames: Number of wanted frames; a damaged video gives fewer.
-
-    Raises:
-        DataError: No frame can be decoded.
     """
     with open_container(path) as container:
         count, coding = _packets(container)

@@ -70,15 +70,13 @@ class Weights:
 
 
 def find_weights(backbone: str, source: str) -> Weights:
-    """The weights that a setting names.
+    """The weights that a setting names. WeightsError: there is no such file, or it cannot be
+    downloaded.
 
     Args:
         backbone: One of FEATURES.
         source: 'imagenet' (torchvision's, downloaded once to torch's cache folder), 'none' or a
             state dict's file.
-
-    Raises:
-        WeightsError: There is no such file, or it cannot be downloaded.
     """
     if source == "none":
         identity = f"none {backbone} seed {_NO_WEIGHTS_SEED} torch {torch.__version__}"

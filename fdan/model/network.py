@@ -48,12 +48,9 @@ class Standardise(nn.Module):
 class Output(NamedTuple):
     """Both modalities together."""
 
-    logits_v: Tensor
-    """(V, C)"""
-    logits_a: Tensor
-    """(A, C)"""
-    aligned: tuple[tuple[Tensor, Tensor], ...]
-    """Each pair (Z_v, Z_a), (V, D) and (A, D), that the LMMD compares."""
+    logits_v: Tensor  # (V, C)
+    logits_a: Tensor  # (A, C)
+    aligned: tuple[tuple[Tensor, Tensor], ...]  # (Z_v, Z_a), which the LMMD compares, of a layer
 
 
 class Losses(NamedTuple):

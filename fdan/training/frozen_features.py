@@ -41,7 +41,8 @@ def cached_features(
 ) -> npt.NDArray[np.float32]:
     """(N, F) float32, memory-mapped, of the store's images in their order.
 
-    The first process computes them; others that want them meanwhile wait.
+    The first process computes them; others that want them meanwhile wait. WeightsError: the
+    weights do not fit the backbone.
 
     Args:
         store: The store.
@@ -49,9 +50,6 @@ def cached_features(
         cache: The folder that keeps features.
         device: Device that computes them.
         progress: Callback during computation.
-
-    Raises:
-        WeightsError: The weights do not fit the backbone.
     """
     n, height, width, _ = store.images.shape
     shape = (n, FEATURES[weights.backbone])

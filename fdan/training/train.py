@@ -94,15 +94,13 @@ class RunProgress:
         return Network(head), {}
 
     def finish_epoch(self, losses: Tensor, logits: Tensor, seconds: float) -> EpochReport:
-        """Count one more epoch and score it.
+        """Count one more epoch and score it. Diverged: a step's loss or the validation loss is not
+        finite.
 
         Args:
             losses: Losses of each step, (steps, 4), in the order of _TERMS, on the CPU.
             logits: Logits of the acoustic validation part, (A, C), on the CPU.
             seconds: Duration of the epoch.
-
-        Raises:
-            Diverged: A step's loss or the validation loss is not finite.
         """
         epoch, step = self.now.epoch + 1, self.now.step + len(losses)
         bad = (~torch.isfinite(losses)).nonzero()

@@ -39,14 +39,11 @@ class Domain:
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[npt.NDArray[Any]], labels: Ints) -> Domain:
-        """A domain on the CPU.
+        """A domain on the CPU. DataError: the stores' images differ in size.
 
         Args:
             arrays: Arrays, one a store.
             labels: Labels of all samples, store after store.
-
-        Raises:
-            DataError: The stores' images differ in size.
         """
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) != 1:
@@ -96,10 +93,8 @@ class TrainingData:
     visual_train: Ints
     acoustic_train: Ints
     acoustic_validation: Ints
-    weights: Weights
-    """Initial weights of the backbones or, if frozen, those that computed the features."""
-    fingerprint: str
-    """Names data and split."""
+    weights: Weights  # the backbones' initial ones or, if frozen, those behind the features
+    fingerprint: str  # names data and split
 
     def __post_init__(self) -> None:
         for part, least in (("visual_train", 1), ("acoustic_train", 2), ("acoustic_validation", 1)):
@@ -139,6 +134,7 @@ def load_training_data(
 ) -> TrainingData:
     """Load the task's stores as a run of this kind reads them: images, or for frozen backbones
     their features. The result serves every run with the same backbone, weights and tuning.
+    DataError: stores do not go together, or a part is empty. WeightsError: no such weights.
 
     Args:
         task: The stores.
@@ -147,9 +143,6 @@ def load_training_data(
         device: Device that the data go to.
         cache: The folder that keeps features; those that it lacks are computed now.
         progress: Callback while a store's features are computed.
-
-    Raises:
-        DataError: Stores do not go together, or a part is empty. WeightsError: no such weights.
     """
     weights = find_weights(run.model.backbone, run.model.weights)
 

@@ -31,15 +31,13 @@ class Scores(Measures):
 
 
 def score_checkpoint(checkpoint: Checkpoint, data: TrainingData, samples: Ints) -> Scores:
-    """Score a checkpoint's network on the CPU, from speech alone.
+    """Score a checkpoint's network on the CPU, from speech alone. WeightsError: `data` was loaded
+    with other backbone weights.
 
     Args:
         checkpoint: Checkpoint of a run on this kind of data.
         data: Its training data.
         samples: Numbers of acoustic samples as in the split, such as its test part.
-
-    Raises:
-        WeightsError: `data` was loaded with other backbone weights.
     """
     data.check_fits(checkpoint.run.model)
     if checkpoint.backbone_sha256 != data.weights.sha256:

@@ -88,7 +88,6 @@ def generate(
         DataError: The folder holds something else, such as a demo corpus with other settings.
     """
     settings = DemoSettings(speakers=speakers, takes=takes, seed=seed)
-    folder = Path(folder)
     if _exists(folder, settings):
         return folder
     missing = [above for above in folder.parents if not above.exists()]
