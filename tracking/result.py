@@ -259,53 +259,33 @@ class StudyResult:
     test: TestScore | None
     checks: tuple[Check, ...]
 
-    @property
-    def data(self) -> str:
-        """The data's fingerprint."""
-        return str(self.origin["data"])
-
     def to_json(self) -> str:
         """The content of result.json."""
         return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> StudyResult:
-        """The inverse of `to_json`. Raises ResultError, in one line."""
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ResultError(f"cannot be read ({error}); run the study again") from None
-        names = {"format", *cls.__dataclass_fields__}
-        if not isinstance(values, dict) or values.keys() != names or values["format"] != _FORMAT:
-            raise ResultError(
-                "written by another version of fdan-search; run the study's command again"
-            )
-        del values["format"]
-        try:
-            return decode(cls, values)
-        except ValueError as error:
-            raise ResultError(f"damaged ({error}); run the study's command again") from None
-
-    def save(self, study: Path) -> Path:
+    def save(self, study: Path) -> None:
         """Write the result into the study's folder, whole or not at all. Raises OSError."""
-        file = study / RESULT
-        write_atomic(file, self.to_json(), sync=True)
-        return file
+        write_atomic(study / RESULT, self.to_json(), sync=True)
 
     @classmethod
     def load(cls, study: Path) -> StudyResult:
         """Read the result in a study's folder. Raises ResultError, in one line."""
-        file = study / RESULT
+        file, again = study / RESULT, "run the study's command again"
         if not study.is_dir():
             raise ResultError(f"{study}: no such folder; give a study's folder, such as runs/demo")
         try:
-            return cls.from_json(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ResultError(
-                f"{study}: no {RESULT} in it; a search writes it at its end, so run the study's"
-                " command again"
+                f"{study}: no {RESULT} in it; a search writes it at its end, so {again}"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ResultError(f"{file} cannot be read ({error}); run the study again") from None
-        except ResultError as error:
-            raise ResultError(f"{file}: {error}") from None
+        names = {"format", *cls.__dataclass_fields__}
+        if not isinstance(values, dict) or values.keys() != names or values["format"] != _FORMAT:
+            raise ResultError(f"{file}: written by another version of fdan-search; {again}")
+        del values["format"]
+        try:
+            return decode(cls, values)
+        except ValueError as error:
+            raise ResultError(f"{file}: damaged ({error}); {again}") from None

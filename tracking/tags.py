@@ -68,9 +68,8 @@ TIME_PREFIX: Final = "time/"  # seconds, which differ from one training to the n
 
 # Stages, and what runs are called.
 STUDY_RUN: Final = "study"  # key and stage of a study's own run
-SEARCH: Final = "search"
-CONFIRM: Final = "confirm"
-"""Stages of a study's trials. Each counts its own from 0."""
+SEARCH: Final = "search"  # a stage of a study's trials, which are numbered from 0 in each stage
+CONFIRM: Final = "confirm"  # the other stage
 
 
 def run_key(number: int | None, stage: str = SEARCH) -> str:

@@ -46,17 +46,14 @@ class Tracker:
     SpoolFull. Runs have the keys that tracking.tags.run_key makes."""
 
     def __init__(self, spool: Path, uri: str, experiment: str) -> None:
-        """Open the spool and start the sender. An unavailable server is no error.
+        """Open the spool and start the sender. An unavailable server is no error; raises FdanError
+        if the URI can never work, SpoolError if another process writes this spool.
 
         Args:
             spool: Folder of the records, usually <runs>/<study>/spool.
             uri: An MLflow server (http://HOST:PORT) or database (sqlite:////path/mlflow.db,
                 postgresql://...).
             experiment: MLflow's name for what holds the studies' runs.
-
-        Raises:
-            FdanError: The URI can never work.
-            SpoolError: Another process writes this spool.
         """
         check_uri(uri)
         self.study_id = ""  # value of the tag `fdan.study_id`
@@ -64,10 +61,9 @@ class Tracker:
         self._open_runs: set[str] = set()
         self._params: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._last_step: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        # Of each run: names of its artifacts, and tags as `set_tags` recorded them last.
         self.files: defaultdict[str, set[str]] = defaultdict(set)
-        """Names of the artifacts that were recorded for each run."""
         self.tags: defaultdict[str, dict[str, str]] = defaultdict(dict)
-        """Tags of each run as `set_tags` recorded them last."""
         self._spool = Spool(spool)
         with contextlib.ExitStack() as undo:
             undo.callback(self._spool.close)
@@ -79,7 +75,12 @@ class Tracker:
             with disk_errors(spool):
                 target.save(spool)
             self.sender = Sender(self._spool, target)
-            self._tidy()
+            waiting = read_records(self._spool, after=self.sender.state.sent)
+            artifacts = [record for record in waiting if record.kind == "artifact"]
+            self._spool.drop_others({record.data["kept"] for record in artifacts})
+            for record in artifacts:
+                if not self._spool.holds(record):  # damaged: it has to be recorded again
+                    self.files[record.run].discard(Path(record.data["kept"]).name)
             undo.pop_all()
         self.sender.start()
 
@@ -246,15 +247,6 @@ class Tracker:
                 last = self._last_step[run]
                 for key in data["values"]:
                     last[key] = max(last.get(key, data["step"]), data["step"])
-
-    def _tidy(self) -> None:
-        """Remove copies that no unsent record needs; damaged ones have to be recorded again."""
-        waiting = read_records(self._spool, after=self.sender.state.sent)
-        artifacts = [record for record in waiting if record.kind == "artifact"]
-        self._spool.drop_others({record.data["kept"] for record in artifacts})
-        for record in artifacts:
-            if not self._spool.holds(record):
-                self.files[record.run].discard(Path(record.data["kept"]).name)
 
 
 def _texts(values: Mapping[str, object], longest: int) -> dict[str, str]:

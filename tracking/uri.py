@@ -86,6 +86,14 @@ def mask_password(uri: str) -> str:
     return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&]+", r"\1***", uri)
 
 
+def check_not_masked(uri: str) -> None:
+    """Raises FdanError for a stored URI that needs its password."""
+    if is_masked(uri):
+        raise FdanError(
+            f"the password of {uri} was not stored; give the whole URI with --tracking-uri"
+        )
+
+
 def is_masked(uri: str) -> bool:
     """Whether `mask_password` has taken a password out of the URI."""
     return ":***@" in uri or "=***" in uri

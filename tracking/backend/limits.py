@@ -22,6 +22,7 @@ BYTES_PER_CALL: Final = 800_000
 NAME: Final = 250
 PARAM: Final = 6000
 TAG: Final = 8000
+DESCRIPTION: Final = 5000  # of a registered model's version
 
 _OTHER: Final = re.compile(r"[^/\w.\- :]")
 

@@ -5,6 +5,7 @@ parsed arguments and returns the exit code."""
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +33,12 @@ def add_registry(
         command: Command that gets them.
         default: What is meant without --tracking-uri, for the help.
     """
-    command.add_argument(
-        "--name", default="fdan", metavar="NAME", help="the registered model (default: fdan)"
-    )
-    command.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help=f"MLflow's server or database (default: {default})",
-    )
+    add = command.add_argument
+    add("--name", default="fdan", metavar="NAME", help="the registered model (default: fdan)")
+    server = f"MLflow's server or database (default: {default})"
+    add("--tracking-uri", metavar="URI", help=server)
+
+
+def print_step(line: str) -> None:
+    """Print a line about what is being done, apart from the result."""
+    print(line, file=sys.stderr, flush=True)

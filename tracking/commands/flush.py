@@ -22,12 +22,11 @@ import contextlib
 import logging
 import sys
 
-from fdan.errors import FdanError
 from tracking.commands import STUDY, study_folder
 from tracking.outbox.delivery_state import Target
 from tracking.outbox.sender import Sender
 from tracking.outbox.spool import Spool
-from tracking.uri import is_masked, mask_password
+from tracking.uri import check_not_masked, mask_password
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,10 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = study / "spool" if (study / "spool").is_dir() else study
     stored = Target.load(folder)
     uri = arguments.tracking_uri or stored.uri
-    if is_masked(uri):
-        raise FdanError(
-            f"the password of {uri} was not stored; give the whole URI with --tracking-uri"
-        )
+    check_not_masked(uri)
     with contextlib.closing(Spool(folder)) as spool:
         sender = Sender(spool, Target(uri, arguments.experiment or stored.experiment))
         try:
@@ -86,20 +82,13 @@ def _send(spool: Spool, sender: Sender, wait: float) -> int:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("study", metavar="STUDY", help=f"{STUDY}, or the spool's folder")
-    command.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help="another server or database than the study used: it gets all records from the first "
-        "one on (default: the one that the study used)",
+    add = command.add_argument
+    add("study", metavar="STUDY", help=f"{STUDY}, or the spool's folder")
+    text = (
+        "another server or database than the study used: it gets all records from the first "
+        "one on (default: the one that the study used)"
     )
-    command.add_argument(
-        "--experiment", metavar="NAME", help="MLflow experiment (default: the study's)"
-    )
-    command.add_argument(
-        "--wait",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long to wait for a server that is away [s] (default: 10)",
-    )
+    add("--tracking-uri", metavar="URI", help=text)
+    add("--experiment", metavar="NAME", help="MLflow experiment (default: the study's)")
+    text = "how long to wait for a server that is away [s] (default: 10)"
+    add("--wait", type=float, default=10.0, metavar="SECONDS", help=text)

@@ -23,48 +23,36 @@ result in that folder, or MLflow is unavailable
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracking.commands import STUDY, add_registry, study_folder
+from tracking.commands import STUDY, add_registry, print_step, study_folder
 
 if TYPE_CHECKING:
     from tracking.promotion.promote import Verdict
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("study", metavar="STUDY", help=STUDY)
-    command.add_argument(
-        "--dry-run", action="store_true", help="show all gates and the verdict, change nothing"
-    )
-    command.add_argument(
-        "--accept-tie",
-        action="store_true",
-        help="accept a winner that is not distinguishable from the champion, but cheaper",
-    )
-    command.add_argument(
-        "--stores",
-        type=Path,
-        metavar="FOLDER",
-        help="where its stores are now (default: where the study had them)",
-    )
+    add = command.add_argument
+    add("study", metavar="STUDY", help=STUDY)
+    text = "show all gates and the verdict, change nothing"
+    add("--dry-run", action="store_true", help=text)
+    text = "accept a winner that is not distinguishable from the champion, but cheaper"
+    add("--accept-tie", action="store_true", help=text)
+    text = "where its stores are now (default: where the study had them)"
+    add("--stores", type=Path, metavar="FOLDER", help=text)
     add_registry(command, "the study's")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from tracking.promotion.promote import PromotionOptions, promote
 
+    given = arguments
     options = PromotionOptions(
-        name=arguments.name,
-        uri=arguments.tracking_uri,
-        dry_run=arguments.dry_run,
-        accept_tie=arguments.accept_tie,
-        stores=arguments.stores,
+        given.name, given.tracking_uri, given.dry_run, given.accept_tie, given.stores
     )
-    log = functools.partial(print, file=sys.stderr, flush=True)
-    verdict = promote(study_folder(arguments.study), options, log=log)
+    verdict = promote(study_folder(arguments.study), options, log=print_step)
     if options.dry_run and verdict.gates:
         _print_gates(verdict)
     if not verdict.promoted:

@@ -61,21 +61,11 @@ def _has_screen() -> bool:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("study", metavar="STUDY", help=STUDY)
-    command.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE.html",
-        help="the page; the Markdown goes beside it (default: report.html in the study's folder)",
-    )
-    command.add_argument(
-        "--open",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="show it in a browser; auto: if there is a screen (default: auto)",
-    )
-    command.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow's server or database to log it to (default: the study's)",
-    )
+    add = command.add_argument
+    add("study", metavar="STUDY", help=STUDY)
+    text = "the page; the Markdown goes beside it (default: report.html in the study's folder)"
+    add("--out", type=Path, metavar="FILE.html", help=text)
+    text = "show it in a browser; auto: if there is a screen (default: auto)"
+    add("--open", choices=("auto", "yes", "no"), default="auto", help=text)
+    text = "MLflow's server or database to log it to (default: the study's)"
+    add("--tracking-uri", metavar="URI", help=text)

@@ -12,10 +12,8 @@ exit codes: 0 done; 2 there is no previous champion, or MLflow is unavailable
 from __future__ import annotations
 
 import argparse
-import functools
-import sys
 
-from tracking.commands import add_registry
+from tracking.commands import add_registry, print_step
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -30,6 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     from tracking.registry.download import tracking_uri
 
     uri = arguments.tracking_uri or tracking_uri()
-    log = functools.partial(print, file=sys.stderr, flush=True)
-    print(rollback(uri, arguments.name, arguments.reason, log))
+    print(rollback(uri, arguments.name, arguments.reason, print_step))
     return 0

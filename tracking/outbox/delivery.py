@@ -54,8 +54,8 @@ class Delivery:
                     self._add(record, "tag", data["tags"])
                     self._flush(record.run)
                     status = data["status"]
-                    what = f"status {status}"
-                    self._call(record, what, self._server.set_status, status, record.time)
+                    set_status = self._server.set_status
+                    self._call(record, f"status {status}", set_status, status, record.time)
                 case "artifact":
                     self._send_file(record)
         for run in list(self._waiting):
@@ -117,7 +117,7 @@ class Delivery:
             self._call(record, what, self._server.send_file, file, folder)
         else:
             # Sent before; a server that needs it again after starting over cannot have it.
-            log.info("artifact %s of run %s is not in the spool any more", file.name, record.run)
+            log.info(f"artifact {file.name} of run {record.run} is not in the spool any more")
 
     def _call(
         self, record: Record, what: str, method: Callable[..., None], *arguments: object

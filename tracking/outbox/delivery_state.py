@@ -107,18 +107,15 @@ class DeliveryState:
         """
         if (record.number, what) in self.refused:
             return
-        with JsonLines(self._folder / "refused.jsonl") as file:
+        path = self._folder / "refused.jsonl"
+        with JsonLines(path) as file:
             entry = {"record": record.number, "run": record.run, "what": what, "reason": reason}
             file.append({**entry, "uri": self._uri})
             file.sync()
         self.refused.add((record.number, what))
         log.warning(
-            "the tracking server refused %s of run '%s' and never will take it (%s); it is noted "
-            "in %s",
-            what,
-            record.run,
-            reason,
-            self._folder / "refused.jsonl",
+            f"the tracking server refused {what} of run '{record.run}' and never will take it"
+            f" ({reason}); it is noted in {path}"
         )
 
     def _save(self, key: str, value: int | dict[str, str]) -> bool:
@@ -131,10 +128,9 @@ class DeliveryState:
                 raise
             if not self._disk_full:
                 log.warning(
-                    "no room in %s to note what the tracking server has (%s): records are sent all "
-                    "the same, and once more after a restart",
-                    self._folder,
-                    error.strerror,
+                    f"no room in {self._folder} to note what the tracking server has"
+                    f" ({error.strerror}): records are sent all the same, and once more after a"
+                    " restart"
                 )
             self._disk_full = True
             return False

@@ -113,10 +113,8 @@ class Sender(threading.Thread):
         """Send everything again to a server that lost its runs: records are never deleted. A run
         that is lost twice on the way is given up."""
         log.warning(
-            "the tracking server no longer has run '%s' (%s); sending all %d records again",
-            run,
-            reason,
-            self._spool.last,
+            f"the tracking server no longer has run '{run}' ({reason}); sending all"
+            f" {self._spool.last} records again"
         )
         self._delivery.given_up.add(run)
         self._caught_up_at = self._window[-1].number
@@ -131,10 +129,9 @@ class Sender(threading.Thread):
         if self.unavailable_since is not None:
             minutes, seconds = divmod(round(time.time() - self.unavailable_since), 60)
             log.warning(
-                "tracking server %s is back after %s; %d records to send",
-                self._uri,
-                f"{minutes} min {seconds} s" if minutes else f"{seconds} s",
-                self._spool.last - self.state.sent,
+                f"tracking server {self._uri} is back after"
+                f" {f'{minutes} min ' if minutes else ''}{seconds} s;"
+                f" {self._spool.last - self.state.sent} records to send"
             )
         self._failures, self.unavailable_since, self.reason, self.unusable = 0, None, "", False
 
@@ -149,16 +146,13 @@ class Sender(threading.Thread):
                 self.reason = f"{self._spool.folder}: {error.strerror or error}"
                 what = "sending to the tracking server stopped"
             log.warning(
-                "%s since %s (%s): records are kept in %s, nothing is lost",
-                what,
-                time.strftime("%H:%M:%S"),
-                self.reason,
-                self._spool.folder,
+                f"{what} since {time.strftime('%H:%M:%S')} ({self.reason}): records are kept in"
+                f" {self._spool.folder}, nothing is lost"
             )
         try:
             if self._failures % SUSPECT_AFTER == 0 and self._delivery.single_out(self.reason):
                 return 0.0
         except Exception as trouble:  # e.g. no room for the note of it
-            log.debug("could not single out a record: %r", trouble)
+            log.debug(f"could not single out a record: {trouble!r}")
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
         return pause * random.uniform(0.75, 1.0)  # several studies must not retry in step

@@ -159,16 +159,15 @@ class Spool:
                 shutil.copyfile(file, copy)
             except OSError as error:
                 shutil.rmtree(copy.parent, ignore_errors=True)
-                if error.errno not in FULL and str(error.filename) == str(file):
-                    reason = f"{error.strerror}; nothing was kept"
-                    raise SpoolError(f"artifact {file}: {reason}") from error
-                raise
+                if error.errno in FULL or str(error.filename) != str(file):
+                    raise
+                reason = f"{error.strerror}; nothing was kept"
+                raise SpoolError(f"artifact {file}: {reason}") from error
         with self._lock:
             self._unsynced.add(copy)
         return f"{name}/{file.name}"
 
     def kept(self, name: str) -> Path:
-        """Path of a copy."""
         return self.folder / "files" / name
 
     def holds(self, artifact: Record) -> bool:
@@ -220,11 +219,8 @@ class Spool:
         if size > self._size:
             # Only the end can be torn: what follows the last whole record never counted.
             log.warning(
-                "%s: dropped %d bytes of a record that a crash left unfinished; all %d before it "
-                "are whole",
-                path,
-                size - self._size,
-                self.last,
+                f"{path}: dropped {size - self._size} bytes of a record that a crash left"
+                f" unfinished; all {self.last} before it are whole"
             )
             os.ftruncate(self._handle, self._size)
         os.fsync(self._handle)
@@ -263,16 +259,10 @@ class Spool:
 
 
 class Reader:
-    """Reads a spool from a given record on, while it is being written."""
+    """Reads a spool from the record numbered `after` + 1 on, while this process writes it;
+    durable_only: up to what is on the disk for certain."""
 
     def __init__(self, spool: Spool, after: int = 0, *, durable_only: bool = True) -> None:
-        """Begin with the record numbered `after` + 1.
-
-        Args:
-            spool: Spool that this process writes.
-            after: Number of the last record that is not wanted.
-            durable_only: Whether to stop at what is on the disk for certain.
-        """
         self._spool = spool
         self._durable_only = durable_only
         self._number = after
@@ -298,11 +288,10 @@ class Reader:
                         if not line.endswith(b"\n"):
                             break
                         if self._durable_only:  # the sender, once
+                            end_of_line = self._offset + len(line)
                             log.warning(
-                                "%s: the line that ends at byte %d is spoilt and was passed over; "
-                                "the records around it are whole",
-                                self._path,
-                                self._offset + len(line),
+                                f"{self._path}: the line that ends at byte {end_of_line} is spoilt"
+                                " and was passed over; the records around it are whole"
                             )
                     elif record.number > end:
                         return records

@@ -27,25 +27,19 @@ from tracking.registry.registry import ModelVersion, Registry
 from tracking.result import PREDICTIONS, StudyResult
 from tracking.uri import mask_password
 
-_REPRODUCED_UTTERANCES: Final = 64
-"""Utterances of the test part that the packaged model is asked about again."""
+_REPRODUCED_UTTERANCES: Final = 64  # of the test part, which the packaged model answers again
 
 
 @dataclass(frozen=True)
 class Challenger:
     """A study's winner. What is read of it stays as it was when it was first read."""
 
-    folder: Path
-    """The winner's folder."""
+    folder: Path  # the winner's folder
     result: StudyResult
-    registry: Registry
-    """Where it would be registered."""
-    temporary: Path
-    """An empty folder."""
-    isolated_model: IsolatedModel
-    """Loads what would be registered."""
-    stores: Path | None = None
-    """Folder of the stores, if they were moved."""
+    registry: Registry  # where it would be registered
+    temporary: Path  # an empty folder
+    isolated_model: IsolatedModel  # loads what would be registered
+    stores: Path | None = None  # folder of the stores, if they were moved
 
     @property
     def tensors(self) -> Path:

@@ -1,30 +1,72 @@
 """The promotion gates: what the winner of a study has to pass to become champion. The first ones
-are about the study alone; then it must not have been rolled back before, champion_test.py compares
-it with the champion, and last the package that would be registered must reproduce its predictions.
+are about the study alone; then it must not have been rolled back before and is compared with the
+champion; last, the package that would be registered must reproduce its predictions.
+
+One rule for the champion: a paired test says that the winner is better (p < 0.05), or it is not
+distinguishable, cheaper, and a person accepts that. A significant loss is never accepted.
 
 Each gate has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from fdan.errors import FdanError
-from tracking.promotion.champion_test import (
-    GateContext,
-    GateFailed,
-    better_than_champion,
-    same_data,
-)
+from fdan.evaluation.predictions import Predictions
+from fdan.evaluation.statistics import Comparison, compare
+from fdan.inference.model_folder import SpeechModel, read_model
+from tracking.promotion.challenger import Challenger, multiply_adds
+from tracking.registry.registry import ModelVersion
 from tracking.result import PREDICTIONS
 from tracking.tags import COMPLETE
 
-_TOLERANCE: Final = 1e-5
-"""Tolerance of the packaged model's probabilities, against the stored ones."""
+_TOLERANCE: Final = 1e-5  # of the packaged model's probabilities, against the stored ones
+_SIGNIFICANT: Final = 0.05
+_FIRST: Final = "there is no champion yet: the first one"
+
+
+class GateFailed(FdanError):  # noqa: N818
+    """The winner does not pass a gate; says why."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that the winner is compared with."""
+
+    version: ModelVersion
+    download: Callable[[], Path]  # returns its local folder
+
+    @cached_property
+    def folder(self) -> Path:
+        try:
+            return self.download()
+        except FdanError as error:
+            reason = f"the champion {self.version} cannot be compared with: {error}"
+            raise GateFailed(reason) from None
+
+    @cached_property
+    def model(self) -> SpeechModel:
+        return read_model(self.folder)
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        return Predictions.read(self.folder / PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class GateContext:
+    """What a promotion decides about."""
+
+    challenger: Challenger
+    champion: Champion | None  # None if there is none yet; the challenger passes, then
+    accept_tie: bool  # pass a challenger not distinguishable from the champion, but cheaper
 
 
 @dataclass(frozen=True)
@@ -32,8 +74,7 @@ class Gate:
     """Verdict of a gate on a challenger."""
 
     name: str
-    passed: bool | None
-    """None: not evaluated, since an earlier gate failed."""
+    passed: bool | None  # None: not evaluated, since an earlier gate failed
     reason: str
 
 
@@ -43,21 +84,20 @@ def first_failed(gates: Iterable[Gate]) -> Gate | None:
 
 
 def evaluate_gates(context: GateContext, evaluate_all: bool) -> dict[str, Gate]:
-    """Evaluate GATES in order; returns them by name.
+    """Evaluate all gates in order; returns them by name.
 
     Args:
         context: The study's winner and its rival.
         evaluate_all: Whether to evaluate gates after a failed one, too, unless they need it.
     """
     gates: dict[str, Gate] = {}
-    for gate in GATES:
-        name, needs = gate.name, gate.needs if evaluate_all else None
-        needed = gates.values() if needs is None else [gates[name] for name in needs]
-        if failed := first_failed(needed):
+    for name, check, needs in _GATES:
+        by_name = gates if needs is None or not evaluate_all else needs
+        if failed := first_failed(gates[need] for need in by_name):
             gates[name] = Gate(name, None, f"not evaluated: {failed.name}?")
             continue
         try:
-            gates[name] = Gate(name, True, gate.check(context))
+            gates[name] = Gate(name, True, check(context))
         except (FdanError, OSError) as error:
             gates[name] = Gate(name, False, " ".join(str(error).split()))
     return gates
@@ -125,15 +165,12 @@ def _scores_reproduced(context: GateContext) -> str:
     for name in ("uar", "war", "wf1"):
         computed, recorded = getattr(measures, name), getattr(test, name)
         if abs(computed - recorded) > 1e-12:
-            raise GateFailed(
-                f"{PREDICTIONS} gives {name} {computed:.6f}, recorded is {recorded:.6f}"
-            )
+            values = f"{name} {computed:.6f}, recorded is {recorded:.6f}"
+            raise GateFailed(f"{PREDICTIONS} gives {values}")
     if len(predictions) != test.samples:
         raise GateFailed(f"{PREDICTIONS} has {len(predictions)} utterances, not {test.samples}")
-    return (
-        f"{PREDICTIONS} gives WAR {measures.war:.4f}, UAR {measures.uar:.4f},"
-        f" w-F1 {measures.wf1:.4f}"
-    )
+    values = f"WAR {measures.war:.4f}, UAR {measures.uar:.4f}, w-F1 {measures.wf1:.4f}"
+    return f"{PREDICTIONS} gives {values}"
 
 
 def _data_unchanged(context: GateContext) -> str:
@@ -161,6 +198,60 @@ def _not_rolled_back(context: GateContext) -> str:
     return f"no version of {registry.name} that was rolled back is this model"
 
 
+def _same_data(context: GateContext) -> str:
+    if (champion := context.champion) is None:
+        return _FIRST
+    theirs, ours = champion.model.facts, context.challenger.result.origin
+    for name in ("data", "split"):
+        if theirs.get(name) != ours[name]:
+            raise GateFailed(
+                f"other {name} than the champion {champion.version}'s"
+                f" ({_difference(theirs, ours, name)}): the two cannot be compared; another --name"
+                " keeps a champion of its own"
+            )
+    return f"data and split of {champion.version}"
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> str:
+    if name == "data":
+        return f"{str(ours[name])[:12]}, not {str(theirs.get(name))[:12]}"
+    old, new = dict(theirs.get(name) or {}), dict(ours[name])
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {new.get(key)}, not {old.get(key)}" for key in keys)
+
+
+def _better_than_champion(context: GateContext) -> str:
+    challenger = context.challenger
+    if (champion := context.champion) is None:
+        return _FIRST
+    comparison = compare(challenger.predictions, champion.predictions)
+    words = (
+        f"UAR {comparison.difference:+.4f} against {champion.version} (95 % {comparison.low:+.4f}"
+        f" to {comparison.high:+.4f}, p = {comparison.p:.4f}) on {comparison.samples} utterances,"
+        f" {comparison.disagreements} answered differently"
+    )
+    match challenger_is(comparison):
+        case "better":
+            return f"better: {words}"
+        case "worse":
+            raise GateFailed(f"worse than the champion: {words}")
+    tie = "not distinguishable from the champion"
+    if not context.accept_tie:
+        raise GateFailed(f"{tie}: {words}; --accept-tie, if cheaper")
+    ours, theirs = multiply_adds(challenger.model), multiply_adds(champion.model)
+    costs = f"{ours:,} multiply-adds an utterance, the champion {theirs:,}"
+    if ours >= theirs:
+        raise GateFailed(f"{tie} and not cheaper ({costs}): {words}")
+    return f"a tie, accepted because it is cheaper ({costs}): {words}"
+
+
+def challenger_is(comparison: Comparison) -> Literal["better", "worse", "tie"]:
+    """Verdict of a paired comparison on the challenger."""
+    if comparison.p >= _SIGNIFICANT:
+        return "tie"
+    return "better" if comparison.difference > 0 else "worse"
+
+
 def _package_reproduces_predictions(context: GateContext) -> str:
     """The package, loaded by itself, answers again. The last gate, since it takes seconds."""
     challenger = context.challenger
@@ -178,29 +269,22 @@ def _package_reproduces_predictions(context: GateContext) -> str:
     return f"{len(again)} utterances asked again, probabilities differ by {difference:.0e} at most"
 
 
-@dataclass(frozen=True)
-class _Rule:
-    name: str
-    check: Callable[[GateContext], str]
-    """Returns why the gate is passed, or raises FdanError or OSError."""
-    needs: tuple[str, ...] | None = None
-    """Gates without which it cannot be evaluated; None: all before it."""
-
-
 BETTER: Final = "better than the champion"
 
-GATES: Final = (
-    _Rule("study finished", _study_finished, ()),
-    _Rule("winner confirmed", _winner_confirmed, ()),
-    _Rule("test part scored", _test_scored, ()),
-    _Rule("invariants hold", _invariants_hold, ()),
-    _Rule("scored model unchanged", _scored_model_unchanged, ("test part scored",)),
-    _Rule("scores reproduced", _scores_reproduced, ("test part scored",)),
-    _Rule("data unchanged", _data_unchanged, ("winner confirmed",)),
-    _Rule("not rolled back before", _not_rolled_back, ()),
-    _Rule("data is the champion's", same_data),
-    _Rule(BETTER, better_than_champion),
-    _Rule(
+# Name of a gate; its check, which returns why it is passed, or raises FdanError or OSError; gates
+# without which it cannot be evaluated, None for all before it.
+_GATES: Final[tuple[tuple[str, Callable[[GateContext], str], tuple[str, ...] | None], ...]] = (
+    ("study finished", _study_finished, ()),
+    ("winner confirmed", _winner_confirmed, ()),
+    ("test part scored", _test_scored, ()),
+    ("invariants hold", _invariants_hold, ()),
+    ("scored model unchanged", _scored_model_unchanged, ("test part scored",)),
+    ("scores reproduced", _scores_reproduced, ("test part scored",)),
+    ("data unchanged", _data_unchanged, ("winner confirmed",)),
+    ("not rolled back before", _not_rolled_back, ()),
+    ("data is the champion's", _same_data, None),
+    (BETTER, _better_than_champion, None),
+    (
         "package reproduces predictions",
         _package_reproduces_predictions,
         ("scored model unchanged", "scores reproduced", "data unchanged"),

@@ -13,6 +13,7 @@ from typing import Final
 from tracking.registry.registry import ModelVersion, Registry
 from tracking.tracker import user_name
 
+CANDIDATE: Final = "candidate"
 REPLACED: Final = "replaced"
 ROLLED_BACK: Final = "rolled back"
 

@@ -58,12 +58,8 @@ class IsolatedModel(contextlib.ExitStack):
 
     def probabilities(self, folder: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """(N, 7): what the packaged model in a folder (tracking/registry/package.py) says of speech
-        images (N, H, W, 1).
-
-        Raises:
-            FdanError: It does not load, or not from its own code.
-            OSError: There is no room for a process.
-        """
+        images (N, H, W, 1). Raises FdanError if it does not load, or not from its own code, and
+        OSError if there is no room for a process."""
         process = self._start()
         assert process.returncode is None, "it answers once"
         np.save(self._folder / "images.npy", images, allow_pickle=False)
@@ -72,9 +68,8 @@ class IsolatedModel(contextlib.ExitStack):
         try:
             process.communicate(json.dumps([*map(str, paths)]), timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise FdanError(
-                f"the packaged model gave no answer within {_TIMEOUT_S:.0f} s"
-            ) from None
+            reason = f"the packaged model gave no answer within {_TIMEOUT_S:.0f} s"
+            raise FdanError(reason) from None
         if (code := process.wait()) < 0:
             raise FdanError(f"the process of the packaged model was ended (signal {-code})")
         if code:

@@ -18,17 +18,13 @@ from typing import Final
 
 from fdan.files import first_line, sha256_file
 from tracking.backend import limits
-from tracking.promotion import history
+from tracking.promotion import gates, history
 from tracking.promotion.challenger import Challenger
-from tracking.promotion.champion_test import Champion, GateContext
-from tracking.promotion.gates import BETTER, Gate, evaluate_gates, first_failed
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.registry.download import ArtifactFolder, download_version
 from tracking.registry.promotion_lock import PromotionLock, promotion_lock
 from tracking.registry.registry import (
-    CANDIDATE,
     CHAMPION,
-    DESCRIPTION,
     PREVIOUS,
     ModelVersion,
     NewVersion,
@@ -39,11 +35,8 @@ from tracking.result import WINNER, StudyResult
 from tracking.tags import CONFIRM, PROMOTION, STUDY_RUN, identity, run_key, tag_filter
 from tracking.uri import mask_password
 
-NAME: Final = "fdan"
-"""The registered model's default name."""
-
-_MLFLOWS_NOTE: Final = "registered_model_meta"
-"""MLflow writes down what it loaded, in the folder that it loads from."""
+NAME: Final = "fdan"  # the registered model's default name
+_MLFLOWS_NOTE: Final = "registered_model_meta"  # MLflow notes what it loaded beside the files
 
 Log = Callable[[str], None]
 
@@ -53,51 +46,39 @@ class PromotionOptions:
     """Options of a promotion."""
 
     name: str = NAME
-    uri: str | None = None
-    """MLflow's server or database; None: the study's."""
+    uri: str | None = None  # MLflow's server or database; None: the study's
     dry_run: bool = False
-    accept_tie: bool = False
-    """Let a winner pass that is not distinguishable from the champion, but cheaper."""
-    stores: Path | None = None
-    """Folder of the study's stores, if they were moved."""
+    accept_tie: bool = False  # pass a winner not distinguishable from the champion, but cheaper
+    stores: Path | None = None  # folder of the study's stores, if they were moved
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Outcome of a promotion."""
 
-    promoted: bool
-    """Whether it is champion; in a dry run, whether it would be."""
+    promoted: bool  # whether it is champion; in a dry run, whether it would be
     changed: bool
     reason: str
-    gates: tuple[Gate, ...] = ()
-    version: str | None = None
-    """NAME/NUMBER of the winner; None if it is not registered."""
-    replaced: str | None = None
-    """NAME/NUMBER of the champion before it; None if there was none."""
-
-
-_DEFAULTS: Final = PromotionOptions()
+    gates: tuple[gates.Gate, ...] = ()
+    version: str | None = None  # NAME/NUMBER of the winner; None if it is not registered
+    replaced: str | None = None  # NAME/NUMBER of the champion before it; None if there was none
 
 
 def promote(
     study: Path,
-    options: PromotionOptions = _DEFAULTS,
+    options: PromotionOptions,
     *,
     isolated_model: IsolatedModel | None = None,
     log: Log = lambda line: None,
 ) -> Verdict:
-    """Make the confirmed winner of a study the champion, if it passes all gates.
+    """Make the confirmed winner of a study the champion, if it passes all gates. Raises FdanError
+    without a verdict: no result, or a registry that is unavailable or kept by another promotion.
 
     Args:
         study: Folder of the study.
         options: Options of the promotion.
         isolated_model: Model that was started already; it is closed at the end.
         log: Function that is given each step, a line each.
-
-    Raises:
-        FdanError: There is no verdict: no result, or a registry that is unavailable or that
-            another promotion keeps.
     """
     result = StudyResult.load(study)
     registry = Registry(options.uri or result.tracking_uri, options.name)
@@ -152,16 +133,15 @@ class _Promotion:
         return Verdict(True, False, f"it is champion {when}, as {version}", version=str(version))
 
     def _decide(self, version: ModelVersion | None) -> Verdict:
-        """The verdict over a champion."""
         champion, replaced = None, None
         if version is not None:
-            champion = Champion(version, partial(download_version, self.registry, version))
+            champion = gates.Champion(version, partial(download_version, self.registry, version))
             replaced = str(version)
-        context = GateContext(self.challenger, champion, self.options.accept_tie)
-        gates = evaluate_gates(context, self.options.dry_run)
-        failed = first_failed(gates.values())
-        reason = (failed or gates[BETTER]).reason
-        return Verdict(failed is None, False, reason, tuple(gates.values()), replaced=replaced)
+        context = gates.GateContext(self.challenger, champion, self.options.accept_tie)
+        verdicts = gates.evaluate_gates(context, self.options.dry_run)
+        failed = gates.first_failed(verdicts.values())
+        reason = (failed or verdicts[gates.BETTER]).reason
+        return Verdict(failed is None, False, reason, tuple(verdicts.values()), replaced=replaced)
 
     def _register(
         self, verdict: Verdict, champion: ModelVersion | None, lock: PromotionLock
@@ -171,18 +151,18 @@ class _Promotion:
         experiment_id = registry.create_experiment(challenger.result.experiment)
         if champion is not None:  # its own promotion may have been killed after the alias
             self._complete(champion)
-        run_id = next(iter(self._runs()), None) or self._create_run(experiment_id)
+        run_ids = self._runs() or [self._create_run(experiment_id)]
         tags = {
             **challenger.version_tags(),
-            "state": CANDIDATE,
+            "state": history.CANDIDATE,
             "verdict": verdict.reason,
             "replaces": "" if champion is None else champion.number,
             "promoted_by": history.user_at_host(),
         }
-        new = NewVersion(
-            challenger.package, experiment_id, run_id, tags, challenger.card(DESCRIPTION)
+        card = challenger.card(limits.DESCRIPTION)
+        version = self._add_version(
+            NewVersion(challenger.package, experiment_id, run_ids[0], tags, card)
         )
-        version = self._add_version(new)
         lock.check_champion(champion)
         if champion is not None:
             registry.client.set_registered_model_alias(registry.name, PREVIOUS, champion.number)
@@ -199,7 +179,7 @@ class _Promotion:
                 self.log(f"{version} is this model already")
                 registry.set_version_tags(version.number, new.tags)
                 return version
-            if version.tags.get("state") == CANDIDATE:
+            if version.tags.get("state") == history.CANDIDATE:
                 self.log(f"{version} was left by a promotion that was killed: deleted")
                 client.delete_model_version(registry.name, version.number)
         size = sum(file.stat().st_size for file in new.folder.rglob("*") if file.is_file())
@@ -210,9 +190,8 @@ class _Promotion:
             # Files of another release may be left in it: the next try uploads anew.
             if version.model_id is not None:
                 client.delete_logged_model(version.model_id)
-            raise RegistryError(
-                f"{mask_password(registry.uri)} does not return what it was given: {difference}"
-            )
+            server = mask_password(registry.uri)
+            raise RegistryError(f"{server} does not return what it was given: {difference}")
         return version
 
     def _complete(self, champion: ModelVersion) -> None:
@@ -245,18 +224,13 @@ class _Promotion:
         """The winner's run and the study's own run, if they are on this server."""
         client, result = self.registry.client, self.challenger.result
         experiment = client.get_experiment_by_name(result.experiment)
-        if experiment is None:
-            return []
-        pages = [
-            client.search_runs(
-                [experiment.experiment_id],
-                tag_filter(tags),
-                order_by=["attributes.start_time ASC"],
-                max_results=1,
-            )
-            for tags in (self._run_tags(), identity(result.study_id, STUDY_RUN))
-        ]
-        return [str(run.info.run_id) for runs in pages for run in runs]
+        runs: list[str] = []
+        if experiment is not None:
+            where, order = [experiment.experiment_id], ["attributes.start_time ASC"]
+            for tags in (self._run_tags(), identity(result.study_id, STUDY_RUN)):
+                found = client.search_runs(where, tag_filter(tags), max_results=1, order_by=order)
+                runs += [str(run.info.run_id) for run in found]
+        return runs
 
     def _run_tags(self) -> dict[str, str]:
         """The tags by which the tracker finds the winner's run."""
@@ -273,7 +247,7 @@ class _Promotion:
         """A winner that lost against the champion says so on its runs. A study that is not fit to
         be compared leaves no trace, nor does one that another promotion has made champion meanwhile
         (the one accepted a tie, the other did not): its runs say that."""
-        if any(gate.name == BETTER and gate.passed is False for gate in verdict.gates):
+        if any(gate.name == gates.BETTER and gate.passed is False for gate in verdict.gates):
             champion = self.registry.version_by_alias(CHAMPION)
             if champion is None or not self.challenger.is_version(champion):
                 self._tag_runs(f"refused: {verdict.reason}")

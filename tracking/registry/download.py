@@ -33,11 +33,7 @@ if TYPE_CHECKING:
 _FOLDERS: Final = ("artifacts/model/", "")
 """Places of the files: in a registered model, or by themselves among a run's artifacts."""
 
-DIGESTS: Final = {
-    "sha256": TENSORS,
-    "sha256.model.json": FACTS,
-    "sha256.test.csv": PREDICTIONS,
-}
+DIGESTS: Final = {"sha256": TENSORS, "sha256.model.json": FACTS, "sha256.test.csv": PREDICTIONS}
 """A version's tags, and the file of the model's folder whose sha256 each holds. All three decide
 what a model answers, or what the next one is compared with."""
 
@@ -56,10 +52,8 @@ def model_folder(uri: str) -> Path:
     `models:/fdan/3` or `runs:/RUN_ID/PATH`. It is downloaded once, into ~/.cache/fdan-search.
     MLFLOW_TRACKING_URI names the server, else it is ./runs/mlflow.db.
 
-    Raises:
-        RegistryError: The server is unavailable, or holds no such model.
-        ArtifactError: The model is not to be used.
-    """
+    Raises RegistryError if the server is unavailable or holds no such model, and ArtifactError if
+    the model is not to be used."""
     server = tracking_uri()
     if match := _MODEL.fullmatch(uri):
         registry = Registry(server, match["name"])
@@ -231,7 +225,6 @@ def _check(folder: Path, digests: Mapping[str, str]) -> None:
 def _different_file(folder: Path, digests: Mapping[str, str]) -> str:
     """The first file that is missing, or has another sha256; empty if there is none."""
     for name, digest in digests.items():
-        file = folder / name
-        if not file.is_file() or sha256_file(file) != digest:
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             return name
     return ""

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from tracking.result import StudyResult, TestScore
 
-_SPEAKERS: Final = 12
-"""Speakers that are listed in the description; the whole card has them all."""
+_SPEAKERS: Final = 12  # speakers that are listed in the description; the whole card has them all
 
 _CUT: Final = "\n\n*Cut to fit; the whole card is README.md among the version's files.*"
 

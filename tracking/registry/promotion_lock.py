@@ -17,6 +17,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,12 +29,12 @@ _STALE_S: Final = 1800.0
 """A tag of another host that is older belongs to a dead process; clocks may differ by minutes."""
 
 
+@dataclass(frozen=True)
 class PromotionLock:
     """Held by one process at a time, for one registered model."""
 
-    def __init__(self, registry: Registry, key: str) -> None:
-        self._registry = registry
-        self._key = key
+    _registry: Registry
+    _key: str
 
     def check_champion(self, expected: ModelVersion | None) -> None:
         """RegistryError unless the lock is still held, and the champion still is the version that
@@ -67,15 +68,13 @@ class PromotionLock:
 def promotion_lock(
     registry: Registry, log: Callable[[str], None], timeout: float = 300.0
 ) -> Iterator[PromotionLock]:
-    """Wait for the lock, hold it, and release it at the end.
+    """Wait for the lock, hold it, and release it at the end. Raises RegistryError if another
+    promotion keeps it.
 
     Args:
         registry: Registry; its model must be registered.
         log: Function that is given a line when another promotion is waited for.
         timeout: Maximum waiting time [s].
-
-    Raises:
-        RegistryError: Another promotion keeps it.
     """
     deadline = time.monotonic() + timeout
     with _file_lock(registry, deadline, log):
@@ -131,8 +130,7 @@ def _file_lock(
 ) -> contextlib.AbstractContextManager[object]:
     if registry.database is None:
         return contextlib.nullcontext()
-    path = Path(f"{registry.database}.promoting")
-    logged = False
+    path, logged = Path(f"{registry.database}.promoting"), False
     while True:
         try:
             return Lock(path)  # it waits for a moment itself

@@ -17,21 +17,14 @@ from urllib.parse import urlsplit
 from fdan.errors import FdanError
 from tracking.backend import limits
 from tracking.backend.client import connect
-from tracking.uri import check_uri, is_masked, mask_password, sqlite_file
+from tracking.uri import check_not_masked, check_uri, mask_password, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-CHAMPION: Final = "champion"
-PREVIOUS: Final = "previous"
-"""Aliases: the version that is used, and the one that was before it."""
-
-CANDIDATE: Final = "candidate"
-"""Value of the tag `state` of a version that is registered and not yet chosen."""
-
-DESCRIPTION: Final = 5000
-"""Characters that MLflow's column for a version's description has."""
+CHAMPION: Final = "champion"  # alias of the version that is used
+PREVIOUS: Final = "previous"  # alias of the one that was before it
 
 _ABOUT: Final = (
     "Speech emotion models of fdan-search. The alias `champion` is the one to use; it moves only"
@@ -43,8 +36,7 @@ _ABOUT: Final = (
 class RegistryError(FdanError):
     """A registry that is unavailable, refuses, or does not hold what was requested."""
 
-    error_code = ""
-    """MLflow's, if it gave one."""
+    error_code = ""  # MLflow's, if it gave one
 
 
 @dataclass(frozen=True)
@@ -54,11 +46,9 @@ class ModelVersion:
     name: str
     number: str
     tags: Mapping[str, str]
-    source: str
-    """URI of the folder that its files are in."""
+    source: str  # URI of the folder that its files are in
     model_id: str | None
-    run_id: str | None
-    """The study's run that it comes from."""
+    run_id: str | None  # the study's run that it comes from
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
@@ -72,12 +62,10 @@ class ModelVersion:
 class NewVersion:
     """A future version of a registered model."""
 
-    folder: Path
-    """The packaged model (tracking/registry/package.py)."""
+    folder: Path  # the packaged model (tracking/registry/package.py)
     experiment_id: str
     run_id: str
-    tags: Mapping[str, object]
-    """`study_id` and `sha256` among them, which identify the model."""
+    tags: Mapping[str, object]  # `study_id` and `sha256` among them, which identify the model
     description: str
 
 
@@ -86,16 +74,11 @@ class Registry:
 
     def __init__(self, uri: str, name: str) -> None:
         check_uri(uri)
-        if is_masked(uri):
-            raise RegistryError(
-                f"the password of {uri} was not stored; give the whole URI with --tracking-uri"
-            )
+        check_not_masked(uri)
         if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
-            raise RegistryError(
-                f"--name '{name}' is no name for a model: use letters, digits, _ . -"
-            )
-        self.database = sqlite_file(uri)
-        """None for a server or another database."""
+            words = "is no name for a model: use letters, digits, _ . -"
+            raise RegistryError(f"--name '{name}' {words}")
+        self.database = sqlite_file(uri)  # None for a server or another database
         if self.database is not None and not self.database.is_file():
             raise RegistryError(
                 f"{self.database}: there is no such MLflow database; give --tracking-uri, or run a"
@@ -103,8 +86,7 @@ class Registry:
             )
         self.uri = uri
         self.name = name
-        self.client = cast("MlflowClient", _Client(uri))
-        """Raises RegistryError, too."""
+        self.client = cast("MlflowClient", _Client(uri))  # raises RegistryError, too
 
     def create(self) -> None:
         """Register the model without a version, unless it exists."""

@@ -18,7 +18,7 @@ from fdan.evaluation import statistics
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison, bootstrap, compare, mean_interval
 from fdan.metrics import confusion_matrix, measures
-from tracking.promotion.champion_test import challenger_is
+from tracking.promotion.gates import challenger_is
 
 Array = npt.NDArray[Any]
 

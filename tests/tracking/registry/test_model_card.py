@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fdan.inference.model_source import FACTS
+from tracking.backend.limits import DESCRIPTION
 from tracking.registry.model_card import model_card
-from tracking.registry.registry import DESCRIPTION
 from tracking.result import Rescoring, SpeakerScore, StudyResult
 
 URI = "http://localhost:5000"

@@ -20,7 +20,7 @@ def data_blocks(result: StudyResult) -> Iterator[Block]:
         (
             ("task", result.task),
             ("split", ", ".join(f"{name} {setting(value)}" for name, value in split.items())),
-            ("fingerprint", result.data),
+            ("fingerprint", str(result.origin["data"])),
         )
     )
     if result.parts:

@@ -15,8 +15,14 @@ from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison
 from tests.finished import link
 from tracking.promotion.challenger import Challenger, multiply_adds
-from tracking.promotion.champion_test import Champion, GateContext, challenger_is
-from tracking.promotion.gates import BETTER, Gate, evaluate_gates
+from tracking.promotion.gates import (
+    BETTER,
+    Champion,
+    Gate,
+    GateContext,
+    challenger_is,
+    evaluate_gates,
+)
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.registry.registry import ModelVersion, Registry
 from tracking.result import StudyResult
