@@ -17,7 +17,7 @@ from typing import Final
 from benchmarks import comparing
 from benchmarks.mlflow_server import MlflowServer, mlflow_server
 from tracking.outbox.delivery_state import read_backlog
-from tracking.outbox.spool import Spool, read_records
+from tracking.outbox.spool import Spool
 from tracking.record import Record
 from tracking.tags import TRIAL
 
@@ -177,7 +177,7 @@ def _epochs(spool: Path) -> bool:
 def _records(folder: Path) -> list[Record]:
     spool = Spool(folder)
     try:
-        return list(read_records(spool))
+        return list(spool.records())
     finally:
         spool.close()
 

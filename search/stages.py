@@ -148,7 +148,7 @@ def run_stages(
                     f"{tracker.unsent} records wait for MLflow ({why}); they are safe:"
                     f" python -m tracking flush {data.folder}"
                 )
-        page = tracker.page
+        page = tracker.sender.server.page
     verdict = _promote(context, chosen, end) if spec.confirm.promote else None
     last = SearchEnd(
         result,

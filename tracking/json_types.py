@@ -13,14 +13,12 @@ _hints = cache(get_type_hints)
 
 
 def decode(kind: type[_T], values: object) -> _T:
-    """Build a dataclass, and those in its fields, out of parsed JSON.
+    """Build a dataclass, and those in its fields, out of parsed JSON. Raises ValueError for a field
+    that is missing, unknown or of another type; the message names it.
 
     Args:
         kind: The dataclass.
         values: Result of `dataclasses.asdict` and `json.dumps`.
-
-    Raises:
-        ValueError: A field is missing, unknown or of another type; the message names it.
     """
     return cast(_T, _decode(kind, values, ""))
 

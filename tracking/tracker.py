@@ -32,7 +32,7 @@ from tracking import tags as names
 from tracking.backend import limits
 from tracking.outbox.delivery_state import Target
 from tracking.outbox.sender import Sender
-from tracking.outbox.spool import Spool, disk_errors, read_records
+from tracking.outbox.spool import Spool, disk_errors
 from tracking.record import Record, RecordData
 from tracking.uri import check_uri
 
@@ -67,7 +67,7 @@ class Tracker:
         self._spool = Spool(spool)
         with contextlib.ExitStack() as undo:
             undo.callback(self._spool.close)
-            for record in read_records(self._spool):
+            for record in self._spool.records():
                 self._apply(record)
             if not self.study_id:
                 self._append("begin", names.STUDY_RUN, {"study_id": uuid.uuid4().hex[:12]})
@@ -75,7 +75,7 @@ class Tracker:
             with disk_errors(spool):
                 target.save(spool)
             self.sender = Sender(self._spool, target)
-            waiting = read_records(self._spool, after=self.sender.state.sent)
+            waiting = self._spool.records(self.sender.state.sent)
             artifacts = [record for record in waiting if record.kind == "artifact"]
             self._spool.drop_others({record.data["kept"] for record in artifacts})
             for record in artifacts:
@@ -201,11 +201,6 @@ class Tracker:
     def unsent(self) -> int:
         """Records that wait for the server."""
         return self._spool.last - self.sender.state.sent
-
-    @property
-    def page(self) -> str | None:
-        """Path of the experiment's page in the UI; None until the server was first reached."""
-        return self.sender.server.page
 
     def drain(self, timeout: float) -> bool:
         """Wait until the server has everything recorded so far; False after `timeout` s."""

@@ -80,7 +80,7 @@ def study_result(
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(spec.arguments),
         tracking_uri=mask_password(spec.tracking_uri),
-        page=tracker.page,
+        page=tracker.sender.server.page,
         space={d.name: _dimension(d.distribution) for d in spec.space.dimensions},
         fixed=spec.fixed,
         sampler=spec.search.sampler,

@@ -70,7 +70,7 @@ def test_a_study(tmp_path: Path, database: Tables, uri: str) -> None:
             len(tracker.sender.state.refused),
             tracker.sender.unavailable_since,
         ) == (0, 0, None)
-        assert tracker.page == "/#/experiments/1/runs?workflowType=machine_learning"
+        assert tracker.sender.server.page == "/#/experiments/1/runs?workflowType=machine_learning"
     assert database.runs() == {
         "demo": "FINISHED",
         "trial-0000": "FINISHED",

@@ -124,6 +124,12 @@ class Spool:
             self._wake.set()
         return record
 
+    def records(self, after: int = 0) -> Iterator[Record]:
+        """All records from number `after` + 1 up to the newest, in order."""
+        reader = Reader(self, after, durable_only=False)
+        while batch := reader.take(1000):
+            yield from batch
+
     def sync(self, *, files: bool = True) -> None:
         """Have everything appended so far on the disk, and the kept `files`. Raises OSError."""
         with self._lock:
@@ -303,18 +309,6 @@ class Reader:
                 break
             self._path, self._offset = later[0], 0
         return records
-
-
-def read_records(spool: Spool, after: int = 0) -> Iterator[Record]:
-    """All records up to the newest, in order.
-
-    Args:
-        spool: Spool that this process writes.
-        after: Number of the last record that is not wanted.
-    """
-    reader = Reader(spool, after, durable_only=False)
-    while batch := reader.take(1000):
-        yield from batch
 
 
 def segments(folder: Path) -> list[Path]:

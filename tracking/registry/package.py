@@ -15,7 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,6 @@ import numpy as np
 
 from fdan.device import single_thread
 from fdan.emotions import EMOTIONS
-from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
 from fdan.inference.model_source import FACTS
@@ -76,7 +75,7 @@ def build_package(
             code_paths=[str(staged / "code" / "fdan")],
             signature=_signature(),
             input_example=pd.DataFrame({"speech": [example_sound()]}),
-            pip_requirements=_requirements(),
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
             metadata={"fdan": dict(metadata)},
         )
     _remove_paths(folder)
@@ -127,14 +126,6 @@ def _signature() -> ModelSignature:
         inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs.items()]),
         outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
     )
-
-
-def _requirements() -> list[str]:
-    """The versions with which the model was promoted."""
-    try:
-        return [f"{name}=={version(name)}" for name in _REQUIREMENTS]
-    except PackageNotFoundError as error:
-        raise FdanError(f"{error.name} is not installed; pip install {error.name}") from None
 
 
 def _write_example(folder: Path, model: SpeechModel) -> None:

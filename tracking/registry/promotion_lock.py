@@ -105,7 +105,11 @@ def _other_holder(registry: Registry, own_key: str) -> str | None:
         try:
             pid, since, host = value.split()
             dead = time.time() - float(since) > _STALE_S
-            dead = dead or (host == socket.gethostname() and not _is_alive(int(pid)))
+            if host == socket.gethostname():
+                with contextlib.suppress(PermissionError):  # another user's
+                    os.kill(int(pid), 0)
+        except ProcessLookupError:
+            dead = True
         except ValueError:
             pid, host, dead = "?", "?", True
         if not dead:
@@ -113,16 +117,6 @@ def _other_holder(registry: Registry, own_key: str) -> str | None:
         with ignore_error("RESOURCE_DOES_NOT_EXIST"):
             registry.client.delete_registered_model_tag(registry.name, key)
     return None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
 
 
 def _file_lock(

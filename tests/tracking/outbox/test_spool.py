@@ -13,7 +13,7 @@ import pytest
 
 from fdan.files import sync_path
 from tracking.outbox import spool as spool_module
-from tracking.outbox.spool import Reader, Spool, SpoolError, SpoolFull, read_records
+from tracking.outbox.spool import Reader, Spool, SpoolError, SpoolFull
 from tracking.record import Record
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -28,7 +28,7 @@ def fill(folder: Path, count: int) -> None:
 
 def steps(folder: Path, after: int = 0) -> list[int]:
     spool = Spool(folder)
-    found = [(record.number, record.data["step"]) for record in read_records(spool, after)]
+    found = [(record.number, record.data["step"]) for record in spool.records(after)]
     spool.close()
     assert all(number == step for number, step in found)
     return [number for number, _ in found]
