@@ -1,4 +1,4 @@
-"""The README's pictures, taken in a real browser: a study's report, its trials compared in MLflow,
+"""The pages' pictures, taken in a real browser: a study's report, its trials compared in MLflow,
 and its model's page in the registry.
 
     pip install -e '.[screenshots]'

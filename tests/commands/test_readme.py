@@ -1,4 +1,4 @@
-"""Every command of the README, in its order, in one folder, as a newcomer types it.
+"""Every command of the README, then of each page of docs/, in one folder, as a newcomer types it.
 
 Only sizes are cut down, by options put behind the README's own; the corpora are small ones in the
 published layouts.
@@ -27,11 +27,21 @@ from tests.commands import corpora
 from tests.commands.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    for line in block.strip().splitlines()
-]
+PAGES = {"README.md": README} | {
+    file.name: file.read_text() for file in sorted((ROOT / "docs").glob("*.md"))
+}
+
+
+def blocks(kind: str) -> list[str]:
+    """The pages' blocks of one language, in the order of the pages."""
+    return [
+        block
+        for text in PAGES.values()
+        for block in re.findall(rf"```{kind}\n(.*?)```", text, flags=re.DOTALL)
+    ]
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
 SMALL = ["--spectrogram-size", "32", "--face-size", "32"]
 SHORT = ["--epochs", "2", *SMALL, "--backbone", "resnet18", "--tuning", "frozen"]
 
@@ -91,7 +101,7 @@ def shrunk(words: list[str], home: Path) -> list[str]:
         if words[-1] == "RUN_ID":
             words = [*words[:-1], a_trial(home)]
         return [sys.executable, *words[1:]]
-    raise AssertionError(f"the README has a command that this test does not know: {words}")
+    raise AssertionError(f"a page has a command that this test does not know: {words}")
 
 
 def a_trial(home: Path) -> str:
@@ -166,10 +176,6 @@ def opens_the_ui(words: list[str], home: Path) -> None:
         server.wait()
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
-
-
 def run_python(program: str, home: Path) -> str:
     file = home / "program.py"
     file.write_text(program)
@@ -217,15 +223,21 @@ def test_what_it_shows_of_servers_and_clusters_is_typed_elsewhere() -> None:
         assert command in page, line
 
 
-def test_the_readme_shows_what_there_is() -> None:
-    """Each path of the folder tree exists, and `make test` runs style, types and tests."""
-    tree = README.partition("## Where things are")[2].partition("```text\n")[2].partition("```")[0]
+def test_the_pages_show_what_there_is() -> None:
+    """Each path of the folder tree exists, each link leads to a file, each page is found from the
+    README, and `make test` runs style, types and tests."""
+    tree = PAGES["code.md"].partition("```text\n")[2].partition("```")[0]
     top = ""
     for line in tree.splitlines():
         name = line.split()[0]
         top = name if not line.startswith(" ") else top
         path = ROOT / name if name == top else ROOT / top / name
-        assert path.exists(), f"the README's tree names {path}"
+        assert path.exists(), f"the tree of docs/code.md names {path}"
+    for name, text in PAGES.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (folder / link).exists(), f"{name} links to {link}"
+        assert name == "README.md" or f"docs/{name}" in README, f"the README does not name {name}"
     plan = subprocess.run(
         ["make", "-C", str(ROOT), "-n", "-o", ".venv/ready", "test"],
         capture_output=True,
