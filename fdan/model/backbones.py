@@ -135,6 +135,8 @@ def _read(file: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; it loads or it does not
             stored = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:  # no fault of the file's
+        raise
     except Exception as error:  # a file of another kind brings up any
         raise WeightsError(
             f"weights {file} cannot be read as a plain state dict: {first_line(error, 120)}"

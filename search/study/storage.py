@@ -140,10 +140,11 @@ def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
 
 
 def _lost_race(error: Exception) -> bool:
-    """Whether another process created the row or table at the same time ("42P07" in PostgreSQL)."""
+    """Whether another process created the row, table or type at the same time (in PostgreSQL "42P07"
+    and, for the type that every table has, "42710")."""
     original = getattr(error, "orig", None)
     return (
         isinstance(error, IntegrityError)
-        or getattr(original, "pgcode", None) == "42P07"
+        or getattr(original, "pgcode", None) in ("42P07", "42710")
         or (isinstance(original, sqlite3.Error) and "already exists" in str(original))
     )
