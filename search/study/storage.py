@@ -140,8 +140,8 @@ def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
 
 
 def _lost_race(error: Exception) -> bool:
-    """Whether another process created the row, table or type at the same time (in PostgreSQL "42P07"
-    and, for the type that every table has, "42710")."""
+    """Whether another process created the row or table at the same time (in PostgreSQL "42P07", or
+    "42710" for the type that every table has)."""
     original = getattr(error, "orig", None)
     return (
         isinstance(error, IntegrityError)
