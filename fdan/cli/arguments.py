@@ -31,8 +31,7 @@ _WHEN: Final = {
 class Parser(argparse.ArgumentParser):
     """One line for what is wrong, the nearest known name with it, and exit code 2."""
 
-    scattered: str | None = None
-    """The list of positional arguments to which those after an option belong, too."""
+    scattered: str | None = None  # the positional arguments to which those after an option belong
 
     def __init__(self, **kwargs: Any) -> None:
         # Room for the long names of options.

@@ -29,14 +29,13 @@ from fdan.inference.predict import predict as run_prediction
 Command = Callable[[argparse.Namespace], None]
 
 _CHECKPOINT = "checkpoint"  # below --out: what training continues from
-
 _MAX_LISTED = 20  # unreadable files that `prepare` names on the terminal; the manifest has them all
 
 
 def demo(arguments: argparse.Namespace) -> None:
     """Write the demo corpus."""
     settings = DemoSettings(**DemoSettings.pick(vars(arguments)))
-    with Preparing(_progress_console()) as preparing:
+    with Preparing(Console(stderr=True, highlight=False)) as preparing:
         progress = generation_progress(arguments.folder, preparing)
         folder = generate(arguments.folder, **settings.as_dict(), progress=progress)
     count = settings.speakers * settings.takes * len(EMOTIONS)
@@ -47,7 +46,7 @@ def demo(arguments: argparse.Namespace) -> None:
 def prepare(arguments: argparse.Namespace) -> None:
     """Prepare every store of a task."""
     data, settings = _data_and_settings(arguments, gpu=False)
-    with Preparing(_progress_console()) as progress:
+    with Preparing(Console(stderr=True, highlight=False)) as progress:
         task, split = open_task(data, settings, progress)
     table = _table(f"{task.name}, data {task.fingerprint[:12]}")
     for title in ("store", "samples", "unreadable", "counted"):
@@ -84,7 +83,7 @@ def train(arguments: argparse.Namespace) -> None:
     if out.is_dir() and any(out.iterdir()) and not checkpoint_folder.exists():
         raise ConfigError(f"--out {out}: holds something else; name a new folder")
     resume = Checkpoint.load(checkpoint_folder) if checkpoint_folder.exists() else None
-    console = _progress_console()
+    console = Console(stderr=True, highlight=False)
     with Preparing(console) as progress:
         task, split = open_task(data_config, settings, progress)
         data = load_training_data(
@@ -218,10 +217,6 @@ def _list_unreadable(store: Store, console: Console) -> None:
             console.print(f"  {what}: {file['path']}: {file['reason']}", style="yellow")
         if len(files) > _MAX_LISTED:
             console.print(f"  and {len(files) - _MAX_LISTED} more {what} in {manifest}")
-
-
-def _progress_console() -> Console:
-    return Console(stderr=True, highlight=False)
 
 
 def _table(title: str) -> Table:

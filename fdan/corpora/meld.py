@@ -30,8 +30,7 @@ _COLUMNS: Final = ("Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 # The test folder also holds final_videos_test..., which are other cuts of the same clips.
 _CLIP: Final = re.compile(r"dia(\d+)_utt(\d+)")
 _DEPTH: Final = 4
-_MAX_TABLE_MB: Final = 8.0
-"""Several times the size of the largest of MELD's tables (1 MB is 10^6 bytes)."""
+_MAX_TABLE_MB: Final = 8.0  # several times MELD's largest table; 1 MB is 10^6 bytes
 
 
 def read(source: Source) -> Listing:

@@ -15,9 +15,7 @@ from filelock import FileLock
 
 from fdan.files import sha256_file, write_atomic
 
-_FRESH_NS: Final = 2_000_000_000
-"""A file written this recently may change again within its time stamp's grain: not remembered."""
-
+_FRESH_NS: Final = 2_000_000_000  # a younger file may change again within its time stamp's grain
 _Entry = list[int | str]  # [size, mtime_ns, sha256] of a file
 
 

@@ -38,8 +38,7 @@ _DONE: Final = "done.jsonl"
 
 _PROGRESS_INTERVAL_S: Final = 0.1  # progress is reported at most this often
 
-_Report = Callable[..., None]
-"""Of the stage, how many are done and of how many, and how many of them are unreadable."""
+_Report = Callable[..., None]  # of the stage, how many are done, of how many, how many unreadable
 
 
 def prepare(
@@ -54,7 +53,8 @@ def prepare(
     """The store of a source below `root`: opened if it is there, made otherwise.
 
     Two processes that prepare the same store at once make it once. A `store:` source is opened
-    as it is, whatever the settings.
+    as it is, whatever the settings. DataError: nothing to prepare, nothing readable, or no place
+    to put it.
 
     Args:
         source: A corpus in one modality.
@@ -64,9 +64,6 @@ def prepare(
         workers: Number of decoding processes; None for one a core.
         progress: Callback, given stage and progress at most ten times a second.
         timeout_s: Seconds that one file may take before it is listed as unreadable.
-
-    Raises:
-        DataError: Nothing to prepare, nothing readable, or no place to put it.
     """
     if source.corpus == STORE:
         store = stored.open_store(source.path)

@@ -32,10 +32,7 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
             ]
             for modality in ("acoustic", "visual")
         },
-        "preparation": {
-            "acoustic": dict(task.acoustic[0].settings),
-            "visual": dict(task.visual[0].settings),
-        },
+        "preparation": {m: dict(task.stores(m)[0].settings) for m in ("acoustic", "visual")},
         "split": config.as_dict(),
     }
 

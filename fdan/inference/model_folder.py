@@ -86,15 +86,12 @@ class SpeechModel:
 
 def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
     """Read a model's folder. Nothing in it is executed, and no file outside it is opened, whatever
-    model.json names.
+    model.json names. WeightsError: it does not hold each tensor that its configuration needs, and
+    no other, of the right shape and type and without NaN.
 
     Args:
         folder: Folder that write_model made.
         device: Device name: cpu, cuda ... or auto.
-
-    Raises:
-        WeightsError: It does not hold each tensor that its configuration needs, and no other, of
-            the right shape and type and without NaN.
     """
     where = choose_device(device)
     try:

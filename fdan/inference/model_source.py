@@ -22,9 +22,7 @@ Model: TypeAlias = "SpeechModel | OnnxModel"
 Facts: TypeAlias = dict[str, Any]  # content of model.json
 
 FACTS: Final = "model.json"  # every model's folder holds it
-
-SERVED: Final = "served.json"
-"""May lie beside it: {"name", "version"} under which a registry holds the model."""
+SERVED: Final = "served.json"  # may lie beside it: {"name", "version"} of the model in a registry
 
 _GROUP: Final = "fdan.models"
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*):")

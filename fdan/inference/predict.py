@@ -56,16 +56,14 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
     the network predicts from speech alone (section 3.2), and from a face only if one is named.
 
     Files are decoded as a corpus is prepared: in separate processes, each in bounded time and
-    memory, so that a damaged file gives a reason and harms nothing else.
+    memory, so that a damaged file gives a reason and harms nothing else. DataError: the face cannot
+    be read. WeightsError: the model does not say how its data were prepared, or its answers are no
+    probabilities.
 
     Args:
         model: An opened model.
         files: Sound files, or videos with sound.
         face: An image or a video of the speaker, which goes with every file.
-
-    Raises:
-        DataError: The face cannot be read. WeightsError: the model does not say how its data were
-            prepared, or its answers are no probabilities.
     """
     faces = None if face is None else [_faces(model, face)]
     settings = _settings(model, "acoustic")

@@ -13,8 +13,7 @@ from fdan.corpora.listing import VIDEO
 from fdan.errors import DataError
 from fdan.media.container import open_container
 
-_SILENCE: Final = 1.0 / 32768.0
-"""One step of 16-bit audio: a recording that never leaves it holds no sound."""
+_SILENCE: Final = 1.0 / 32768.0  # one step of 16-bit audio: what never leaves it holds no sound
 
 _MAX_SAMPLES: Final = 2**28
 """Samples that a header may declare before it is doubted: hours of sound. A FLAC file that comes

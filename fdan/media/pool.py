@@ -25,8 +25,7 @@ from fdan.files import PROJECT_ROOT
 from fdan.media.pixels import Pixels, Settings
 from fdan.media.worker import MEMORY_MB, OUT_OF_MEMORY
 
-_START_S: Final = 300.0
-"""Seconds that a process may take to start; a loaded machine with a cold disk takes many."""
+_START_S: Final = 300.0  # for a process to start: a loaded machine with a cold disk takes many
 
 _ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",

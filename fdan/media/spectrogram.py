@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from fdan.config import Config, option
 from fdan.errors import ConfigError
 
-TOP_DB: Final = 80.0
-"""Decibels below the loudest cell that an image shows: the default of librosa.power_to_db."""
+TOP_DB: Final = 80.0  # shown below the loudest cell: the default of librosa.power_to_db
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from fdan.errors import DataError
 from fdan.media.container import open_container
 
-_MOTION_JPEG: Final = "mjpeg"
-"""FFmpeg's name of the coding of many films that are cut or played frame by frame."""
+_MOTION_JPEG: Final = "mjpeg"  # the coding of many films that are cut or played frame by frame
 
 
 def _positions(count: int, frames: int) -> list[int]:

@@ -65,8 +65,8 @@ class Weights:
     """Initial weights of a backbone."""
 
     backbone: str
-    file: Path | None  # none: a seeded random start
-    sha256: str  # SHA-256 of the file, or of a description of the random start
+    file: Path | None  # None: a seeded random start
+    sha256: str  # of the file, or of a description of the random start
 
 
 def find_weights(backbone: str, source: str) -> Weights:

@@ -16,12 +16,10 @@ from fdan.run_config import KernelConfig
 class Kernel(NamedTuple):
     """A KernelConfig's Gaussians: b_k = base * scale * powers[k]."""
 
-    bandwidth: Tensor | float | None
-    """The base; None takes each batch's mean squared distance."""
+    bandwidth: Tensor | float | None  # the base; None takes each batch's mean squared distance
     scale: Tensor | float
+    # (K,). An infinite one is no Gaussian: it adds a constant to the kernel, which Eq. 8 cancels.
     powers: Tensor
-    """(K,). An infinite one stands for no Gaussian: it adds a constant to the kernel, which cancels
-    in Eq. 8."""
 
     @classmethod
     def from_config(cls, config: KernelConfig, like: Tensor) -> Kernel:

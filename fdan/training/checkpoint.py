@@ -34,15 +34,12 @@ class Checkpoint:
     run: RunConfig
     epoch: int
     step: int
-    history: tuple[float, ...]
-    """Validation UAR of each epoch so far."""
-    backbone_sha256: str
-    """The weights' file that the backbones started from or are."""
-    data: str
-    """The fingerprint of data and split."""
+    history: tuple[float, ...]  # validation UAR of each epoch so far
+    backbone_sha256: str  # the weights' file that the backbones started from or are
+    data: str  # the fingerprint of data and split
+    # On the CPU: model.* (the head; the backbones only if they were trained), momentum.* (the
+    # optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights).
     tensors: dict[str, Tensor]
-    """On the CPU: model.* (the head; the backbones only if they were trained), momentum.* (the
-    optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights)."""
 
     @property
     def value(self) -> float:

@@ -160,11 +160,9 @@ class _Group:
             tensors = (torch.from_numpy(array).to(self.device) for array in (index, labels))
             steps += [torch.split(tensor, sizes, dim=1) for tensor in tensors]
         count = len(plans[0]["acoustic"].sizes)
+        starts = [(member.run.training.lr, member.now.step) for member in self.members]
         rates = [
-            [
-                member.run.training.lr * learning_rate_factor(member.now.step + number)
-                for member in self.members
-            ]
+            [lr * learning_rate_factor(step + number) for lr, step in starts]
             for number in range(count)
         ]
         rates_R = torch.tensor(rates, dtype=torch.float32).to(self.device)

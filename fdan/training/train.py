@@ -47,8 +47,7 @@ class EpochReport:
     """train/loss, train/loss_acoustic, train/loss_visual, train/lmmd (means over the epoch's steps;
     the LMMD summed over layers, before alpha), train/lr (the head's, at the last step),
     validation/uar, /war, /wf1, /loss, value (objective_value), time/epoch_s (seconds)."""
-    confusion: Ints
-    """(7, 7) counts on the validation part, rows true."""
+    confusion: Ints  # (7, 7) counts on the validation part, rows true
 
 
 Report = Callable[[EpochReport, Callable[[], Checkpoint]], None]

@@ -24,7 +24,6 @@ from fdan.training.frozen_features import Progress, as_tensor, cached_features
 
 if TYPE_CHECKING:
     from fdan.data.split import Split
-    from fdan.data.store import Store
     from fdan.data.task import Task
 
 
@@ -146,23 +145,16 @@ def load_training_data(
     """
     weights = find_weights(run.model.backbone, run.model.weights)
 
-    def array(store: Store) -> npt.NDArray[Any]:
-        if run.model.tuning == "full":
-            return store.images
-        return cached_features(store, weights, cache, device, progress)
-
-    def domain(modality: str, stores: Sequence[Store]) -> Domain:
-        labels = task.samples(modality).labels
-        return Domain.from_arrays([array(store) for store in stores], labels).to(device)
+    def domain(modality: str) -> Domain:
+        stores = task.stores(modality)
+        arrays: list[npt.NDArray[Any]] = [store.images for store in stores]
+        if run.model.tuning == "frozen":
+            arrays = [cached_features(own, weights, cache, device, progress) for own in stores]
+        return Domain.from_arrays(arrays, task.samples(modality).labels).to(device)
 
     parts = (split.visual_train, split.acoustic_train, split.acoustic_validation)
     digest = hashlib.sha256(task.fingerprint.encode())
     for part in parts:
         digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes() + b"|")
-    return TrainingData(
-        domain("visual", task.visual),
-        domain("acoustic", task.acoustic),
-        *parts,
-        weights=weights,
-        fingerprint=digest.hexdigest(),
-    )
+    domains = domain("visual"), domain("acoustic")
+    return TrainingData(*domains, *parts, weights=weights, fingerprint=digest.hexdigest())

@@ -35,7 +35,6 @@ from fdan.errors import DataError
 from fdan.files import PROJECT_ROOT
 
 MANIFEST: Final = "demo.json"
-
 CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}  # SAVEE's file codes
 
 VERSION: Final = 2
@@ -73,7 +72,8 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Write the corpus to a folder, which is complete or absent.
+    """Write the corpus to a folder, which is complete or absent. ConfigError: a setting is out of
+    its range. DataError: the folder holds something else, such as one with other settings.
 
     Args:
         folder: Target folder; returned at once if it holds the corpus already.
@@ -82,10 +82,6 @@ def generate(
         seed: Seed of everything in the corpus.
         progress: Callback, given (utterances done, of how many).
         workers: Number of processes, one a core by default.
-
-    Raises:
-        ConfigError: A setting is out of its range.
-        DataError: The folder holds something else, such as a demo corpus with other settings.
     """
     settings = DemoSettings(speakers=speakers, takes=takes, seed=seed)
     if _exists(folder, settings):

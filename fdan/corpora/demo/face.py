@@ -100,16 +100,14 @@ class Face:
 def film(
     face: Face, emotion: str, opening: Array, rng: np.random.Generator
 ) -> Iterable[npt.NDArray[np.uint8]]:
-    """Film one utterance; the expression grows from almost neutral to its apex, then falls back.
+    """Film one utterance, (SIZE, SIZE, 3) uint8, BGR, frame by frame; the expression grows from
+    almost neutral to its apex, then falls back.
 
     Args:
         face: The speaker's face.
         emotion: Emotion that it shows.
         opening: (frames,) how far the mouth is open, 0..1, at SAMPLE_RATE / HOP.
         rng: Generator of this take.
-
-    Yields:
-        (SIZE, SIZE, 3) uint8, BGR.
     """
     count = max(round(len(opening) * HOP / SAMPLE_RATE * FRAME_RATE), 3)
     through = np.arange(count) / (count - 1)

@@ -80,17 +80,14 @@ class Sentence:
 def speak(
     voice: Voice, sentence: Sentence, emotion: str, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Synthesise one utterance.
+    """Synthesise one utterance: the sound (samples,) in -1..1 at SAMPLE_RATE; and how far the
+    mouth is open, (frames,) in 0..1 at SAMPLE_RATE / HOP.
 
     Args:
         voice: The speaker's voice.
         sentence: Sentence to say.
         emotion: Emotion of the voice.
         rng: Generator of this take.
-
-    Returns:
-        The sound (samples,) in -1..1 at SAMPLE_RATE; and how far the mouth is open, (frames,) in
-        0..1 at SAMPLE_RATE / HOP.
     """
     stray = rng.normal(0, _STRAY)
     prosody = np.array(_PROSODY[emotion]) * rng.uniform(0.8, 1.2) + voice.habit + stray
