@@ -15,11 +15,9 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-REDUCTION_FACTOR = 3
-"""About one in REDUCTION_FACTOR of the trials that reach a rung goes on."""
+REDUCTION_FACTOR = 3  # about one in REDUCTION_FACTOR of the trials that reach a rung goes on
 
-N_STARTUP_TRIALS = 5
-"""Complete trials that `median` waits for before it compares."""
+N_STARTUP_TRIALS = 5  # complete trials that `median` waits for before it compares
 
 PRUNERS = {
     "hyperband": "successive halving in brackets of different patience"

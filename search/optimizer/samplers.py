@@ -19,8 +19,7 @@ from optuna.samplers import (
 from fdan.errors import ConfigError
 from search.optimizer.space import Space
 
-N_STARTUP_TRIALS = 10
-"""Trials that tpe and gp draw at random before they model anything."""
+N_STARTUP_TRIALS = 10  # trials that tpe and gp draw at random before they model anything
 
 SAMPLERS = {
     "tpe": "tree-structured Parzen estimators, conditional dimensions modelled in groups",

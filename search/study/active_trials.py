@@ -27,14 +27,10 @@ MAX_WORKER_DEATHS = 3
 class Phase(Enum):
     """State of a trial between its start and its end."""
 
-    QUEUED = auto()
-    """It waits for a worker."""
-    RUNNING = auto()
-    """A worker has it."""
-    WORKER_LOST = auto()
-    """Its worker is lost, and Ray Tune has not released it yet."""
-    DECIDED = auto()
-    """Its outcome is certain, and Ray Tune has not released it yet."""
+    QUEUED = auto()  # it waits for a worker
+    RUNNING = auto()  # a worker has it
+    WORKER_LOST = auto()  # its worker is lost, and Ray Tune has not released it yet
+    DECIDED = auto()  # its outcome is certain, and Ray Tune has not released it yet
 
 
 @dataclass(eq=False)
@@ -42,27 +38,18 @@ class ActiveTrial:
     """A trial that has not ended."""
 
     number: int
-    epochs: int
-    """Last epoch of the trial."""
-    gpu_fraction: float
-    """Share of a GPU; grows when the trial runs out of memory."""
-    decision_epochs: tuple[int, ...] = ()
-    """Epochs after which the pruner may end the trial."""
+    epochs: int  # last epoch of the trial
+    gpu_fraction: float  # share of a GPU; grows when the trial runs out of memory
+    decision_epochs: tuple[int, ...] = ()  # epochs after which the pruner may end the trial
     params: Mapping[str, Value] = field(default_factory=dict)
     results: list[EpochResult] = field(default_factory=list)
     phase: Phase = Phase.QUEUED
-    announced: bool = False
-    """Whether callbacks know the trial: it has had a worker or an epoch."""
-    node: str = ""
-    """Address of the node that it trained on last."""
-    stop_epoch: int = 0
-    """Last epoch of its assignment; 0 before the first assignment."""
-    worker_deaths: int = 0
-    """Workers lost since the last new epoch, perhaps because of the trial."""
-    lost_reason: str = ""
-    """Why it is WORKER_LOST."""
-    outcome: TrialOutcome | None = None
-    """The decided outcome."""
+    announced: bool = False  # whether callbacks know the trial: it has had a worker or an epoch
+    node: str = ""  # address of the node that it trained on last
+    stop_epoch: int = 0  # last epoch of its assignment; 0 before the first assignment
+    worker_deaths: int = 0  # workers lost since the last new epoch, perhaps because of the trial
+    lost_reason: str = ""  # why it is WORKER_LOST
+    outcome: TrialOutcome | None = None  # the decided outcome
 
     @property
     def epoch(self) -> int:

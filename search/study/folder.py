@@ -24,8 +24,7 @@ from fdan.files import PROJECT_ROOT, write_atomic
 from fdan.lock import Lock, LockHeld
 from search.worker.trial_folder import TRIALS
 
-Facts = Mapping[str, Any]
-"""JSON values by name."""
+Facts = Mapping[str, Any]  # JSON values by name
 
 STUDY_FILE: Final = "study.json"
 LOCK_FILE: Final = "lock"

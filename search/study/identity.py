@@ -9,8 +9,7 @@ from pathlib import Path
 from search.optimizer.space import Value
 from search.study.folder import Facts, StudyError, read_study_file
 
-IDENTITY = "identity"
-"""The study's user attribute that holds its Identity."""
+IDENTITY = "identity"  # the study's user attribute that holds its Identity
 
 _OTHER = {"space": "another space", "split": "another split", "fixed": "other fixed settings"}
 

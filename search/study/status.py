@@ -43,8 +43,7 @@ class RunningTrial:
     trial: int
     epoch: int
     value: float | None
-    heard_s: float | None
-    """Seconds since its last epoch; None where that is unknown."""
+    heard_s: float | None  # seconds since its last epoch; None where that is unknown
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,15 @@ class StudyStatus:
 
     name: str
     folder: str
-    state: str
-    """One of preparing, begun (data not prepared), running, stopped, finished."""
-    driver: str
-    """Process that runs it; empty where none does."""
-    command: str
-    """Command that continues it."""
-    wanted: int = 0
-    """Number of trials in all; 0 where it is not known yet."""
+    state: str  # one of preparing, begun (data not prepared), running, stopped, finished
+    driver: str  # process that runs it; empty where none does
+    command: str  # command that continues it
+    wanted: int = 0  # number of trials in all; 0 where it is not known yet
     epochs: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     under_way: tuple[RunningTrial, ...] = ()
     best: int | None = None
-    value: float | None = None
-    """Validation UAR of the best trial."""
+    value: float | None = None  # validation UAR of the best trial
     recorded: int = 0
     unsent: int = 0
     tracking_uri: str = ""

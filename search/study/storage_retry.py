@@ -47,12 +47,9 @@ class StorageRetry:
     """Waits for a database server that is away, as long as it takes. A file that cannot be written
     (a full disk, say) is a StorageError at once: that needs a person."""
 
-    url: str | None
-    """URL of the storage; None for a journal."""
-    notify: Callable[[str], None]
-    """Shows the user when the server goes and comes."""
-    stop_due: Callable[[], bool]
-    """Its True ends the waiting. Each stage of a study has its own."""
+    url: str | None  # URL of the storage; None for a journal
+    notify: Callable[[str], None]  # shows the user when the server goes and comes
+    stop_due: Callable[[], bool]  # its True ends the waiting. Each stage of a study has its own.
     _away_since: float | None = field(default=None, init=False)
     _pause: float = field(default=_FIRST_PAUSE_S, init=False)
 

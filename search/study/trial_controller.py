@@ -16,15 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from search.study.active_trials import ActiveTrial, Phase
 from search.study.events import StudyCallback
 from search.study.writer import StudyWriter, requeue
-from search.worker.messages import (
-    EpochResult,
-    OutOfGpuMemory,
-    TrialAssignment,
-    TrialFailed,
-    WorkerLost,
-)
+from search.worker import messages
 
-FindUnreported = Callable[[ActiveTrial], Sequence[EpochResult]]
+FindUnreported = Callable[[ActiveTrial], Sequence[messages.EpochResult]]
 """Epochs after a trial's last recorded one that its workers have finished and saved, but never
 reported."""
 
@@ -33,12 +27,9 @@ reported."""
 class TrialPolicy:
     """What holds for every trial of a study."""
 
-    epochs: int
-    """The epoch after which a trial is complete."""
-    decision_epochs: tuple[int, ...] = ()
-    """Epochs after which the pruner may end it."""
-    gpu_fraction: float = 0.0
-    """Its share of GPUs to begin with."""
+    epochs: int  # the epoch after which a trial is complete
+    decision_epochs: tuple[int, ...] = ()  # epochs after which the pruner may end it
+    gpu_fraction: float = 0.0  # its share of GPUs to begin with
 
 
 @dataclass
@@ -83,7 +74,7 @@ class TrialController:
 
     def start(
         self, trial: ActiveTrial | None = None, stop_epoch: int | None = None
-    ) -> TrialAssignment:
+    ) -> messages.TrialAssignment:
         """Give a trial that waits to a worker.
 
         Args:
@@ -95,11 +86,11 @@ class TrialController:
         self._announce(trial)
         return trial.assign(stop_epoch)
 
-    def start_new(self) -> TrialAssignment:
+    def start_new(self) -> messages.TrialAssignment:
         """Create a trial and give it to a worker."""
         return self.start(self.enqueue_new())
 
-    def resume(self, frozen: FrozenTrial, logged: Mapping[int, EpochResult]) -> None:
+    def resume(self, frozen: FrozenTrial, logged: Mapping[int, messages.EpochResult]) -> None:
         """Go on with a trial that Optuna's storage has RUNNING although its driver is gone.
 
         Args:
@@ -108,7 +99,7 @@ class TrialController:
         """
         trial = self._add(frozen.number)
         for epoch, value in sorted(frozen.intermediate_values.items()):
-            trial.results.append(logged.get(epoch) or EpochResult(epoch, value))
+            trial.results.append(logged.get(epoch) or messages.EpochResult(epoch, value))
         if trial.results:
             self._announce(trial)
         for result in trial.results:
@@ -132,7 +123,7 @@ class TrialController:
             for callback in self.callbacks:
                 callback.on_trial_placed(number, node)
 
-    def record(self, number: int, result: EpochResult) -> bool:
+    def record(self, number: int, result: messages.EpochResult) -> bool:
         """Record an epoch, if it is new, and ask the pruner. The last epoch is not put before the
         pruner: the trial has done all its work, and its value is worth more to the sampler as a
         complete one.
@@ -154,7 +145,7 @@ class TrialController:
                 self._pruned(trial)
         return trial.phase is Phase.DECIDED
 
-    def interrupt(self, number: int, message: TrialFailed | WorkerLost | OutOfGpuMemory) -> None:
+    def interrupt(self, number: int, message: messages.Interruption) -> None:
         """The trial's worker does not go on with it. Another one will, unless the trial has failed
         or cost too many workers.
 
@@ -164,10 +155,10 @@ class TrialController:
         """
         trial = self._trials[number]
         match message:
-            case TrialFailed(reason):
+            case messages.TrialFailed(reason):
                 trial.decide(TrialState.FAIL, reason)
                 return
-            case OutOfGpuMemory(reason):
+            case messages.OutOfGpuMemory(reason):
                 message = trial.out_of_gpu_memory(reason)
         self._record_unreported(trial)
         trial.worker_lost(message)
@@ -176,7 +167,7 @@ class TrialController:
         """Every worker is gone, which is no trial's fault: all trials wait for others."""
         for number in self.active:
             if self._trials[number].phase is not Phase.QUEUED:
-                self.interrupt(number, WorkerLost(reason, blame_trial=False))
+                self.interrupt(number, messages.WorkerLost(reason, blame_trial=False))
                 self.release(number)
 
     def release(self, number: int) -> None:

@@ -17,40 +17,31 @@ from search.study.active_trials import ActiveTrial
 from search.study.stopping import StopSignal
 from search.study.trial_controller import TrialController
 from search.tune.capacity import Capacity
-from search.worker.messages import (
-    NodeRejected,
-    OutOfGpuMemory,
-    TrialAssignment,
-    TrialFailed,
-    WorkerLost,
-    WorkerMessage,
-)
+from search.worker import messages
 from search.worker.trainable import TrainGroup
 
 _LOOKAHEAD = 2
 """Groups that the queued trials can fill, at most. More make fuller groups, but the sampler draws
 their settings from fewer results."""
 
-Messages = list[tuple[int, WorkerMessage]]
-"""Pairs of a trial's number and a message about it."""
+Addressed = tuple[int, messages.WorkerMessage]  # a trial's number, and a message about it
 
-Received = WorkerMessage | tuple[tuple[int, WorkerMessage], ...]
+Received = messages.WorkerMessage | tuple[Addressed, ...]
 """Message of a trainable, or about its worker."""
 
 
 class SingleTrials:
     """Each worker trains one trial at a time."""
 
-    train_group: TrainGroup | None = None
-    """Trains a group in a worker; None: there are no groups."""
+    train_group: TrainGroup | None = None  # trains a group in a worker; None: there are no groups
 
-    def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
+    def next_assignments(self, controller: TrialController) -> tuple[messages.TrialAssignment, ...]:
         """Work for a free worker; empty where no trial waits and none is left to create."""
         if controller.queue:
             return (controller.start(),)
         return (controller.start_new(),) if controller.new_trials_left else ()
 
-    def route(self, trials: Sequence[int], message: Received) -> Messages:
+    def route(self, trials: Sequence[int], message: Received) -> list[Addressed]:
         """Address a worker's message to its trials.
 
         Args:
@@ -64,18 +55,12 @@ class SingleTrials:
 class TuneRun:
     """How a round's trials run on Ray Tune."""
 
-    folder: Path
-    """Folder of `trials`: that of a study, or of its confirming runs."""
-    capacity: Capacity
-    """How many at once."""
-    stop: StopSignal
-    """Ends the run when it is due."""
-    epoch_timeout: float
-    """Seconds without an epoch after which a trial's worker is killed."""
-    notify: Callable[[str], None] = lambda _: None
-    """Shows the user what workers say of their nodes."""
-    grouping: SingleTrials = field(default_factory=SingleTrials)
-    """Which trials a worker gets."""
+    folder: Path  # folder of `trials`: that of a study, or of its confirming runs
+    capacity: Capacity  # how many at once
+    stop: StopSignal  # ends the run when it is due
+    epoch_timeout: float  # seconds without an epoch after which a trial's worker is killed
+    notify: Callable[[str], None] = lambda _: None  # shows the user what workers say of their nodes
+    grouping: SingleTrials = field(default_factory=SingleTrials)  # which trials a worker gets
 
 
 @dataclass
@@ -93,7 +78,7 @@ class TrialGroups(SingleTrials):
     """Shows the user a line."""
     _kinds: dict[int, Hashable] = field(default_factory=dict, init=False)
 
-    def next_assignments(self, controller: TrialController) -> tuple[TrialAssignment, ...]:
+    def next_assignments(self, controller: TrialController) -> tuple[messages.TrialAssignment, ...]:
         while controller.new_trials_left and len(controller.queue) < _LOOKAHEAD * self.max_size:
             if len(self._largest(controller.queue)) >= self.max_size:
                 break
@@ -106,24 +91,24 @@ class TrialGroups(SingleTrials):
         group = self._largest(controller.queue)[: self.max_size]
         return tuple(controller.start(t, self.next_rung(t.epoch)) for t in group)
 
-    def route(self, trials: Sequence[int], message: Received) -> Messages:
+    def route(self, trials: Sequence[int], message: Received) -> list[Addressed]:
         if len(trials) == 1:
             return super().route(trials, message)
         match message:
-            case OutOfGpuMemory(reason):
+            case messages.OutOfGpuMemory(reason):
                 size = len(trials)
                 self.max_size = max(1, min(self.max_size, size // 2))
                 self.notify(
                     f"{reason} with {size} trials at a time: groups of {self.max_size} at most"
                     " from here on"
                 )
-                return [(trial, WorkerLost(reason, blame_trial=False)) for trial in trials]
-            case TrialFailed(reason):  # the cause is unknown: each goes on alone
-                return [(trial, WorkerLost(reason)) for trial in trials]
-            case WorkerLost():
+                return [(trial, messages.WorkerLost(reason, blame_trial=False)) for trial in trials]
+            case messages.TrialFailed(reason):  # the cause is unknown: each goes on alone
+                return [(trial, messages.WorkerLost(reason)) for trial in trials]
+            case messages.WorkerLost():
                 return [(trial, message) for trial in trials]
-            case NodeRejected(reason):
-                lost = WorkerLost(reason, blame_trial=False)
+            case messages.NodeRejected(reason):
+                lost = messages.WorkerLost(reason, blame_trial=False)
                 return [(trials[0], message), *((trial, lost) for trial in trials[1:])]
         return super().route(trials, message)  # in pairs already, or about the worker
 

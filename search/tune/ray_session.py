@@ -173,12 +173,7 @@ def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path |
         }
     try:
         # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
-        with (
-            contextlib.chdir(folder),
-            warnings.catch_warnings(),
-            _last_words(),
-            _sigterm_blocked(),
-        ):
+        with contextlib.chdir(folder), warnings.catch_warnings(), _last_words(), _sigterm_blocked():
             warnings.simplefilter("ignore", FutureWarning)
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except Exception as error:  # Ray's own are of any kind

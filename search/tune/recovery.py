@@ -32,8 +32,7 @@ from search.worker.data import WorkerData
 from search.worker.trainable import node_id
 from search.worker.training import make_group_trainer, make_trainer
 
-_MAX_RAY_LOSSES = 3
-"""Rays lost in a row, without an epoch finished in between, that end the study."""
+_MAX_RAY_LOSSES = 3  # Rays lost in a row, without an epoch finished in between, that end the study
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ whose end is decided there."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,20 @@ from fdan import errors
 from search.study.trial_controller import TrialController
 from search.tune.grouping import Received, TuneRun
 from search.tune.ray_session import check_ray_alive, owns_ray
-from search.tune.searcher import GPUS, Shell, StopTune, stopping_tune
-from search.tune.stall_watchdog import StallWatchdog
+from search.tune.searcher import GPUS, PicklesEmpty, StopTune, stopping_tune
 from search.tune.worker_errors import parse_error_file
-from search.worker.messages import (
-    ASSIGNMENTS,
-    MESSAGE,
-    DiskFull,
-    EpochDone,
-    GpuFault,
-    NodeRejected,
-    Note,
-    OutOfGpuMemory,
-    TrialFailed,
-    WorkerLost,
-    WorkerMessage,
-)
+from search.worker import messages
 
-_Result = dict[str, Any]
-"""A worker's report, with keys that Ray Tune adds."""
+_Result = dict[str, Any]  # a worker's report, with keys that Ray Tune adds
 
-_START_S = 60.0
-"""Time in which a worker starts even on a busy node."""
+_START_S = 60.0  # time in which a worker starts even on a busy node
+
+_AWAKE_S = 5.0
+"""The driver polls several times a second. Where it did not for longer than this (it was stopped,
+the laptop slept, a storage was away), the trials' reports may wait unread, so it does not count."""
 
 
-class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
+class OptunaScheduler(PicklesEmpty, FIFOScheduler):  # type: ignore[misc]
     """Passes messages on, and decides which trial gets a worker that is free.
 
     When a trainable returns, Tune repeats its last result with `done`; that repetition stops the
@@ -52,10 +41,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, controller: TrialController, settings: TuneRun) -> None:
         super().__init__()
         self._controller = controller
-        self._capacity = settings.capacity
-        self._grouping = settings.grouping
-        self._notify = settings.notify
-        self._stop = settings.stop
+        self._settings = settings
         self._watchdog = StallWatchdog(settings.epoch_timeout)
         self._killed: set[str] = set()
         self._added_at: dict[str, float] = {}
@@ -68,13 +54,13 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         trials: list[Trial] = tune_controller.get_live_trials()
         with stopping_tune():
             check_ray_alive()
-        if not self._stop.due() and not owns_ray():
-            self._capacity.update()
-        if self._stop.reason:
+        if not self._settings.stop.due() and not owns_ray():
+            self._settings.capacity.update()
+        if self._settings.stop.reason:
             raise StopTune
         self._kill_stalled_workers(trials)
         pending = [trial for trial in trials if trial.status == Trial.PENDING]
-        pending.sort(key=self._age_key)
+        pending.sort(key=lambda trial: self._added_at[trial.trial_id])
         return self._reserve_capacity(pending) or self._choose(pending)
 
     def _kill_stalled_workers(self, trials: Sequence[Trial]) -> None:
@@ -88,9 +74,10 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
     def _reserve_capacity(self, pending: Sequence[Trial]) -> Trial | None:
         """The first trial that needs a larger share of a GPU than the others. No other trial starts
         until it has its place."""
-        share = self._capacity.resources.gpus
+        capacity = self._settings.capacity
+        share = capacity.resources.gpus
         wide = next((trial for trial in pending if trial.config[GPUS] > share), None)
-        self._capacity.reserved = wide is not None
+        capacity.reserved = wide is not None
         return wide
 
     def _choose(self, pending: Sequence[Trial]) -> Trial | None:
@@ -102,11 +89,8 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         """
         if not pending:
             return None
-        overdue = time.monotonic() - self._age_key(pending[0]) > _START_S
+        overdue = time.monotonic() - self._added_at[pending[0].trial_id] > _START_S
         return pending[0 if overdue else -1]
-
-    def _age_key(self, trial: Trial) -> float:
-        return self._added_at[trial.trial_id]
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: _Result
@@ -115,7 +99,7 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         with stopping_tune():
             for number in _numbers(trial):
                 self._controller.place(number, result.get("node_ip", ""))
-            self._receive(trial, result[MESSAGE])
+            self._receive(trial, result[messages.MESSAGE])
             running = any(self._controller.is_running(number) for number in _numbers(trial))
         if not running:
             self._watchdog.forget(trial.trial_id)
@@ -131,41 +115,69 @@ class OptunaScheduler(FIFOScheduler):  # type: ignore[misc]
         self._forget(trial)
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         message = parse_error_file(text)
-        if trial.trial_id in self._killed and isinstance(message, WorkerLost):
+        if trial.trial_id in self._killed and isinstance(message, messages.WorkerLost):
             message = replace(message, reason=f"no epoch for {self._watchdog.timeout_s:.0f} s")
         self._killed.discard(trial.trial_id)
         with stopping_tune():
             self._receive(trial, message)
 
     def _receive(self, trial: Trial, message: Received) -> None:
-        for number, its_message in self._grouping.route(_numbers(trial), message):
+        for number, its_message in self._settings.grouping.route(_numbers(trial), message):
             self._handle(number, its_message)
 
-    def _handle(self, number: int, message: WorkerMessage) -> None:
+    def _handle(self, number: int, message: messages.WorkerMessage) -> None:
         match message:
-            case EpochDone(result, node):
-                self._capacity.epoch_done(node)
+            case messages.EpochDone(result, node):
+                self._settings.capacity.epoch_done(node)
                 self._controller.record(number, result)
-            case TrialFailed() | WorkerLost() | OutOfGpuMemory():
+            case messages.TrialFailed() | messages.WorkerLost() | messages.OutOfGpuMemory():
                 self._controller.interrupt(number, message)
-            case NodeRejected(reason):
-                self._capacity.exclude(message)
-                self._controller.interrupt(number, WorkerLost(reason, blame_trial=False))
-            case GpuFault():  # the worker's end comes as on_trial_error
-                self._capacity.gpu_fault(message)
-            case DiskFull(path):
+            case messages.NodeRejected(reason):
+                self._settings.capacity.exclude(message)
+                self._controller.interrupt(number, messages.WorkerLost(reason, blame_trial=False))
+            case messages.GpuFault():  # the worker's end comes as on_trial_error
+                self._settings.capacity.gpu_fault(message)
+            case messages.DiskFull(path):
                 raise errors.DiskFull(path)
-            case Note(text):
-                self._notify(text)
+            case messages.Note(text):
+                self._settings.notify(text)
 
     def _forget(self, trial: Trial) -> None:
         self._added_at.pop(trial.trial_id, None)
         self._watchdog.forget(trial.trial_id)
 
-    def __reduce__(self) -> tuple[type[Shell], tuple[()]]:
-        return (Shell, ())
-
 
 def _numbers(trial: Trial) -> tuple[int, ...]:
     """Numbers of the study's trials in a trial of Tune."""
-    return tuple(assignment.number for assignment in trial.config[ASSIGNMENTS])
+    return tuple(assignment.number for assignment in trial.config[messages.ASSIGNMENTS])
+
+
+class StallWatchdog:
+    """Finds the trials that have reported nothing for `timeout_s` seconds."""
+
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout_s = timeout_s
+        self._clock = clock
+        self._awake_s = 0.0
+        self._polled_at = clock()
+        self._last_report: dict[str, float] = {}
+
+    def reported(self, trial: str) -> None:
+        """The trial has reported an epoch."""
+        self._last_report[trial] = self._awake_s
+
+    def forget(self, trial: str) -> None:
+        """The trial has ended, or waits for another worker."""
+        self._last_report.pop(trial, None)
+
+    def stalled(self, running: Iterable[str]) -> list[str]:
+        """Stalled trials among the `running` ones. A trial's time begins when it is first
+        seen running."""
+        now = self._clock()
+        self._awake_s += min(now - self._polled_at, _AWAKE_S)
+        self._polled_at = now
+        return [
+            trial
+            for trial in running
+            if self._awake_s - self._last_report.setdefault(trial, self._awake_s) >= self.timeout_s
+        ]

@@ -19,8 +19,7 @@ from search.worker.messages import ASSIGNMENTS
 CPUS, GPUS, AVOID = "cpus", "gpus", "avoid"
 """Keys of a config for Ray Tune: its resources, and the ids of nodes excluded from the study."""
 
-_NODE_ID = "ray.io/node-id"
-"""Ray's own label of each node."""
+_NODE_ID = "ray.io/node-id"  # Ray's own label of each node
 
 
 class StopTune(BaseException):
@@ -41,7 +40,18 @@ def stopping_tune() -> Iterator[None]:
         raise StopTune from error
 
 
-class OptunaSearcher(Searcher):  # type: ignore[misc]
+class PicklesEmpty:
+    """Pickles to an empty shell, so that open connections stay here.
+
+    Tune pickles its searcher and scheduler into its own files. Nothing reads those: Optuna's
+    storage is the truth.
+    """
+
+    def __reduce__(self) -> tuple[type[PicklesEmpty], tuple[()]]:
+        return (PicklesEmpty, ())
+
+
+class OptunaSearcher(PicklesEmpty, Searcher):  # type: ignore[misc]
     """Takes trials from the controller while there is room, and releases them when Tune is done.
 
     To Tune, a trial that goes on with another worker is a new one; its number is the same.
@@ -51,9 +61,6 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     `on_trial_complete` once at its end, after the scheduler's `on_trial_complete` or
     `on_trial_error`. A trial that Tune gives up when the whole study is stopped is not announced
     to anybody: the driver finishes what is left.
-
-    Tune pickles its searcher into `tuner.pkl` and its snapshots. Nothing reads those: Optuna's
-    storage is the truth. So this pickles to an empty shell, and open connections stay here.
     """
 
     def __init__(
@@ -96,9 +103,6 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         pass
 
-    def __reduce__(self) -> tuple[type[Shell], tuple[()]]:
-        return (Shell, ())
-
 
 def placement_group(config: Mapping[str, Any]) -> PlacementGroupFactory:
     """The placement group of the trial with this config: one bundle, on no excluded node."""
@@ -107,7 +111,3 @@ def placement_group(config: Mapping[str, Any]) -> PlacementGroupFactory:
         return PlacementGroupFactory([bundle])
     elsewhere = {_NODE_ID: f"!in({','.join(config[AVOID])})"}
     return PlacementGroupFactory([bundle], bundle_label_selector=[elsewhere])
-
-
-class Shell:
-    """What the searcher and the scheduler leave in Tune's files."""

@@ -13,15 +13,7 @@ from pathlib import Path
 from fdan.errors import DeviceError, FdanError, disk_full
 from fdan.files import first_line, write_atomic
 from fdan.lock import LockHeld
-from search.worker.messages import (
-    DiskFull,
-    GpuFault,
-    NodeRejected,
-    OutOfGpuMemory,
-    TrialFailed,
-    WorkerLost,
-    WorkerMessage,
-)
+from search.worker import messages
 from search.worker.store_sync import NodeError
 
 _STORAGE_GONE = (errno.EROFS, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.EPERM)
@@ -45,19 +37,16 @@ class GpuFaultError(TrialError):
 class Worker:
     """Location of a worker."""
 
-    node: str
-    """Ray's id of its node; empty without Ray."""
-    address: str
-    """Its node's address."""
-    driver_node: str
-    """Ray's id of the driver's node; empty where Ray is not a cluster."""
+    node: str  # Ray's id of its node; empty without Ray
+    address: str  # its node's address
+    driver_node: str  # Ray's id of the driver's node; empty where Ray is not a cluster
 
 
 def report_failure(
     error: Exception,
     worker: Worker,
     folders: Sequence[Path],
-    send: Callable[[WorkerMessage], None],
+    send: Callable[[messages.WorkerMessage], None],
 ) -> None:
     """Tell the driver of an exception; raise what ends the worker, too.
 
@@ -78,58 +67,50 @@ def report_failure(
         if message is None:
             # Whatever state this process is in, no other trial should inherit it.
             raise TrialError(f"{type(error).__name__}: {error}") from None
-    if isinstance(message, OutOfGpuMemory):
+    if isinstance(message, messages.OutOfGpuMemory):
         with contextlib.suppress(Exception):
             sys.modules["torch"].cuda.empty_cache()
     send(message)
-    if isinstance(message, GpuFault):
+    if isinstance(message, messages.GpuFault):
         raise GpuFaultError(first_line(error)) from None
 
 
-def _expected_failure(error: Exception, worker: Worker, folder: str) -> WorkerMessage | None:
+def _expected_failure(
+    error: Exception, worker: Worker, folder: str
+) -> messages.WorkerMessage | None:
     """The message of an exception whose text is enough; None for others."""
     if isinstance(error, NodeError) or (isinstance(error, DeviceError) and worker.driver_node):
         # On a cluster, a trial without a device may go on elsewhere.
-        return NodeRejected(f"{worker.address}: {error}", worker.node)
+        return messages.NodeRejected(f"{worker.address}: {error}", worker.node)
     if isinstance(error, FdanError):
-        return TrialFailed(str(error))
+        return messages.TrialFailed(str(error))
     if isinstance(error, LockHeld):
-        return WorkerLost(str(error))
+        return messages.WorkerLost(str(error))
     if disk_full(error):
-        return DiskFull(getattr(error, "filename", None) or folder)
+        return messages.DiskFull(getattr(error, "filename", None) or folder)
     elsewhere = worker.driver_node not in ("", worker.node)
     if elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
         # Trial after trial would fail here, each at once.
-        return NodeRejected(f"{worker.address}: {error}", worker.node)
+        return messages.NodeRejected(f"{worker.address}: {error}", worker.node)
     return None
 
 
-def _machine_failure(error: Exception, worker: Worker) -> WorkerMessage | None:
+def _machine_failure(error: Exception, worker: Worker) -> messages.WorkerMessage | None:
     """The message of an exception for which memory or the GPU is to blame; None for others."""
-    if _out_of_gpu_memory(error):
-        return OutOfGpuMemory()
-    if _out_of_memory(error):
-        return WorkerLost("out of memory")
-    if _says(error, *_GPU_MARKS):
-        return GpuFault(f"{worker.address}: {first_line(error)}", worker.node)
-    return None
-
-
-def _out_of_gpu_memory(error: Exception) -> bool:
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
+    gpu_is_full = torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
     # CUDA's own libraries have no class for it.
-    return _says(error, "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """The machine is out of memory: torch says so in words only."""
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or _says(error, "can't allocate memory")
+    if gpu_is_full or _says(error, "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"):
+        return messages.OutOfGpuMemory()
+    memory_is_full = isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
     )
+    # For the machine's memory, torch has words only.
+    if memory_is_full or _says(error, "can't allocate memory"):
+        return messages.WorkerLost("out of memory")
+    if _says(error, *_GPU_MARKS):
+        return messages.GpuFault(f"{worker.address}: {first_line(error)}", worker.node)
+    return None
 
 
 def _says(error: Exception, *marks: str) -> bool:

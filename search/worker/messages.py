@@ -9,8 +9,7 @@ from typing import Any, Final
 ASSIGNMENTS: Final = "assignments"
 """Key of a config for Ray Tune: the TrialAssignments of one worker."""
 
-MESSAGE: Final = "message"
-"""Key of a result that a worker reports to Ray Tune: its WorkerMessage."""
+MESSAGE: Final = "message"  # key of a result that a worker reports to Ray Tune: its WorkerMessage
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,27 @@ class TrialAssignment:
     """Epochs after which the pruner decides whether the trial goes on; the worker waits there."""
 
 
+class WorkerMessage:
+    """What a worker reports, or what Ray reports about it."""
+
+
 @dataclass(frozen=True)
-class EpochDone:
+class EpochDone(WorkerMessage):
     """The trial has finished an epoch."""
 
     result: EpochResult
-    node: str = ""
-    """Ray's id of the worker's node."""
+    node: str = ""  # Ray's id of the worker's node
 
 
 @dataclass(frozen=True)
-class TrialFailed:
+class TrialFailed(WorkerMessage):
     """The trial's settings or its data are at fault. The worker is well."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class WorkerLost:
+class WorkerLost(WorkerMessage):
     """The worker cannot go on with the trial; another one can."""
 
     reason: str
@@ -69,21 +71,24 @@ class WorkerLost:
 
 
 @dataclass(frozen=True)
-class OutOfGpuMemory:
+class OutOfGpuMemory(WorkerMessage):
     """The trial ran out of its share of the GPU's memory."""
 
     reason: str = "out of GPU memory"
 
 
+Interruption = TrialFailed | WorkerLost | OutOfGpuMemory  # the worker does not go on with the trial
+
+
 @dataclass(frozen=True)
-class DiskFull:
+class DiskFull(WorkerMessage):
     """The worker found no room to write. No trial can go on there."""
 
     path: str
 
 
 @dataclass(frozen=True)
-class NodeRejected:
+class NodeRejected(WorkerMessage):
     """The worker's node cannot train this study's trials; other nodes can."""
 
     reason: str
@@ -91,7 +96,7 @@ class NodeRejected:
 
 
 @dataclass(frozen=True)
-class GpuFault:
+class GpuFault(WorkerMessage):
     """The worker's GPU broke down. The worker ends, which Ray Tune reports as an error."""
 
     reason: str
@@ -99,19 +104,7 @@ class GpuFault:
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(WorkerMessage):
     """A line for the user about the worker's node."""
 
     text: str
-
-
-WorkerMessage = (
-    EpochDone
-    | TrialFailed
-    | WorkerLost
-    | OutOfGpuMemory
-    | DiskFull
-    | NodeRejected
-    | GpuFault
-    | Note
-)

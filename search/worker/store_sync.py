@@ -35,10 +35,8 @@ class NodeError(FdanError):
 class PublishedStores:
     """Stores that every node can copy."""
 
-    folder: Path
-    """Has a folder of each store's name; all nodes see it."""
-    digests: Mapping[str, str]
-    """SHA-256 of each store's files, by the store's name."""
+    folder: Path  # has a folder of each store's name; all nodes see it
+    digests: Mapping[str, str]  # SHA-256 of each store's files, by the store's name
 
     def local_copy(self, name: str, notify: Callable[[str], None]) -> Path:
         """This node's own copy, made now if there is none yet. Other processes of the node that

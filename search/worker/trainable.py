@@ -25,16 +25,8 @@ import ray
 from ray import tune
 
 from fdan.lock import Lock, LockHeld
+from search.worker import messages
 from search.worker.failures import Worker, report_failure
-from search.worker.messages import (
-    ASSIGNMENTS,
-    MESSAGE,
-    EpochDone,
-    EpochResult,
-    Note,
-    TrialAssignment,
-    TrialFailed,
-)
 from search.worker.store_sync import NodeError
 from search.worker.trial_folder import trial_folder
 
@@ -50,7 +42,7 @@ trial without a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialContext(TrialAssignment):
+class TrialContext(messages.TrialAssignment):
     """An assignment, and what the worker has for it."""
 
     folder: Path
@@ -61,12 +53,12 @@ class TrialContext(TrialAssignment):
     """Shows the user a line about this node."""
 
 
-Train = Callable[[TrialContext, Callable[[EpochResult], None]], None]
+Train = Callable[[TrialContext, Callable[[messages.EpochResult], None]], None]
 """Trains a trial up to its stop epoch and reports each epoch. Raises FdanError for what the
 settings or the data did (the worker goes on to the next trial); any other exception ends the worker
 too."""
 
-ReportGroup = Callable[[Mapping[int, EpochResult], Mapping[int, str]], None]
+ReportGroup = Callable[[Mapping[int, messages.EpochResult], Mapping[int, str]], None]
 """Takes an epoch of some trials, and why others failed, by the trials' numbers."""
 
 TrainGroup = Callable[[Sequence[TrialContext], ReportGroup], None]
@@ -81,12 +73,9 @@ Trainable = Callable[[dict[str, Any]], None]
 class WorkerSetup:
     """What is the same for all trials of a run of Ray Tune."""
 
-    study: Path
-    """The folder in which `trials` is, as this node sees it."""
-    threads: int
-    """CPU threads of a trial."""
-    driver_node: str = ""
-    """On a cluster, Ray's id of the driver's node."""
+    study: Path  # the folder in which `trials` is, as this node sees it
+    threads: int  # CPU threads of a trial
+    driver_node: str = ""  # on a cluster, Ray's id of the driver's node
 
 
 class _AsyncReporter:
@@ -122,7 +111,7 @@ class _AsyncReporter:
 
     def _send(self, message: Any) -> None:
         try:
-            tune.report({MESSAGE: message})
+            tune.report({messages.MESSAGE: message})
         except BaseException as error:  # raised in the trial's own thread
             self._error = error
 
@@ -141,9 +130,10 @@ def make_trainable(
     def run(reporter: _AsyncReporter, trials: Sequence[TrialContext]) -> None:
         members = {trial.number: trial for trial in trials}
 
-        def report(epochs: Mapping[int, EpochResult], failed: Mapping[int, str]) -> None:
-            done = [(number, EpochDone(result, node_id())) for number, result in epochs.items()]
-            ended = [(number, TrialFailed(reason)) for number, reason in failed.items()]
+        def report(epochs: Mapping[int, messages.EpochResult], failed: Mapping[int, str]) -> None:
+            node = node_id()
+            done = [(number, messages.EpochDone(result, node)) for number, result in epochs.items()]
+            ended = [(number, messages.TrialFailed(reason)) for number, reason in failed.items()]
             decides = any(_awaits_decision(members[n], result) for n, result in epochs.items())
             reporter.report((*done, *ended), wait=bool(ended) or decides)
 
@@ -153,20 +143,20 @@ def make_trainable(
             assert train_group is not None
             train_group(trials, report)
 
-    def fdan_trial(config: dict[str, Sequence[TrialAssignment]]) -> None:
-        _run_assignments(config[ASSIGNMENTS], setup, run)
+    def fdan_trial(config: dict[str, Sequence[messages.TrialAssignment]]) -> None:
+        _run_assignments(config[messages.ASSIGNMENTS], setup, run)
 
     return fdan_trial
 
 
-def _awaits_decision(trial: TrialAssignment, result: EpochResult) -> bool:
+def _awaits_decision(trial: messages.TrialAssignment, result: messages.EpochResult) -> bool:
     """Whether the driver may end the trial after this epoch: nothing is trained meanwhile."""
     decision_epochs = (*trial.decision_epochs, trial.stop_epoch)
     return result.epoch in decision_epochs or not math.isfinite(result.value)
 
 
 def _run_assignments(
-    assignments: Sequence[TrialAssignment],
+    assignments: Sequence[messages.TrialAssignment],
     setup: WorkerSetup,
     run: Callable[[_AsyncReporter, Sequence[TrialContext]], None],
 ) -> None:
@@ -177,7 +167,7 @@ def _run_assignments(
     reporter = _AsyncReporter()
 
     def notify(text: str) -> None:
-        reporter.report(Note(f"{_address()} {text}"))
+        reporter.report(messages.Note(f"{_address()} {text}"))
 
     try:
         for folder in folders:

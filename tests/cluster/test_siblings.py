@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 import yaml
 
-from search.cli.parser import parse
+from search.cli.main import parse
 from tests.cluster.siblings import BLANK, CLUSTER, FILLED, MARK, ROOT, filled, text
 
 CLOUDS = ["aws.yaml", "gcp.yaml"]

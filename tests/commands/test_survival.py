@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.data.open_task import open_task
 from fdan.inference.model_folder import read_model
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import resolve
 from search.pipeline import make_worker_data
 from search.study.events import REASON

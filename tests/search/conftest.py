@@ -22,7 +22,7 @@ from ray.util.placement_group import (
 
 from fdan.corpora import demo
 from fdan.data.open_task import open_task
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import resolve
 from search.optimizer.pruners import decision_epochs, make_pruner
 from search.optimizer.samplers import make_sampler

@@ -25,7 +25,7 @@ from search.callbacks.early_stopping import (
     _seed_noise,
 )
 from search.cli import main as command
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.optimizer.space import Space
 from search.study.events import TrialOutcome
 from search.study.stopping import StopSignal

@@ -22,7 +22,7 @@ from fdan.inference.model_folder import read_model
 from fdan.lock import Lock
 from fdan.training.checkpoint import Checkpoint
 from search.cli import main as command
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import StudySpec, resolve
 from search.formatting import parse_time
 from search.optimizer.pruners import make_pruner

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fdan.errors import ConfigError
 from search.cli import main as command
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.options import (
     _from_sections,
     normalize,

@@ -13,7 +13,7 @@ import pytest
 
 from fdan.errors import FdanError
 from search.cli import main as command
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.options import to_arguments
 from search.config.resume_options import remembered_options
 from search.study.folder import BEGUN, read_arguments, record_start, write_begun

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fdan.errors import ConfigError
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.options import to_arguments
 from search.config.spec import StudySpec, resolve
 from search.study.folder import write_begun

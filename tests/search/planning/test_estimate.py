@@ -16,7 +16,7 @@ from fdan.training.batches import batch_sizes
 from fdan.training.train import train
 from fdan.training.training_data import load_training_data
 from search.cli import main as command
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import StudySpec, resolve
 from search.optimizer.space_file import parse_space, shipped_spaces
 from search.planning.estimate import (

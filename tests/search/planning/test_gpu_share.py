@@ -15,7 +15,7 @@ from fdan import device as runtime
 from fdan.data.split import SplitConfig, split
 from fdan.errors import DeviceError
 from fdan.run_config import FEATURES
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import resolve
 from search.pipeline import decide_device
 from search.planning.gpu_share import _data_bytes, _largest_share, find_gpu_share

@@ -22,7 +22,7 @@ from fdan.training import validate
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.train import train
 from fdan.training.training_data import TrainingData, load_training_data
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import resolve
 from search.results.embedding import MAX_POINTS, MIN_POINTS, _embedding, _features, _lay_out
 from tests.search.conftest import SMALL

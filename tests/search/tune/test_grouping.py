@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.group import group_key
-from search.cli.parser import parse
+from search.cli.main import parse
 from search.config.spec import TrialResources, resolve
 from search.optimizer.pruners import next_rung
 from search.optimizer.space import Space, Value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.tune.stall_watchdog import StallWatchdog
+from search.tune.scheduler import StallWatchdog
 
 TIMEOUT_S = 60.0
 
