@@ -12,7 +12,8 @@ from rich.table import Table
 
 from fdan.errors import FdanError
 from search.formatting import format_duration, format_value
-from search.study.status import RunningTrial, StudyStatus, last_change, list_studies, read_status
+from search.study.folder import BEGUN, STUDY_FILE
+from search.study.status import RunningTrial, StudyStatus, read_status
 
 _STATES = {
     "preparing": "preparing its data: {driver}",
@@ -28,6 +29,8 @@ _COMMANDS = {
     "finished": "this with a higher --trials extends it",
 }
 """What the study's command does, by the study's state."""
+
+_RECORDS = ("spool/*.jsonl", STUDY_FILE, BEGUN)  # files that change when anything is recorded
 
 
 def show_status(status: StudyStatus) -> None:
@@ -63,7 +66,7 @@ def show_status(status: StudyStatus) -> None:
 def show_studies(runs: Path) -> None:
     """Print every study in a folder, a row each."""
     console = Console()
-    names = list_studies(runs)
+    names = sorted({file.parent.name for n in (STUDY_FILE, BEGUN) for file in runs.glob(f"*/{n}")})
     if not names:
         console.print(f"no studies in {runs}", highlight=False, soft_wrap=True)
         return
@@ -79,7 +82,9 @@ def show_studies(runs: Path) -> None:
             unreadable.append(f"{name}: {' '.join(str(error).split())}")
             continue
         best = "" if status.value is None else f"{status.value:.4f} (trial {status.best})"
-        changed = datetime.fromtimestamp(last_change(runs / name), UTC).astimezone()
+        files = [f for n in _RECORDS for f in (runs / name).glob(n)]
+        last_change = max(file.stat().st_mtime for file in files)
+        changed = datetime.fromtimestamp(last_change, UTC).astimezone()
         done = f"{status.done}/{status.wanted}" if status.wanted else ""
         table.add_row(name, status.state, done, best, f"{changed:%Y-%m-%d %H:%M}")
     console.print(table, highlight=False)

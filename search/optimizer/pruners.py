@@ -6,13 +6,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-)
+from optuna import pruners
 from optuna.trial import FrozenTrial, TrialState
 
 REDUCTION_FACTOR = 3  # about one in REDUCTION_FACTOR of the trials that reach a rung goes on
@@ -29,7 +23,7 @@ PRUNERS = {
 }
 
 
-def make_pruner(name: str, epochs: int) -> BasePruner:
+def make_pruner(name: str, epochs: int) -> pruners.BasePruner:
     """Make one of PRUNERS.
 
     Args:
@@ -39,16 +33,16 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
     rung = first_rung(epochs)
     match name:
         case "hyperband":
-            return HyperbandPruner(rung, epochs, REDUCTION_FACTOR, bootstrap_count=0)
+            return pruners.HyperbandPruner(rung, epochs, REDUCTION_FACTOR, bootstrap_count=0)
         case "halving":
-            return SuccessiveHalvingPruner(
+            return pruners.SuccessiveHalvingPruner(
                 rung, REDUCTION_FACTOR, min_early_stopping_rate=0, bootstrap_count=0
             )
         case "median":
-            return MedianPruner(
+            return pruners.MedianPruner(
                 N_STARTUP_TRIALS, n_warmup_steps=rung, interval_steps=1, n_min_trials=3
             )
-    return NopPruner()
+    return pruners.NopPruner()
 
 
 def explain(name: str, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:

@@ -7,14 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import (
-    BaseSampler,
-    BruteForceSampler,
-    CmaEsSampler,
-    GPSampler,
-    RandomSampler,
-    TPESampler,
-)
+from optuna import samplers
 
 from fdan.errors import ConfigError
 from search.optimizer.space import Space
@@ -30,7 +23,7 @@ SAMPLERS = {
 }
 
 
-class _GridSampler(BruteForceSampler):
+class _GridSampler(samplers.BruteForceSampler):
     """Each combination once, conditional dimensions included (Optuna's GridSampler repeats those).
 
     With ask and tell there is no loop of Optuna's to stop after the last one: the searcher knows
@@ -41,7 +34,7 @@ class _GridSampler(BruteForceSampler):
         pass
 
 
-def make_sampler(name: str, space: Space, seed: int, n_trials: int) -> BaseSampler:
+def make_sampler(name: str, space: Space, seed: int, n_trials: int) -> samplers.BaseSampler:
     """One of SAMPLERS.
 
     Args:
@@ -55,49 +48,45 @@ def make_sampler(name: str, space: Space, seed: int, n_trials: int) -> BaseSampl
             f"--sampler grid: {', '.join(dims)} {'is' if len(dims) == 1 else 'are'} continuous: "
             "give each a step or choices (--space FILE), or pin it by its flag"
         )
-    state = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _make(name, state)
-
-
-def _make(name: str, seed: int) -> BaseSampler:
-    match name:
-        case "random":
-            return RandomSampler(seed=seed)
-        case "grid":
-            return _GridSampler(seed=seed, avoid_premature_stop=False)
-        case "gp":
-            return GPSampler(
-                seed=seed,
-                independent_sampler=RandomSampler(seed=seed),
-                n_startup_trials=N_STARTUP_TRIALS,
-                deterministic_objective=False,
-                constraints_func=None,
-                warn_independent_sampling=False,
-            )
-        case "cmaes":
-            return CmaEsSampler(
-                x0=None,
-                sigma0=None,
-                n_startup_trials=1,
-                independent_sampler=RandomSampler(seed=seed),
-                warn_independent_sampling=False,
-                seed=seed,
-                consider_pruned_trials=True,  # most are pruned: without them it hardly learns
-                popsize=None,
-                use_separable_cma=False,
-                with_margin=False,
-                lr_adapt=False,
-                source_trials=None,
-            )
-    # All arguments that Optuna 5 does not warn about as deprecated.
-    return TPESampler(
-        n_startup_trials=N_STARTUP_TRIALS,
-        n_ei_candidates=24,
-        seed=seed,
-        multivariate=True,
-        group=True,  # without it, conditional dimensions fall out of the model
-        constant_liar=True,  # trials that still run keep new ones away from themselves
-        constraints_func=None,
-    )
+        match name:
+            case "random":
+                return samplers.RandomSampler(seed=seed)
+            case "grid":
+                return _GridSampler(seed=seed, avoid_premature_stop=False)
+            case "gp":
+                return samplers.GPSampler(
+                    seed=seed,
+                    independent_sampler=samplers.RandomSampler(seed=seed),
+                    n_startup_trials=N_STARTUP_TRIALS,
+                    deterministic_objective=False,
+                    constraints_func=None,
+                    warn_independent_sampling=False,
+                )
+            case "cmaes":
+                return samplers.CmaEsSampler(
+                    x0=None,
+                    sigma0=None,
+                    n_startup_trials=1,
+                    independent_sampler=samplers.RandomSampler(seed=seed),
+                    warn_independent_sampling=False,
+                    seed=seed,
+                    consider_pruned_trials=True,  # most are pruned: without them it hardly learns
+                    popsize=None,
+                    use_separable_cma=False,
+                    with_margin=False,
+                    lr_adapt=False,
+                    source_trials=None,
+                )
+        # All arguments that Optuna 5 does not warn about as deprecated.
+        return samplers.TPESampler(
+            n_startup_trials=N_STARTUP_TRIALS,
+            n_ei_candidates=24,
+            seed=seed,
+            multivariate=True,
+            group=True,  # without it, conditional dimensions fall out of the model
+            constant_liar=True,  # trials that still run keep new ones away from themselves
+            constraints_func=None,
+        )

@@ -71,10 +71,10 @@ def confirmation_name(search: str) -> str:
 def open_confirmation(search: optuna.Study) -> optuna.Study:
     """Make or open the second study, in the same storage."""
     return create_study(
-        confirmation_name(search.study_name),
         search._storage,
-        optuna.samplers.RandomSampler(),
-        optuna.pruners.NopPruner(),
+        study_name=confirmation_name(search.study_name),
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
 

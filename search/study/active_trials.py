@@ -20,8 +20,7 @@ from search.optimizer.space import Value
 from search.study.events import TrialOutcome
 from search.worker.messages import EpochResult, TrialAssignment, WorkerLost
 
-MAX_WORKER_DEATHS = 3
-"""Workers lost in a row, without an epoch finished in between, after which a trial is FAIL."""
+MAX_WORKER_DEATHS = 3  # in a row, without an epoch finished in between: the trial is FAIL
 
 
 class Phase(Enum):

@@ -13,8 +13,7 @@ from search.optimizer.space import Value
 from search.worker.messages import EpochResult
 from search.worker.trial_folder import read_epoch_log, trial_folder
 
-REASON: Final = "reason"
-"""The user attribute of a trial in Optuna's storage that keeps its outcome's reason."""
+REASON: Final = "reason"  # user attribute of a trial in Optuna's storage: its outcome's reason
 
 
 @dataclass(frozen=True)

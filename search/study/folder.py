@@ -30,11 +30,8 @@ STUDY_FILE: Final = "study.json"
 LOCK_FILE: Final = "lock"
 JOURNAL_FILE: Final = "journal.log"
 
-ARGUMENTS: Final = "arguments"
-"""Key of study.json: the arguments of `search/run.py` at the newest start, without passwords."""
-
-BEGUN: Final = "begun.json"
-"""File with the same key while data are prepared and study.json does not exist yet."""
+ARGUMENTS: Final = "arguments"  # key of study.json: those of the newest start, without passwords
+BEGUN: Final = "begun.json"  # has the same key while data are prepared, before study.json exists
 
 
 class StudyError(FdanError):

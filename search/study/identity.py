@@ -22,12 +22,11 @@ class Identity:
     """
 
     space: Facts
+    # The task's fingerprint: contents of the source files and how they were prepared. None where it
+    # is not known yet, which differs from nothing.
     data: str | None
-    """The task's fingerprint: contents of the source files and how they were prepared. None where
-    it is not known yet, which differs from nothing."""
     split: Facts
-    fixed: Facts
-    """Settings that are not searched."""
+    fixed: Facts  # settings that are not searched
     seed: int
 
 
@@ -37,11 +36,9 @@ class RequestedStudy:
 
     name: str
     folder: Path
-    storage_name: str
-    """What messages and study.json call its storage: journal, or a URL without its password."""
+    storage_name: str  # in messages and study.json: journal, or a URL without its password
     identity: Identity
-    enqueue: tuple[Mapping[str, Value], ...] = ()
-    """Settings that a new study tries first."""
+    enqueue: tuple[Mapping[str, Value], ...] = ()  # settings that a new study tries first
 
 
 def check_same_study(requested: RequestedStudy) -> None:

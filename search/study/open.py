@@ -21,8 +21,7 @@ from search.study.folder import STUDY_FILE, StudyError, read_study_file, write_s
 from search.study.identity import IDENTITY, RequestedStudy, describe_differences
 from search.study.writer import create_study, enqueue, set_attributes
 
-HOME: Final = "home"
-"""The study's user attribute that says in which folder its checkpoints and records are."""
+HOME: Final = "home"  # the study's user attribute: the folder of its checkpoints and records
 
 _HOME_TIMEOUT_S: Final = 3.0
 
@@ -51,7 +50,7 @@ def open_study(
             f" are gone from {requested.storage_name}: bring that back, move the folder away, or"
             " choose another --study"
         )
-    open_or_make = partial(create_study, name, storage, sampler, pruner)
+    open_or_make = partial(create_study, storage, study_name=name, sampler=sampler, pruner=pruner)
     try:
         study = open_or_make(load_if_exists=exists)
     except DuplicatedStudyError:  # another driver was the first by a moment

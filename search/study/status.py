@@ -20,15 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from fdan.errors import FdanError
 from fdan.files import first_line
 from fdan.lock import lock_owner
+from search.study import folder as study_folder
 from search.study.events import TrialOutcome
-from search.study.folder import (
-    BEGUN,
-    JOURNAL_FILE,
-    LOCK_FILE,
-    STUDY_FILE,
-    command_line,
-    read_arguments,
-)
 from search.study.storage import open_storage_read_only
 from search.study.storage_retry import translate_storage_errors
 from search.worker.trial_folder import EPOCH_LOG, trial_folder
@@ -70,18 +63,6 @@ class StudyStatus:
         return sum(self.counts.values())
 
 
-def list_studies(runs: Path) -> list[str]:
-    """Names of the studies in a folder."""
-    files = [*runs.glob(f"*/{STUDY_FILE}"), *runs.glob(f"*/{BEGUN}")]
-    return sorted({file.parent.name for file in files})
-
-
-def last_change(folder: Path) -> float:
-    """When anything was last recorded in a study's folder [s since 1970]."""
-    names = ("spool/*.jsonl", STUDY_FILE, BEGUN)
-    return max(file.stat().st_mtime for name in names for file in folder.glob(name))
-
-
 def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
     """How far a study is.
 
@@ -94,15 +75,15 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
         FdanError: There is no such study, or it cannot be read.
     """
     folder = runs / name
-    file = folder / STUDY_FILE
-    driver = str(lock_owner(folder / LOCK_FILE) or "")
-    command = command_line(read_arguments(folder) or ())
+    file = folder / study_folder.STUDY_FILE
+    driver = str(lock_owner(folder / study_folder.LOCK_FILE) or "")
+    command = study_folder.command_line(study_folder.read_arguments(folder) or ())
     try:
         recorded = json.loads(file.read_text(encoding="utf-8"))
         place: str = recorded["storage"]
         epochs = int(recorded["fixed"]["epochs"])
     except FileNotFoundError:
-        if (folder / BEGUN).exists():
+        if (folder / study_folder.BEGUN).exists():
             # Its data are not prepared yet, or were being when its driver died.
             state = "preparing" if driver else "begun"
             return StudyStatus(name, str(folder), state, driver, command)
@@ -147,7 +128,7 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
 
 
 def _load_study(name: str, url: str | None, folder: Path) -> optuna.Study:
-    place = folder / JOURNAL_FILE if url is None else mask_password(url)
+    place = folder / study_folder.JOURNAL_FILE if url is None else mask_password(url)
     try:
         storage = open_storage_read_only(url, folder)
         if name in optuna.get_all_study_names(storage):

@@ -113,8 +113,7 @@ class StorageRetry:
             self._away_since = None
 
 
-_RETRIES: WeakKeyDictionary[BaseStorage, StorageRetry] = WeakKeyDictionary()
-"""The StorageRetry of each open study, by its storage."""
+_RETRIES: WeakKeyDictionary[BaseStorage, StorageRetry] = WeakKeyDictionary()  # of open studies
 
 
 def retry_call(storage: BaseStorage, action: Callable[[], _Result]) -> _Result:

@@ -41,15 +41,12 @@ class TrialController:
 
     writer: StudyWriter
     policy: TrialPolicy
-    new_trials_left: int
-    """Trials still to be created."""
-    callbacks: Sequence[StudyCallback] = ()
-    """Told of every event, in this order."""
+    new_trials_left: int  # trials still to be created
+    callbacks: Sequence[StudyCallback] = ()  # told of every event, in this order
     find_unreported: FindUnreported = lambda trial: ()
-    epochs_recorded: int = field(default=0, init=False)
-    """New epochs of all trials, so far."""
+    epochs_recorded: int = field(default=0, init=False)  # new epochs of all trials, so far
+    # Trials that have not ended. A trial that is queued again moves to the end.
     _trials: dict[int, ActiveTrial] = field(default_factory=dict, init=False)
-    """Trials that have not ended. A trial that is queued again moves to the end."""
 
     @property
     def active(self) -> tuple[int, ...]:

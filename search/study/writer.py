@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import optuna
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -32,34 +30,15 @@ _PRUNED: Final = "pruned"
 """The trial's user attribute with the reason why it is pruned, until the trial ends with it."""
 
 
-def create_study(
-    name: str,
-    storage: BaseStorage,
-    sampler: BaseSampler,
-    pruner: BasePruner,
-    *,
-    load_if_exists: bool,
-) -> optuna.Study:
+def create_study(storage: BaseStorage, **options: Any) -> optuna.Study:
     """A study that maximises its value.
 
     Args:
-        name: Name in the storage.
         storage: Storage of the study.
-        sampler: Sampler of this process.
-        pruner: Pruner of this process.
-        load_if_exists: Whether it may exist; else DuplicatedStudyError is raised.
+        options: The other arguments of optuna.create_study.
     """
-    return retry_call(
-        storage,
-        lambda: optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            pruner=pruner,
-            direction=DIRECTION,
-            load_if_exists=load_if_exists,
-        ),
-    )
+    create = partial(optuna.create_study, storage=storage, direction=DIRECTION, **options)
+    return retry_call(storage, create)
 
 
 def set_attributes(target: optuna.Study | optuna.Trial, attributes: Mapping[str, object]) -> None:
@@ -107,12 +86,9 @@ def requeue(study: optuna.Study, number: int) -> None:
 class StudyWriter:
     """Writes the trials of one study."""
 
-    study: optuna.Study
-    """Optuna's study, with its sampler and pruner."""
-    suggest: Callable[[optuna.Trial], dict[str, Value]]
-    """Returns a trial's settings, the same ones if called again."""
-    pruner: str
-    """The pruner's name, for its reasons."""
+    study: optuna.Study  # with its sampler and pruner
+    suggest: Callable[[optuna.Trial], dict[str, Value]]  # the same settings if called again
+    pruner: str  # its name, for its reasons
     _trials: dict[int, optuna.Trial] = field(default_factory=dict, init=False)
 
     def create_trial(self, active: Container[int]) -> int:

@@ -14,11 +14,8 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from search.tune.ray_session import ClusterError, check_address, connected
 
-_STARTUP_TIMEOUT_S = 300.0
-"""How long nodes may take to come up before they are no longer waited for."""
-
-_FIRST_REPORT_S = 15.0
-"""An autoscaler reports for the first time when its head is about ten seconds old."""
+_STARTUP_TIMEOUT_S = 300.0  # how long nodes that take time to come up are waited for
+_FIRST_REPORT_S = 15.0  # an autoscaler first reports when its head is about ten seconds old
 
 
 def cluster_has_gpu(address: str, notify: Callable[[str], None]) -> bool:

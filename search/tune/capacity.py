@@ -26,22 +26,15 @@ class Capacity:
     one again. Trials wait for it meanwhile; an autoscaler may bring it.
     """
 
-    resources: TrialResources
-    """Resources of one trial."""
-    nodes: Callable[[], Sequence[Mapping[str, Any]]]
-    """`ray.nodes`, or a function like it."""
-    requested: int | None = None
-    """Trials at once; None for as many as fit."""
+    resources: TrialResources  # of one trial
+    nodes: Callable[[], Sequence[Mapping[str, Any]]]  # `ray.nodes`, or a function like it
+    requested: int | None = None  # trials at once; None for as many as fit
+    # Start `requested` trials even where not all fit yet: an autoscaler sees those that wait.
     grows: bool = False
-    """Start `requested` trials even where not all of them fit yet: the ones that wait are what an
-    autoscaler sees."""
-    notify: Callable[[str], None] = lambda _: None
-    """Shows the user a line."""
-    on_change: Callable[[int], None] = lambda _: None
-    """Called with the new `max_concurrent`."""
+    notify: Callable[[str], None] = lambda _: None  # shows the user a line
+    on_change: Callable[[int], None] = lambda _: None  # called with the new `max_concurrent`
+    # Whether no trial may start: one that needs more than `resources` waits for its place.
     reserved: bool = field(default=False, init=False)
-    """Whether no trial may start: one of the running ones needs more than `resources`, and waits
-    for its place."""
 
     def __post_init__(self) -> None:
         self._excluded: dict[str, str] = {}

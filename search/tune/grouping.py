@@ -67,15 +67,12 @@ class TuneRun:
 class TrialGroups(SingleTrials):
     """Each worker trains up to `max_size` trials of one kind together."""
 
-    max_size: int
-    """Trials in a group, at most; halved when a GPU has no memory for so many."""
+    max_size: int  # trials in a group, at most; halved when a GPU has no memory for so many
+    # The settings that a group shares; None: the trial trains alone.
     kind: Callable[[Mapping[str, Value]], Hashable | None]
-    """Returns the settings that a group shares; None: the trial trains alone."""
-    next_rung: Callable[[int], int]
-    """Returns the next epoch at which the pruner compares."""
+    next_rung: Callable[[int], int]  # returns the next epoch at which the pruner compares
     train_group: TrainGroup = field()  # without the default of SingleTrials
-    notify: Callable[[str], None]
-    """Shows the user a line."""
+    notify: Callable[[str], None]  # shows the user a line
     _kinds: dict[int, Hashable] = field(default_factory=dict, init=False)
 
     def next_assignments(self, controller: TrialController) -> tuple[messages.TrialAssignment, ...]:

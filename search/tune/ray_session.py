@@ -52,8 +52,7 @@ _ENVIRONMENT = {
 
 _LOG: Final = "ray.log"
 
-_OBJECT_STORE_BYTES: Final = 100 * 2**20
-"""The smallest that Ray is content with: nothing of ours goes through it."""
+_OBJECT_STORE_BYTES: Final = 100 * 2**20  # Ray's least: nothing of ours goes through it
 
 
 def check_address(address: str | None) -> None:
@@ -117,8 +116,7 @@ class RaySession:
     def __init__(self, address: str | None, folder: Path, cpus: int | None = None) -> None:
         """The arguments are those of `connected`."""
         self._arguments = (address, folder, cpus)
-        self.log = folder / _LOG
-        """What Ray and Tune print."""
+        self.log = folder / _LOG  # what Ray and Tune print
         self._stack = contextlib.ExitStack()
         self._started = False
 

@@ -40,22 +40,15 @@ class Round:
     """Trials that run together: those of the search, or the confirming runs."""
 
     study: optuna.Study
-    suggest: Callable[[optuna.Trial], dict[str, Value]]
-    """Returns a trial's settings; the same ones when it is called again."""
-    sampler: str
-    """Name of the sampler; empty where there is none."""
+    suggest: Callable[[optuna.Trial], dict[str, Value]]  # the same settings if called again
+    sampler: str  # its name; empty where there is none
     pruner: str
-    trials: int
-    """Number of trials in all, earlier starts included."""
-    new_trials: int
-    """Number of trials to create."""
-    folder: Path
-    """Folder of their checkpoints."""
+    trials: int  # in all, earlier starts included
+    new_trials: int  # to be created
+    folder: Path  # of their checkpoints
     callbacks: tuple[StudyCallback, ...]
-    title: str
-    """Name of the round on the terminal."""
-    noun: str = "trial"
-    """Word for a trial on the terminal."""
+    title: str  # name of the round on the terminal
+    noun: str = "trial"  # word for a trial on the terminal
 
 
 @dataclass(frozen=True)

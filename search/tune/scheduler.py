@@ -121,26 +121,26 @@ class OptunaScheduler(PicklesEmpty, FIFOScheduler):  # type: ignore[misc]
         with stopping_tune():
             self._receive(trial, message)
 
-    def _receive(self, trial: Trial, message: Received) -> None:
-        for number, its_message in self._settings.grouping.route(_numbers(trial), message):
-            self._handle(number, its_message)
-
-    def _handle(self, number: int, message: messages.WorkerMessage) -> None:
-        match message:
-            case messages.EpochDone(result, node):
-                self._settings.capacity.epoch_done(node)
-                self._controller.record(number, result)
-            case messages.TrialFailed() | messages.WorkerLost() | messages.OutOfGpuMemory():
-                self._controller.interrupt(number, message)
-            case messages.NodeRejected(reason):
-                self._settings.capacity.exclude(message)
-                self._controller.interrupt(number, messages.WorkerLost(reason, blame_trial=False))
-            case messages.GpuFault():  # the worker's end comes as on_trial_error
-                self._settings.capacity.gpu_fault(message)
-            case messages.DiskFull(path):
-                raise errors.DiskFull(path)
-            case messages.Note(text):
-                self._settings.notify(text)
+    def _receive(self, trial: Trial, received: Received) -> None:
+        settings = self._settings
+        for number, message in settings.grouping.route(_numbers(trial), received):
+            match message:
+                case messages.EpochDone(result, node):
+                    settings.capacity.epoch_done(node)
+                    self._controller.record(number, result)
+                case messages.TrialFailed() | messages.WorkerLost() | messages.OutOfGpuMemory():
+                    self._controller.interrupt(number, message)
+                case messages.NodeRejected(reason):
+                    settings.capacity.exclude(message)
+                    self._controller.interrupt(
+                        number, messages.WorkerLost(reason, blame_trial=False)
+                    )
+                case messages.GpuFault():  # the worker's end comes as on_trial_error
+                    settings.capacity.gpu_fault(message)
+                case messages.DiskFull(path):
+                    raise errors.DiskFull(path)
+                case messages.Note(text):
+                    settings.notify(text)
 
     def _forget(self, trial: Trial) -> None:
         self._added_at.pop(trial.trial_id, None)

@@ -22,23 +22,15 @@ if TYPE_CHECKING:
 class WorkerData:
     """What all trials of a study share, as plain values: a worker opens the data by itself."""
 
-    acoustic: tuple[Path, ...]
-    """Stores: absolute paths, on the driver's node or on all."""
+    acoustic: tuple[Path, ...]  # stores: absolute paths, on the driver's node or on all
     visual: tuple[Path, ...]
-    split: Mapping[str, Any]
-    """A SplitConfig."""
-    fixed: Mapping[str, Any]
-    """RunConfig's settings that are not searched."""
-    device: str
-    """cpu or cuda: to a worker Ray shows only the GPUs of its trial."""
-    cache: Path
-    """Cache folder for features of frozen backbones; all nodes see it."""
-    fingerprint: str
-    """The task's."""
-    published: PublishedStores | None = None
-    """The stores as other nodes can have them; None: they see the same paths."""
-    home: str = ""
-    """Ray's id of the driver's node."""
+    split: Mapping[str, Any]  # a SplitConfig
+    fixed: Mapping[str, Any]  # RunConfig's settings that are not searched
+    device: str  # cpu or cuda: to a worker Ray shows only the GPUs of its trial
+    cache: Path  # of features of frozen backbones; all nodes see it
+    fingerprint: str  # the task's
+    published: PublishedStores | None = None  # for other nodes; None: they see the same paths
+    home: str = ""  # Ray's id of the driver's node
 
     def run_config(self, params: Mapping[str, Any], name: str) -> RunConfig:
         """A trial's whole configuration.

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-ASSIGNMENTS: Final = "assignments"
-"""Key of a config for Ray Tune: the TrialAssignments of one worker."""
-
+ASSIGNMENTS: Final = "assignments"  # key of a config for Ray Tune: one worker's TrialAssignments
 MESSAGE: Final = "message"  # key of a result that a worker reports to Ray Tune: its WorkerMessage
 
 
@@ -16,13 +14,11 @@ MESSAGE: Final = "message"  # key of a result that a worker reports to Ray Tune:
 class EpochResult:
     """One epoch of a trial."""
 
-    epoch: int
-    """Epoch, from 1."""
-    value: float
-    """What the study maximises."""
+    epoch: int  # from 1
+    value: float  # what the study maximises
     metrics: Mapping[str, float] = field(default_factory=dict)
+    # (7, 7) counts on the validation part, rows are true classes; empty where there are none.
     confusion: Sequence[Sequence[int]] = ()
-    """(7, 7) counts on the validation part, rows are true classes; empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +27,12 @@ class TrialAssignment:
 
     number: int
     params: Mapping[str, Any]
-    start_epoch: int
-    """The last epoch that the driver has recorded, after which training goes on; 0: a new trial."""
-    stop_epoch: int
-    """The epoch after which the worker releases the trial, to its end or to wait for another."""
+    start_epoch: int  # last epoch that the driver has recorded; 0: a new trial
+    stop_epoch: int  # the worker releases the trial after it, to its end or to wait for another
+    # GPUs that belong to the trial; of less than 1, that part of the GPU's memory. It is larger
+    # than that of other trials where it ran out of memory with less.
     gpu_fraction: float = 0.0
-    """GPUs that belong to the trial; of less than 1, that part of the GPU's memory. It is larger
-    than that of other trials where those ran out of memory with less."""
-    decision_epochs: tuple[int, ...] = ()
-    """Epochs after which the pruner decides whether the trial goes on; the worker waits there."""
+    decision_epochs: tuple[int, ...] = ()  # the worker waits there for the pruner's decision
 
 
 class WorkerMessage:

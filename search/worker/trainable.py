@@ -45,12 +45,9 @@ trial without a word."""
 class TrialContext(messages.TrialAssignment):
     """An assignment, and what the worker has for it."""
 
-    folder: Path
-    """The trial's own, made already: <study>/trials/0007. No other worker writes there."""
-    threads: int = 1
-    """CPU threads that belong to this trial."""
-    notify: Callable[[str], None] = lambda _: None
-    """Shows the user a line about this node."""
+    folder: Path  # <study>/trials/0007, made already; no other worker writes there
+    threads: int = 1  # CPU threads that belong to this trial
+    notify: Callable[[str], None] = lambda _: None  # shows the user a line about this node
 
 
 Train = Callable[[TrialContext, Callable[[messages.EpochResult], None]], None]
@@ -64,9 +61,6 @@ ReportGroup = Callable[[Mapping[int, messages.EpochResult], Mapping[int, str]], 
 TrainGroup = Callable[[Sequence[TrialContext], ReportGroup], None]
 """Trains several trials as one, each to its stop epoch. What it raises decides about none of them:
 they go on one by one."""
-
-Trainable = Callable[[dict[str, Any]], None]
-"""A function for Ray Tune, whose config has ASSIGNMENTS."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ class _AsyncReporter:
 
 def make_trainable(
     train: Train, setup: WorkerSetup, train_group: TrainGroup | None = None
-) -> Trainable:
+) -> Callable[[dict[str, Any]], None]:
     """A function for Ray Tune, whose config has ASSIGNMENTS.
 
     Args:

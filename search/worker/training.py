@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from fdan.training.checkpoint import Checkpoint
     from fdan.training.train import Diverged, EpochReport
 
-_CHECKPOINT_INTERVAL_S = 2.0
-"""Training that may be lost beyond the current epoch: longer epochs are saved at their end."""
+_CHECKPOINT_INTERVAL_S = 2.0  # training that may be lost beyond the current epoch
 
 
 def make_trainer(data: WorkerData) -> Train:

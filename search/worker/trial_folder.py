@@ -18,9 +18,7 @@ from typing import Final
 from fdan.files import JsonLines, read_json_lines
 from search.worker.messages import EpochResult
 
-TRIALS: Final = "trials"
-"""In the folder of a study, or of its confirming runs: the folders of its trials."""
-
+TRIALS: Final = "trials"  # in the folder of a study, or of its confirming runs
 CHECKPOINT: Final = "checkpoint"
 EPOCH_LOG: Final = "reports.jsonl"
 
