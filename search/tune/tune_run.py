@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import ray
 from ray import tune
-from ray.tune.experiment import Trial
 
 from fdan.errors import DeviceError, FdanError
 from search.config.spec import TrialResources
@@ -87,7 +86,8 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
                 scheduler=OptunaScheduler(controller, settings),
                 num_samples=-1,  # the searcher knows when there are no more
                 reuse_actors=True,
-                trial_dirname_creator=_folder_name,
+                # Tune's own name has the settings in it, and a process id that says nothing.
+                trial_dirname_creator=lambda trial: f"{trial.config[ASSIGNMENTS][0].number:04d}",
             ),
             run_config=tune.RunConfig(
                 name="study",
@@ -103,8 +103,3 @@ def run_trials(controller: TrialController, train: Train, settings: TuneRun) -> 
         settings.stop.request("stopped by the user", 130)
     finally:
         shutil.rmtree(tune_folder, ignore_errors=True)
-
-
-def _folder_name(tune_trial: Trial) -> str:
-    """Tune would put the settings in it, and a process id that says nothing."""
-    return f"{tune_trial.config[ASSIGNMENTS][0].number:04d}"
