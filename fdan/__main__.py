@@ -1,7 +1,5 @@
 """`python -m fdan`: prepare data, train one model, score it, use it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ carries the one-line help, the unit and the range; whoever builds one with a bad
 ConfigError that names the field, the value and what would do.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import types

@@ -1,7 +1,5 @@
 """Number of CPUs. Apart from device.py, since who decodes files needs no torch."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """All that depends on the machine: the device, precision, bit-for-bit repeatability, seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any

@@ -1,7 +1,5 @@
 """The paper's seven emotions and two modalities, in the order that labels and weights have."""
 
-from __future__ import annotations
-
 from typing import Final
 
 MODALITIES: Final = ("visual", "acoustic")

@@ -3,8 +3,6 @@
 Our own mistakes stay assertions and tracebacks.
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 import os

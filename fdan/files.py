@@ -1,7 +1,5 @@
 """The project's folder; reading and writing of files that must survive a kill."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

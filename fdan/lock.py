@@ -1,8 +1,6 @@
 """A file that one process at a time holds. The kernel releases it when that process ends,
 however it ends, so a dead process holds nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

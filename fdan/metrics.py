@@ -1,7 +1,5 @@
 """The paper's measures (section 3.2), all read off a confusion matrix."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`python -m search`: look at studies, and repeat their trials."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

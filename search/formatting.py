@@ -1,7 +1,5 @@
 """Durations, values and settings as the terminal shows them, and times as a user types them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from decimal import Decimal

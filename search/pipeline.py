@@ -4,8 +4,6 @@
 `run_study` runs all of it from Python; `python search/run.py` does the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 import time

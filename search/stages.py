@@ -1,8 +1,6 @@
 """The stages of a study: the search, the runs that confirm what it found, the model that it stands
 for, its result, and its promotion."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -8,8 +8,6 @@ examples:
   python -m tracking flush runs/demo
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Final

@@ -1,7 +1,5 @@
 """Typed values out of parsed JSON: dataclasses of plain values, tuples, mappings and unions."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from functools import cache

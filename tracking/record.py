@@ -6,8 +6,6 @@ The checksum covers every byte before it, so that a line that a crash tore or th
 distinguished from a whole one. Any JSON reader reads the file.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zlib

@@ -4,8 +4,6 @@ A study is a parent run, each of its trials a child run. All tags are text. Besi
 versions of a registered model have tags of their own: tracking/promotion/history.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

@@ -15,8 +15,6 @@ Records (tracking/record.py writes them as lines):
     close     status (FINISHED, KILLED, FAILED), tags
 """
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import math

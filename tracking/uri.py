@@ -1,7 +1,5 @@
 """Tracking URIs: the default one, which ones can work, and how they are shown."""
 
-from __future__ import annotations
-
 import os
 import re
 from importlib.util import find_spec

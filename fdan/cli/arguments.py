@@ -5,8 +5,6 @@ A flag that is not given stays absent, so that its default can depend on the tas
 (fdan/data/settings.py) and a search can tell a choice from a default.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """The commands of `python -m fdan`. Tables go to stdout, progress to stderr."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Terminal output of commands: progress of preparing, as bars or lines, and tables."""
 
-from __future__ import annotations
-
 import time
 from typing import Self
 

@@ -1,7 +1,5 @@
 """Corpora as published, each turned into rows by a reader of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final

@@ -4,8 +4,6 @@
 sound files and videos give speech. Such a corpus says nothing about speakers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path

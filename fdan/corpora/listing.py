@@ -1,7 +1,5 @@
 """Result of a corpus reader: the corpus's rows, and what it could not use with the reason."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable

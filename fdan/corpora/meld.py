@@ -5,8 +5,6 @@ As published: `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv`, and
 Faces and speech come from the same clips. Both may lie some levels below the folder given.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re

@@ -4,8 +4,6 @@ A name is modality-channel-emotion-intensity-statement-repetition-actor: `03-01-
 Calm is outside the seven emotions and song is not speech: both are skipped and counted.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final

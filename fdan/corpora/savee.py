@@ -4,8 +4,6 @@ As published: speech `AudioData/DC/a01.wav`, faces `VisualData/DC/a01.avi`; also
 `DC_a01.wav`. The folder given may be the one that holds AudioData, or AudioData itself.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final

@@ -1,7 +1,5 @@
 """Hashes of files' contents, remembered by size and time so that a second start is quick."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Sequence

@@ -1,8 +1,6 @@
 """The data that a command names, opened as a task (the demo corpus is generated, and what is not
 prepared yet is prepared) or planned as one, from its corpora's listings alone."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

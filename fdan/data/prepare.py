@@ -5,8 +5,6 @@ line a file. Both only grow, in the order of the corpus, so that whatever a kill
 a beginning that the next start continues.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

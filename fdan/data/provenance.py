@@ -3,8 +3,6 @@
 It is kept in every model folder, and is enough to open the same data again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

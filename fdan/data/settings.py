@@ -1,8 +1,6 @@
 """The settings of data, model and training, and where each value comes from: chosen, a preset for
 the task and the machine, or the default."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

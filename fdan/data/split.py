@@ -8,8 +8,6 @@ the corpus's own parts.
 Whatever the protocol, a recording that a corpus holds twice never lies on both sides.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

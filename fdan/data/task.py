@@ -1,7 +1,5 @@
 """A task as the paper names it: acoustic and visual domains, paired by label (section 3.4)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The baseline of a search: logistic regression on the same frozen speech features and split."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from fdan.metrics import Ints, confusion_matrix, measures

@@ -16,8 +16,6 @@ speaker, is for the first: in a simulation of equal models, each of which suits 
 to 0.1 more or less, the test called 8 % instead of 2.5 % better than the other.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ were prepared, and whatever else is needed to say where the model came from. Cod
 never a pickle.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

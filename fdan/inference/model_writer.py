@@ -1,8 +1,6 @@
 """Writes a finished model's folder. Apart from reading one: a model that is served carries only the
 code that it answers with, and not that of training."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Emotions of new speech files, which are prepared as the model's training data were."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Speech from a sound file or from the sound track of a video."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any, Final

@@ -9,8 +9,6 @@ against 7.1 to 10.8 s on two busy cores) and 2.9 times for the demo corpus's vid
 15.0 s).
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any, Final

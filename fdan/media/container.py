@@ -1,7 +1,5 @@
 """Media containers that FFmpeg opens, with its errors in plain words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

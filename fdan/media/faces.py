@@ -1,7 +1,5 @@
 """Face images: out of the frames of a video, or out of a still image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final

@@ -1,7 +1,5 @@
 """One media file to the images that a store holds of it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field

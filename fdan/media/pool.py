@@ -6,8 +6,6 @@ runs cannot be ended. Plain subprocesses rather than multiprocessing: a spawned 
 the caller's main script, torch with it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Log-mel spectrogram images of speech, made by librosa."""
 
-from __future__ import annotations
-
 import atexit
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Frames V1, V2, V3 of a video, uniformly spaced, decoded in one forward pass (section 3.2)."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -7,8 +7,6 @@ connection does, and with the exit code OUT_OF_MEMORY when a file needs more mem
 take.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import math

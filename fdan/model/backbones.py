@@ -3,8 +3,6 @@
 Pixels: uint8, (N, H, W, C), C = 3 (RGB faces) or 1 (log-mel images, repeated to three channels).
 """
 
-from __future__ import annotations
-
 import hashlib
 import socket
 import warnings

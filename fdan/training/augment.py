@@ -6,8 +6,6 @@ the same images on every device.
 Shapes: B images, H rows (mel bands, low to high or high to low), W columns (time), C channels.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import torch

@@ -5,8 +5,6 @@ An epoch is one pass over the acoustic training part. Visual samples come from p
 own, which run on over the epochs: their number has nothing to do with that of the speech samples.
 """
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 import numpy as np

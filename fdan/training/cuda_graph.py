@@ -2,8 +2,6 @@
 a step is about a thousand launches, which take the host longer than the GPU needs to compute it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections import Counter

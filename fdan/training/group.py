@@ -8,8 +8,6 @@ from one made alone.
 Shapes: R runs, M samples in a bank; V, A, F, C as in model/network.py.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ by way of vmap.
 Shapes: R runs; V, A, F, D, C as in model/network.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A trial's value: the number that a search maximises."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -3,8 +3,6 @@
 A caller such as a search or a tracker enters through `report`, once an epoch.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

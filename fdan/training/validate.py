@@ -1,7 +1,5 @@
 """Scores of a network that has only speech to go by."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

@@ -1,8 +1,6 @@
 """Which trials keep their checkpoint on disk: those under way and the best. A hundred trials of two
 fine-tuned ResNet-34 would otherwise fill 34 GB. What a trial reported always stays."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stops a study whose first trials all fail: it hardly gets better by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from optuna.trial import TrialState

@@ -1,7 +1,5 @@
 """Records what happens in a study for MLflow. Which tags a run gets: tracking/tags.py."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future

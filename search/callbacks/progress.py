@@ -1,7 +1,5 @@
 """What the terminal shows while a study runs: a live table, or plain lines where there is none."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Mapping

@@ -10,8 +10,6 @@ calls run_study without a guard would run again in it, and a worker that hangs w
 cannot be killed, since its pool does not say which process it is.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,8 +1,6 @@
 """The search command, and its command line, which is generated from the options of a study. It is
 read before Ray and MLflow are imported."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence

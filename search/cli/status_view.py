@@ -1,7 +1,5 @@
 """`python -m search list` and `status`: studies as the terminal shows them."""
 
-from __future__ import annotations
-
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path

@@ -4,8 +4,6 @@
 An option has one name, check and unit. One that is not given stays absent, so that its default can
 depend on the data and the machine."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -4,8 +4,6 @@ What is given now replaces what is remembered; where the two make another study,
 any other (search/study/open.py).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from itertools import chain

@@ -1,8 +1,6 @@
 """Makes Optuna's pruners by name, and says when and why they end a trial. Their decisions are
 requested and recorded in search/study/writer.py."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Optuna's samplers by name, every argument stated: its own defaults change over versions."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -8,8 +8,6 @@ The sampler suggests dimensions in the order of the file, so a condition names a
 or a setting that is not searched at all.
 """
 
-from __future__ import annotations
-
 import math
 import tomllib
 from collections.abc import Collection, Mapping

@@ -1,7 +1,5 @@
 """`--dry-run`: what a study would do, printed. Nothing is started and no cluster is asked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What a study would take here, from a few training steps that are timed now (`--estimate`)."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 from collections.abc import Callable, Mapping

@@ -6,8 +6,6 @@ memory (search/worker/training.py). One that runs out of it continues with twice
 (search/study/active_trials.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final

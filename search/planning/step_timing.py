@@ -4,8 +4,6 @@ Real steps train on random images or features of the right sizes: time does not 
 image shows, so no data is prepared and nothing is written.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import statistics

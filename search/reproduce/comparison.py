@@ -1,7 +1,5 @@
 """Compares the metrics of a recorded trial with those of its repetition, epoch by epoch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

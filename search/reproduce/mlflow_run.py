@@ -1,7 +1,5 @@
 """Reads a trial's run from MLflow: its settings, its data, and its metrics by epoch."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

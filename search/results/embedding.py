@@ -1,8 +1,6 @@
 """Where speech and faces lie in the feature space of the best model, as points in a plane: t-SNE of
 the features that enter the classifier (paper, figure 5)."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Importance of settings: PED-ANOVA over a study's complete trials, with intervals."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Everything that promotion and report need to know of a study, gathered for tracking/result.py."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable

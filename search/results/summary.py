@@ -1,7 +1,5 @@
 """What a search prints at its end."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What must hold of the model that a study stands for, as result.json and promotion read it."""
 
-from __future__ import annotations
-
 from fdan.training.validate import score_checkpoint
 from search.selection.confirm import confirming_runs
 from search.selection.winner import ChosenModel, StudyData

@@ -5,8 +5,6 @@ confirming runs are trials of a second Optuna study beside the first, without a 
 the search's controller, checkpoints and tracking, so they survive whatever it survives.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

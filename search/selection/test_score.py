@@ -1,7 +1,5 @@
 """Scores the test part, once: the only place of a search that looks at it, after the last trial."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime

@@ -1,8 +1,6 @@
 """What selection works on: a study whose trials are done, with its data; and the models of a study:
 the best trial's, and the confirmed winner's."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence

@@ -7,8 +7,6 @@
 Nothing here touches storage, callbacks or workers: search/study/trial_controller.py does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

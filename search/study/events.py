@@ -1,7 +1,5 @@
 """What a study's callbacks are told about each trial."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

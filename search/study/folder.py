@@ -9,8 +9,6 @@ On a cluster the study's folder is the driver's own, and `trials` is a link into
 nodes see (`--shared`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shlex

@@ -1,7 +1,5 @@
 """What makes a study the same study, and the words that refuse another one under its name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Opening a study: new, or the same one again. Another study under its name is refused."""
 
-from __future__ import annotations
-
 import random
 import socket
 import time

@@ -14,8 +14,6 @@ The trial controller then asks the pruner about the last epoch, ends the trial o
 worker, which finds its resume point by the same rule (search/worker/training.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

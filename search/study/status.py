@@ -1,8 +1,6 @@
 """How far a study is: which of its trials are complete, running or the best, and what its folder
 says, read without touching either."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

@@ -1,8 +1,6 @@
 """Opens Optuna's storage: a journal in the study's folder, SQLite or PostgreSQL. A study is written
 only by search/study/writer.py."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

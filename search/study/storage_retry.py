@@ -1,7 +1,5 @@
 """Retrying what Optuna's storage did not take: a database server that is away is waited for."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator

@@ -6,8 +6,6 @@ between, and ends with a reason. In between it may change hands: a trial whose w
 here for the next one, a trial whose driver died is resumed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 

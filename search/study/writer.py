@@ -5,8 +5,6 @@ lost, so each call can be repeated. What a driver writes while trials run goes t
 StudyWriter; the functions serve whoever opens a study or adds to it between its rounds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """A cluster that is still growing: does it have a GPU, or is its autoscaler starting one?"""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

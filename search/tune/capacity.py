@@ -1,8 +1,6 @@
 """How many trials the cluster's nodes can run at once. Nodes come and go; Ray itself waits for one
 in silence, for ever."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

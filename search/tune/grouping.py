@@ -5,8 +5,6 @@ each up to the next epoch at which the pruner compares: `TrialGroups`. There Opt
 survivors are grouped anew. Ray Tune takes the trials of one worker for one trial of its own.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,8 +1,6 @@
 """Runs a round of trials on Ray, and on another Ray when one is lost. For one lost worker,
 search/study/active_trials.py decides, and search/study/trial_controller.py tells the callbacks."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Hashable, Mapping

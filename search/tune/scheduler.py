@@ -1,8 +1,6 @@
 """Ray Tune's TrialScheduler: passes workers' messages to the trial controller, and stops trials
 whose end is decided there."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Running a study's trials on the Ray that is up, until they are done."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What Ray says about a worker that ended, as the message that the worker could not send itself."""
 
-from __future__ import annotations
-
 from search.worker.failures import GpuFaultError, TrialError
 from search.worker.messages import TrialFailed, WorkerLost
 

@@ -1,7 +1,5 @@
 """What an exception in a worker means: for its trial, its node and the worker itself."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import sys

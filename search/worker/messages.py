@@ -1,7 +1,5 @@
 """What the driver and its workers send each other. Imports neither Ray nor Optuna."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final

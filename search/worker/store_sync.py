@@ -5,8 +5,6 @@ A copy is complete or absent, and is told from any other by the SHA-256 of what 
 whose copy differs takes no part in the study.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -7,8 +7,6 @@ trial's number and its message. What concerns the worker is one message, whateve
 trials; search.tune.grouping passes it on to each.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -8,8 +8,6 @@ reports it. Whoever resumes the trial reads there what the epochs of its checkpo
 the figures of an ended trial can be drawn from it at any time.
 """
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Metrics, parameters and tags packed into as few calls as MLflow's limits allow."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple

@@ -5,8 +5,6 @@ The limits are those of mlflow.utils.validation and of its SQL columns, checked 
 against the installed MLflow.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import posixpath

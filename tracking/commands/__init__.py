@@ -2,8 +2,6 @@
 the description, and last the exit codes. `add_arguments` adds its options, and `run` takes the
 parsed arguments and returns the exit code."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -8,8 +8,6 @@ is champion and its history; then one line for each other version. Nothing is ch
 exit codes: 0 there is a champion; 1 there is none; 2 MLflow is unavailable
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 

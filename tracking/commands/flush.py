@@ -15,8 +15,6 @@ the spool; 2 the folder or the URI is wrong, or the study is still running and s
 stopped by Ctrl-C, the rest waits in the spool
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging

@@ -12,8 +12,6 @@ exit codes: 0 the page is written, even if MLflow cannot be reached; 2 the folde
 or the page cannot be written
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging

@@ -9,8 +9,6 @@ one version further.
 exit codes: 0 done; 2 there is no previous champion, or MLflow is unavailable
 """
 
-from __future__ import annotations
-
 import argparse
 
 from tracking.commands import add_registry, print_step

@@ -5,8 +5,6 @@ timestamp, value), a parameter's or tag's is (run, key), and a run is looked up 
 it is created. So after any failure the whole window is delivered again.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,8 +1,6 @@
 """The sender: a thread that sends the spool's records to the server, in order, and retries for as
 long as it takes. Nothing that a server does ends it, and nothing waits for it."""
 
-from __future__ import annotations
-
 import logging
 import random
 import threading

@@ -21,8 +21,6 @@ can leave zeros or parts of several lines), a log has many segments, and it is s
 that appending does not wait for.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

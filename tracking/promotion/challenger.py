@@ -1,8 +1,6 @@
 """The winner of a study as a challenger of the champion: its files, read once, and what it would be
 registered as."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -8,8 +8,6 @@ distinguishable, cheaper, and a person accepts that. A significant loss is never
 Each gate has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@
 why in words; `history` is all of it, a line an event, the newest last.
 """
 
-from __future__ import annotations
-
 import socket
 from datetime import UTC, datetime
 from typing import Final

@@ -1,8 +1,6 @@
 """A process that loads a registered model's folder as its users' processes do: it finds the fdan in
 that folder and no other."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

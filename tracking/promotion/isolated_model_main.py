@@ -6,8 +6,6 @@ isolated_model.py runs it in a process that finds no fdan but the one in the fol
 is imported before its input is read.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

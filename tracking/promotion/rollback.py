@@ -1,7 +1,5 @@
 """Rollback: the champion before this one becomes champion again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from tracking.backend import limits

@@ -2,8 +2,6 @@
 text is model_card.md, whose paragraphs are single lines: MLflow's page breaks a line wherever the
 text does."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping
 from importlib import resources

@@ -3,8 +3,6 @@
 Loading a pickle runs whatever its writer wanted to run. Here files are only read.
 """
 
-from __future__ import annotations
-
 import os
 import pickletools
 import zipfile

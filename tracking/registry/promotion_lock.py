@@ -8,8 +8,6 @@ or that is older than any promotion takes, is removed. Beside an SQLite database
 promotions wait for each other without polling MLflow; it ends with its process, however that ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -7,8 +7,6 @@ settings. If the libraries of another machine prepare it differently, the answer
 differs, and the model refuses to load.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

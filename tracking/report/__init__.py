@@ -1,8 +1,6 @@
 """A study's report: one HTML page that needs nothing else, and the same as Markdown, out of the
 study's result.json alone."""
 
-from __future__ import annotations
-
 from importlib import resources
 from pathlib import Path
 from string import Template

@@ -1,7 +1,5 @@
 """Parts of a report, each as HTML and as Markdown. Their texts are plain; they escape them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias

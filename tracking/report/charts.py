@@ -1,8 +1,6 @@
 """Pictures as SVG, for inside the page: shapes have classes, and the page's style gives them their
 colours, light or dark. Axes are linear, logarithmic, or have one place for each choice."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Numbers as one reads them: sensible digits, units, and words where there is no number."""
 
-from __future__ import annotations
-
 import html
 import math
 import re

@@ -1,7 +1,5 @@
 """A report among the artifacts of its study's run in MLflow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final

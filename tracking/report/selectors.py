@@ -1,7 +1,5 @@
 """Values of a result that several sections read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as fields_of
 

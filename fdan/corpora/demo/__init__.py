@@ -9,8 +9,6 @@ Every file depends on (seed, speaker, emotion, take) alone, so the bytes are the
 number of processes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import glob

@@ -3,8 +3,6 @@
 It writes each speaker's utterances of one emotion as WAV and AVI files.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,8 +1,6 @@
 """The demo corpus's faces: drawn, lit and filmed. The geometry of brows, eyes and mouth carries the
 emotion; skin, hair, place, light and camera do not. The mouth moves with the voice."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable

@@ -1,8 +1,6 @@
 """The demo corpus's voices: a source-filter synthesiser, jittered glottal pulses and breath shaped
 frame by frame by formants. Prosody carries the emotion; pitch, tract and channel the speaker."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

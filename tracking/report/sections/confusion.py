@@ -1,7 +1,5 @@
 """Confusion matrices of validation and test part, and the test part by emotion and by speaker."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 

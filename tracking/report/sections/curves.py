@@ -1,7 +1,5 @@
 """Learning curves: every trial's course, and the losses of the best."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 

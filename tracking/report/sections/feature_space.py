@@ -1,7 +1,5 @@
 """Where speech and faces lie in the winner's feature space."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

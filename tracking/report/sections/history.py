@@ -1,7 +1,5 @@
 """How the search went: its trials; what it took, and what pruning saved; what failed, and why."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final

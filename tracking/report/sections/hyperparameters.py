@@ -1,8 +1,6 @@
 """What the searched settings did: their importance, the value against each of them alone, and each
 complete trial as a line through its settings to its value."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 

@@ -1,7 +1,5 @@
 """What the study's figures rest on: its data, and checks, versions, settings and the command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 

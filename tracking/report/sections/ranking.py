@@ -1,7 +1,5 @@
 """Who came first: settings confirmed with fresh seeds, with intervals; the search's own order."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 

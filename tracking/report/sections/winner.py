@@ -1,8 +1,6 @@
 """The winner, and how sure that is: what the search said, what fresh seeds gave, what the test part
 said of it, once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 
