@@ -7,6 +7,8 @@ is written afterwards is an account of it, and the next promotion completes that
 killed promotion left are used again or removed.
 """
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
