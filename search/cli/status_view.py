@@ -11,7 +11,7 @@ from rich.table import Table
 from fdan.errors import FdanError
 from search.formatting import format_duration, format_value
 from search.study.folder import BEGUN, STUDY_FILE
-from search.study.status import RunningTrial, StudyStatus, read_status
+from search.study.status import StudyStatus, read_status
 
 _STATES = {
     "preparing": "preparing its data: {driver}",
@@ -48,7 +48,12 @@ def show_status(status: StudyStatus) -> None:
         table.add_row("best", f"trial {status.best}: validation UAR {status.value:.4f}")
     for trial in status.under_way:
         label = "under way" if status.state == "running" else "resting"
-        table.add_row(label, _describe(trial, status.epochs))
+        text = f"trial {trial.trial}: epoch {trial.epoch} of {status.epochs}"
+        if trial.value is not None:
+            text += f", value {format_value(trial.value)}"
+        if trial.heard_s is not None:
+            text += f", last epoch {format_duration(trial.heard_s)} ago"
+        table.add_row(label, text)
     if status.tracking_uri:
         sent = f"{status.tracking_uri} has all {status.recorded} records"
         if status.unsent:
@@ -88,12 +93,6 @@ def show_studies(runs: Path) -> None:
     console.print(table, highlight=False)
     for line in unreadable:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _describe(trial: RunningTrial, epochs: int) -> str:
-    value = "" if trial.value is None else f", value {format_value(trial.value)}"
-    heard = "" if trial.heard_s is None else f", last epoch {format_duration(trial.heard_s)} ago"
-    return f"trial {trial.trial}: epoch {trial.epoch} of {epochs}{value}{heard}"
 
 
 def _show_command(what: str, command: str, console: Console) -> None:

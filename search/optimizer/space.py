@@ -9,12 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, Trial
 
 Value = str | int | float | bool | None
@@ -140,7 +136,7 @@ class Space:
         """The dimensions, for a study's identity; settings to try first are left out."""
         facts: dict[str, Any] = {}
         for dimension in self.dimensions:
-            distribution = distribution_to_json(dimension.distribution)
+            distribution = optuna.distributions.distribution_to_json(dimension.distribution)
             when = {name: list(values) for name, values in dimension.when.items()}
             facts[dimension.name] = (
                 {"distribution": distribution, "when": when} if when else distribution

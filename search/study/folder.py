@@ -39,11 +39,8 @@ class StudyError(FdanError):
 @contextlib.contextmanager
 def driver_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a study's folder as its only driver. Creates the folder, and removes it
-    again where the study fails to start.
-
-    Raises:
-        StudyError: Another driver is alive; a dead one holds no lock.
-    """
+    again where the study fails to start. StudyError where another driver is alive; a dead one holds
+    no lock."""
     read_study_file(folder)
     fresh, name = not folder.exists(), folder.name
     try:
@@ -68,11 +65,8 @@ def driver_lock(folder: Path) -> Iterator[None]:
 
 
 def read_study_file(folder: Path) -> Facts | None:
-    """Read study.json in a study's folder; None where it does not exist yet.
-
-    Raises:
-        StudyError: It cannot be read, or `folder` is a file.
-    """
+    """Read study.json in a study's folder; None where it does not exist yet. StudyError where it
+    cannot be read, or `folder` is a file."""
     file = folder / STUDY_FILE
     try:
         if folder.exists() and not folder.is_dir():

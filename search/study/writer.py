@@ -24,8 +24,7 @@ DIRECTION: Final = "maximize"
 
 _Result = TypeVar("_Result")
 
-_PRUNED: Final = "pruned"
-"""The trial's user attribute with the reason why it is pruned, until the trial ends with it."""
+_PRUNED: Final = "pruned"  # user attribute of a trial: why it is pruned, until it ends with that
 
 
 def create_study(storage: BaseStorage, **options: Any) -> optuna.Study:

@@ -12,8 +12,7 @@ from search.worker.messages import GpuFault, NodeRejected
 _UPDATE_INTERVAL_S = 2.0
 _PATIENCE_S = 15.0  # nodes come and go; only after this long without capacity is the user notified
 
-_MAX_GPU_FAULTS = 2
-"""In a row on one node. Few: such a node is free at once, and would take trial after trial."""
+_MAX_GPU_FAULTS = 2  # in a row on one node, which is free at once for trial after trial
 
 
 @dataclass

@@ -64,22 +64,15 @@ def load_data(data: WorkerData, run: RunConfig, notify: Callable[[str], None]) -
     key = repr((data, model.backbone, model.weights, model.tuning))
     if key not in _cached:
         _cached.clear()
-        task = open_task(data, notify)
+        task = _open_task(data, notify)
         parts = split(task, SplitConfig.from_mapping(data.split))
         _cached[key] = load_training_data(task, parts, run, choose_device(data.device), data.cache)
     return _cached[key]
 
 
-def open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
-    """The study's task, on whichever node this is.
-
-    Args:
-        data: Data of the study.
-        notify: Function that shows the user a line about this node.
-
-    Raises:
-        NodeError: This is not the driver's node, and its data are not the study's.
-    """
+def _open_task(data: WorkerData, notify: Callable[[str], None]) -> Task:
+    """The study's task, on whichever node this is. NodeError where this is not the driver's, and
+    its data are not the study's."""
     from fdan.data.store import open_store
     from fdan.data.task import Task
 

@@ -32,7 +32,6 @@ _ORPHAN_S = 150.0
 """How long a trial waits for a worker that still has it. NFS 4 releases the locks of a node that
 died after 90 s; a node that is merely cut off from its cluster ends its workers after 60 s."""
 
-_THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 _THREAD_TIMEOUT_S = 24 * 3600
 """How long a worker that is to be reused waits for its last trial to end, which may be at the start
 of an epoch when it is stopped. Where Tune waits in vain, by default for 2 s, it loses the next
@@ -154,7 +153,7 @@ def _run_assignments(
 ) -> None:
     """Have a worker's trials run while no other worker has them. An exception is reported to the
     driver in the words of search.worker.failures; one that ends the worker is raised, too."""
-    os.environ[_THREAD_TIMEOUT] = str(_THREAD_TIMEOUT_S)
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_THREAD_TIMEOUT_S)
     folders = [trial_folder(setup.study, assignment.number) for assignment in assignments]
     reporter = _AsyncReporter()
 

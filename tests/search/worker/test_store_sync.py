@@ -14,7 +14,7 @@ import pytest
 from fdan.data.store import IMAGES, open_store
 from fdan.errors import FdanError
 from search.study.folder import StudyError, folder_for_workers, share_checkpoints
-from search.worker.data import WorkerData, open_task
+from search.worker.data import WorkerData, _open_task
 from search.worker.store_sync import NodeError, PublishedStores, publish_stores
 from search.worker.trainable import node_id
 from search.worker.trial_folder import trial_folder
@@ -123,13 +123,13 @@ def test_a_worker_compares_the_fingerprint(work: WorkerData) -> None:
     """Where the data are on the same path on each node, too. At home it is an error like others."""
     other = replace(work, fingerprint="0" * 64, home="another node")
     with pytest.raises(NodeError, match=r"have the fingerprint .* the study's 000000000000"):
-        open_task(other, print)
+        _open_task(other, print)
     with pytest.raises(FdanError, match="have the fingerprint"):
-        open_task(replace(other, home=node_id()), print)
+        _open_task(replace(other, home=node_id()), print)
     absent = replace(other, acoustic=(Path("/nowhere/store"),))
     with pytest.raises(NodeError, match="not a prepared store"):
-        open_task(absent, print)
-    assert open_task(work, print).fingerprint == work.fingerprint
+        _open_task(absent, print)
+    assert _open_task(work, print).fingerprint == work.fingerprint
 
 
 def test_checkpoints_lie_in_the_shared_folder(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from fdan.lock import Lock, lock_owner
 from fdan.training.checkpoint import Checkpoint
 from search.study.active_trials import ActiveTrial
 from search.study.resume import unreported_epochs
-from search.worker import failures, trainable, training
+from search.worker import failures, messages, trainable, training
 from search.worker.data import WorkerData
 from search.worker.messages import ASSIGNMENTS, MESSAGE, EpochResult, TrialAssignment
 from search.worker.trainable import TrialContext, WorkerSetup, make_trainable
@@ -184,14 +184,19 @@ def test_a_trial_that_had_only_to_be_closed_trains_nothing(
 def test_a_machine_without_memory_is_not_the_trials_fault() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 55, dtype=torch.uint8)
-    assert failures._out_of_memory(raised.value)
-    for error in (MemoryError(), OSError(errno.ENOMEM, "fork"), BlockingIOError(12, "no memory")):
-        assert failures._out_of_memory(error)
+
+    def meaning(error: Exception) -> messages.WorkerMessage | None:
+        return failures._machine_failure(error, failures.Worker("node", "address", ""))
+
+    no_memory = (MemoryError(), OSError(errno.ENOMEM, "fork"), BlockingIOError(12, "no memory"))
+    for error in (raised.value, *no_memory):
+        assert meaning(error) == messages.WorkerLost("out of memory")
     for other in (RuntimeError("shapes differ"), OSError(errno.ENOSPC, "full"), ValueError()):
-        assert not failures._out_of_memory(other)
+        assert meaning(other) is None
     for text in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublas"):
-        assert failures._out_of_gpu_memory(RuntimeError(text))
-    assert not failures._out_of_gpu_memory(RuntimeError("CUDA error: device-side assert triggered"))
+        assert meaning(RuntimeError(text)) == messages.OutOfGpuMemory()
+    fault = RuntimeError("CUDA error: device-side assert triggered")
+    assert isinstance(meaning(fault), messages.GpuFault)
 
 
 @pytest.fixture(scope="module")
