@@ -21,7 +21,7 @@ from search.pipeline import decide_device
 from search.planning.gpu_share import _data_bytes, _largest_share, find_gpu_share
 from search.selection.winner import StudyData
 from search.study.stopping import StopSignal
-from search.worker.data import WorkerData, open_task
+from search.worker.data import WorkerData, _open_task
 
 pytestmark = pytest.mark.long
 
@@ -45,7 +45,7 @@ def test_the_share(needed: int, available: int, limit: int, expected: float) -> 
 
 
 def test_the_data_that_a_trial_has_on_its_gpu(work: WorkerData) -> None:
-    task = open_task(work, print)
+    task = _open_task(work, print)
     stores = (*task.acoustic, *task.visual)
     images = sum(len(store) for store in stores)
     small = {"backbone": "resnet18", "weights": "none"}
@@ -115,7 +115,7 @@ def test_the_probe(tmp_path: Path, work: WorkerData) -> None:
 def probe(folder: Path, work: WorkerData, stop: StopSignal, address: str = "local") -> float | None:
     small = ["--backbone", "resnet18", "--weights", "none", "--tuning", "full", "--device", "cuda"]
     words = ["--gpus-per-trial", "auto", "--address", address, "--runs", str(folder), *small]
-    task = open_task(work, print)
+    task = _open_task(work, print)
     parts = split(task, SplitConfig.from_mapping(work.split))
     spec, study = resolve(parse(words).options), optuna.create_study()
     return find_gpu_share(StudyData(spec, study, task, parts, folder, work, None, {}), stop)
