@@ -88,7 +88,7 @@ def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) ->
     data = replace(
         data, acoustic_train=np.arange(steps * run.training.batch) % len(data.acoustic.labels)
     )
-    trainer = train._Trainer(run, data, device, None)
+    trainer = train._Trainer(train.RunProgress(run, data, None), device)
     trainer.network.train()
     if eager:
         trainer.step = train._make_step(trainer.network, trainer.optimizer, run, data)
@@ -96,8 +96,8 @@ def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) ->
     def epoch() -> None:
         with repeatable(device):
             trainer._epoch()
-        trainer.progress.epoch += 1
-        trainer.progress.step += steps
+        now = trainer.progress.now
+        trainer.progress.now = replace(now, epoch=now.epoch + 1, step=now.step + steps)
 
     return epoch
 

@@ -55,10 +55,11 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
     """Holds the file at `path` from its making to `close`, or to the end of a with block.
 
     The file itself stays: removing it would let two processes hold two files of one name. Raises
-    LockHeld, and OSError where the file cannot be made.
+    LockHeld, and OSError where the file cannot be made, or the owner not written into it unless the
+    lock may be `anonymous`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, anonymous: bool = False) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         until = time.monotonic() + _PATIENCE_S
         while True:
@@ -71,10 +72,14 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
                 raise LockHeld(path, owner)
             time.sleep(0.01)
         line = f"{os.getpid()} {time.time():.0f} {socket.gethostname()}\n"
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        try:
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, line.encode(), 0)
             os.fsync(self._handle)  # others ask whose it is when this machine is gone
+        except OSError:  # a full disk, say
+            if not anonymous:
+                os.close(self._handle)
+                raise
 
     def close(self) -> None:
         if self._handle >= 0:

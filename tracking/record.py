@@ -44,5 +44,8 @@ def parse(line: bytes) -> Record | None:
     match = _LINE.fullmatch(line)
     if match is None or b"%08x" % zlib.crc32(match[1]) != match[2]:
         return None
-    body = json.loads(match[1] + b"}")
+    try:
+        body = json.loads(match[1] + b"}")
+    except ValueError:
+        return None
     return Record(body["n"], body["t"], body["k"], body["r"], body["d"])

@@ -106,7 +106,7 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
         bank = None
         if run.model.context == "bank":
             bank = tuple(tensors[f"bank.{i}"].to(where) for i in range(run.model.layers))
-    except WeightsError:
+    except (WeightsError, MemoryError):
         raise
     except FileNotFoundError as error:
         missing = Path(error.filename or TENSORS).name

@@ -45,9 +45,8 @@ def main() -> None:
             # The parent ends a process that hangs; this ends it where the parent is gone. The
             # signal's default action needs no Python, so it also ends a hanging decoder.
             signal.alarm(math.ceil(timeout_s) + _GRACE_S)
-            answer = _answer(path, settings)
+            parent.send(_answer(path, settings))
             signal.alarm(0)
-            parent.send(answer)
 
 
 def _prepare(settings: Settings) -> str | None:

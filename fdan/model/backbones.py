@@ -13,6 +13,7 @@ from typing import Final
 
 import safetensors.torch
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from fdan.device import seeded
@@ -153,9 +154,13 @@ def _imagenet(backbone: str) -> Path:
     if file.is_file():
         return file
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
     try:
-        torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            if not file.is_file():
+                socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
+                digest = file.stem.rsplit("-", 1)[1]
+                torch.hub.download_url_to_file(url, str(file), digest, progress=False)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"ImageNet weights of {backbone} cannot be downloaded ({first_line(error)}): name a"

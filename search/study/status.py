@@ -74,9 +74,10 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
     """
     folder = runs / name
     file = folder / study_folder.STUDY_FILE
-    driver = str(lock_owner(folder / study_folder.LOCK_FILE) or "")
-    command = study_folder.command_line(study_folder.read_arguments(folder) or ())
+    driver = command = ""
     try:
+        driver = str(lock_owner(folder / study_folder.LOCK_FILE) or "")
+        command = study_folder.command_line(study_folder.read_arguments(folder) or ())
         recorded = json.loads(file.read_text(encoding="utf-8"))
         place: str = recorded["storage"]
         epochs = int(recorded["fixed"]["epochs"])

@@ -15,6 +15,7 @@ be written is remembered until the process ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -48,14 +49,14 @@ class Target:
     def load(cls, spool: Path) -> Target:
         """Raises FdanError if the folder is no spool."""
         path = spool / "target.json"
-        if not path.exists():
-            raise FdanError(
-                f"{spool} holds no tracking records (no {path.name} in it); give a study's folder, "
-                "such as runs/demo, or its spool"
-            )
         try:
             content = json.loads(path.read_text())
             return cls(str(content["uri"]), str(content["experiment"]))
+        except FileNotFoundError:
+            raise FdanError(
+                f"{spool} holds no tracking records (no {path.name} in it); give a study's folder, "
+                "such as runs/demo, or its spool"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FdanError(f"{path} cannot be read ({error}); give --tracking-uri") from None
 
@@ -82,12 +83,13 @@ class DeliveryState:
         # with the runs.
         credible = isinstance(sent, int) and 0 <= sent <= spool.last and self.runs
         self.sent: int = sent if credible else 0  # it has, or rejected, every record up to this
-        self.refused: set[tuple[int, str]] = {
-            (entry["record"], entry["what"])
-            for entry in read_json_lines(self._folder / "refused.jsonl")
-            if entry.get("uri") == uri
-        }
+        self.refused: set[tuple[int, str]] = set()
         """(number of a record, part of it) of everything that this server rejected."""
+        with contextlib.suppress(OSError):  # what it does not know of is sent again, and refused
+            for entry in read_json_lines(self._folder / "refused.jsonl"):
+                with contextlib.suppress(KeyError, TypeError):  # of another version
+                    if entry["uri"] == uri:
+                        self.refused.add((entry["record"], entry["what"]))
         self._disk_full = False
 
     def advance(self, number: int) -> None:

@@ -76,7 +76,7 @@ class Spool:
         with disk_errors(folder), contextlib.ExitStack() as undo:
             (folder / "files").mkdir(parents=True, exist_ok=True)
             try:
-                self._lock_file = undo.enter_context(Lock(folder / "lock"))
+                self._lock_file = undo.enter_context(Lock(folder / "lock", anonymous=True))
             except LockHeld as held:
                 raise SpoolError(
                     f"{folder} is being written by {held.owner or 'another process'}, which sends "

@@ -21,7 +21,7 @@ from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison, compare
 from fdan.inference.model_folder import SpeechModel, read_model
 from tracking.promotion.challenger import Challenger, multiply_adds
-from tracking.registry.registry import ModelVersion
+from tracking.registry.registry import ModelVersion, RegistryError
 from tracking.result import PREDICTIONS
 from tracking.tags import COMPLETE
 
@@ -96,6 +96,8 @@ def evaluate_gates(context: GateContext, evaluate_all: bool) -> dict[str, Gate]:
             continue
         try:
             gates[name] = Gate(name, True, check(context))
+        except RegistryError:  # which is no verdict
+            raise
         except (FdanError, OSError) as error:
             gates[name] = Gate(name, False, " ".join(str(error).split()))
     return gates

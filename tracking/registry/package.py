@@ -15,7 +15,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,7 @@ import numpy as np
 
 from fdan.device import single_thread
 from fdan.emotions import EMOTIONS
+from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT
 from fdan.inference.model_folder import TENSORS, SpeechModel, read_model
 from fdan.inference.model_source import FACTS
@@ -75,12 +76,20 @@ def build_package(
             code_paths=[str(staged / "code" / "fdan")],
             signature=_signature(),
             input_example=pd.DataFrame({"speech": [example_sound()]}),
-            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            pip_requirements=_requirements(),
             metadata={"fdan": dict(metadata)},
         )
     _remove_paths(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
     check_no_pickle(folder)
+
+
+def _requirements() -> list[str]:
+    """The versions with which the model is promoted."""
+    try:
+        return [f"{name}=={version(name)}" for name in _REQUIREMENTS]
+    except PackageNotFoundError as error:
+        raise FdanError(f"{error.name} is not installed; pip install {error.name}") from None
 
 
 def served_code() -> list[Path]:

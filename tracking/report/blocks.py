@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from tracking.report.charts import Svg
+from tracking.report.drawing import Svg
 from tracking.report.formatting import escape, plain, visible
 
 _LINES: Final = ("record", "baseline", "course", "curve", "interval")

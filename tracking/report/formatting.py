@@ -192,7 +192,7 @@ def plain(text: str) -> str:
     line = html.escape(" ".join(visible(text).split()), quote=False)
     line = re.sub(r"([\\`*_\[\]{}|#~$])", r"\\\1", line)
     # A line that begins with a sign, or a number and a dot, would be a list.
-    return re.sub(r"^(\d*)([-+]|(?<=\d)[.)] )", r"\1\\\2", line)
+    return re.sub(r"^(?=[-+])|^(\d+)(?=[.)] )", r"\1\\", line)
 
 
 def sentence(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from fdan.emotions import EMOTIONS, SHORT
 from fdan.metrics import measures
 from tracking.report.blocks import Block, Figure, Gallery, Note, Table
-from tracking.report.charts import Svg
+from tracking.report.drawing import Svg
 from tracking.report.formatting import NOTHING, count, percent, score
 from tracking.report.selectors import winners_test
 from tracking.result import Matrix, StudyResult

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 from tracking.report.blocks import Block, Figure, Gallery, Note
-from tracking.report.charts import Frame, around
+from tracking.report.drawing import Frame, around
 from tracking.report.formatting import count, is_number
 from tracking.report.selectors import complete, winner
 from tracking.result import Curve, StudyResult, TrialRecord

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from fdan.emotions import EMOTIONS
 from tracking.report.blocks import Block, Figure, Note
-from tracking.report.charts import Svg, around
+from tracking.report.drawing import Svg, around
 from tracking.report.formatting import count, is_number, short
 from tracking.result import EmbeddedPoint, StudyResult
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tracking.report.blocks import Block, Cards, Figure, Note, Table, Text
-from tracking.report.charts import Frame, around
+from tracking.report.drawing import Frame, around
 from tracking.report.formatting import (
     NOTHING,
     count,

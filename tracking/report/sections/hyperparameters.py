@@ -4,7 +4,7 @@ complete trial as a line through its settings to its value."""
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from tracking.report import charts
+from tracking.report import drawing
 from tracking.report.blocks import Block, Figure, Gallery, Note, Table, Text
 from tracking.report.formatting import (
     count,
@@ -40,7 +40,7 @@ def importance_blocks(result: StudyResult) -> Iterator[Block]:
             " arbitrary. Do not choose a setting by it."
         )
     rows = [
-        charts.Row(
+        drawing.Row(
             name,
             100 * value.mean,
             100 * value.low,
@@ -52,14 +52,14 @@ def importance_blocks(result: StudyResult) -> Iterator[Block]:
         for index, (name, value) in enumerate(values.items())
     ]
     highest = max(max(row.value, row.high or 0.0) for row in rows)
-    scale = charts.Linear(0.0, min(100.0, max(highest, 10.0) * 1.04))
+    scale = drawing.Linear(0.0, min(100.0, max(highest, 10.0) * 1.04))
     label = "Share of the difference between good trials and all trials"
     yield Figure(
         label,
         f"{importances.method}, over {trials}; lines are {percent(0.95)} intervals of bootstrap"
         " samples of the trials. A setting that the search kept in a narrow range seems less"
         " important than it is.",
-        charts.rows_picture(rows, scale, label, "importance [%]", bars=True),
+        drawing.rows_picture(rows, scale, label, "importance [%]", bars=True),
         table=Table(
             ("setting", "importance", "95 % interval"),
             [
@@ -91,13 +91,13 @@ def slices_blocks(result: StudyResult) -> Iterator[Block]:
 
 def _slice(result: StudyResult, name: str, trials: list[TrialRecord]) -> Figure:
     having = [trial for trial in trials if name in trial.params]
-    up = charts.around(map(reached, trials), least=0.02)
-    across = charts.of_dimension(result.space[name], [trial.params[name] for trial in having])
-    frame = charts.Frame(f"Validation UAR against {name}", across, up)
+    up = drawing.around(map(reached, trials), least=0.02)
+    across = drawing.of_dimension(result.space[name], [trial.params[name] for trial in having])
+    frame = drawing.Frame(f"Validation UAR against {name}", across, up)
     best = winner(result)
     for trial in having:
         x, y = frame.at(trial.params[name], reached(trial))
-        if isinstance(across, charts.Choices):  # side by side, where many share a value
+        if isinstance(across, drawing.Choices):  # side by side, where many share a value
             room = (frame.right - frame.left) / len(across.values)
             x += (trial.number * 7 % 11 - 5) / 5 * min(14.0, room / 4)
         if trial is best:
@@ -139,7 +139,7 @@ _Lane: TypeAlias = tuple[str, list[tuple[float, str]], list[float]]
 def _lane(result: StudyResult, name: str, trials: list[TrialRecord]) -> _Lane:
     """A setting's axis. Trials that have no use for it pass below its scale."""
     values = [trial.params[name] for trial in trials if name in trial.params]
-    scale = charts.of_dimension(result.space[name], values)
+    scale = drawing.of_dimension(result.space[name], values)
     foot = _UNUSED if len(values) < len(trials) else 0.0
 
     def place(value: ParameterValue) -> float:
@@ -150,15 +150,15 @@ def _lane(result: StudyResult, name: str, trials: list[TrialRecord]) -> _Lane:
     return (short(name, 14), ticks + [(0.0, "unused")] * (foot > 0), places)
 
 
-def _parallel(result: StudyResult, trials: list[TrialRecord]) -> charts.Svg:
-    value = charts.around([trial.value for trial in trials], least=0.02)
+def _parallel(result: StudyResult, trials: list[TrialRecord]) -> drawing.Svg:
+    value = drawing.around([trial.value for trial in trials], least=0.02)
     lanes = [_lane(result, name, trials) for name in result.space]
     ticks = [(value.place(tick), words) for tick, words in value.ticks(5)]
     lanes.append(("UAR", ticks, [value.place(trial.value) for trial in trials]))
-    d = charts.Svg(860, 360, "Parallel coordinates of the complete trials")
+    d = drawing.Svg(860, 360, "Parallel coordinates of the complete trials")
     low, high = 330.0, 44.0
 
-    def at(lane: int, place: float) -> charts.Point:
+    def at(lane: int, place: float) -> drawing.Point:
         return 34 + lane * (d.width - 90) / (len(lanes) - 1), low + place * (high - low)
 
     best = winner(result)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracking.report.blocks import Block, Code, Figure, Note, Table, Text
-from tracking.report.charts import Row, around, rows_picture
+from tracking.report.drawing import Row, around, rows_picture
 from tracking.report.formatting import (
     NOTHING,
     count,

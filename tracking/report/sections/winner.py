@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracking.report.blocks import WORDS, Block, Cards, Code, Facts, Figure, Note, Table
-from tracking.report.charts import Linear, Row, around, rows_picture
+from tracking.report.drawing import Linear, Row, around, rows_picture
 from tracking.report.formatting import (
     NOTHING,
     count,

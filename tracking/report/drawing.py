@@ -152,7 +152,7 @@ def of_dimension(dimension: Dimension, values: Iterable[ParameterValue]) -> Scal
         return scale
     numbers = [value for value in (dimension.low, dimension.high, *values) if is_number(value)]
     numbers = [value for value in numbers if value > 0 or not dimension.log]
-    low, high = min(numbers), max(numbers)
+    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
     if dimension.type == "int" and not dimension.log and high - low <= 12:
         return Choices(tuple(range(int(low), int(high) + 1)))
     return Log(low, high) if dimension.log and low < high else around(numbers, share=0.0)
