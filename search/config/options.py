@@ -324,9 +324,9 @@ def _from_sections(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         known = [name for config in SECTIONS[section] for name in config.__dataclass_fields__]
         given = {key.replace("-", "_"): value for key, value in table.items()}
         try:
-            for name in given:
-                if name not in known:
-                    raise ConfigError(unknown("key", name, known))
+            for key in table:
+                if key.replace("-", "_") not in known:
+                    raise ConfigError(unknown("key", key, known))
             options |= normalize(given)
         except ConfigError as error:
             raise ConfigError(f"{where}: [{section}]: {error}") from None

@@ -98,7 +98,7 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
         url = place
     if url is not None and is_masked(url):
         raise FdanError(
-            f"study '{name}' is kept in {place}, whose password is not kept: give --storage"
+            f"study '{name}' is in {place}, whose password is not stored: give --storage"
         )
     backlog = Backlog("", 0, 0)
     with contextlib.suppress(FdanError):  # a driver that died before it recorded anything

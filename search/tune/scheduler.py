@@ -16,7 +16,8 @@ from fdan import errors
 from search.study.trial_controller import TrialController
 from search.tune.grouping import Received, TuneRun
 from search.tune.ray_session import check_ray_alive, owns_ray
-from search.tune.searcher import GPUS, PicklesEmpty, StopTune, stopping_tune
+from search.tune.resources import GPUS
+from search.tune.searcher import PicklesEmpty, StopTune, stopping_tune
 from search.tune.worker_errors import parse_error_file
 from search.worker import messages
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from ray.tune import PlacementGroupFactory
 from ray.tune.search import Searcher
 
 from fdan.errors import FdanError
@@ -14,12 +12,8 @@ from search.study.trial_controller import TrialController
 from search.tune.capacity import Capacity
 from search.tune.grouping import SingleTrials
 from search.tune.ray_session import check_ray_alive
+from search.tune.resources import AVOID, CPUS, GPUS
 from search.worker.messages import ASSIGNMENTS
-
-CPUS, GPUS, AVOID = "cpus", "gpus", "avoid"
-"""Keys of a config for Ray Tune: its resources, and the ids of nodes excluded from the study."""
-
-_NODE_ID = "ray.io/node-id"  # Ray's own label of each node
 
 
 class StopTune(BaseException):
@@ -102,12 +96,3 @@ class OptunaSearcher(PicklesEmpty, Searcher):  # type: ignore[misc]
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         pass
-
-
-def placement_group(config: Mapping[str, Any]) -> PlacementGroupFactory:
-    """The placement group of the trial with this config: one bundle, on no excluded node."""
-    bundle = {"CPU": config[CPUS], "GPU": config[GPUS]}
-    if not config[AVOID]:
-        return PlacementGroupFactory([bundle])
-    elsewhere = {_NODE_ID: f"!in({','.join(config[AVOID])})"}
-    return PlacementGroupFactory([bundle], bundle_label_selector=[elsewhere])

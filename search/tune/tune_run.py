@@ -13,8 +13,9 @@ from search.study.trial_controller import TrialController
 from search.tune.capacity import Capacity
 from search.tune.grouping import TuneRun
 from search.tune.ray_session import ClusterError, owns_ray
+from search.tune.resources import placement_group
 from search.tune.scheduler import OptunaScheduler
-from search.tune.searcher import OptunaSearcher, StopTune, placement_group
+from search.tune.searcher import OptunaSearcher, StopTune
 from search.worker.messages import ASSIGNMENTS
 from search.worker.trainable import Train, WorkerSetup, make_trainable, node_id
 from search.worker.trial_folder import TRIALS

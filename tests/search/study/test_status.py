@@ -139,3 +139,9 @@ def test_a_study_whose_data_are_being_prepared(
     assert json.loads(capsys.readouterr().out)["state"] == "begun"
     assert command.main(["list", *where]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["s", "begun"]
+
+
+def test_a_file_in_the_place_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.db").touch()
+    assert command.main(["status", "mlflow.db", "--runs", str(tmp_path)]) == 2
+    assert "study.json cannot be read" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison
 from tests.finished import link
+from tracking.promotion import gates
 from tracking.promotion.challenger import Challenger, multiply_adds
 from tracking.promotion.gates import (
     BETTER,
@@ -24,7 +25,7 @@ from tracking.promotion.gates import (
     evaluate_gates,
 )
 from tracking.promotion.isolated_model import IsolatedModel
-from tracking.registry.registry import ModelVersion, Registry
+from tracking.registry.registry import ModelVersion, Registry, RegistryError
 from tracking.result import StudyResult
 
 if TYPE_CHECKING:
@@ -160,3 +161,14 @@ def test_the_cost_is_that_of_the_speech_network(finished: Path) -> None:
         small.probabilities(images)
     assert multiply_adds(small) == counter.get_total_flops() // 2
     assert multiply_adds(small) > 512 * d and small.probabilities(images).shape == (1, 7)
+
+
+def test_a_registry_that_does_not_answer_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any gate: it leaves `promote` with exit code 2, not as a refusal."""
+
+    def unavailable(context: object) -> str:
+        raise RegistryError("http://127.0.0.1:5000: Connection refused")
+
+    monkeypatch.setattr(gates, "_GATES", (("not rolled back before", unavailable, None),))
+    with pytest.raises(RegistryError, match="Connection refused"):
+        gates.evaluate_gates(None, evaluate_all=True)  # type: ignore[arg-type]
