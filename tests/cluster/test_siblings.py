@@ -375,4 +375,3 @@ def test_the_ray_job_has_fields_that_kuberay_has_and_the_ray_of_the_constraints(
         assert set(group) <= KUBERAY["workerGroupSpecs"]
     version = cluster["rayVersion"]
     assert f"ray=={version}" in (ROOT / "constraints.txt").read_text().splitlines()
-    assert f"rayproject/ray:{version}-" in text("kuberay.yaml")

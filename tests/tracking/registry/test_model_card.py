@@ -42,7 +42,7 @@ def test_it_says_what_one_has_to_know(result: StudyResult, facts: dict[str, Any]
     for words in (
         f"test UAR {test.uar:.3f} ({test.interval.low:.3f} to",
         "95% interval over 2 speakers",
-        result.data,
+        str(result.origin["data"]),
         "never heard in training or selection",
         "| anger |",
         "by speaker, the hardest first",
