@@ -22,7 +22,8 @@ def test_a_worker_that_is_asked_for_its_resources_imports_nothing_of_the_driver(
 
 def test_an_excluded_node_is_avoided() -> None:
     config = {"cpus": 2, "gpus": 0.5, "avoid": ()}
-    plain = placement_group(config)
-    assert plain.bundles == [{"CPU": 2.0, "GPU": 0.5}]
+    anywhere = placement_group(config)
+    assert anywhere.bundles == [{"CPU": 2.0, "GPU": 0.5}]
     avoiding = placement_group({**config, "avoid": ("a", "b")})
-    assert "!in(a,b)" in str(avoiding.to_placement_group.__self__._kwargs)
+    assert avoiding.bundles == anywhere.bundles
+    assert "!in(a,b)" in str(avoiding.__dict__) and "!in" not in str(anywhere.__dict__)
