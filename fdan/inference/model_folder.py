@@ -28,6 +28,11 @@ from fdan.run_config import RunConfig
 TENSORS: Final = "model.safetensors"
 FORMAT: Final = 1
 _IMAGES_AT_ONCE: Final = 64
+_DAMAGE: Final = (
+    *(OSError, RuntimeError, ValueError, KeyError, TypeError),
+    safetensors.SafetensorError,
+)
+"""What a damaged or hostile file leads to."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,14 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
         bank = None
         if run.model.context == "bank":
             bank = tuple(tensors[f"bank.{i}"].to(where) for i in range(run.model.layers))
-    except (WeightsError, MemoryError):
+    except WeightsError:
         raise
     except FileNotFoundError as error:
         missing = Path(error.filename or TENSORS).name
         raise WeightsError(f"model {folder}: there is no {missing} in it") from None
     except FdanError as error:
         raise WeightsError(f"model {folder}: {error}") from None
-    except Exception as error:  # whatever a damaged or hostile file leads to
+    except _DAMAGE as error:
         raise WeightsError(f"model {folder} is damaged ({first_line(error, 120)})") from None
     network = network.to(memory_format=torch.channels_last).to(where).eval()
     return SpeechModel(network, bank, run, facts)

@@ -4,6 +4,7 @@ Pixels: uint8, (N, H, W, C), C = 3 (RGB faces) or 1 (log-mel images, repeated to
 """
 
 import hashlib
+import pickle
 import socket
 import warnings
 from collections.abc import Mapping
@@ -25,6 +26,11 @@ _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _CLASSIFIER: Final = ("fc.", "classifier.")
 _DOWNLOAD_TIMEOUT: Final = 20.0  # seconds without an answer
 _NO_WEIGHTS_SEED: Final = 0
+_UNREADABLE: Final = (
+    *(OSError, RuntimeError, EOFError, ValueError, KeyError),
+    *(pickle.UnpicklingError, safetensors.SafetensorError),
+)
+"""What a file that is no state dict leads to."""
 
 
 class Backbone(nn.Module):
@@ -134,9 +140,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; it loads or it does not
             stored = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:  # no fault of the file's
-        raise
-    except Exception as error:  # a file of another kind brings up any
+    except _UNREADABLE as error:
         raise WeightsError(
             f"weights {file} cannot be read as a plain state dict: {first_line(error, 120)}"
         ) from None
