@@ -1,5 +1,6 @@
 """Makes Optuna's pruners by name, and says when and why they end a trial. Their decisions are
-requested and recorded in search/study/writer.py."""
+requested and recorded in search/study/writer.py. The end of a study leaves trials PRUNED, too:
+`ActiveTrial.stop` in search/study/active_trials.py."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """Where a trial gets its share of a GPU: a whole one by default, what `--gpus-per-trial 0.25` says,
-or with `auto` what the dearest setting of the space needs.
+or with `auto` what the dearest setting of the space needs. Here is `auto`; the other two are in
+search/config/spec.py.
 
 A trial asks Ray for its share (search/tune/searcher.py) and its worker is held to as much of the
 memory (search/worker/training.py). One that runs out of it continues with twice the share

@@ -1,4 +1,5 @@
-"""The state of each trial that is under way in this driver, and the rules by which it changes.
+"""The state of each trial that is under way in this driver, and the rules by which it changes: what
+becomes of it when its worker is lost, when it runs out of GPU memory, when the study ends.
 
     QUEUED -> RUNNING -> DECIDED -> removed
       ^          |

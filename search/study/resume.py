@@ -1,5 +1,6 @@
 """Where a study resumes after its driver ended: `resume_trials`, with the trials that Optuna still
-has RUNNING.
+has RUNNING. search/study/open.py opens the study by its name; search/config/resume_options.py has
+the options that it was started with.
 
 Three records of a trial may differ, since each may be written before the other when a driver or a
 worker dies. They are reconciled so, epoch by epoch:
@@ -10,7 +11,7 @@ worker dies. They are reconciled so, epoch by epoch:
 - The checkpoint says from where training goes on. Logged epochs up to it that were not reported
   are reported now (`unreported_epochs`); later ones are trained again, to the same values.
 
-The trial controller then asks the pruner about the last epoch, ends the trial or queues it for a
+The trial controller asks the pruner about each of these epochs, ends the trial or queues it for a
 worker, which finds its resume point by the same rule (search/worker/training.py).
 """
 

@@ -2,7 +2,8 @@
 (search/callbacks/early_stopping.py), or trials that all fail (search/callbacks/fail_fast.py).
 
 An interruption (Ctrl-C, a signal, failing trials) leaves the running trials to the next driver,
-which resumes them. A study that finishes early (time budget, early stopping) ends them.
+which resumes them. A study that finishes early (time budget, early stopping) ends them. Errors end
+a study as interruptions do: a full disk, a lost storage, a Ray that is lost again and again.
 """
 
 from __future__ import annotations

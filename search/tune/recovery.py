@@ -75,8 +75,8 @@ def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
 
 
 def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
-    """Run the unfinished and the new trials of a round. A spent time budget ends the active trials,
-    any other reason leaves them to the next driver.
+    """Run the unfinished and the new trials of a round. Where the study finishes early its active
+    trials end, where it is interrupted they are left to the next driver.
 
     Args:
         spec: The study.

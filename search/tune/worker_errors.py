@@ -1,4 +1,5 @@
-"""What Ray says about a worker that ended, as the message that the worker could not send itself."""
+"""What Ray says about a lost worker, as the message that the worker could not send itself. What
+becomes of the trial: search/study/active_trials.py."""
 
 from search.worker.failures import GpuFaultError, TrialError
 from search.worker.messages import TrialFailed, WorkerLost

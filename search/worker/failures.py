@@ -1,4 +1,5 @@
-"""What an exception in a worker means: for its trial, its node and the worker itself."""
+"""What an exception in a worker means: for its trial, its node and the worker itself. What becomes
+of the trial of a lost worker: search/study/active_trials.py."""
 
 import contextlib
 import errno
