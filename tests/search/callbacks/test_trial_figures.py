@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from fdan.errors import DiskFull, FdanError
-from search.callbacks import trial_figures
 from search.callbacks.trial_figures import CONFIGURATION, FigureJob, TrialFigures
 from tests.disk import fill
 
@@ -33,6 +33,14 @@ def figures() -> Iterator[TrialFigures]:
 def pid(figures: TrialFigures) -> int:
     """The process that draws; 0 while there is none."""
     return 0 if figures._process is None else figures._process.pid
+
+
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next answer has a second's time, so that one that never comes is given up soon; those
+    after it have a minute, in which a busy machine starts another process."""
+    limits = iter([1.0])
+    timer = threading.Timer
+    monkeypatch.setattr(threading, "Timer", lambda _, end: timer(next(limits, 60.0), end))
 
 
 def drawn(by: TrialFigures, folder: Path, number: int = 0) -> list[Path]:
@@ -77,7 +85,7 @@ def test_a_process_that_is_stuck_is_replaced(
     drawn(figures, tmp_path)
     assert pid(figures)
     before = pid(figures)
-    monkeypatch.setattr(trial_figures, "_TIMEOUT_S", 5.0)  # the next one has to start in it
+    limited(monkeypatch)
     os.kill(before, signal.SIGSTOP)
     assert len(drawn(figures, tmp_path, 1)) == 3
     assert pid(figures) != before
@@ -99,7 +107,7 @@ def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -
 def test_one_that_is_stuck_before_it_is_up_is_replaced_too(
     figures: TrialFigures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_figures, "_TIMEOUT_S", 10.0)
+    limited(monkeypatch)
     until = time.monotonic() + 20
     while not pid(figures):
         assert time.monotonic() < until
