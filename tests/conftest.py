@@ -14,13 +14,24 @@ from hypothesis import settings
 settings.register_profile("same each time", derandomize=True)
 settings.load_profile("same each time")
 
-_ORDER: Final = ("cluster/", "fdan/", "tracking/", "chaos/test_chaos.py", "commands/", "chaos/")
+_ORDER: Final = (
+    "cluster/",
+    *("commands/test_readme.py", "commands/test_bad_input.py", "commands/test_earlier_study.py"),
+    *(
+        "search/cli/test_main.py",
+        "fdan/",
+        "tracking/",
+        "chaos/test_chaos.py",
+        "commands/",
+        "chaos/",
+    ),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cluster's machines want all cores for ten minutes: beside them go the files that start
-    little themselves. Then those that take minutes, so that none is left over for one process
-    alone, and the two of chaos not side by side."""
+    """Of the long tests, the cluster's machines want all cores for ten minutes: beside them go the
+    files that start little themselves. Whatever takes minutes comes early, so that none is left
+    over for one process alone, and the two of chaos are not side by side."""
 
     def rank(item: pytest.Item) -> int:
         path = str(item.path)
