@@ -23,8 +23,9 @@ lint: .venv/ready
 types: .venv/ready
 	$(BIN)/mypy
 
+# Three at a time on two cores: tests that start searches wait for them now and then.
 unit: .venv/ready
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -n 3 -m "not long"
 
 test-long: .venv/ready
 	$(BIN)/pytest -m long

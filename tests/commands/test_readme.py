@@ -88,7 +88,7 @@ def shrunk(words: list[str], home: Path) -> list[str]:
             sys.executable,
             str(ROOT / "search/run.py"),
             *words[2:],
-            *("--trials", "2", "--seeds", "1"),
+            *("--trials", "1", "--seeds", "1"),
             *SHORT,
             *weights,
         ]
