@@ -48,7 +48,7 @@ _Rules = Sequence[tuple[str, tuple[str, ...], str]]
 _DRIVER: Final[_Rules] = (
     ("<frozen importlib", (), IMPORTS),
     ("/ray/_private/worker.py", ("wait",), WAITING),
-    (f"{_ROOT}search/tune/ray_session.py", ("_started", "_shut_down"), RAY),
+    (f"{_ROOT}search/tune/ray_session.py", ("_init", "_shut_down"), RAY),
     (f"{_ROOT}fdan/data/prepare.py", (), PREPARING),
     (f"{_ROOT}fdan/corpora/demo/", (), PREPARING),
     (f"{_ROOT}fdan/training/frozen_features.py", (), FEATURES),
@@ -56,8 +56,7 @@ _DRIVER: Final[_Rules] = (
     (f"{_ROOT}tracking/", (), TRACKING),
     (f"{_ROOT}search/callbacks/mlflow.py", (), TRACKING),
     (f"{_ROOT}search/selection/winner.py", (), ENDING),
-    (f"{_ROOT}search/results/figures.py", (), ENDING),
-    (f"{_ROOT}search/results/study_result.py", (), ENDING),
+    (f"{_ROOT}search/results/", (), ENDING),
     (f"{_ROOT}search/selection/test_score.py", (), ENDING),
 )
 _WORKER: Final[_Rules] = (
@@ -65,9 +64,13 @@ _WORKER: Final[_Rules] = (
     (f"{_ROOT}fdan/training/checkpoint.py", (), CHECKPOINTS),
     (f"{_ROOT}search/worker/trial_folder.py", (), CHECKPOINTS),
     (f"{_ROOT}fdan/training/frozen_features.py", (), FEATURES),
-    (f"{_ROOT}fdan/training/train.py", ("_snapshot",), CHECKPOINTS),
+    (f"{_ROOT}fdan/training/train.py", ("_with_tensors",), CHECKPOINTS),
     (f"{_ROOT}fdan/training/train.py", ("_epoch",), STEPS),
-    (f"{_ROOT}fdan/training/validate.py", ("make_bank", "logits", "scores"), VALIDATION),
+    (
+        f"{_ROOT}fdan/training/validate.py",
+        ("make_bank", "predict_logits", "score_logits"),
+        VALIDATION,
+    ),
     ("/ray/", (), IDLE),
     (f"{_ROOT}search/worker/trainable.py", ("_locked", "wait_for_driver"), IDLE),
 )

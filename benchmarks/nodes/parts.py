@@ -19,7 +19,7 @@ TUNE: Final = "Ray Tune's own loop"
 OTHER: Final = "anything else"
 CORE: Final = "Ray's core, threads of C++"
 
-_BRIDGE: Final = f"{_ROOT}/search/study/trial_controller.py"
+_WRITER: Final = f"{_ROOT}/search/study/writer.py"
 _PARTS: Final = (
     # (path, functions or all, part): the innermost frame that one of these holds for decides.
     ("/ray/_private/worker.py", ("wait",), WAITING),
@@ -30,9 +30,9 @@ _PARTS: Final = (
     (f"{_ROOT}/search/callbacks/mlflow.py", (), "records into the spool"),
     (f"{_ROOT}/search/callbacks/progress.py", (), "progress display"),
     (f"{_ROOT}/search/callbacks/checkpoint_retention.py", (), "checkpoints dropped"),
-    (_BRIDGE, ("ask", "again", "_fresh", "_start", "_suggest"), "Optuna: ask, suggest"),
-    (_BRIDGE, ("_pruned",), "pruner"),
-    (_BRIDGE, ("report", "close", "_tell"), "Optuna: report, tell"),
+    (_WRITER, ("create_trial", "draw"), "Optuna: ask, suggest"),
+    (_WRITER, ("pruned",), "pruner"),
+    (_WRITER, ("report", "finish"), "Optuna: report, tell"),
 )
 _OTHERWISE: Final = (
     (f"{_ROOT}/search/", "the rest of ours"),
