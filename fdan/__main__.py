@@ -7,6 +7,7 @@ from pathlib import Path
 from fdan.cli import commands
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
 from fdan.corpora.demo import DemoSettings
+from fdan.cpus import use_all_cpus
 
 EXAMPLES = """\
 examples:
@@ -107,6 +108,7 @@ def _parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    use_all_cpus()
     arguments = _parser().parse_args(argv)
     return exit_code(lambda: arguments.run(arguments) or 0)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fdan.cli.arguments import Parser, exit_code
+from fdan.cpus import use_all_cpus
 
 EXAMPLES = """\
 examples:
@@ -119,6 +120,7 @@ def _rerun(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code, which is 2 for a user's mistake."""
+    use_all_cpus()
     arguments = _parser().parse_args(argv)
     return exit_code(lambda: arguments.command(arguments))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
+from fdan.cpus import use_all_cpus
 from search.config import options, resume_options
 from search.config.spec import resolve
 from search.optimizer.pruners import PRUNERS
@@ -47,6 +48,7 @@ _SEARCH: Final = "\n".join(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code, which is 2 for a user's mistake."""
+    use_all_cpus()
     return exit_code(lambda: _main(argv))
 
 

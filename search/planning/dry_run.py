@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fdan.cli.terminal import table_console
+from fdan.cpus import cpu_count
 from fdan.data.open_task import plan_task
 from fdan.data.split import PartCount, describe, split
 from fdan.data.task import Task
@@ -76,6 +77,9 @@ def _plan(spec: StudySpec, stored: StudyStatus | None) -> Iterator[str]:
     yield f"\n[bold]planned[/]: {_planned_trials(spec, stored)}"
     if stored is not None and stored.driver:
         yield f"  {stored.driver} runs it: until that ends, another start is refused"
+    if spec.cluster is None:
+        cpus = f"{cpu_count()} CPU{'s' * (cpu_count() != 1)}"
+        yield f"  it may use {cpus} of this machine; a trial takes {spec.per_trial}"
     yield f"  the pruner compares {describe_decisions(spec.search.pruner, spec.epochs)}"
     if spec.resources.group > 1:
         yield f"  a worker trains up to {spec.resources.group} trials of one shape as one"

@@ -2,7 +2,6 @@
 search/study/active_trials.py decides, and search/study/trial_controller.py tells the callbacks."""
 
 import contextlib
-import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
+from fdan.cpus import cpu_count
 from fdan.errors import ConfigError, FdanError
 from search.callbacks.progress import Progress
 from search.config.spec import StudySpec
@@ -67,11 +67,8 @@ def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
         spec: The study.
         folder: Folder of the study.
     """
-    cpus = None
-    if spec.resources.concurrent is not None:
-        requested = spec.resources.concurrent * spec.per_trial.cpus
-        cpus = max(requested, len(os.sched_getaffinity(0)))
-    return RaySession(spec.cluster, folder, cpus)
+    requested = (spec.resources.concurrent or 0) * spec.per_trial.cpus
+    return RaySession(spec.cluster, folder, max(requested, cpu_count()))
 
 
 def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
