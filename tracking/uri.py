@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,9 @@ from urllib.parse import urlsplit
 from fdan.errors import FdanError, unknown
 
 TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"  # MLflow's, names the server
+_REGISTRY_URI_VARIABLE: Final = "MLFLOW_REGISTRY_URI"  # MLflow's, names a registry elsewhere
 _SQLITE: Final = "sqlite:///"
+_IN_MEMORY: Final = re.compile(r":memory:|[?&]mode=memory")
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -20,23 +23,58 @@ def default_uri(runs: Path = Path("runs")) -> str:
 
 
 def environment_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the database that a search makes in ./runs."""
-    return os.environ.get(TRACKING_URI_VARIABLE) or default_uri()
+    """MLFLOW_TRACKING_URI, or the database that a search makes in ./runs. Raises FdanError for one
+    that can never work."""
+    uri = os.environ.get(TRACKING_URI_VARIABLE)
+    if not uri:
+        return default_uri()
+    check_uri(uri, TRACKING_URI_VARIABLE)
+    return uri
 
 
-def check_uri(uri: str) -> None:
-    """Raises FdanError for a tracking URI that can never work."""
-    scheme, shown = urlsplit(uri).scheme.partition("+")[0], f"tracking URI '{mask_password(uri)}'"
+def check_uri(uri: str, source: str = "tracking URI") -> None:
+    """Raises FdanError for a tracking URI that can never work.
+
+    Args:
+        uri: The URI.
+        source: What names it: an option, a variable.
+    """
+    parts, shown = urlsplit(uri), f"{source} '{mask_password(uri)}'"
+    scheme = parts.scheme.partition("+")[0]
+    unset = f", or unset {source}" if source == TRACKING_URI_VARIABLE else ""
+    remedy = f"give http://HOST:PORT of a server, or sqlite:////absolute/path/mlflow.db{unset}"
+    if scheme.startswith("databricks") or uri.startswith("databricks"):
+        raise FdanError(f"{shown}: Databricks' own tracking is not supported; {remedy}")
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise FdanError(f"{shown}: it lacks http:// or https://; did you mean http://{uri}?")
     if scheme in ("", "file"):
-        raise FdanError(
-            f"{shown}: MLflow keeps no runs in plain folders any more; give http://HOST:PORT of a"
-            " server, or sqlite:////absolute/path/mlflow.db"
-        )
+        raise FdanError(f"{shown}: MLflow keeps no runs in plain folders any more; {remedy}")
     if scheme not in _SCHEMES:
-        raise FdanError(f"{shown}: {unknown('scheme', scheme, _SCHEMES)}")
-    if scheme in ("http", "https") and not urlsplit(uri).hostname:
-        raise FdanError(f"{shown} names no host; give http://HOST:PORT")
+        raise FdanError(f"{shown}: {unknown('scheme', scheme, _SCHEMES)}; {remedy}")
+    if scheme in ("http", "https") and not parts.hostname:
+        raise FdanError(f"{shown} names no host; give http://HOST:PORT{unset}")
+    if scheme == "sqlite" and (not parts.path.strip("/") or _IN_MEMORY.search(uri)):
+        raise FdanError(
+            f"{shown} names no file: a database in memory ends with its process; {remedy}"
+        )
     with_driver(uri)
+
+
+def check_registry(uri: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises FdanError where the environment names a registry other than the tracking server's own,
+    in which champions are compared, moved and looked up.
+
+    Args:
+        uri: URI of the tracking server.
+        environment: Variables that MLflow reads.
+    """
+    registry = environment.get(_REGISTRY_URI_VARIABLE, "")
+    if registry and absolute_uri(registry).rstrip("/") != absolute_uri(uri).rstrip("/"):
+        raise FdanError(
+            f"{_REGISTRY_URI_VARIABLE} names another registry ({mask_password(registry)}), but"
+            f" models are kept in that of {mask_password(uri)}, where their runs are: unset"
+            f" {_REGISTRY_URI_VARIABLE}"
+        )
 
 
 def with_driver(uri: str) -> str:

@@ -32,7 +32,9 @@ from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import load_space
 from search.study.identity import Identity
-from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, default_uri
+from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, check_registry, check_uri, default_uri
+
+RAY_ADDRESS: Final = "RAY_ADDRESS"  # Ray's variable that names a cluster
 
 _EXTENSION: Final = 20  # trials by which a message proposes to extend a study
 
@@ -112,6 +114,11 @@ class StudySpec:
         return resolve({**self.options, "device": device}, self.remembered)
 
     @property
+    def cluster_source(self) -> str:
+        """What names the cluster: an option or a variable."""
+        return "--address" if self.resources.address else RAY_ADDRESS
+
+    @property
     def device_is_open(self) -> bool:
         """Whether the cluster has to be asked if it has GPUs. Until then, the study is planned for
         CPUs."""
@@ -171,8 +178,8 @@ def resolve(
     remembered: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> StudySpec:
-    """Check everything that can be checked without reading data, and start nothing. ConfigError,
-    DataError or DeviceError where a value is invalid, or this machine has no such device.
+    """Check everything that can be checked without reading data, and start nothing. FdanError where
+    a value is invalid, or this machine has no such device.
 
     Args:
         options: Options that are given, with values of their types (`normalize`).
@@ -181,7 +188,11 @@ def resolve(
             option does. The server becomes an option: a shell may be without it tomorrow.
     """
     options = dict(options)
-    if server := options.get("tracking_uri") or environment.get(TRACKING_URI_VARIABLE):
+    server, named_by = options.get("tracking_uri"), "--tracking-uri"
+    if not server:
+        server, named_by = environment.get(TRACKING_URI_VARIABLE), TRACKING_URI_VARIABLE
+    if server:
+        check_uri(server, named_by)
         # Absolute: the sender's thread sees the working folder change.
         options["tracking_uri"] = absolute_uri(server)
     study = StudyConfig(**StudyConfig.pick(options))
@@ -192,15 +203,14 @@ def resolve(
         if source.path != data.demo_folder:  # which is generated
             check_folder(source)
     whole = load_space(search.space, RunConfig().as_dict())
-    address = resources.address or environment.get("RAY_ADDRESS")
-    cluster = None if address in (None, "", "local") else address
+    cluster = _cluster(resources.address, environment.get(RAY_ADDRESS))
     gpus = _gpus(resources, cluster)
     settings = make_settings(options, data.preset(gpu=gpus > 0))
     if resources.group > 1 and settings.run["tuning"] != "frozen":
         raise ConfigError(f"--group {resources.group}: only --tuning frozen trains trials as one")
     searched = _searched(whole, search, settings)
     make_sampler(search.sampler, searched, settings.values["seed"], 0)
-    return StudySpec(
+    spec = StudySpec(
         study=study,
         confirm=ConfirmConfig(**ConfirmConfig.pick(options)),
         search=search,
@@ -214,6 +224,34 @@ def resolve(
         options=options,
         remembered=tuple(remembered),
     )
+    if spec.confirm.promote:
+        check_registry(spec.tracking_uri, environment)
+    return spec
+
+
+def _cluster(option: str | None, variable: str | None) -> str | None:
+    """The address of the Ray cluster; None for a Ray of the search's own. ConfigError: it is none.
+
+    Args:
+        option: Value of `--address`, which wins.
+        variable: Value of RAY_ADDRESS.
+    """
+    address = option or variable
+    if not address or address == "local":
+        return None
+    shown = f"--address {address}" if option else f"{RAY_ADDRESS}={address}"
+    remedy = "give --address auto on a node of the cluster, or HOST:PORT as `ray start` prints it"
+    if not option:
+        remedy += f", or unset {RAY_ADDRESS}"
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(f"{shown} is where jobs are submitted, and no cluster's own: {remedy}")
+    if address.startswith("ray://"):
+        raise ConfigError(f"{shown} is for Ray's client, which cannot hold a study: {remedy}")
+    host, _, port = address.rpartition(":")
+    is_port = port.isdecimal() and 0 < int(port) < 65536
+    if address != "auto" and not (host and "/" not in host and is_port):
+        raise ConfigError(f"{shown} is no address: {remedy}")
+    return address
 
 
 def _searched(whole: Space, search: SearchConfig, settings: Settings) -> Space:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import ray
 
+from fdan.cpus import UNPINNED
 from fdan.errors import FdanError, disk_full
 from fdan.files import first_line
 
@@ -52,25 +53,49 @@ _ENVIRONMENT = {
 
 _LOG: Final = "ray.log"
 
+_LOST: Final = (
+    "the search ended: the Ray cluster at {} that it had joined is gone, or it was killed"
+)
+
 _OBJECT_STORE_BYTES: Final = 100 * 2**20  # Ray's least: nothing of ours goes through it
 
 
-def check_address(address: str | None) -> None:
-    """Raises ClusterError where nobody listens: Ray itself would try for minutes."""
-    if address is None or address in ("auto", "local"):
+def check_address(address: str | None, source: str = "--address") -> None:
+    """Raises ClusterError where nobody listens: Ray itself would try for minutes.
+
+    Args:
+        address: Address of the cluster; None for a local Ray.
+        source: What names it: an option or a variable.
+    """
+    if address is None:
         return
-    if address.startswith("ray://"):
-        raise ClusterError(
-            f"--address {address}: a Ray client cannot hold a study; run the search on a node of"
-            " the cluster (ray submit) with --address auto"
-        )
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal():
-        raise ClusterError(f"--address {address}: expected auto or HOST:PORT")
+    named = f"{source} {address}"
+    host, _, port = _host_and_port(address, named).rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster answers there ({error})") from None
+        where = (
+            f"at {host}:{port}, where `ray start` was last run" if address == "auto" else "there"
+        )
+        raise ClusterError(f"{named}: no Ray cluster answers {where} ({error})") from None
+
+
+def _host_and_port(address: str, named: str) -> str:
+    """The address that is meant. Of `auto`, the one that `ray start` wrote down on this machine:
+    where there is none, Ray joins any Ray that runs here, such as another study's own."""
+    if address != "auto":
+        return address
+    try:
+        started = ray._private.utils.read_ray_address()
+    except OSError as error:
+        raise ClusterError(f"{named}: {error.filename} cannot be read: {error.strerror}") from None
+    if not started:
+        raise ClusterError(
+            f"{named}: no Ray cluster was started on this machine (ray start), and no other"
+            " program's Ray is joined; give HOST:PORT of a cluster, or --address local for a Ray"
+            " of the study's own"
+        )
+    return str(started)
 
 
 @contextlib.contextmanager
@@ -100,12 +125,16 @@ def connected(address: str | None, folder: Path, cpus: int | None = None) -> Ite
         contextlib.redirect_stdout(log),
         contextlib.ExitStack() as stack,
     ):
-        temporary = None
-        if address in (None, "local"):
+        if address is None:
             temporary = _temporary_folder(folder)
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        _init(address, folder, cpus, temporary)
-        stack.callback(_shut_down, own=temporary is not None)
+            with _last_words("the search ended while it joined Ray"):
+                _init(None, folder, cpus, temporary)
+        else:
+            address = _host_and_port(address, "--address auto")
+            stack.enter_context(_last_words(_LOST.format(address)))
+            _init(address, folder, None, None)
+        stack.callback(_shut_down, own=address is None)
         yield
 
 
@@ -160,7 +189,8 @@ def _processes(name: str) -> list[subprocess.Popen[bytes]]:
 
 
 def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path | None) -> None:
-    options: dict[str, object] = {"address": address}
+    options: dict[str, object]
+    options = {"address": address, "runtime_env": {"env_vars": dict(UNPINNED)}}
     if temporary is not None:
         options = {
             "address": "local",
@@ -171,7 +201,7 @@ def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path |
         }
     try:
         # Ray puts the current folder on the workers' sys.path: that of the study has no modules.
-        with contextlib.chdir(folder), warnings.catch_warnings(), _last_words(), _sigterm_blocked():
+        with contextlib.chdir(folder), warnings.catch_warnings(), _sigterm_blocked():
             warnings.simplefilter("ignore", FutureWarning)
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except Exception as error:  # Ray's own are of any kind
@@ -179,28 +209,31 @@ def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path |
             raise
         line = first_line(error)
         if temporary is None:
-            raise ClusterError(f"Ray at {address} cannot be reached: {line}") from None
+            hint = "; if its nodes have RAY_AUTH_MODE=token, set it here as well"
+            if os.environ.get("RAY_AUTH_MODE") == "token":
+                hint = ""
+            raise ClusterError(f"Ray at {address} cannot be reached: {line}{hint}") from None
         _shut_down(own=True)
         raise RayLostError(f"Ray on this machine did not start: {line}") from None
 
 
 @contextlib.contextmanager
-def _last_words() -> Iterator[None]:
+def _last_words(text: str) -> Iterator[None]:
     """Inside, a process that ends leaves a line on stderr.
 
-    Ray's core ends the process that is joining a node, without a word to Python, where the node's
-    raylet is killed at that very moment. A child that waits for the other end of a pipe outlives
-    that.
+    Ray's core ends its process without a word to Python: where the raylet of the node that it is
+    joining is killed at that very moment, and a minute after the cluster that it joined is gone. A
+    child that waits for the other end of a pipe outlives that.
     """
-    line = "error: the search ended while it joined Ray; nothing is lost: the same command goes on"
-    waiting = ["sh", "-c", 'read -r joined || echo "$0" >&2', line]
+    line = f"error: {text}; nothing is lost: the same command goes on"
+    waiting = ["sh", "-c", 'read -r left || echo "$0" >&2', line]
     # A session of its own: what is typed at the terminal does not end it.
     with subprocess.Popen(waiting, stdin=subprocess.PIPE, start_new_session=True) as child:
         try:
             yield
         finally:
             with contextlib.suppress(BrokenPipeError):
-                child.communicate(b"joined\n")
+                child.communicate(b"left\n")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Tracking URIs that need a driver."""
+"""Tracking URIs: which can work, and which needs a driver."""
 
 from __future__ import annotations
 
@@ -19,3 +19,23 @@ def test_a_postgresql_names_the_driver_that_is_installed(monkeypatch: pytest.Mon
     installed.clear()
     with pytest.raises(FdanError, match=r"'postgresql://me:\*\*\*@h/db': no driver .* pip install"):
         uri_module.check_uri("postgresql://me:secret@h/db")
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///memory.db", "sqlite+pysqlite:////a/x.db", "http://host:5000", "https://h/m"]
+)
+def test_a_server_or_a_file_is_one(uri: str) -> None:
+    uri_module.check_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///", "sqlite:///file:x?mode=memory&uri=true"])
+def test_what_has_no_file_is_refused(uri: str) -> None:
+    with pytest.raises(FdanError, match=r"--tracking-uri '.*' names no file"):
+        uri_module.check_uri(uri, "--tracking-uri")
+
+
+def test_the_servers_own_registry_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://u:secret@h:5000/")
+    uri_module.check_registry("http://u:secret@h:5000")
+    with pytest.raises(FdanError, match=r"MLFLOW_REGISTRY_URI .*u:\*\*\*@h.* unset"):
+        uri_module.check_registry("http://h:5000")

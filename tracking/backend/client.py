@@ -48,7 +48,7 @@ def connect(uri: str) -> MlflowClient:
         import sqlalchemy
 
         sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
-    return MlflowClient(uri)
+    return MlflowClient(uri, registry_uri=uri)  # whatever the environment says
 
 
 def configure_mlflow() -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from fdan.errors import FdanError
 from tracking.backend import limits
 from tracking.backend.client import connect
-from tracking.uri import check_not_masked, check_uri, mask_password, sqlite_file
+from tracking.uri import check_not_masked, check_registry, check_uri, mask_password, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,6 +75,7 @@ class Registry:
     def __init__(self, uri: str, name: str) -> None:
         check_uri(uri)
         check_not_masked(uri)
+        check_registry(uri)
         if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
             words = "is no name for a model: use letters, digits, _ . -"
             raise RegistryError(f"--name '{name}' {words}")

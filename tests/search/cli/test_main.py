@@ -86,8 +86,10 @@ def errors(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
         (["--storage", "mysql://host/db"], "expected sqlite:///FILE"),
         (["--study", "a/b"], "it names a folder"),
         (["--address", "127.0.0.1:1"], "no Ray cluster answers there"),
-        (["--address", "ray://head:10001"], "ray submit"),
-        (["--address", "head"], "expected auto or HOST:PORT"),
+        (["--address", "ray://head:10001"], "is for Ray's client"),
+        (["--address", "http://head:8265"], "is where jobs are submitted"),
+        (["--address", "head"], "--address head is no address"),
+        (["--address", "head:70000"], "or HOST:PORT as `ray start` prints it"),
         (["--task", "savee"], "expected CORPUS:FOLDER"),
         (["--task", "savee:/x", "--visual", "savee:/x"], "--task names both"),
         (["--acoustic", "savee:/x"], "give --visual"),
@@ -105,6 +107,68 @@ def test_what_is_wrong_is_one_line(
     flags: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert words in errors(capsys, "--runs", str(tmp_path / "runs"), *flags)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("MLFLOW_TRACKING_URI", "databricks", "Databricks' own tracking is not supported"),
+        ("MLFLOW_TRACKING_URI", "databricks://me", "unset MLFLOW_TRACKING_URI"),
+        ("MLFLOW_TRACKING_URI", "./mlruns", "no runs in plain folders"),
+        ("MLFLOW_TRACKING_URI", "127.0.0.1:5000", "did you mean http://127.0.0.1:5000?"),
+        ("MLFLOW_TRACKING_URI", "tracking:5000", "did you mean http://tracking:5000?"),
+        ("MLFLOW_TRACKING_URI", "azureml://region/x", "unknown scheme 'azureml'"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///:memory:", "names no file"),
+        ("MLFLOW_TRACKING_URI", "sqlite://", "names no file"),
+        ("MLFLOW_REGISTRY_URI", "databricks-uc", "names another registry (databricks-uc)"),
+        ("MLFLOW_REGISTRY_URI", "sqlite:///other.db", "unset MLFLOW_REGISTRY_URI"),
+        ("RAY_ADDRESS", "http://head:8265", "is where jobs are submitted"),
+        ("RAY_ADDRESS", "ray://head:10001", "or unset RAY_ADDRESS"),
+        ("RAY_ADDRESS", "head", "RAY_ADDRESS=head is no address"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named_in_a_dry_run_too(
+    variable: str,
+    value: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    promote = ("--confirm", "2", "--promote")
+    line = errors(capsys, "--runs", str(tmp_path / "runs"), "--dry-run", *promote)
+    assert words in line and line.startswith(f"error: {variable}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_option_wins_over_the_environment(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's own registry, named once more, is no other one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://host:5000/")
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    flags = ["--tracking-uri", "http://host:5000", "--address", "local", "--confirm", "2"]
+    spec = make_spec(*flags, "--promote")
+    assert (spec.tracking_uri, spec.cluster) == ("http://host:5000", None)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_auto_joins_no_ray_that_another_program_keeps_for_itself(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study's own Ray runs here; Ray's own `auto` would find it. Nor does `auto` join it where
+    the cluster that was started here is no longer up."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    flags = ["--runs", str(tmp_path / "runs"), "--address"]
+    assert "no other program's Ray is joined" in errors(capsys, *flags, "auto")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    line = errors(capsys, *flags[:2])
+    assert "RAY_ADDRESS auto: no Ray cluster answers at 127.0.0.1:1, where `ray start`" in line
     assert not (tmp_path / "runs").exists()
 
 
