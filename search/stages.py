@@ -133,6 +133,11 @@ def run_stages(
             retry.stop_due = confirm_stop.due
             context = replace(context, rounds=replace(rounds, stop=confirm_stop))
             settings = _run_confirmation(context)
+        if drawing.undrawn:
+            notify(
+                f"{len(drawing.undrawn)} trials have no figures ({drawing.undrawn[-1]}): once that"
+                " is mended, the same command draws them"
+            )
         end = _study_end(data, stop, confirm_stop)
         if spec.confirm.promote and end.complete:
             isolated_model.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fdan.errors import DeviceError, WeightsError
+from fdan.libraries import why_not_loaded
 
 if TYPE_CHECKING:
     from fdan.inference.model_folder import SpeechModel
@@ -39,9 +40,8 @@ def find_model(name: str) -> Path:
         try:
             folder = Path(entry.load()(name))
         except ImportError as error:
-            raise WeightsError(
-                f"model {name}: opening {scheme}: addresses needs more than is installed ({error})"
-            ) from None
+            reason = why_not_loaded(error.name or entry.module, error)
+            raise WeightsError(f"model {name}: opening {scheme}: addresses {reason}") from None
         return model_folder(folder)
     raise WeightsError(
         f"model {name}: nothing installed here opens {scheme}: addresses; name a model's folder or"

@@ -22,6 +22,7 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
 from fdan.files import first_line
 from fdan.inference.model_source import Facts
+from fdan.libraries import why_not_loaded
 from fdan.media.pixels import image_shape, settings_from_dict
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ class OnnxModel:
         file is opened."""
         try:
             import onnxruntime
-        except ImportError:
-            raise WeightsError(
-                f"model {file}: reading ONNX needs onnxruntime: pip install onnxruntime"
-            ) from None
+        except Exception as error:
+            reason = why_not_loaded("onnxruntime", error)
+            raise WeightsError(f"model {file}: reading ONNX {reason}") from None
         onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY + 1  # what is wrong with the file is said below

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
+from fdan.libraries import load_library
 
 WINDOW: Final = 24  # width and height of the smallest window of the cascade, in pixels
 _SCALE_FACTOR: Final = 1.1
@@ -89,7 +90,7 @@ def _accepted(grey: NDArray[np.uint8], sizes: list[int]) -> _Boxes:
 
 def _largest(windows: _Boxes, shape: tuple[int, ...]) -> Box | None:
     """The largest face that these windows make, within an image of this shape."""
-    import cv2
+    cv2 = load_library("cv2")
 
     grouped, _ = cv2.groupRectangles(windows.tolist(), _MIN_NEIGHBORS, _EDGES)
     height, width = shape
@@ -128,10 +129,9 @@ def _agree(a: _Boxes, b: _Boxes) -> NDArray[np.bool_]:
 @functools.cache
 def _cascade() -> Any:
     """OpenCV's cv2.CascadeClassifier for frontal faces."""
-    import cv2
-    import cv2.data
+    cv2 = load_library("cv2")
 
-    file = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+    file = Path(load_library("cv2.data").haarcascades) / "haarcascade_frontalface_default.xml"
     classifier = cv2.CascadeClassifier(str(file))
     if classifier.empty():
         raise DataError(f"{file}: OpenCV's face cascade is missing; reinstall opencv-python 4")

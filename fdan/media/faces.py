@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fdan.config import Config, option
 from fdan.errors import DataError
+from fdan.libraries import load_library
 from fdan.media.cascade import WINDOW, largest_face
 
 # How an image became a face image: counted in the store.
@@ -47,7 +48,7 @@ class FaceSettings(Config):
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """A still image: (height, width, 3) uint8, BGR. DataError: it cannot be decoded."""
-    import cv2
+    cv2 = load_library("cv2")
 
     # Not cv2.imread: it cannot open every path that Python can.
     encoded = np.fromfile(path, dtype=np.uint8)
@@ -73,7 +74,7 @@ def face_image(
         settings: Size, margin and where to look for a face.
         still: Whether it is an image of its own, not a frame of a video.
     """
-    import cv2
+    cv2 = load_library("cv2")
 
     height, width = image.shape[:2]
     side = min(height, width)
@@ -91,7 +92,7 @@ def face_image(
 
 def _largest_face(image: NDArray[np.uint8], settings: FaceSettings) -> tuple[int, int, int] | None:
     """Left, top and side of a square around the largest face, margin included, in the image."""
-    import cv2
+    cv2 = load_library("cv2")
 
     height, width = image.shape[:2]
     scale = min(1.0, settings.detect_side / max(height, width))

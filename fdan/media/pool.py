@@ -7,9 +7,7 @@ the caller's main script, torch with it.
 """
 
 import contextlib
-import os
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,14 +16,18 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, Final
 
+from fdan.child_process import ErrorFile, module_command, module_environment
+from fdan.cpus import UNPINNED
 from fdan.errors import DataError
-from fdan.files import PROJECT_ROOT
 from fdan.media.pixels import Pixels, Settings
 from fdan.media.worker import MEMORY_MB, OUT_OF_MEMORY
 
 _START_S: Final = 300.0  # for a process to start: a loaded machine with a cold disk takes many
 
+_LONGEST: Final = 200  # characters of a process's last words
+
 _ENVIRONMENT: Final = {
+    **UNPINNED,
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -104,18 +106,18 @@ class DecoderProcess:
         """Start the process unless it runs, without waiting until it is ready."""
         if self._process is not None:
             return
-        search = filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])
         with self._lock:
             if self._stopping:
                 raise _LostError("it was stopped")
             self._pipe, theirs = Pipe()
+            self._errors = ErrorFile()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "fdan.media.worker"],
+                    module_command("fdan.media.worker"),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(search)},
+                    stderr=self._errors.fileno(),
+                    env=module_environment(**_ENVIRONMENT),
                 )
         self._ready = False
         self._send((self._settings, self._timeout_s))
@@ -141,6 +143,7 @@ class DecoderProcess:
         """Have the process, which is ready, read a file."""
         self._send(path)
         answer: Pixels | str = self._receive(self._timeout_s)
+        self._errors.clear()
         return answer
 
     def stop(self) -> None:
@@ -157,6 +160,7 @@ class DecoderProcess:
             process.kill()
             process.wait()
             self._pipe.close()
+            self._errors.close()
 
     def _wait_until_ready(self) -> None:
         """Return when the process can read files. DataError if it never can."""
@@ -193,4 +197,5 @@ class DecoderProcess:
             return f"needs more than {MEMORY_MB} MB of memory (damaged, or far too long or large)"
         if code is not None and code < 0:
             return f"decoding it ended the process (signal {-code})"
-        return f"decoding it ended the process (exit code {code})"
+        line = self._errors.last_line()[:_LONGEST]
+        return f"decoding it ended the process (exit code {code}{line and f': {line}'})"

@@ -90,16 +90,38 @@ def spectrogram_image(
         speech: (settings.length,) float32, see `fdan.media.audio.window`.
         settings: Settings that the image depends on.
     """
-    import cv2
-
     grey = (log_mel(speech, settings) + TOP_DB) * (255.0 / TOP_DB)
-    size = settings.spectrogram_size
-    shrinks = size < min(grey.shape)
-    resized = cv2.resize(
-        grey, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    image: NDArray[np.uint8] = np.rint(np.clip(resized, 0, 255)).astype(np.uint8)
-    return image[:, :, None]
+    image: NDArray[np.uint8] = np.rint(np.clip(_resize(grey, settings.spectrogram_size), 0, 255))
+    return image.astype(np.uint8)[:, :, None]
+
+
+def _resize(grey: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """(height, width) -> (size, size): the mean of what a new pixel covers where it shrinks both
+    ways, else linear interpolation.
+
+    As cv2.resize does it (INTER_AREA, INTER_LINEAR), but for one grey level in one of 10^5 pixels,
+    so that speech needs no OpenCV, whose system libraries slim images lack.
+    """
+    weights = _area_weights if size < min(grey.shape) else _linear_weights
+    height, width = grey.shape
+    resized: NDArray[np.float64] = weights(height, size) @ grey @ weights(width, size).T
+    return resized
+
+
+@functools.lru_cache(maxsize=8)
+def _area_weights(length: int, size: int) -> NDArray[np.float64]:
+    """(size, length): the part of each new pixel that each old one covers."""
+    edges = np.arange(size + 1)[:, None] * (length / size)
+    pixel = np.arange(length)
+    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    return np.asarray(np.clip(covered, 0, None) * (size / length), np.float64)
+
+
+@functools.lru_cache(maxsize=8)
+def _linear_weights(length: int, size: int) -> NDArray[np.float64]:
+    """(size, length): the two old pixels beside each new one's middle, the nearer the heavier."""
+    middle = np.clip((np.arange(size) + 0.5) * (length / size) - 0.5, 0, length - 1)
+    return np.asarray(np.clip(1 - np.abs(middle[:, None] - np.arange(length)), 0, None), np.float64)
 
 
 @functools.cache

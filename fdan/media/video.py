@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
+from fdan.libraries import load_library
 from fdan.media.container import open_container
 
 _MOTION_JPEG: Final = "mjpeg"  # the coding of many films that are cut or played frame by frame
@@ -95,7 +96,7 @@ def _converter() -> Any:
 
 def _pass(path: Path, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:
     """The wanted frames (ascending) that decode, and the number of frames passed."""
-    import cv2
+    cv2 = load_library("cv2")
 
     # One thread a worker: files are decoded side by side.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])

@@ -8,7 +8,6 @@ take.
 """
 
 import contextlib
-import importlib
 import math
 import resource
 import signal
@@ -19,8 +18,9 @@ from typing import Final
 
 import numpy as np
 
-from fdan.errors import FdanError
+from fdan.errors import DataError, FdanError
 from fdan.files import first_line
+from fdan.libraries import load_library
 from fdan.media.pixels import Pixels, Settings, read_pixels
 from fdan.media.spectrogram import SpectrogramSettings, log_mel
 
@@ -51,16 +51,15 @@ def main() -> None:
 
 def _prepare(settings: Settings) -> str | None:
     """Import what decoding needs; return the reason if something is missing."""
-    needed = {"cv2": "opencv-python<5", "av": "av"}
-    if isinstance(settings, SpectrogramSettings):
-        needed |= {"soundfile": "soundfile", "librosa": "librosa"}
-    for module, package in needed.items():
+    speech = isinstance(settings, SpectrogramSettings)
+    for module in ("av", "soundfile", "librosa") if speech else ("av", "cv2"):
         try:
-            importlib.import_module(module)
-        except ImportError as error:
-            return f"decoding media needs {package} ({error}): pip install '{package}'"
-    sys.modules["cv2"].setNumThreads(1)  # files are decoded side by side
-    if isinstance(settings, SpectrogramSettings):
+            load_library(module)
+        except DataError as error:
+            return f"decoding {'speech' if speech else 'faces'} {error}"
+    if not isinstance(settings, SpectrogramSettings):
+        sys.modules["cv2"].setNumThreads(1)  # files are decoded side by side
+    else:
         # What librosa loads when it is first used is not part of the first file's time.
         try:
             log_mel(np.zeros(settings.n_fft, np.float32), settings)
@@ -97,8 +96,8 @@ def _answer(path: Path, settings: Settings) -> Pixels | str:
 
 def _out_of_memory(error: Exception) -> bool:
     """Whether Python, or OpenCV in its own way, was refused memory."""
-    cv2 = sys.modules["cv2"]
-    if isinstance(error, cv2.error):
+    cv2 = sys.modules.get("cv2")  # for faces
+    if cv2 is not None and isinstance(error, cv2.error):
         return getattr(error, "code", 0) == cv2.Error.StsNoMem or "bad_alloc" in str(error)
     return isinstance(error, MemoryError)
 

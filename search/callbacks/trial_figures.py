@@ -24,8 +24,9 @@ from typing import Self
 
 import numpy as np
 
+from fdan.child_process import ErrorFile, module_command, module_environment
 from fdan.errors import DiskFull, FdanError, disk_full
-from fdan.files import PROJECT_ROOT
+from fdan.files import first_line
 from search.callbacks.trial_plots import confusion_matrix, learning_curve
 
 CONFIGURATION = "config.json"
@@ -55,17 +56,21 @@ class FigureJob:
 
 
 class TrialFigures:
-    """Draws one trial after another in another process, which is replaced when it dies or hangs."""
+    """Draws one trial after another in another process, which is replaced when it dies or hangs.
+
+    Figures must not cost the study its end: `undrawn` says why some are missing.
+    """
 
     def __init__(self) -> None:
+        self.undrawn: list[str] = []  # the reason of each trial whose figures could not be drawn
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._thread.submit(self._start)  # so that it has imported what it needs by its first job
 
     def submit(self, job: FigureJob, settings: Mapping[str, object]) -> Future[list[Path]]:
-        """Draw a trial. The result is its files once they are written, without figures where the
-        process died twice; it raises FdanError where they cannot be written.
+        """Draw a trial. The result is its files once they are written, without figures where
+        they cannot be drawn; it raises FdanError where they cannot be written.
 
         Args:
             job: Figures to draw.
@@ -99,16 +104,22 @@ class TrialFigures:
             raise FdanError(f"{job.folder}: figures cannot be written: {reason}") from None
 
     def _figures(self, job: FigureJob) -> Sequence[Path]:
-        for _ in range(2 if job.epochs else 0):  # somebody may have ended the process
+        if not job.epochs:
+            return ()
+        for _ in range(2):  # somebody may have ended the process
             try:
                 answer = self._ask(job)
             except (OSError, EOFError, pickle.UnpicklingError):
-                self._end()
+                reason = self._end()
                 continue
-            if isinstance(answer, BaseException):
+            if isinstance(answer, OSError):
                 raise answer
-            return answer
-        return ()  # figures must not cost the study its end
+            if not isinstance(answer, BaseException):
+                return answer
+            reason = f"{type(answer).__name__}: {first_line(answer)}"
+            break
+        self.undrawn.append(reason)
+        return ()
 
     def _ask(self, job: FigureJob) -> list[Path] | BaseException:
         process = self._start()
@@ -126,24 +137,29 @@ class TrialFigures:
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            paths = filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")])
+            self._errors = ErrorFile()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "search.callbacks.trial_figures"],
+                module_command("search.callbacks.trial_figures"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+                stderr=self._errors.fileno(),
+                env=module_environment(OMP_NUM_THREADS="1"),
                 start_new_session=True,  # Ctrl-C is for the driver
             )
         if self._closed:
             self._process.kill()
         return self._process
 
-    def _end(self) -> None:
+    def _end(self) -> str:
+        """End the process; returns its last words."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        if process is None:
+            return ""
+        process.kill()
+        process.communicate()
+        line = self._errors.last_line()
+        self._errors.close()
+        return line or f"the process that draws ended (exit code {process.returncode})"
 
 
 def _draw(job: FigureJob) -> list[Path]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from fdan.errors import ConfigError
 from fdan.files import cut_torn_line
+from fdan.libraries import why_not_loaded
 from search.study.folder import JOURNAL_FILE
 from search.study.storage_retry import StorageError, innermost_line, is_server
 from tracking.uri import mask_password
@@ -126,9 +127,7 @@ def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
                 skip_table_creation=not create_tables,
             )
         except ImportError as error:
-            raise ConfigError(
-                f"{place}: {error}; for PostgreSQL: pip install 'fdan-search[postgres]'"
-            ) from None
+            raise ConfigError(f"{place} {why_not_loaded('psycopg2', error)}") from None
         except Exception as error:  # of SQLAlchemy and each database driver
             if not openings_left or not _lost_race(error):
                 reason = innermost_line(error)

@@ -110,8 +110,25 @@ def test_a_model_by_its_address(
     assert found[0]["model"] == address
     for name in ("broken:x", "bare:x"):
         done = run("-m", "fdan", "predict", "--model", name, clip, PYTHONPATH=path)
-        assert done.returncode == 2 and "needs more than is installed" in done.stderr
+        assert done.returncode == 2 and ", which is not installed" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_on_a_slim_image_speech_is_judged_and_a_face_says_what_it_needs(
+    run: Run, home: Path, corpus: Path, tmp_path: Path, expected: np.ndarray
+) -> None:
+    """Without libGL, OpenCV cannot be loaded, whatever pip says."""
+    clip, face = corpus / "AudioData/AD/a01.wav", corpus / "VisualData/AD/a01.avi"
+    (tmp_path / "site").mkdir()
+    words = "libGL.so.1: cannot open shared object file"
+    (tmp_path / "site" / "cv2.py").write_text(f"raise ImportError({words!r})\n")
+    site = {"PYTHONPATH": str(tmp_path / "site")}
+    found = answers(run, "--model", home / "first", clip, **site)
+    np.testing.assert_allclose(chances(found), expected[:1], atol=1e-5)
+    done = run("-m", "fdan", "predict", home / "first", clip, "--face", face, **site)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert words in done.stderr and "libgl1 and libglib2.0-0" in done.stderr
+    assert "not installed" not in done.stderr
 
 
 def test_a_face_beside_the_speech(run: Run, home: Path, corpus: Path, expected: np.ndarray) -> None:

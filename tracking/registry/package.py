@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 SERVED: Final = Path(__file__).with_name("pyfunc_model.py")
 
-# What the served model imports, MLflow and pandas with it. Training and search need more.
+# What the served model imports for speech, MLflow and pandas with it. A face needs OpenCV as well.
 _REQUIREMENTS: Final = (
-    *("torch", "torchvision", "numpy", "safetensors", "opencv-python", "soundfile", "av"),
+    *("torch", "torchvision", "numpy", "safetensors", "soundfile", "av"),
     *("librosa", "soxr", "filelock", "mlflow", "pandas"),
 )
 

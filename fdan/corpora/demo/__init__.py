@@ -11,12 +11,12 @@ number of processes.
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,12 +25,12 @@ from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Final
 
+from fdan.child_process import ErrorFile, module_command, module_environment
 from fdan.config import Config, option
 from fdan.corpora import savee
 from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
-from fdan.errors import DataError
-from fdan.files import PROJECT_ROOT
+from fdan.errors import DataError, DiskFull
 
 MANIFEST: Final = "demo.json"
 CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}  # SAVEE's file codes
@@ -163,9 +163,8 @@ def _write_all(
             (folder / modality / speaker_name(speaker)).mkdir(parents=True)
     # A process that writes fewer utterances than this costs more to start than it saves.
     parts = min(workers or cpu_count(), -(-total // 40))
-    search = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": search}
     ours, theirs = os.pipe()
+    errors = ErrorFile()
     processes: list[subprocess.Popen[bytes]] = []
     done = 0
     try:
@@ -173,8 +172,11 @@ def _write_all(
             try:
                 for part in range(parts):
                     task = json.dumps([str(folder), settings.as_dict(), part, parts])
-                    command = [sys.executable, "-m", "fdan.corpora.demo", task]
-                    processes.append(subprocess.Popen(command, stdout=theirs, env=environment))
+                    command = [*module_command("fdan.corpora.demo"), task]
+                    process = subprocess.Popen(
+                        command, stdout=theirs, stderr=errors.fileno(), env=module_environment()
+                    )
+                    processes.append(process)
             finally:
                 os.close(theirs)  # so that the pipe ends with the last of them
             progress(done, total)
@@ -185,8 +187,12 @@ def _write_all(
         for process in processes:
             process.kill()
             process.wait()
+        reason = errors.last_line().removeprefix("error: ")
+        errors.close()
     if done != total:
-        raise OSError(f"a process ended after {done} of {total} utterances; see above for why")
+        if os.strerror(errno.ENOSPC) in reason:
+            raise DiskFull(folder)
+        raise DataError(f"{folder}: a process ended after {done} of {total} utterances: {reason}")
 
 
 class BackgroundDemo(contextlib.AbstractContextManager["BackgroundDemo"]):

@@ -12,24 +12,29 @@ import wave
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fdan.corpora.demo import CODES, DemoSettings, speaker_name
-from fdan.corpora.demo.face import FRAME_RATE, SIZE, Face, film
 from fdan.corpora.demo.voice import SAMPLE_RATE, Array, Sentence, Voice, speak
 from fdan.emotions import EMOTIONS
+from fdan.libraries import load_library, why_not_loaded
+
+# Which needs OpenCV: a line says why there is none.
+try:
+    from fdan.corpora.demo.face import FRAME_RATE, SIZE, Face, film
+except ImportError as error:
+    sys.exit(f"error: a demo corpus {why_not_loaded('cv2', error)}")
 
 
 def _work(task: str) -> None:
     """Write every `parts`-th speaker and emotion, a count on stdout for each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    cv2.setNumThreads(1)
     folder, values, part, parts = json.loads(task)
     settings = DemoSettings.from_mapping(values)
     cells = itertools.product(range(settings.speakers), EMOTIONS)
     try:
+        load_library("cv2").setNumThreads(1)
         for speaker, emotion in itertools.islice(cells, part, None, parts):
             _write_cell(Path(folder), settings, speaker, emotion)
             # One write, which the pipe keeps whole; print makes two where PYTHONUNBUFFERED is set.
@@ -62,6 +67,7 @@ def _write_wav(path: Path, sound: Array) -> None:
 
 
 def _write_avi(path: Path, frames: Iterable[npt.NDArray[np.uint8]]) -> None:
+    cv2 = load_library("cv2")
     # OpenCV's own writer, not FFmpeg's: the same bytes whatever FFmpeg is installed.
     codec = cv2.VideoWriter.fourcc(*"MJPG")
     writer = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, codec, FRAME_RATE, (SIZE, SIZE))
