@@ -71,7 +71,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(stderr=True)
     notify = notifier(console)
-    check_address(spec.cluster, spec.cluster_source)
+    check_address(spec.cluster, spec.cluster_named)
     spec = decide_device(spec, notify)
     with contextlib.ExitStack() as driving:
         if spec.study.study is not None:  # otherwise its data name it

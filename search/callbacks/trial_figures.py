@@ -159,7 +159,8 @@ class TrialFigures:
         process.communicate()
         line = self._errors.last_line()
         self._errors.close()
-        return line or f"the process that draws ended (exit code {process.returncode})"
+        ended = f"the process that draws ended with exit code {process.returncode}"
+        return f"{ended}: {line}" if line else ended
 
 
 def _draw(job: FigureJob) -> list[Path]:

@@ -114,9 +114,9 @@ class StudySpec:
         return resolve({**self.options, "device": device}, self.remembered)
 
     @property
-    def cluster_source(self) -> str:
-        """What names the cluster: an option or a variable."""
-        return "--address" if self.resources.address else RAY_ADDRESS
+    def cluster_named(self) -> str:
+        """The cluster's address with what names it: an option or a variable."""
+        return _named(self.resources.address, self.cluster)
 
     @property
     def device_is_open(self) -> bool:
@@ -239,7 +239,7 @@ def _cluster(option: str | None, variable: str | None) -> str | None:
     address = option or variable
     if not address or address == "local":
         return None
-    shown = f"--address {address}" if option else f"{RAY_ADDRESS}={address}"
+    shown = _named(option, address)
     remedy = "give --address auto on a node of the cluster, or HOST:PORT as `ray start` prints it"
     if not option:
         remedy += f", or unset {RAY_ADDRESS}"
@@ -252,6 +252,10 @@ def _cluster(option: str | None, variable: str | None) -> str | None:
     if address != "auto" and not (host and "/" not in host and is_port):
         raise ConfigError(f"{shown} is no address: {remedy}")
     return address
+
+
+def _named(option: str | None, address: str | None) -> str:
+    return f"--address {option}" if option else f"{RAY_ADDRESS}={address}"
 
 
 def _searched(whole: Space, search: SearchConfig, settings: Settings) -> Space:

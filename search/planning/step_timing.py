@@ -6,6 +6,7 @@ image shows, so no data is prepared and nothing is written.
 
 import contextlib
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -115,6 +116,8 @@ def measure(workload: Workload, processes: int) -> Timings:
         workload: Training to time.
         processes: Number of processes that train the same run.
     """
+    # Else the processes look into the working folder for what they import, a `struct.py`, say.
+    os.environ["PYTHONSAFEPATH"] = "1"
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     with ProcessPoolExecutor(processes, context, _set_barrier, (barrier,)) as pool:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import ray
 
-from fdan.cpus import UNPINNED
+from fdan.cpus import UNPINNED, cpu_count
 from fdan.errors import FdanError, disk_full
 from fdan.files import first_line
 
@@ -56,23 +56,32 @@ _LOG: Final = "ray.log"
 _LOST: Final = (
     "the search ended: the Ray cluster at {} that it had joined is gone, or it was killed"
 )
+_NOTHING_LOST: Final = "nothing is lost: the same command goes on"
 
 _OBJECT_STORE_BYTES: Final = 100 * 2**20  # Ray's least: nothing of ours goes through it
 
 
-def check_address(address: str | None, source: str = "--address") -> None:
-    """Raises ClusterError where nobody listens: Ray itself would try for minutes.
+def check_address(address: str | None, named: str | None = None) -> None:
+    """Raises ClusterError where nobody listens, or a web server: Ray itself would try for minutes.
 
     Args:
         address: Address of the cluster; None for a local Ray.
-        source: What names it: an option or a variable.
+        named: The address with what names it: an option or a variable.
     """
     if address is None:
         return
-    named = f"{source} {address}"
+    named = named or f"--address {address}"
     host, _, port = _host_and_port(address, named).rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            connection.settimeout(1)
+            with contextlib.suppress(OSError):  # a cluster may be silent, or end the connection
+                if connection.recv(5) == b"HTTP/":
+                    raise ClusterError(
+                        f"{named}: a web server answers there, such as Ray's dashboard; give the"
+                        " port of the cluster itself (ray start --port, 6379 if not given)"
+                    )
     except (OSError, OverflowError) as error:
         where = (
             f"at {host}:{port}, where `ray start` was last run" if address == "auto" else "there"
@@ -107,7 +116,7 @@ def connected(address: str | None, folder: Path, cpus: int | None = None) -> Ite
     Args:
         address: Address of the cluster; None for a local Ray.
         folder: Folder for Ray's log.
-        cpus: CPUs of a local Ray; None for those of the machine.
+        cpus: CPUs of a local Ray; None for those that this process may use.
 
     Raises:
         ClusterError: The cluster cannot be reached.
@@ -182,6 +191,22 @@ def check_ray_alive() -> None:
                 raise RayLostError(f"Ray's {name} ended (exit code {code})")
 
 
+@contextlib.contextmanager
+def telling_of_lost_cluster(address: str | None) -> Iterator[None]:
+    """What Ray raises inside, of whatever kind, becomes a ClusterError where the cluster that was
+    joined answers no more. Mostly Ray's core ends the process instead (`_last_words`)."""
+    try:
+        yield
+    except FdanError:
+        raise
+    except Exception as error:
+        try:
+            check_address(address)
+        except ClusterError as gone:
+            raise ClusterError(f"{gone}: the cluster is gone; {_NOTHING_LOST}") from error
+        raise
+
+
 def _processes(name: str) -> list[subprocess.Popen[bytes]]:
     """Processes of the Ray that this process started, by Ray's name for them."""
     node = ray._private.worker._global_node
@@ -194,7 +219,7 @@ def _init(address: str | None, folder: Path, cpus: int | None, temporary: Path |
     if temporary is not None:
         options = {
             "address": "local",
-            "num_cpus": cpus,
+            "num_cpus": cpu_count() if cpus is None else cpus,
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
             "_temp_dir": str(temporary),
@@ -225,7 +250,7 @@ def _last_words(text: str) -> Iterator[None]:
     joining is killed at that very moment, and a minute after the cluster that it joined is gone. A
     child that waits for the other end of a pipe outlives that.
     """
-    line = f"error: {text}; nothing is lost: the same command goes on"
+    line = f"error: {text}; {_NOTHING_LOST}"
     waiting = ["sh", "-c", 'read -r left || echo "$0" >&2', line]
     # A session of its own: what is typed at the terminal does not end it.
     with subprocess.Popen(waiting, stdin=subprocess.PIPE, start_new_session=True) as child:

@@ -24,7 +24,7 @@ from search.study.stopping import StopSignal
 from search.study.trial_controller import TrialController, TrialPolicy
 from search.study.writer import StudyWriter
 from search.tune.grouping import SingleTrials, TrialGroups, TuneRun
-from search.tune.ray_session import ClusterError, RayLostError, RaySession
+from search.tune.ray_session import ClusterError, RayLostError, RaySession, telling_of_lost_cluster
 from search.tune.tune_run import find_capacity, run_trials
 from search.worker.data import WorkerData
 from search.worker.trainable import node_id
@@ -165,7 +165,8 @@ def _run_on_ray(
             progress.say,
             _grouping(spec, trials.pruner, data, progress.say),
         )
-        run_trials(controller, make_trainer(data), settings)
+        with telling_of_lost_cluster(spec.cluster):
+            run_trials(controller, make_trainer(data), settings)
         progress.note("")
         if not context.stop.reason:
             broken_off.pop_all()

@@ -69,7 +69,9 @@ def test_why_a_process_cannot_start_is_told(
     with TrialFigures() as figures:
         job = FigureJob(tmp_path / "0", 0, "epoch 2: value 0.300", EPOCHS, ())
         assert [file.name for file in figures.submit(job, {}).result(60)] == ["config.json"]
-    assert figures.undrawn == ["SystemExit: no such luck"]
+    assert figures.undrawn == [
+        "the process that draws ended with exit code 1: SystemExit: no such luck"
+    ]
 
 
 def test_stderr_is_kept_as_far_as_it_is_told() -> None:

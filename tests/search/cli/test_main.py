@@ -8,7 +8,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import optuna
@@ -155,6 +157,16 @@ def test_an_option_wins_over_the_environment(
     assert (spec.tracking_uri, spec.cluster) == ("http://host:5000", None)
 
 
+def test_a_web_server_is_no_cluster(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Such as Ray's dashboard, whose port people know."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        line = errors(capsys, "--runs", str(tmp_path / "runs"), "--address", address)
+        server.shutdown()
+    assert f"--address {address}: a web server answers there" in line
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_auto_joins_no_ray_that_another_program_keeps_for_itself(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,7 +180,7 @@ def test_auto_joins_no_ray_that_another_program_keeps_for_itself(
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     line = errors(capsys, *flags[:2])
-    assert "RAY_ADDRESS auto: no Ray cluster answers at 127.0.0.1:1, where `ray start`" in line
+    assert "RAY_ADDRESS=auto: no Ray cluster answers at 127.0.0.1:1, where `ray start`" in line
     assert not (tmp_path / "runs").exists()
 
 
