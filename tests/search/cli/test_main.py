@@ -388,8 +388,17 @@ def test_a_search_in_groups(corpus: Path, runs: Path, capsys: pytest.CaptureFixt
     assert dict(found) == {f"trial-{t.number:04d}": len(t.intermediate_values) for t in trials}
 
 
-def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Prepared, searched, continued, extended, refused."""
+def test_a_whole_search(
+    corpus: Path,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prepared, searched, continued, extended, refused. At first no figure can be drawn."""
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('libfreetype.so.6: no such file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    curves = len(list(runs.rglob("learning_curve.png")))
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "whole"]
     flags += ["--pruner", "halving", "--seed", "3"]
     assert command.main([*flags, "--trials", "4"]) == 0
@@ -404,6 +413,10 @@ def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[
     assert f"--backend-store-uri sqlite:///{runs / 'mlflow.db'}" in out
     assert "http://127.0.0.1:5000" in out
     assert "4/4 trials" in err
+    assert "4 trials have no figures (the process that draws ended with exit code 1: Imp" in err
+    assert "libfreetype.so.6: no such file): once that is mended, the same command draws" in err
+    assert len(list(runs.rglob("learning_curve.png"))) == curves
+    monkeypatch.delenv("PYTHONPATH")
 
     folder = runs / "whole"
     kept = {p.parent.name for p in folder.glob("trials/*/checkpoint")}
@@ -420,6 +433,7 @@ def test_a_whole_search(corpus: Path, runs: Path, capsys: pytest.CaptureFixture[
     assert (
         "has 4 trials already: nothing to run (--trials 24 extends it)" in capsys.readouterr().err
     )
+    assert len(list(runs.rglob("learning_curve.png"))) == curves + 4, "drawn later"
     assert command.main([*flags, "--trials", "5"]) == 0
     assert len(opened.trials) == 5
     capsys.readouterr()

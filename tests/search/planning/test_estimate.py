@@ -195,7 +195,13 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
     assert all(0 < each < 1 for each in measured.features.values())
 
 
-def test_trained_backbones_are_timed_on_images() -> None:
+def test_trained_backbones_are_timed_on_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By processes that do not look into the working folder for their modules."""
+    (tmp_path / "struct.py").write_text("raise SystemExit('a student's file')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     settings = {"backbone": "resnet18", "weights": "none", "tuning": "full", "batch": 4}
     shapes = {"acoustic": (32, 32, 1), "visual": (32, 32, 3)}
     workload = Workload((settings,), shapes, (400, 1000, 100), (0, 3, 6), "cpu", 1, 0.0)

@@ -3,11 +3,15 @@ to the next, asked to end together with the driver, without its GCS."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
+
+from search.tune import ray_session
 
 pytestmark = pytest.mark.long
 
@@ -204,3 +208,60 @@ def test_a_thread_that_is_not_the_main_one_has_a_ray_too(tmp_path: Path) -> None
     command = [sys.executable, "-c", THREAD, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.stdout == "True False True\n", done.stderr
+
+
+JOINED = """
+import os, sys, time
+from pathlib import Path
+
+import ray
+from search.tune import ray_session
+
+with ray_session.connected(sys.argv[2], Path(sys.argv[1])):
+    print(ray.get(ray.remote(lambda: os.environ["OMP_PROC_BIND"]).remote()), flush=True)
+    while sys.argv[3] != "leave":
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("gone", ["gcs_server", "raylet", "leave"])
+def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
+    tmp_path: Path, nodes: Cluster, gone: str
+) -> None:
+    """Ray's core ends the process. Whoever leaves a cluster that is up says nothing."""
+    command = [sys.executable, "-c", JOINED, str(tmp_path), "auto", gone]
+    environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "false\n", "its workers are not pinned to one core"
+        if gone != "leave":
+            (process,) = nodes.head_node.all_processes[gone]
+            process.process.kill()
+        _, said = driver.communicate(timeout=120)
+    if gone == "leave":
+        assert (driver.returncode, said) == (0, "")
+    else:
+        last = said.splitlines()[-1]
+        assert driver.returncode
+        assert last.startswith(f"error: the search ended: the Ray cluster at {nodes.address}")
+        assert last.endswith("nothing is lost: the same command goes on")
+
+
+def test_what_ray_raises_of_a_cluster_that_is_gone_is_one_line() -> None:
+    with (
+        pytest.raises(ray_session.ClusterError) as caught,
+        ray_session.telling_of_lost_cluster("127.0.0.1:1"),
+    ):
+        raise RuntimeError("of Ray's")
+    line = str(caught.value)
+    assert line.startswith("--address 127.0.0.1:1: no Ray cluster answers there")
+    assert line.endswith("the cluster is gone; nothing is lost: the same command goes on")
+    with pytest.raises(RuntimeError), ray_session.telling_of_lost_cluster(None):
+        raise RuntimeError("a fault of ours")
