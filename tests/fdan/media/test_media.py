@@ -24,7 +24,7 @@ from fdan.media.pixels import (
     settings_from_dict,
     settings_to_dict,
 )
-from fdan.media.spectrogram import SpectrogramSettings, log_mel, spectrogram_image
+from fdan.media.spectrogram import SpectrogramSettings, _resize, log_mel, spectrogram_image
 from fdan.media.video import _positions, read_frames
 
 RATE = 16000
@@ -190,6 +190,16 @@ def test_image_orientation_and_range() -> None:
     assert image.max() > 245 and image.min() == 0
     assert np.argmax(image[:, 20, 0]) < 10  # row 0 is the lowest band
     assert image[:, :40].mean() > 2 * image[:, -40:].mean()  # time runs to the right
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 127, 128, 160, 224])
+@pytest.mark.parametrize("frames", [94, 301, 1000])
+def test_images_are_resized_as_opencv_does(frames: int, size: int) -> None:
+    """To the bit: stores that OpenCV's own made stay what they are."""
+    grey = np.random.default_rng(size).uniform(0, 255, (128, frames)).astype(np.float32)
+    shrinks = size < min(grey.shape)
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    assert np.array_equal(_resize(grey, size), cv2.resize(grey, (size, size), interpolation=way))
 
 
 def test_too_many_bands_are_refused() -> None:
