@@ -44,6 +44,12 @@ def write_atomic(
         raise
 
 
+def read_text(path: Path) -> str:
+    """A text file of the user's, which editors of some systems begin with a byte order mark. Raises
+    OSError, or UnicodeDecodeError (a ValueError) where it is not UTF-8."""
+    return path.read_text(encoding="utf-8-sig")
+
+
 def sync_path(path: Path) -> None:
     """Have a file's content, or the names in a folder, on the disk when this returns."""
     handle = os.open(path, os.O_RDONLY)

@@ -17,6 +17,7 @@ from fdan.config import Above, Config, option
 from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS
 from fdan.errors import ConfigError, unknown
+from fdan.files import read_text
 from fdan.run_config import RUN_CONFIGS
 from search.formatting import format_time, parse_time
 from search.optimizer.pruners import PRUNERS
@@ -306,7 +307,7 @@ def read_options(file: Path) -> dict[str, Any]:
     """The options that a file gives. ConfigError where it cannot be read, or has an unknown key
     (the nearest known one is named) or a value that is refused."""
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(file))
     except OSError as error:
         raise ConfigError(f"--config {file}: {error.strerror}") from None
     except ValueError as error:

@@ -17,7 +17,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fdan.errors import ConfigError, unknown
-from fdan.files import PROJECT_ROOT
+from fdan.files import PROJECT_ROOT, read_text
 from search.optimizer.space import Dimension, Distribution, Space, Value
 
 SPACES_FOLDER = PROJECT_ROOT / "search" / "spaces"
@@ -48,7 +48,7 @@ def load_space(name: str, known: Mapping[str, Value]) -> Space:
             raise ConfigError(f"--space: {unknown('space', name, shipped)}; or a TOML file")
         raise ConfigError(f"--space {name}: no such file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"--space {name}: cannot be read ({reason})") from None
