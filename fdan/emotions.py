@@ -14,11 +14,16 @@ _ALIASES: Final = {
     "disgusted": "disgust",
     "fearful": "fear",
     "afraid": "fear",
+    "scared": "fear",
     "happy": "happiness",
     "joy": "happiness",
+    "joyful": "happiness",
     "sad": "sadness",
     "surprised": "surprise",
 }
+
+WORDS: Final = (*EMOTIONS, *_ALIASES)
+"""Words that name one of the seven."""
 
 
 def from_name(name: str) -> str | None:

@@ -5,18 +5,41 @@ from pathlib import Path
 from typing import Final
 
 from fdan.corpora import folders, meld, ravdess, savee
-from fdan.corpora.listing import Listing, Row, Source
+from fdan.corpora.listing import (
+    IMAGE,
+    Listing,
+    Row,
+    Source,
+    count_suffixes,
+    describe_counts,
+    find_files,
+    media_suffixes,
+)
+from fdan.corpora.pixel_table import is_pixel_table
 from fdan.emotions import MODALITIES
 from fdan.errors import DataError, unknown
 
-__all__ = ["CORPORA", "STORE", "Listing", "Row", "Source", "check_folder", "parse_source", "read"]
+__all__ = [
+    "CORPORA",
+    "FOLDERS",
+    "STORE",
+    "Listing",
+    "Row",
+    "Source",
+    "check_folder",
+    "parse_source",
+    "read",
+    "read_suffixes",
+]
+
+FOLDERS: Final = "folders"
 
 # The demo corpus is generated in SAVEE's layout.
 CORPORA: Final[dict[str, Callable[[Source], Listing]]] = {
     "savee": savee.read,
     "meld": meld.read,
     "ravdess": ravdess.read,
-    "folders": folders.read,
+    FOLDERS: folders.read,
     "demo": savee.read,
 }
 
@@ -45,6 +68,12 @@ def parse_source(text: str, modality: str) -> Source:
     return Source(corpus, Path(folder.strip()).expanduser().absolute(), modality)
 
 
+def read_suffixes(source: Source) -> tuple[str, ...]:
+    """Suffixes of the files that a corpus is read from."""
+    images = source.corpus == FOLDERS and source.modality == "visual"
+    return (*(IMAGE if images else ()), *media_suffixes(source.modality))
+
+
 def check_folder(source: Source) -> None:
     """Raises DataError where a source is not a folder, or is not there."""
     if not source.path.is_dir():
@@ -67,6 +96,7 @@ def read(source: Source) -> Listing:
         why = f" (for instance {first.path}: {first.reason})" if first else ""
         raise DataError(
             f"{source}: no {source.modality} file of this corpus below it{why};"
+            f" {_holds(source.path)};"
             " is this the right folder? If it holds the other modality only, name both apart:"
             " --acoustic and --visual"
         )
@@ -77,3 +107,16 @@ def read(source: Source) -> Listing:
             " at least two are needed"
         )
     return listing
+
+
+def _holds(folder: Path) -> str:
+    """What a folder in which nothing fits holds instead."""
+    files = find_files(folder)
+    tables = [
+        f"{path.name}, a table of pixels, which folders: reads as faces"
+        for path in files
+        if is_pixel_table(path)
+    ]
+    others = (path for path in files if not is_pixel_table(path))
+    there = describe_counts(count_suffixes(others))
+    return f"it holds {' and '.join([*tables[:1], *filter(None, [there])]) or 'no file'}"

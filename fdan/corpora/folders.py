@@ -1,4 +1,4 @@
-"""A folder of class folders, as FER2013, CK+ and many others are distributed.
+"""A folder of class folders, as FER2013, CK+ and many others are distributed, or a table of pixels.
 
 `angry/1.jpg`, or `train/angry/1.jpg` with the corpus's own parts. Images and videos give faces,
 sound files and videos give speech. Such a corpus says nothing about speakers.
@@ -9,49 +9,82 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import IMAGE, VIDEO, Entry, Listing, Problem, Row, Source, list_files
-from fdan.emotions import EMOTIONS, from_name
+from fdan.corpora.class_names import explain, find_emotion
+from fdan.corpora.listing import (
+    IMAGE,
+    PART_NAMES,
+    VIDEO,
+    Entry,
+    Listing,
+    Problem,
+    Row,
+    Source,
+    find_files,
+    list_files,
+    suffix,
+)
+from fdan.corpora.pixel_table import PUBLISHED, is_pixel_table, read_table
 from fdan.errors import DataError
 
-_PARTS: Final = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "publictest": "validation",
-    "test": "test",
-    "testing": "test",
-    "privatetest": "test",
-}
+_HINT: Final = (
+    "rename, or name a TOML file with --emotions that maps each name to one of the seven, such as"
+    ' 0 = "anger"'
+)
+_MAX_NAMED: Final = 5  # folders that an error names
 
 
 def read(source: Source) -> Listing:
-    """Rows of class folders. DataError: there are files, but no folder is named for an emotion."""
+    """Rows of class folders, or of a table of pixels where there are none. DataError: there are
+    files, but no folder is named for an emotion."""
     unnamed: Counter[Path] = Counter()
+    mapped = dict(source.emotion_names)
 
     def read_path(path: Path) -> Entry:
         inner = path.relative_to(source.path)
-        emotion = next((e for e in map(from_name, reversed(inner.parts[:-1])) if e), None)
+        folders = inner.parts[-2::-1]  # the nearest first
+        emotion = find_emotion(folders, mapped)
         if emotion is None:
             unnamed[path.parent] += 1
             return None
-        parts = (_PARTS.get(name.lower()) for name in inner.parts[:-1])
+        parts = (PART_NAMES.get(name.lower()) for name in inner.parts[:-1])
         # a.wav beside a.mp4 is the same utterance; a.jpg beside a.png are two faces.
         name = inner.with_suffix("") if source.modality == "acoustic" else inner
         row = Row(path, emotion, None, name.as_posix(), next((p for p in parts if p), None))
-        return row, int(path.suffix.lower() in VIDEO)
+        return row, int(suffix(path) in VIDEO)
 
     listing = list_files(source, read_path, IMAGE + VIDEO if source.modality == "visual" else ())
-    if unnamed and not listing.rows:
-        names = ", ".join(sorted({folder.name for folder in unnamed})[:5])
-        raise DataError(
-            f"no class folder is named for an emotion (found: {names};"
-            f" known: {', '.join(EMOTIONS)}, and words such as angry, happy, sad)"
-        )
-    problems = tuple(
-        Problem(folder, f"'{folder.name}' is not one of the seven emotions: {count} files left out")
+    problems = [
+        Problem(folder, f"{_explain(source, folder)}: {count} files left out")
         for folder, count in unnamed.items()
-    )
-    return replace(listing, problems=problems)
+    ]
+    if source.modality == "visual" and ".csv" in listing.unused:
+        listing, table_problems = _with_table(source, listing)
+        problems += table_problems
+    if problems and not listing.rows:
+        reasons = dict.fromkeys(problem.reason.partition(": ")[0] for problem in problems)
+        more = " ..." if len(reasons) > _MAX_NAMED else ""
+        raise DataError(f"{'; '.join(list(reasons)[:_MAX_NAMED])}{more}; {_HINT}")
+    return replace(listing, problems=tuple(problems))
+
+
+def _explain(source: Source, folder: Path) -> str:
+    folders = folder.relative_to(source.path).parts[::-1]
+    return explain(folders) if folders else "lies in no class folder"
+
+
+def _with_table(source: Source, listing: Listing) -> tuple[Listing, list[Problem]]:
+    """The listing with the rows of the corpus's table of pixels, if it has no others."""
+    tables = [path for path in find_files(source.path) if is_pixel_table(path)]
+    if not tables:
+        return listing, []
+    tables.sort(key=lambda path: path.name.lower() != PUBLISHED)  # of several the published one
+    rows, problems = ([], []) if listing.rows else read_table(tables[0], dict(source.emotion_names))
+    unused = Counter(listing.unused)
+    if rows:
+        unused[".csv"] -= 1
+    problems += [
+        Problem(table, "a table of pixels beside others: name a folder that holds nothing else")
+        for table in tables[bool(rows) :]
+    ]
+    rows = rows or list(listing.rows)
+    return replace(listing, rows=tuple(rows), unused=dict(+unused)), problems

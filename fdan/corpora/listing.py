@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,10 +10,36 @@ from typing import Final
 from fdan.errors import DataError
 
 PARTS: Final = ("train", "validation", "test")
+PART_NAMES: Final = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "publictest": "validation",
+    "test": "test",
+    "testing": "test",
+    "privatetest": "test",
+}
+"""What corpora call their parts, in lower case."""
 
-AUDIO: Final = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
-VIDEO: Final = (".avi", ".mp4", ".mov", ".mkv", ".webm")
-IMAGE: Final = (".jpg", ".jpeg", ".png", ".bmp")
+# Of several files of one utterance the earlier suffix is preferred.
+# fmt: off
+AUDIO: Final = (
+    ".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".oga", ".aac", ".aif", ".aiff", ".wma",
+    ".mka", ".m4b", ".au", ".caf", ".amr",
+)
+VIDEO: Final = (
+    ".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".flv", ".wmv", ".asf", ".mpg", ".mpeg",
+    ".mts", ".m2ts", ".ts", ".vob", ".ogv", ".3gp",
+)
+IMAGE: Final = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".gif", ".avif",
+    ".jp2", ".pgm", ".ppm", ".pnm",
+)
+# fmt: on
+_MAX_SHOWN: Final = 8  # kinds of files that a line names
 
 
 @dataclass(frozen=True)
@@ -23,6 +49,8 @@ class Source:
     corpus: str
     path: Path
     modality: str
+    # What the corpus calls some of the seven emotions: its own name, and the emotion.
+    emotion_names: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.corpus}:{self.path}"
@@ -49,24 +77,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows in a fixed order, problems worth showing, and counts of what is left out on purpose."""
+    """Rows in a fixed order, problems worth showing, counts of what is left out on purpose, and by
+    suffix of what lies there and cannot be read in this modality."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...] = ()
     skipped: dict[str, int] = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)
 
 
-def find_files(root: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Media files below a folder in the order of their relative paths, links followed once.
+def find_files(root: Path) -> list[Path]:
+    """Files below a folder in the order of their relative paths, links followed once.
 
-    Hidden files and macOS's `._name` companions are not media, whatever their suffix says.
-    DataError: a folder below `root` cannot be listed.
-
-    Args:
-        root: The folder.
-        suffixes: Suffixes of media files, in lower case with their dot.
+    Hidden files and macOS's `._name` companions are not listed. DataError: a folder below `root`
+    cannot be listed.
     """
-    wanted = frozenset(suffixes)
     files: list[Path] = []
     seen: set[str] = set()
 
@@ -83,9 +108,26 @@ def find_files(root: Path, suffixes: Iterable[str]) -> list[Path]:
             name for name in sorted(folders) if not name.startswith(".") and name != "__MACOSX"
         ]
         for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:  # noqa: PTH122
+            if not name.startswith("."):
                 files.append(Path(folder, name))
     return sorted(files, key=str)  # all begin alike
+
+
+def suffix(path: Path) -> str:
+    """Suffix of a file in lower case with its dot, by which files are told apart."""
+    return os.path.splitext(path.name)[1].lower()  # noqa: PTH122 (a tenth of pathlib's time)
+
+
+def count_suffixes(paths: Iterable[Path]) -> dict[str, int]:
+    """Number of files of each suffix, the most frequent first."""
+    return dict(Counter(suffix(path) or "no suffix" for path in paths).most_common())
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """`12 .txt, 3 .csv`; the most frequent only, where there are many."""
+    shown = [f"{count} {name}" for name, count in list(counts.items())[:_MAX_SHOWN]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {more} more kinds" if more else "")
 
 
 def media_suffixes(modality: str) -> tuple[str, ...]:
@@ -114,7 +156,12 @@ def list_files(
     ranked: dict[str, list[tuple[int, Row]]] = {}
     problems: list[Problem] = []
     skipped: Counter[str] = Counter()
-    for path in find_files(source.path, suffixes or media_suffixes(source.modality)):
+    wanted = frozenset(suffixes or media_suffixes(source.modality))
+    unused: list[Path] = []
+    for path in find_files(source.path):
+        if suffix(path) not in wanted:
+            unused.append(path)
+            continue
         entry = read(path)
         if isinstance(entry, str):
             skipped[entry] += 1
@@ -130,4 +177,4 @@ def list_files(
         rows.append(first)
         # That a video gives way to its sound file is as it should be, and not counted.
         skipped["second copy"] += len(copies)
-    return Listing(tuple(rows), tuple(problems), dict(+skipped))
+    return Listing(tuple(rows), tuple(problems), dict(+skipped), count_suffixes(unused))

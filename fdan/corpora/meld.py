@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import Listing, Problem, Row, Source, media_suffixes
+from fdan.corpora.listing import (
+    Listing,
+    Problem,
+    Row,
+    Source,
+    count_suffixes,
+    find_files,
+    media_suffixes,
+    suffix,
+)
 from fdan.emotions import from_name
 from fdan.errors import DataError
 
@@ -40,6 +49,7 @@ def read(source: Source) -> Listing:
     rows: list[Row] = []
     problems: list[Problem] = []
     unused = 0
+    known = {located[name] for name in _TABLES if name in located}
     for part, table_name, folder_name in _PARTS:
         table, folder = located.get(table_name), located.get(folder_name)
         if table and folder:
@@ -48,12 +58,14 @@ def read(source: Source) -> Listing:
             rows += of_part
             problems += missing
             unused += len(clips) - len(of_part)
+            known.update(clips.values())
         elif table:
             problems.append(Problem(table, f"its folder {folder_name} is missing"))
         elif folder:
             problems.append(Problem(folder, f"its table {table_name} is missing"))
     skipped = {"clip without a usable row": unused} if unused else {}
-    return Listing(tuple(rows), tuple(problems), skipped)
+    others = count_suffixes(path for path in find_files(source.path) if path not in known)
+    return Listing(tuple(rows), tuple(problems), skipped, others)
 
 
 def _locate(root: Path) -> dict[str, Path]:
@@ -80,10 +92,10 @@ def _locate(root: Path) -> dict[str, Path]:
 
 def _clips(folder: Path, modality: str) -> dict[tuple[int, int], Path]:
     """Clips of one part by dialogue and utterance number, the preferred suffix of each."""
-    ranks = {suffix: rank for rank, suffix in enumerate(media_suffixes(modality))}
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ranks]
+    ranks = {name: rank for rank, name in enumerate(media_suffixes(modality))}
+    files = [path for path in sorted(folder.iterdir()) if suffix(path) in ranks]
     clips: dict[tuple[int, int], Path] = {}
-    for path in sorted(files, key=lambda path: ranks[path.suffix.lower()]):
+    for path in sorted(files, key=lambda path: ranks[suffix(path)]):
         if name := _CLIP.fullmatch(path.stem):
             clips.setdefault((int(name[1]), int(name[2])), path)
     return clips

@@ -1,5 +1,6 @@
 """Hashes of files' contents, remembered by size and time so that a second start is quick."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Final
 
 from filelock import FileLock
 
+from fdan.corpora.pixel_table import read_cell, table_of
+from fdan.errors import DataError
 from fdan.files import sha256_file, write_atomic
 
 _FRESH_NS: Final = 2_000_000_000  # a younger file may change again within its time stamp's grain
@@ -61,15 +64,19 @@ class ContentCache:
     def _hash_file(self, path: Path, fresh: dict[str, _Entry]) -> Content:
         """Hash a file; `fresh` then has its entry, if that is worth remembering."""
         try:
-            stat = path.stat()
+            file = table_of(path) or path
+            stat = file.stat()
             if not S_ISREG(stat.st_mode):  # a pipe would be read for ever
                 return Content(problem="is not a regular file")
             known = self._known.get(str(path.absolute()))
             if known and known[:2] == [stat.st_size, stat.st_mtime_ns]:
                 return Content(str(known[2]))
-            sha256 = sha256_file(path)
+            cell = read_cell(path).encode() if file is not path else None
+            sha256 = sha256_file(path) if cell is None else hashlib.sha256(cell).hexdigest()
         except OSError as error:
             return Content(problem=f"cannot be read ({error.strerror or error})")
+        except DataError as error:
+            return Content(problem=str(error))
         if time.time_ns() - stat.st_mtime_ns > _FRESH_NS:
             fresh[str(path.absolute())] = [stat.st_size, stat.st_mtime_ns, sha256]
         return Content(sha256)

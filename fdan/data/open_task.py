@@ -3,20 +3,28 @@ prepared yet is prepared) or planned as one, from its corpora's listings alone."
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from fdan.config import Config, option
-from fdan.corpora import STORE, Listing, Row, Source, parse_source, read
+from fdan.corpora import FOLDERS, STORE, Listing, Row, Source, parse_source, read, read_suffixes
+from fdan.corpora.class_names import read_emotion_names
 from fdan.corpora.demo import CODES, BackgroundDemo, DemoSettings, speaker_name
-from fdan.corpora.listing import VIDEO
+from fdan.corpora.listing import VIDEO, suffix
 from fdan.data.prepare import prepare
 from fdan.data.settings import Settings
 from fdan.data.split import Split, split
-from fdan.data.store import PrepareProgress, ProgressCallback, Store, no_progress, open_store
+from fdan.data.store import (
+    PASSED_OVER,
+    PrepareProgress,
+    ProgressCallback,
+    Store,
+    no_progress,
+    open_store,
+)
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import ConfigError
@@ -42,6 +50,12 @@ class DataConfig(Config):
     visual: tuple[str, ...] = option(
         (), "a corpus that gives the faces; may be repeated", "CORPUS:PATH"
     )
+    emotions: Path | None = option(
+        None,
+        "what class folders are called, where they are not named for an emotion: a TOML file of"
+        ' lines such as 0 = "anger"',
+        "FILE",
+    )
     runs: Path = option(
         Path("runs"),
         "where stores, features, studies and models go",
@@ -55,6 +69,8 @@ class DataConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "runs", self.runs.expanduser().absolute())
+        if self.emotions is not None:
+            object.__setattr__(self, "emotions", self.emotions.expanduser().absolute())
 
     @property
     def demo_folder(self) -> Path:
@@ -65,6 +81,18 @@ class DataConfig(Config):
     def sources(self) -> list[Source]:
         """Sources that `task`, `acoustic` and `visual` name, or the demo corpus under `runs`.
         ConfigError or DataError if they contradict each other or name no corpus."""
+        sources = self._named_sources()
+        if self.emotions is None:
+            return sources
+        if not any(source.corpus == FOLDERS for source in sources):
+            raise ConfigError("--emotions: maps names of class folders; no source is folders:PATH")
+        names = read_emotion_names(self.emotions)
+        return [
+            replace(source, emotion_names=names) if source.corpus == FOLDERS else source
+            for source in sources
+        ]
+
+    def _named_sources(self) -> list[Source]:
         if self.task is not None:
             if self.acoustic or self.visual:
                 raise ConfigError("--task names both modalities: leave out --acoustic and --visual")
@@ -117,7 +145,8 @@ def open_task(
 
     def prepared(source: Source) -> Store:
         own = preparation[source.modality]
-        return prepare(source, own, folder, workers=data.workers, progress=progress)
+        store = prepare(source, own, folder, workers=data.workers, progress=progress)
+        return _without_other_modality(store, source, data.sources)
 
     task = _task(data.sources, prepared)
     return task, split(task, settings.split)
@@ -148,9 +177,18 @@ def plan_task(data: DataConfig, settings: Settings) -> Task:
             return open_store(source.path)
         absent = source.path == data.demo_folder and not source.path.exists()
         listing = _list_demo(source) if absent else read(source)
-        return _planned_store(source, listing, settings.preparation[source.modality])
+        store = _planned_store(source, listing, settings.preparation[source.modality])
+        return _without_other_modality(store, source, data.sources)
 
     return _task(data.sources, planned)
+
+
+def _without_other_modality(store: Store, source: Source, sources: Sequence[Source]) -> Store:
+    """A store that passed over no file that its folder gives to the other modality."""
+    others = [s for s in sources if s.path == source.path and s.modality != source.modality]
+    read_there = {PASSED_OVER + suffix for other in others for suffix in read_suffixes(other)}
+    counts = {name: count for name, count in store.counts.items() if name not in read_there}
+    return replace(store, counts=counts)
 
 
 def _task(sources: Sequence[Source], open_source: Callable[[Source], Store]) -> Task:
@@ -163,11 +201,7 @@ def _planned_store(
     source: Source, listing: Listing, settings: SpectrogramSettings | FaceSettings
 ) -> Store:
     frames = settings.frames if isinstance(settings, FaceSettings) else 1
-    rows = [
-        row
-        for row in listing.rows
-        for _ in range(frames if row.path.suffix.lower() in VIDEO else 1)
-    ]
+    rows = [row for row in listing.rows for _ in range(frames if suffix(row.path) in VIDEO else 1)]
     paths = [str(row.path) for row in rows]
     return Store(
         folder=source.path,
@@ -182,6 +216,8 @@ def _planned_store(
         parts=[row.part for row in rows],
         files=paths,
         contents=paths,
+        problems=[{"path": str(p.path), "reason": p.reason} for p in listing.problems],
+        counts={PASSED_OVER + n: c for n, c in {**listing.skipped, **listing.unused}.items()},
     )
 
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, TypedDict
@@ -28,7 +28,7 @@ from fdan.data import store as stored
 from fdan.data.content_hash import Content, ContentCache
 from fdan.errors import DataError
 from fdan.files import JsonLines, write_atomic
-from fdan.media.pixels import Pixels, Settings, image_shape, settings_to_dict
+from fdan.media.pixels import Pixels, Settings, image_shape, reading, settings_to_dict
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
 
@@ -122,11 +122,31 @@ class _Corpus:
         digest = hashlib.sha256(head.encode())
         for row, file, content in zip(self.listing.rows, self.files, self.contents, strict=True):
             fields = [file, content.sha256, row.emotion, row.speaker, row.utterance, row.part]
-            digest.update(json.dumps(fields).encode())
+            read_as = reading(row.path, self.source.modality)
+            digest.update(json.dumps([*fields, *([read_as] if read_as > 1 else [])]).encode())
         return digest.hexdigest()
 
     def _below(self, path: Path) -> str:
         return str(path).removeprefix(os.path.join(self.source.path, ""))  # noqa: PTH118 (a tenth of pathlib's time)
+
+    @property
+    def _passed_over(self) -> dict[str, int]:
+        counts = {**self.listing.skipped, **self.listing.unused}
+        return {stored.PASSED_OVER + name: count for name, count in counts.items()}
+
+    @property
+    def _problems(self) -> list[dict[str, str]]:
+        return [
+            {"path": self._below(problem.path), "reason": problem.reason}
+            for problem in self.listing.problems
+        ]
+
+    def open(self, folder: Path) -> stored.Store:
+        """The corpus's store, with what lies beside its files now: that may be more than when it
+        was made, and makes no other store."""
+        store = stored.open_store(folder)
+        made = {n: c for n, c in store.counts.items() if not n.startswith(stored.PASSED_OVER)}
+        return replace(store, counts={**made, **self._passed_over}, problems=self._problems)
 
     def manifest(self, done: Sequence[_Done]) -> dict[str, object]:
         """The store's manifest. DataError if too little of the corpus is readable."""
@@ -150,7 +170,6 @@ class _Corpus:
         for entry in done:
             counts.update(entry["counts"])
         counts += Counter()  # without zeros
-        skipped = {f"passed over: {name}": n for name, n in self.listing.skipped.items()}
         return {
             "format": stored.FORMAT,
             "corpus": source.corpus,
@@ -163,13 +182,10 @@ class _Corpus:
                 "images": len(each),
                 "unreadable": len(unreadable),
                 **counts,
-                **skipped,
+                **self._passed_over,
             },
             "unreadable": unreadable,
-            "problems": [
-                {"path": self._below(problem.path), "reason": problem.reason}
-                for problem in self.listing.problems
-            ],
+            "problems": self._problems,
             "samples": {
                 "emotions": [rows[at].emotion for at in each],
                 "speakers": [rows[at].speaker for at in each],
@@ -185,10 +201,10 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
     source, rows, contents = corpus.source, corpus.listing.rows, corpus.contents
     folder = root / f"{source.corpus}-{source.modality}-{corpus.fingerprint[:12]}"
     if folder.exists():
-        return stored.open_store(folder)
+        return corpus.open(folder)
     with _locked(root / f".{folder.name}.lock", lambda: report("waiting", 0, 0)):
         if folder.exists():  # another process was first
-            return stored.open_store(folder)
+            return corpus.open(folder)
         partial = root / f"{folder.name}.partial"
         with _PartialStore(partial, image_shape(corpus.settings)) as store:
             left = range(len(store.done), len(rows))
@@ -206,7 +222,7 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
             raise
         store.finish(manifest)
         partial.rename(folder)
-    return stored.open_store(folder)
+    return corpus.open(folder)
 
 
 class _PartialStore(AbstractContextManager["_PartialStore"]):

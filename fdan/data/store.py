@@ -23,6 +23,9 @@ FORMAT: Final = 1
 IMAGES: Final = "images.npy"
 MANIFEST: Final = "manifest.json"
 
+PASSED_OVER: Final = "passed over: "
+"""Begins the counts of what lies in the corpus's folder and is not used."""
+
 _PER_SAMPLE: Final = ("speakers", "utterances", "parts", "files", "contents")
 _HEAD: Final = ("corpus", "modality", "settings", "fingerprint")
 _FILES: Final = ("unreadable", "problems", "counts")

@@ -104,6 +104,12 @@ class Task:
         """Emotions of which there is at least one sample, in the order of EMOTIONS."""
         return [EMOTIONS[label] for label in np.unique(self.samples(modality).labels)]
 
+    @property
+    def absent(self) -> dict[str, list[str]]:
+        """Emotions of which a modality has no sample, by modality; without those that have all."""
+        absent = {m: [e for e in EMOTIONS if e not in self.emotions(m)] for m in MODALITIES[::-1]}
+        return {modality: emotions for modality, emotions in absent.items() if emotions}
+
 
 def _joined(stores: Sequence[Store]) -> Samples:
     return Samples(

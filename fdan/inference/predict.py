@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.corpora.listing import find_files, media_suffixes
+from fdan.corpora.listing import count_suffixes, describe_counts, find_files, media_suffixes, suffix
 from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, WeightsError
@@ -38,10 +38,13 @@ def speech_files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = find_files(path, media_suffixes("acoustic"))
-            if not inside:
-                raise DataError(f"{path}: no sound or video file in this folder")
-            files += inside
+            inside = find_files(path)
+            media = [file for file in inside if suffix(file) in media_suffixes("acoustic")]
+            if not media:
+                there = describe_counts(count_suffixes(inside))
+                holds = f"; it holds {there}" if there else ""
+                raise DataError(f"{path}: no sound or video file in this folder{holds}")
+            files += media
         elif path.exists():
             files.append(path)
         else:

@@ -1,17 +1,29 @@
 """Speech from a sound file or from the sound track of a video."""
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.corpora.listing import VIDEO
+from fdan.corpora.listing import VIDEO, suffix
 from fdan.errors import DataError
-from fdan.media.container import open_container
+from fdan.media.container import find_stream, open_container
 
 _SILENCE: Final = 1.0 / 32768.0  # one step of 16-bit audio: what never leaves it holds no sound
+
+LOUDEST: Final = "channels cancel out, the loudest taken"
+_CANCELLED: Final = 0.01
+"""Channels whose mix has less than this part of their power cancel out: what is left of them, after
+a lossy coding above all, is noise. Channels that have nothing in common keep half of it."""
+
+CUT: Final = "more sound than the header declares, which is not read"
+
+_JOINABLE: Final = ("MP3", "OGG", "FLAC")
+"""Formats (libsndfile's names) whose files are sound even when one is appended to another."""
 
 _MAX_SAMPLES: Final = 2**28
 """Samples that a header may declare before it is doubted: hours of sound. A FLAC file that comes
@@ -21,18 +33,23 @@ _RATES: Final = range(1000, 768_001)
 """In Hz. A file that declares another rate is damaged, and resampling it could fill any memory."""
 
 
-def read_speech(path: Path, sample_rate: int) -> NDArray[np.float32]:
+def read_speech(
+    path: Path, sample_rate: int, counts: Counter[str] | None = None
+) -> NDArray[np.float32]:
     """The sound of a file, mono: (samples,) float32; of a truncated file, whatever decodes.
 
-    Channels are averaged; resampling is soxr's HQ, which is librosa's default. DataError: nothing
-    can be decoded, or values are not finite.
+    Channels are averaged, but where they cancel out, the loudest one is taken. Resampling is soxr's
+    HQ, which is librosa's default. DataError: nothing can be decoded, or values are not finite.
 
     Args:
         path: A sound file or a video.
         sample_rate: Sample rate of the result, in Hz.
+        counts: Counter that is told what is worth knowing of how the file was read.
     """
-    read = _read_container if path.suffix.lower() in VIDEO else _read_sound_file
-    speech, rate = read(path)
+    counts = Counter() if counts is None else counts
+    read = _read_container if suffix(path) in (*VIDEO, ".mp3") else _read_sound_file
+    speech, rate = read(path, counts)
+    counts[CUT] += _goes_on(path)
     if not len(speech):
         raise DataError("holds no sound (0 samples)")
     if not np.isfinite(speech).all():
@@ -68,51 +85,142 @@ def _check_rate(rate: int) -> None:
         raise DataError(f"declares a sample rate of {rate} Hz: its header is damaged")
 
 
-def _read_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:
+def _cancelling(power: NDArray[np.float64], mixed: float) -> bool:
+    """Whether channels of this power cancel out in a mix of that power."""
+    return len(power) > 1 and mixed < _CANCELLED * float(power.mean())
+
+
+def _power(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(channels, samples) -> (channels,)."""
+    return np.asarray(np.einsum("cs,cs->c", samples, samples, dtype=np.float64), np.float64)
+
+
+def _read_sound_file(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float32], int]:
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             rate = int(file.samplerate)
             _check_rate(rate)
-            if file.frames * file.channels > _MAX_SAMPLES:
-                return _read_container(path)
-            speech = file.read(dtype="float32", always_2d=True)
+            # libsndfile stops where a header says; FFmpeg reads to the end.
+            honest = file.format not in _JOINABLE and file.frames
+            if not honest or file.frames * file.channels > _MAX_SAMPLES:
+                return _read_container(path, counts)
+            channels = file.read(dtype="float32", always_2d=True).T
     except soundfile.LibsndfileError:
         # m4a, a coding that libsndfile does not know, or a FLAC file that breaks off: FFmpeg
         # gives what comes before.
-        return _read_container(path)
-    return speech.mean(axis=1) if speech.shape[1] > 1 else speech[:, 0], rate
+        return _read_container(path, counts)
+    if len(channels) == 1:
+        return channels[0], rate
+    power, mixed = _power(channels), channels.mean(axis=0)
+    if _cancelling(power, float(_power(mixed[None])[0])):
+        counts[LOUDEST] += 1
+        return channels[int(power.argmax())], rate
+    return mixed, rate
 
 
-def _read_container(path: Path) -> tuple[NDArray[np.float32], int]:
+def _goes_on(path: Path) -> bool:
+    """Whether a wav file goes on behind what its chunks declare: a second one is appended, or its
+    header is wrong."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return False
+        while len(head := file.read(8)) == 8:
+            name, length = head[:4], int.from_bytes(head[4:], "little")
+            if name == b"data" and not length:  # never completed, and read to the end
+                return False
+            if name == b"RIFF" or not (name.isascii() and name.decode("ascii").isprintable()):
+                return name.strip(b"\0") != b""  # zeros are padding
+            file.seek(length + length % 2, 1)
+    return False
+
+
+def _read_container(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float32], int]:
     with open_container(path) as container:
-        if not container.streams.audio:
+        stream = find_stream(container, "audio", counts)
+        if stream is None:
             raise DataError("has no sound track")
-        stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise DataError("has sound in a coding that is not known here")
-        rate = int(stream.codec_context.sample_rate)
+        index, rate = stream.index, int(stream.codec_context.sample_rate)
         _check_rate(rate)
-        return _decode(container, stream, rate), rate
+        speech, power, mixed = _decode(container, stream, rate)
+    if not _cancelling(power, mixed):
+        return speech, rate
+    counts[LOUDEST] += 1
+    with open_container(path) as container:
+        stream = container.streams[index]
+        return _decode(container, stream, rate, int(power.argmax()))[0], rate
 
 
-def _decode(container: Any, stream: Any, rate: int) -> NDArray[np.float32]:
+def _decode(
+    container: Any, stream: Any, rate: int, channel: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
+    """(samples,): one channel of a track or, without, their mix; the power of each channel where
+    there are several, and that of their mix. What changes on the way is decoded through."""
+    mixer = _Mixer(rate, channel)
+    blocks = [block for frame in _frames(container, stream) for block in mixer.mix(frame)]
+    blocks += mixer.flush()
+    return np.concatenate(blocks or [np.zeros(0, np.float32)]), mixer.power, mixer.mixed
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
     import av
 
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-    forms = set()
-    blocks: list[NDArray[np.float32]] = []
     with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
         for packet in container.demux(stream):
             try:
-                frames = packet.decode()
+                yield from packet.decode()
             except av.FFmpegError:  # one damaged packet of many
                 continue
-            for frame in frames:
-                forms.add((frame.format.name, frame.layout.name, frame.sample_rate))
-                if len(forms) > 1:
-                    raise DataError("changes its channels or its sample rate on the way")
-                blocks += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    blocks += [part.to_ndarray()[0] for part in resampler.resample(None)] if blocks else []
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+class _Mixer:
+    """Frames of any form to samples of one rate, by FFmpeg."""
+
+    def __init__(self, rate: int, channel: int | None) -> None:
+        self.power = np.zeros(0)  # of each channel, where there are several
+        self.mixed = 0.0  # power of the mix of those
+        self._rate, self._channel = rate, channel
+        self._form: tuple[str, str, int] | None = None
+
+    def mix(self, frame: Any) -> Iterator[NDArray[np.float32]]:
+        """The samples of a frame, and of earlier ones what was held back."""
+        import av
+
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:
+            _check_rate(frame.sample_rate)
+            yield from self.flush()
+            self._form, rate = form, self._rate
+            self._mono = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+            self._stereo, self._apart = frame.layout.nb_channels == 2, None
+            if frame.layout.nb_channels > 1:
+                self._apart = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate)
+        yield from self._resample(frame)
+
+    def flush(self) -> Iterator[NDArray[np.float32]]:
+        """What is held back at the end of the frames of one form."""
+        if self._form is not None:
+            yield from self._resample(None)
+
+    def _resample(self, frame: Any) -> Iterator[NDArray[np.float32]]:
+        if self._apart is None:
+            yield from (block.to_ndarray()[0] for block in self._mono.resample(frame))
+            return
+        channels = [block.to_ndarray() for block in self._apart.resample(frame)]
+        if self._stereo:
+            blocks = [block.mean(axis=0) for block in channels]
+        else:  # FFmpeg knows that speech is in the centre
+            blocks = [block.to_ndarray()[0] for block in self._mono.resample(frame)]
+        for block in channels:
+            missing = max(0, len(block) - len(self.power))
+            self.power = np.pad(self.power, (0, missing))
+            self.power[: len(block)] += _power(block)
+        self.mixed += sum(float(_power(block[None])[0]) for block in blocks)
+        if self._channel is None:
+            yield from blocks
+        else:
+            yield from (block[min(self._channel, len(block) - 1)] for block in channels)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ _CROP_SIDE: Final = 128
 100 x 100."""
 
 _UNDECODABLE: Final = "cannot be decoded as an image (damaged, or not what its name says)"
+
+_WITH_ALPHA: Final = 4  # channels
+_BLANK: Final = 2  # values of 255 between the darkest and the brightest pixel of one colour
 
 _SMALLEST_PART: Final = 8  # a face smaller than this part of the frame is not the speaker's
 
@@ -47,20 +50,67 @@ class FaceSettings(Config):
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A still image: (height, width, 3) uint8, BGR. DataError: it cannot be decoded."""
+    """A still image: (height, width, 3) uint8, BGR; of an animation the first picture, of more than
+    8 bits those that it uses, what is transparent on white. DataError: it cannot be decoded."""
     cv2 = load_library("cv2")
 
     # Not cv2.imread: it cannot open every path that Python can.
     encoded = np.fromfile(path, dtype=np.uint8)
+    # Any other way leaves out transparency; this one leaves out that a camera was turned.
+    image = None if _is_opaque(encoded) else _decode(encoded, cv2.IMREAD_UNCHANGED)
+    if image is not None and image.ndim == 3 and image.shape[2] == _WITH_ALPHA:
+        return _on_white(_to_8_bits(image[:, :, :3]), _to_8_bits(image[:, :, 3:]))
+    image = _decode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None or not image.size:
+        raise DataError(_UNDECODABLE)
+    return _to_8_bits(image)
+
+
+def is_blank(image: NDArray[np.uint8]) -> bool:
+    """Whether an image (height, width, 3) shows one colour all over."""
+    return int(np.ptp(image.reshape(-1, image.shape[2]), axis=0).max()) <= _BLANK
+
+
+def _is_opaque(encoded: NDArray[np.uint8]) -> bool:
+    """Whether a file is of a kind without transparency: JPEG, BMP (whose fourth channel is mostly
+    empty), or a PNG of grey or colour values."""
+    head = encoded[:26].tobytes()
+    return head[:2] in (b"\xff\xd8", b"BM") or (head[:4] == b"\x89PNG" and head[25:] in b"\0\2")
+
+
+def _decode(encoded: NDArray[np.uint8], how: int) -> NDArray[Any] | None:
+    cv2 = load_library("cv2")
+
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        return cv2.imdecode(encoded, how)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise
         raise DataError(_UNDECODABLE) from error
-    if image is None or not image.size:
-        raise DataError(_UNDECODABLE)
-    return np.asarray(image, dtype=np.uint8)
+
+
+def _to_8_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image of any depth with 8 bits, by the bits that it uses: cameras and tools keep 8, 10 or
+    12 of them in 16."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind == "f":
+        if not np.isfinite(image).all():
+            raise DataError("holds pixels that are not finite")
+        top = max(1.0, float(image.max()))  # 1 is white, or 255, or 65535
+        white = next((white for white in (1.0, 255.0, 65535.0) if top <= white), top)
+        return np.rint(image.clip(0) * (255 / white)).astype(np.uint8)
+    bits = max(8, int(image.max()).bit_length())
+    return (image.clip(0) >> (bits + bits % 2 - 8)).astype(np.uint8)
+
+
+def _on_white(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(height, width, 3) on white, as far as alpha (height, width, 1) lets through."""
+    if (alpha == 255).all():
+        return np.ascontiguousarray(colours)
+    opaque = alpha.astype(np.uint16)
+    mixed = (colours * opaque + 255 * (255 - opaque) + 127) // 255
+    return mixed.astype(np.uint8)
 
 
 def face_image(

@@ -9,13 +9,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fdan.corpora.listing import IMAGE
+from fdan.corpora.listing import IMAGE, suffix
+from fdan.corpora.pixel_table import read_picture, table_of
 from fdan.errors import DataError
-from fdan.media.faces import FaceSettings, face_image, read_image
+from fdan.media.audio import CUT, LOUDEST, read_speech, window
+from fdan.media.container import SEVERAL_STREAMS
+from fdan.media.faces import FaceSettings, face_image, is_blank, read_image
 from fdan.media.spectrogram import SpectrogramSettings
 
 VERSION: Final = 1
 """Raised by one whenever the same file and settings give other pixels: old stores no longer fit."""
+
+ODDITIES: Final = (LOUDEST, CUT, *SEVERAL_STREAMS.values())
+"""What a user is told of the files of which it is counted."""
+
+READING: Final = 2
+"""Raised by one whenever files of some kinds only give other pixels."""
 
 Settings = SpectrogramSettings | FaceSettings
 
@@ -52,6 +61,28 @@ def settings_from_dict(modality: str, stored: Mapping[str, Any]) -> Settings:
     return kind.from_mapping(values, f"{modality} preparation")
 
 
+def reading(path: Path, modality: str) -> int:
+    """The number of the way in which a file is read: stores that hold files of a kind that is read
+    in another way now no longer fit. Kinds that the second way did not change keep the first's.
+
+    Args:
+        path: The media file.
+        modality: "acoustic" or "visual".
+    """
+    if modality == "visual":
+        return 1 if suffix(path) == ".avi" else READING
+    return 1 if suffix(path) == ".wav" and _is_mono_wav(path) else READING
+
+
+def _is_mono_wav(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError:  # it is listed as unreadable
+        return True
+    return head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and head[22:24] == b"\x01\x00"
+
+
 def image_shape(settings: Settings) -> tuple[int, int, int]:
     """Height, width and channels of the images: 1 channel for speech, 3 (RGB) for faces."""
     if isinstance(settings, SpectrogramSettings):
@@ -68,7 +99,7 @@ def read_pixels(path: Path, settings: Settings) -> Pixels:
         settings: Settings that the images depend on.
     """
     try:
-        if not path.stat().st_size:
+        if table_of(path) is None and not path.stat().st_size:
             raise DataError("is empty (0 bytes)")
         if isinstance(settings, SpectrogramSettings):
             return _speech(path, settings)
@@ -78,20 +109,29 @@ def read_pixels(path: Path, settings: Settings) -> Pixels:
 
 
 def _speech(path: Path, settings: SpectrogramSettings) -> Pixels:
-    from fdan.media.audio import read_speech, window
     from fdan.media.spectrogram import spectrogram_image
 
-    speech = read_speech(path, settings.sample_rate)
+    counts: Counter[str] = Counter()
+    speech = read_speech(path, settings.sample_rate, counts)
     image = spectrogram_image(window(speech, settings.length), settings)
     excess = len(speech) - settings.length
-    counts = {"longer than the window, cut": int(excess > 0), "shorter, padded": int(excess < 0)}
-    return Pixels(image[None], counts)
+    counts["longer than the window, cut"] += excess > 0
+    counts["shorter, padded"] += excess < 0
+    return Pixels(image[None], dict(counts))
 
 
 def _faces(path: Path, settings: FaceSettings) -> Pixels:
     from fdan.media.video import read_frames
 
-    still = path.suffix.lower() in IMAGE
-    frames = [read_image(path)] if still else read_frames(path, settings.frames)
+    counts: Counter[str] = Counter()
+    in_table = table_of(path) is not None
+    still = in_table or suffix(path) in IMAGE
+    if in_table:
+        frames = [read_picture(path)[:, :, None].repeat(3, axis=2)]
+    else:
+        frames = [read_image(path)] if still else read_frames(path, settings.frames, counts)
     faces = [face_image(frame, settings, still=still) for frame in frames]
-    return Pixels(np.stack([face for face, _ in faces]), dict(Counter(how for _, how in faces)))
+    if still and is_blank(faces[0][0]):  # a film is often dark for a while
+        raise DataError("is blank: one colour all over the part that is used")
+    counts.update(how for _, how in faces)
+    return Pixels(np.stack([face for face, _ in faces]), dict(counts))

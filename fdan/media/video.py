@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from fdan.errors import DataError
 from fdan.libraries import load_library
-from fdan.media.container import open_container
+from fdan.media.container import find_stream, open_container
 
 _MOTION_JPEG: Final = "mjpeg"  # the coding of many films that are cut or played frame by frame
 
@@ -22,7 +23,9 @@ def _positions(count: int, frames: int) -> list[int]:
     return sorted({(2 * k + 1) * count // (2 * frames) for k in range(frames)}) if count else []
 
 
-def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
+def read_frames(
+    path: Path, frames: int, counts: Counter[str] | None = None
+) -> list[NDArray[np.uint8]]:
     """Uniformly spaced frames of a video, (height, width, 3) uint8, BGR as OpenCV has them.
 
     Frames of Motion JPEG stand alone: only those wanted are decoded. With other codings, frames are
@@ -33,57 +36,68 @@ def read_frames(path: Path, frames: int) -> list[NDArray[np.uint8]]:
     Args:
         path: The video.
         frames: Number of wanted frames; a damaged video gives fewer.
+        counts: Counter that is told of more picture tracks than one.
     """
     with open_container(path) as container:
-        count, coding = _packets(container)
+        stream = find_stream(container, "video", Counter() if counts is None else counts)
+        if stream is None:
+            covers = bool(container.streams.video)
+            raise DataError(f"has no picture track{', only a cover picture' if covers else ''}")
+        count = _count_packets(container, stream)
         wanted = _positions(count, frames)
-        picked = _pick(container, wanted) if wanted and coding == _MOTION_JPEG else []
+        coding = "" if stream.codec_context is None else stream.codec_context.name
+        picked = _pick(container, stream, wanted) if wanted and coding == _MOTION_JPEG else []
+        index, first = stream.index, container.streams.video[0].index
     if picked and len(picked) == len(wanted):
         return picked
-    images, seen = _pass(path, wanted)
+    # OpenCV sees a film's first picture track alone.
+    decode = _pass if index == first else functools.partial(_pass_stream, stream=index)
+    images, seen = decode(path, wanted)
     if len(images) < len(wanted) and seen < count:
-        images, _ = _pass(path, _positions(seen, frames))
+        images, _ = decode(path, _positions(seen, frames))
     if not images:
         raise DataError("holds no frame that can be decoded")
     return images
 
 
-def _packets(container: Any) -> tuple[int, str]:
-    """Packets of the picture track, one a frame, and its coding. They are read, not decoded, which
-    costs next to nothing, and unlike the count in a container's header it is never a promise."""
+def _count_packets(container: Any, stream: Any) -> int:
+    """Packets of a picture track, one a frame. They are read, not decoded, which costs next to
+    nothing, and unlike the count in a container's header it is never a promise."""
     import av
 
-    if not container.streams.video:
-        raise DataError("has no picture track")
-    context, count = container.streams.video[0].codec_context, 0
+    count = 0
     with contextlib.suppress(av.FFmpegError):  # a file that breaks off while it is read
-        for packet in container.demux(video=0):
+        for packet in container.demux(stream):
             count += bool(packet.size)
-    return count, "" if context is None else context.name
+    return count
 
 
-def _pick(container: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
+def _pick(container: Any, stream: Any, wanted: list[int]) -> list[NDArray[np.uint8]]:
     """The wanted frames of a track whose frames stand alone, equal to those of `_pass`; none of
     a track that has to be turned or does not decode."""
     import av
-    from av.video.reformatter import Interpolation
 
-    convert = _converter()
     images: list[NDArray[np.uint8]] = []
     with contextlib.suppress(av.FFmpegError):
-        container.streams.video[0].codec_context.thread_count = 1
+        stream.codec_context.thread_count = 1
         container.seek(0)
-        packets = (packet for packet in container.demux(video=0) if packet.size)
+        packets = (packet for packet in container.demux(stream) if packet.size)
         for index, packet in enumerate(itertools.islice(packets, wanted[-1] + 1)):
             if index not in wanted:
                 continue
             decoded = packet.decode()
             if len(decoded) != 1 or decoded[0].rotation:
                 return []
-            # OpenCV converts alike.
-            bgr = convert.reformat(decoded[0], format="bgr24", interpolation=Interpolation.BICUBIC)
-            images.append(np.asarray(bgr.to_ndarray(), np.uint8))
+            images.append(_to_bgr(decoded[0]))
     return images
+
+
+def _to_bgr(frame: Any) -> NDArray[np.uint8]:
+    """The pixels of an av.VideoFrame, (height, width, 3), as OpenCV converts them."""
+    from av.video.reformatter import Interpolation
+
+    bgr = _converter().reformat(frame, format="bgr24", interpolation=Interpolation.BICUBIC)
+    return np.asarray(bgr.to_ndarray(), np.uint8)
 
 
 @functools.cache
@@ -92,6 +106,24 @@ def _converter() -> Any:
     from av.video.reformatter import VideoReformatter
 
     return VideoReformatter()
+
+
+def _pass_stream(path: Path, wanted: list[int], stream: int) -> tuple[list[NDArray[np.uint8]], int]:
+    """As `_pass`, of the stream of a given index."""
+    import av
+
+    images: list[NDArray[np.uint8]] = []
+    seen = 0
+    with open_container(path) as container, contextlib.suppress(av.FFmpegError):
+        container.streams[stream].codec_context.thread_count = 1
+        for frame in container.decode(container.streams[stream]):
+            if seen in wanted:
+                # As a player turns it, and OpenCV.
+                images.append(np.rot90(_to_bgr(frame), round(frame.rotation / 90)))
+            seen += 1
+            if seen > max(wanted, default=0):
+                break
+    return images, seen
 
 
 def _pass(path: Path, wanted: list[int]) -> tuple[list[NDArray[np.uint8]], int]:

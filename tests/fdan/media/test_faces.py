@@ -1,4 +1,4 @@
-"""The largest face beside OpenCV's own search through windows of all sizes."""
+"""The largest face beside OpenCV's own search through windows of all sizes; what images hold."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fdan.corpora.demo import generate
+from fdan.errors import DataError
 from fdan.media import cascade
 from fdan.media.cascade import Box, largest_face
-from fdan.media.faces import read_image
+from fdan.media.faces import FaceSettings, read_image
+from fdan.media.pixels import read_pixels
 from fdan.media.video import read_frames
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -133,3 +135,84 @@ def test_real_faces() -> None:
         assert face == all_sizes(grey, 30)
         found += face is not None
     assert found > len(files) // 3
+
+
+# --- what a still image holds
+
+
+def textured() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "suffix", ["webp", "tiff", "gif", "pgm", "ppm", "avif", "jp2", "jfif", "jpe", "bmp"]
+)
+def test_kinds_of_images(suffix: str, tmp_path: Path) -> None:
+    image = cv2.GaussianBlur(textured(), (0, 0), 6)
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
+    if suffix == "pgm":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    path = tmp_path / f"a.{suffix}"
+    _, encoded = cv2.imencode(".jpg" if suffix in ("jfif", "jpe") else f".{suffix}", image)
+    path.write_bytes(encoded.tobytes())
+    read = read_image(path)
+    assert read.shape == (60, 60, 3)
+    # A GIF has 256 colours.
+    np.testing.assert_allclose(read.mean(axis=2), image.reshape(60, 60, -1).mean(axis=2), atol=60)
+
+
+def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:
+    animation = cv2.Animation()
+    animation.frames = [np.full((60, 60, 4), value, np.uint8) for value in (40, 200, 250)]
+    for frame in animation.frames:
+        frame[:, :, 3] = 255
+    animation.durations = [100, 100, 100]
+    assert cv2.imwriteanimation(str(tmp_path / "a.gif"), animation)
+    assert abs(float(read_image(tmp_path / "a.gif").mean()) - 40) < 10
+
+
+@pytest.mark.parametrize(
+    ("bits", "top"), [(8, 255), (10, 1023), (12, 4095), (16, 65535)], ids=lambda value: str(value)
+)
+def test_16_bit_images_are_scaled_by_the_bits_that_they_use(
+    bits: int, top: int, tmp_path: Path
+) -> None:
+    image = textured()
+    image[0, 0] = 255
+    deep = (image.astype(np.uint16) << (bits - 8)) | (top >> 8 if bits > 8 else 0)
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    alpha = np.full((60, 60, 1), 65535, np.uint16)
+    cv2.imwrite(str(tmp_path / "b.png"), np.concatenate([deep, alpha], axis=2))
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), image)
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floating_point_images(white: float, tmp_path: Path) -> None:
+    image = textured()
+    image[0, 0] = 255
+    cv2.imwrite(str(tmp_path / "a.tiff"), (image / 255 * white).astype(np.float32))
+    np.testing.assert_allclose(read_image(tmp_path / "a.tiff"), image, atol=1)
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    image = np.concatenate([textured(), np.zeros((60, 60, 1), np.uint8)], axis=2)
+    image[20:40, 20:40, 3] = 255
+    image[0, 0] = (0, 0, 0, 128)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    read = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(read[20:40, 20:40], image[20:40, 20:40, :3])
+    assert (read[45:] == 255).all() and (read[0, 0] == 127).all()
+
+
+@pytest.mark.parametrize("what", ["black", "red", "transparent"])
+def test_blank_pictures_are_refused(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    if what == "transparent":
+        cv2.imwrite(str(path), np.concatenate([textured(), np.zeros((60, 60, 1), np.uint8)], 2))
+    else:
+        image = np.zeros((60, 60, 3), np.uint8)
+        image[:, :, 2] = 200 * (what == "red")
+        cv2.imwrite(str(path), image)
+    with pytest.raises(DataError, match="is blank"):
+        read_pixels(path, FaceSettings(face_size=32))

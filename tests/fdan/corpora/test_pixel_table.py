@@ -1,0 +1,82 @@
+"""fer2013.csv and its copies, line by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fdan.corpora import Source, read
+from fdan.errors import DataError
+from fdan.media.faces import FaceSettings
+from fdan.media.pixels import read_pixels
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(value: int | None = None) -> str:
+    values = RANDOM.integers(0, 256, 48 * 48) if value is None else np.full(48 * 48, value)
+    return " ".join(map(str, values))
+
+
+def write(folder: Path, lines: list[str], head: str = "emotion,pixels,Usage") -> Path:
+    table = folder / "fer2013.csv"
+    table.write_text("\n".join([head, *lines]) + "\n")
+    return table
+
+
+def test_rows_are_samples_with_the_corpus_own_parts(tmp_path: Path) -> None:
+    parts = ["Training", "PublicTest", "PrivateTest"]
+    pictures = [picture() for _ in range(7)]
+    table = write(tmp_path, [f'{k},"{p}",{parts[k % 3]}' for k, p in enumerate(pictures)])
+    listing = read(Source("folders", tmp_path, "visual"))
+    order = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+    assert [row.emotion for row in listing.rows] == order
+    assert [row.part for row in listing.rows] == ["train", "validation", "test"] * 2 + ["train"]
+    assert [row.path for row in listing.rows[:2]] == [table / "2", table / "3"]
+    assert listing.problems == () and listing.unused == {}
+    pixels = read_pixels(table / "4", FaceSettings(face_size=48))
+    expected = np.array(pictures[2].split(), np.uint8).reshape(48, 48, 1)
+    np.testing.assert_array_equal(pixels.images[0], expected.repeat(3, axis=2))
+
+
+def test_other_copies(tmp_path: Path) -> None:
+    """Spaces before the columns' names, another order, contempt as 7, CRLF, a byte order mark."""
+    lines = [f"{k},Training,{picture()}\r" for k in (0, 3, 7, 7)]
+    table = write(tmp_path, lines, "\ufeffemotion, Usage, pixels\r")
+    listing = read(Source("folders", tmp_path, "visual"))
+    assert [row.emotion for row in listing.rows] == ["anger", "happiness"]
+    assert [problem.reason for problem in listing.problems] == [
+        "emotion '7' is not one of the seven: 2 rows left out"
+    ]
+    assert read_pixels(table / "2", FaceSettings(face_size=48)).images.shape == (1, 48, 48, 3)
+    mapped = Source("folders", tmp_path, "visual", (("7", "disgust"), ("0", "sadness")))
+    emotions = ["sadness", "happiness", "disgust", "disgust"]
+    assert [row.emotion for row in read(mapped).rows] == emotions
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (picture(0), "is blank"),
+        ("1 2 3", "has 3 pixels, which make no square picture"),
+        (" ".join(["300"] * 4), "no numbers from 0 to 255"),
+        ("", "has no pixels"),
+    ],
+)
+def test_rows_that_cannot_serve(pixels: str, words: str, tmp_path: Path) -> None:
+    table = write(tmp_path, [f"0,{picture()},Training", f"1,{pixels},Training"])
+    with pytest.raises(DataError, match=words):
+        read_pixels(table / "3", FaceSettings())
+
+
+def test_a_table_beside_class_folders_is_told(tmp_path: Path) -> None:
+    table = write(tmp_path, [f"0,{picture()},Training"])
+    for name in ("angry", "happy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    listing = read(Source("folders", tmp_path, "visual"))
+    assert len(listing.rows) == 2 and [p.path for p in listing.problems] == [table]
+    with pytest.raises(DataError, match=r"holds fer2013.csv, a table of pixels"):
+        read(Source("savee", tmp_path, "visual"))

@@ -1,0 +1,133 @@
+"""Which of a file's sound is read: the right track, all of it, and channels that cancel out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from fdan.media.audio import CUT, LOUDEST, read_speech
+from fdan.media.container import SEVERAL_STREAMS
+
+RATE = 16000
+SECONDS = 1.5
+
+
+def tone(hertz: float, rate: int = RATE) -> NDArray[np.float32]:
+    time = np.arange(round(SECONDS * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+def pitch(speech: NDArray[np.float32]) -> float:
+    """Frequency of the loudest tone, in Hz."""
+    return float(np.argmax(np.abs(np.fft.rfft(speech))) * RATE / len(speech))
+
+
+def encode(path: Path, *tracks: NDArray[np.float32], default: int | None = None) -> None:
+    """Each track, (channels, samples), as AAC; one of them is the default one."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, track in enumerate(tracks):
+            layout = "stereo" if len(track) == 2 else "mono"
+            stream = container.add_stream("aac", rate=RATE, layout=layout)
+            if default is not None:
+                flag = av.stream.Disposition.default if number == default else 0
+                stream.disposition = av.stream.Disposition(flag)
+            streams.append((stream, layout, track))
+        for stream, layout, track in streams:
+            frame = av.AudioFrame.from_ndarray(track, format="fltp", layout=layout)
+            frame.sample_rate = RATE
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_of_channels_that_cancel_out_the_loudest_is_taken(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", tone(300)
+    channels = np.stack([0.98 * speech, -speech])
+    if suffix == ".m4a":
+        encode(path, channels)
+    else:
+        soundfile.write(path, channels.T, RATE)
+    counts: Counter[str] = Counter()
+    read = read_speech(path, RATE, counts)
+    assert counts[LOUDEST] == 1
+    assert abs(pitch(read) - 300) < 2
+    assert float(np.abs(read[4000:20000]).max()) == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize("second", [tone(500), np.zeros(round(SECONDS * RATE), np.float32)])
+def test_other_channels_are_averaged(second: NDArray[np.float32], tmp_path: Path) -> None:
+    channels = np.stack([tone(300), second])
+    for suffix in (".wav", ".flac", ".m4a"):
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".m4a":
+            encode(path, channels)
+        else:
+            soundfile.write(path, channels.T, RATE)
+        counts: Counter[str] = Counter()
+        read = read_speech(path, RATE, counts)
+        assert counts[LOUDEST] == 0
+        middle = slice(6000, 18000)
+        assert read[middle].std() == pytest.approx(channels.mean(axis=0)[middle].std(), rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mp3", ".ogg", ".flac"])
+def test_joined_files_are_read_to_the_end(suffix: str, tmp_path: Path) -> None:
+    first, second = tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
+    soundfile.write(first, tone(300), RATE)
+    soundfile.write(second, tone(700), RATE)
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    speech = read_speech(joined, RATE)
+    assert 2 * SECONDS <= len(speech) / RATE < 2 * SECONDS + 0.2
+    half = len(speech) // 2
+    assert abs(pitch(speech[:half]) - 300) < 5 and abs(pitch(speech[half:]) - 700) < 5
+
+
+def test_a_form_that_changes_on_the_way_is_decoded_through(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.mp3", tmp_path / "2.mp3"
+    soundfile.write(first, tone(300), RATE)
+    soundfile.write(second, np.stack([tone(700, 22050)] * 2, axis=1), 22050)
+    joined = tmp_path / "joined.mp3"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    speech = read_speech(joined, RATE)
+    assert len(speech) / RATE == pytest.approx(2 * SECONDS, abs=0.3)
+    assert abs(pitch(speech[-RATE:]) - 700) < 5
+
+
+def test_wav_files_that_declare_less_than_they_hold(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.wav"
+    soundfile.write(whole, tone(300), RATE)
+    data = whole.read_bytes()
+    cases = {
+        "whole": (data, SECONDS, 0),
+        "joined": (data + data, SECONDS, 1),
+        "short": (data[:40] + (1000).to_bytes(4, "little") + data[44:], 500 / RATE, 1),
+        "never completed": (data[:40] + bytes(4) + data[44:], SECONDS, 0),
+        "padded": (data + bytes(4096), SECONDS, 0),
+        "tagged": (data + b"LIST" + (4).to_bytes(4, "little") + b"INFO", SECONDS, 0),
+    }
+    for name, (content, seconds, told) in cases.items():
+        path = tmp_path / f"{name}.wav"
+        path.write_bytes(content)
+        counts: Counter[str] = Counter()
+        assert len(read_speech(path, RATE, counts)) / RATE == pytest.approx(seconds), name
+        assert counts[CUT] == told, name
+
+
+def test_the_default_sound_track_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    encode(path, tone(300)[None], tone(700)[None], default=1)
+    counts: Counter[str] = Counter()
+    assert abs(pitch(read_speech(path, RATE, counts)) - 700) < 5
+    assert counts[SEVERAL_STREAMS["audio"]] == 1
+    encode(path, tone(300)[None])
+    counts.clear()
+    assert abs(pitch(read_speech(path, RATE, counts)) - 300) < 5
+    assert not +counts
