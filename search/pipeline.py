@@ -12,7 +12,7 @@ from collections.abc import Callable
 import optuna
 from rich.console import Console
 
-from fdan.cli.terminal import Preparing, print_unreadable
+from fdan.cli.terminal import Preparing, print_left_out
 from fdan.corpora.demo import BackgroundDemo
 from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
@@ -80,7 +80,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             write_begun(folder, spec.arguments)
         with Preparing(console) as progress:
             task, split = open_task(spec.data, spec.settings, progress, demo)
-        print_unreadable(task, console)
+        print_left_out(task, console)
         name = spec.name(task)
         folder, storage = spec.runs / name, spec.study.storage
         requested = RequestedStudy(

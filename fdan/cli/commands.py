@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fdan.cli.terminal import Preparing, print_unreadable, table_console
+from fdan.cli.terminal import Preparing, print_beside, print_left_out, table_console
 from fdan.corpora.demo import DemoSettings, generate
 from fdan.data.open_task import DataConfig, generation_progress, open_task
 from fdan.data.provenance import origin, reopen
@@ -59,6 +59,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         console.print(f"  {part.part}: {part.total} samples, {speakers} speakers")
     for store in (*task.acoustic, *task.visual):
         _list_unreadable(store, console)
+    print_beside(task, console)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -87,7 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
         data = load_training_data(
             task, split, run, device, data_config.runs / "features", progress.features
         )
-    print_unreadable(task, console)
+    print_left_out(task, console)
     sizes = ", ".join(f"{part.part} {part.total}" for part in describe(task, split))
     print(f"{task.name} on {device}: {sizes}")
     if resume is not None:

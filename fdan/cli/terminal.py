@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from fdan.data.store import MANIFEST, PrepareProgress
+from fdan.corpora.listing import describe_counts
+from fdan.data.store import MANIFEST, PASSED_OVER, PrepareProgress
 from fdan.data.task import Task
+from fdan.media.pixels import ODDITIES
 
 _EVERY_S = 10.0  # without a terminal, a line at most this often
 
@@ -81,19 +83,50 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
-def print_unreadable(task: Task, console: Console) -> None:
-    """Print a line for each store that could not use all its files, naming the first.
+def print_left_out(task: Task, console: Console) -> None:
+    """Print what the stores could not use of their corpora, and which emotions are absent.
 
     Args:
         task: The data.
         console: Where it is printed.
     """
     for store in (*task.acoustic, *task.visual):
-        for what, files in (("unreadable", store.unreadable), ("missing", store.problems)):
+        listed = f"all are listed in {store.folder / MANIFEST}"
+        prepare = "python -m fdan prepare lists all"
+        for what, files, where in (
+            ("unreadable", store.unreadable, listed),
+            ("missing", store.problems, prepare),
+        ):
             if files:
                 line = (
                     f"{store.corpus} ({store.modality}): {len(files)} {what}, such as"
-                    f" {files[0]['path']}: {files[0]['reason']}; all are listed in"
-                    f" {store.folder / MANIFEST}"
+                    f" {files[0]['path']}: {files[0]['reason']}; {where}"
                 )
                 console.print(line, style="yellow", highlight=False, markup=False)
+    print_beside(task, console)
+
+
+def print_beside(task: Task, console: Console) -> None:
+    """Print what lies in the corpora's folders and is not used, what is odd about files that are,
+    and which emotions are absent.
+
+    Args:
+        task: The data.
+        console: Where it is printed.
+    """
+    for store in (*task.acoustic, *task.visual):
+        beside = {
+            name.removeprefix(PASSED_OVER): count
+            for name, count in store.counts.items()
+            if name.startswith(PASSED_OVER)
+        }
+        odd = [f"{store.counts[name]} with {name}" for name in ODDITIES if name in store.counts]
+        for text in (f"not used: {describe_counts(beside)}" if beside else "", *odd):
+            if text:
+                line = f"{store.corpus} ({store.modality}): {text}"
+                console.print(line, style="yellow", highlight=False, markup=False)
+    for modality, emotions in task.absent.items():
+        line = (
+            f"no {modality} sample of {', '.join(emotions)}: no model learns that from these data"
+        )
+        console.print(line, style="bold red", highlight=False, markup=False)

@@ -63,7 +63,8 @@ def read(source: Source) -> Listing:
     if problems and not listing.rows:
         reasons = dict.fromkeys(problem.reason.partition(": ")[0] for problem in problems)
         more = " ..." if len(reasons) > _MAX_NAMED else ""
-        raise DataError(f"{'; '.join(list(reasons)[:_MAX_NAMED])}{more}; {_HINT}")
+        why = f"{'; '.join(list(reasons)[:_MAX_NAMED])}{more}"
+        raise DataError(f"no class folder is named for an emotion: {why}; {_HINT}")
     return replace(listing, problems=tuple(problems))
 
 

@@ -28,7 +28,7 @@ _SUFFIX: Final = ".csv"
 
 def is_pixel_table(path: Path) -> bool:
     """Whether a file is a table with an emotion and pixels in each row."""
-    if suffix(path) != _SUFFIX:
+    if suffix(path) != _SUFFIX or not path.is_file():  # a pipe would be read for ever
         return False
     try:
         return {"emotion", "pixels"} <= set(_columns(path))

@@ -122,7 +122,7 @@ class _Corpus:
         digest = hashlib.sha256(head.encode())
         for row, file, content in zip(self.listing.rows, self.files, self.contents, strict=True):
             fields = [file, content.sha256, row.emotion, row.speaker, row.utterance, row.part]
-            read_as = reading(row.path, self.source.modality)
+            read_as = 1 if content.problem else reading(row.path, self.source.modality)
             digest.update(json.dumps([*fields, *([read_as] if read_as > 1 else [])]).encode())
         return digest.hexdigest()
 

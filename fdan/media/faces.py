@@ -80,13 +80,13 @@ def _is_opaque(encoded: NDArray[np.uint8]) -> bool:
 
 def _decode(encoded: NDArray[np.uint8], how: int) -> NDArray[Any] | None:
     cv2 = load_library("cv2")
-
     try:
-        return cv2.imdecode(encoded, how)
+        image: NDArray[Any] | None = cv2.imdecode(encoded, how)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise
         raise DataError(_UNDECODABLE) from error
+    return image
 
 
 def _to_8_bits(image: NDArray[Any]) -> NDArray[np.uint8]:

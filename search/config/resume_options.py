@@ -30,7 +30,7 @@ def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
     folder = DataConfig(**DataConfig.pick(options)).runs / name
     given = options.keys() | ONCE
     if given & _DATA:
-        given |= _DATA
+        given |= {*_DATA, "emotions"}
     if "gpus_per_trial" in given:
         given |= {"device"}
     remembered = _from_arguments(read_arguments(folder) or (), str(folder / "study.json"))

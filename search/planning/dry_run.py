@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.table import Table
 from rich.text import Text
 
-from fdan.cli.terminal import table_console
+from fdan.cli.terminal import print_left_out, table_console
 from fdan.cpus import cpu_count
 from fdan.data.open_task import plan_task
 from fdan.data.split import PartCount, describe, split
@@ -49,6 +49,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         "  (counted from the listing: unreadable files and copies are found when it is prepared)",
         style="dim",
     )
+    print_left_out(task, console)
     for line in _plan(spec, stored):
         console.print(line)
     remaining = spec.trials - (0 if stored is None else stored.done)

@@ -19,7 +19,7 @@ from tracking.report.sections.hyperparameters import (
     parallel_blocks,
     slices_blocks,
 )
-from tracking.report.sections.provenance import data_blocks, provenance_blocks
+from tracking.report.sections.provenance import absences, data_blocks, provenance_blocks
 from tracking.report.sections.ranking import ranking_blocks
 from tracking.report.sections.winner import verdict, winner_blocks
 from tracking.result import REPORT, StudyResult
@@ -91,7 +91,7 @@ def _report(result: StudyResult) -> _Report:
     return _Report(
         f"Study {short(result.study, 60)}",
         [sentence(line).rstrip(".") for line in lines],
-        verdict(result),
+        " ".join([verdict(result), *absences(result)]),
         [(key, title, list(blocks(result))) for key, title, blocks in _SECTIONS],
     )
 

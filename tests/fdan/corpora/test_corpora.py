@@ -265,7 +265,7 @@ def test_folders_with_parts(tmp_path: Path) -> None:
 
 def test_folders_without_emotions(tmp_path: Path) -> None:
     touch(tmp_path, "1/a.jpg", "2/b.jpg")
-    with pytest.raises(DataError, match=r"no class folder is named for an emotion \(found: 1, 2;"):
+    with pytest.raises(DataError, match=r"no class folder is named for an emotion: '1' is a "):
         listed("folders", tmp_path, "visual")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,9 @@ def test_a_table_beside_class_folders_is_told(tmp_path: Path) -> None:
     assert len(listing.rows) == 2 and [p.path for p in listing.problems] == [table]
     with pytest.raises(DataError, match=r"holds fer2013.csv, a table of pixels"):
         read(Source("savee", tmp_path, "visual"))
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fer2013.csv")
+    with pytest.raises(DataError, match=r"no visual file of this corpus below it; it holds 1 .csv"):
+        read(Source("folders", tmp_path, "visual"))

@@ -25,7 +25,8 @@ def faces(folder: Path, corpus: str, *names: str, size: int = 16) -> Store:
     for number, name in enumerate(names):
         file = folder / corpus / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), np.full((20, 20, 3), 40 * number + 10, np.uint8))
+        picture = 40 * number + np.arange(20)[:, None, None].repeat(20, 1).repeat(3, 2)
+        cv2.imwrite(str(file), picture.astype(np.uint8))
     source = Source(corpus, folder / corpus, "visual")
     return prepare(source, FaceSettings(face_size=size), folder / "stores", workers=1)
 

@@ -25,6 +25,7 @@ def data_blocks(result: StudyResult) -> Iterator[Block]:
         yield from _parts(result)
     else:
         yield Note("The parts of the data were not counted.")
+    yield from map(Note, absences(result))
     unreadable = result.unreadable
     if not unreadable:
         yield Text("Every file could be read.")
@@ -38,6 +39,20 @@ def data_blocks(result: StudyResult) -> Iterator[Block]:
         rows.append((f"{len(unreadable) - _FILES} more", ""))
     folded = "" if len(rows) <= 5 else "These files"
     yield Table(("file", "reason"), rows, WORDS, folded=folded)
+
+
+def absences(result: StudyResult) -> list[str]:
+    """A sentence for each modality that has no sample of some of the seven emotions."""
+    sentences = []
+    for modality in dict.fromkeys(part.modality for part in result.parts):
+        there = [part.emotions for part in result.parts if part.modality == modality]
+        absent = [name for name in EMOTIONS if not any(part.get(name) for part in there)]
+        if absent:
+            sentences.append(
+                f"The data have no {_NAMES.get(modality, modality)} of {', '.join(absent)}: no"
+                " model learned that from them."
+            )
+    return sentences
 
 
 def _parts(result: StudyResult) -> Iterator[Table]:
