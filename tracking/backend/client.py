@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
+import textwrap
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from tracking.uri import with_driver
+from tracking.uri import mask_password, with_driver
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -35,6 +39,9 @@ _LEVELS: Final = {
     "alembic": "WARNING",
     "urllib3": "ERROR",
 }
+
+
+_OTHER_SCHEMA: Final = re.compile(r"database schema \(found version (\w+), but expected (\w+)\)")
 
 
 def connect(uri: str) -> MlflowClient:
@@ -64,3 +71,56 @@ def configure_mlflow() -> None:
     # again. What matters of it, the sender logs itself. The import of mlflow has set the levels.
     for name, level in _LEVELS.items():
         logging.getLogger(name).setLevel(level)
+
+
+def error_line(error: Exception, uri: str) -> str:
+    """An error in one line, without the URI's password.
+
+    Args:
+        error: Whatever MLflow raised.
+        uri: The server or database that it is about.
+    """
+    text = " ".join(str(error).split())
+    if secret := urlsplit(uri).password:
+        text = text.replace(secret, "***")
+    return text
+
+
+def shorten(text: str) -> str:
+    """At most 300 characters, and no word is cut."""
+    return textwrap.shorten(text, 300, placeholder=" ...")
+
+
+def schema_line(text: str, uri: str) -> str | None:
+    """What to do about a database whose tables another version of MLflow made; None if the text of
+    an error is not about that.
+
+    Args:
+        text: Text of MLflow's error.
+        uri: The database.
+    """
+    if (schema := _OTHER_SCHEMA.search(text)) is None:
+        return None
+    from mlflow.version import VERSION
+
+    return (
+        f"its tables are another MLflow's (schema {schema[1]}, MLflow {VERSION} here wants"
+        f" {schema[2]}): if that one is older, back the database up, then: mlflow db upgrade"
+        f" {shlex.quote(mask_password(uri))}; if it is newer, install its version here"
+    )
+
+
+def deleted_line(experiment: str, experiment_id: str, uri: str) -> str:
+    """What to do about an experiment that somebody deleted.
+
+    Args:
+        experiment: Its name.
+        experiment_id: Its id.
+        uri: The server or database that has it in its trash.
+    """
+    shown = mask_password(uri)
+    return (
+        f"experiment '{experiment}' was deleted at {shown}; bring it back with:"
+        f" MLFLOW_TRACKING_URI={shlex.quote(shown)} mlflow experiments restore --experiment-id"
+        f" {experiment_id}"
+    )

@@ -16,10 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from tracking.backend.batching import Item
-from tracking.backend.client import configure_mlflow, connect
+from tracking.backend.client import (
+    configure_mlflow,
+    connect,
+    deleted_line,
+    error_line,
+    schema_line,
+    shorten,
+)
 from tracking.record import Record
 from tracking.tags import PROBE, tag_filter
 from tracking.uri import check_uri, sqlite_file
@@ -203,9 +209,9 @@ class Server:
     def _classify(self, error: Exception) -> Exception:
         response = getattr(error, "response", None)  # of requests' errors, for artifacts
         code = getattr(error, "error_code", "") or str(getattr(response, "status_code", ""))
-        text = " ".join(str(error).split())
-        if secret := urlsplit(self.uri).password:
-            text = text.replace(secret, "***")
+        text = error_line(error, self.uri)
+        if line := schema_line(text, self.uri):
+            return ServerUnusable(line)
         if answer := _HTTP.search(text):
             code = answer[1] or answer[3]
             text = f"HTTP {code}: {answer[2]}" if answer[2] else f"HTTP {code}"
@@ -215,7 +221,7 @@ class Server:
             return Rejected(text)
         cause = _CAUSE.search(text)
         short = next((part for part in cause.groups() if part), text) if cause else text
-        return ServerUnavailable(short if len(short) < 200 else short[:200] + " ...")
+        return ServerUnavailable(shorten(short))
 
     def _connect(self) -> tuple[MlflowClient, str]:
         path = sqlite_file(self.uri)
@@ -249,9 +255,8 @@ class Server:
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage == "deleted":
-            raise ServerUnavailable(
-                f"experiment '{self.experiment}' was deleted there; bring it back with: "
-                f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            raise ServerUnusable(
+                deleted_line(self.experiment, str(experiment.experiment_id), self.uri)
             )
         return client, str(experiment.experiment_id)
 

@@ -104,6 +104,7 @@ class _Promotion:
         champion = registry.version_by_alias(CHAMPION)
         if verdict := self._is_champion(champion, "already"):
             return verdict
+        registry.check(self.challenger.result.experiment)
         self.log("checking the study")
         self.challenger.isolated_model.start()
         verdict = self._decide(champion)

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import urlsplit
 
 from fdan.errors import FdanError
 from tracking.backend import limits
-from tracking.backend.client import connect
+from tracking.backend.client import connect, deleted_line, error_line, schema_line, shorten
 from tracking.uri import check_not_masked, check_registry, check_uri, mask_password, sqlite_file
 
 if TYPE_CHECKING:
@@ -25,6 +24,12 @@ if TYPE_CHECKING:
 
 CHAMPION: Final = "champion"  # alias of the version that is used
 PREVIOUS: Final = "previous"  # alias of the one that was before it
+
+_NO_ENDPOINT: Final = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "NOT_IMPLEMENTED")
+"""MLflow's codes for a part of its API that a server does not have."""
+
+_NOT_FOUND: Final = re.compile(r"\b404\b|NotFound")
+"""The same, by a server whose answer is not MLflow's."""
 
 _ABOUT: Final = (
     "Speech emotion models of fdan-search. The alias `champion` is the one to use; it moves only"
@@ -88,6 +93,26 @@ class Registry:
         self.uri = uri
         self.name = name
         self.client = cast("MlflowClient", _Client(uri))  # raises RegistryError, too
+
+    def check(self, experiment: str) -> None:
+        """Raises RegistryError if nothing can be registered here: the experiment is in the trash,
+        or the server's API is that of MLflow 2, which knows no logged models."""
+        found = self.client.get_experiment_by_name(experiment)
+        number = "0" if found is None else str(found.experiment_id)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise RegistryError(deleted_line(experiment, number, self.uri))
+        try:
+            self.client.search_logged_models([number], max_results=1)
+        except RegistryError as error:
+            server = mask_password(self.uri)
+            reason = str(error).removeprefix(server)
+            if error.error_code not in _NO_ENDPOINT and not _NOT_FOUND.search(reason):
+                raise
+            raise RegistryError(
+                f"{server} is too old to register a model: it is a server of MLflow 2, or as"
+                " limited as one (DagsHub, Azure). It tracks runs; to promote, name a server or"
+                " database of MLflow 3: python -m tracking promote STUDY --tracking-uri URI"
+            ) from None
 
     def create(self) -> None:
         """Register the model without a version, unless it exists."""
@@ -191,11 +216,9 @@ def as_registry_error(uri: str) -> Iterator[None]:
     except FdanError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        if secret := urlsplit(uri).password:
-            text = text.replace(secret, "***")
+        text = error_line(error, uri)
         cause = _CAUSE.search(text)
-        reason = cause.group(0) if cause else text[:300]
+        reason = schema_line(text, uri) or (cause.group(0) if cause else shorten(text))
         translated = RegistryError(f"{mask_password(uri)}: {reason}")
         translated.error_code = getattr(error, "error_code", "")
         raise translated from error

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
-from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
+from tracking.backend.server import (
+    Rejected,
+    RunNotFound,
+    Server,
+    ServerUnavailable,
+    ServerUnusable,
+)
 from tracking.outbox.delivery_state import Target
 from tracking.result import StudyResult
 from tracking.tags import STUDY_RUN, identity
@@ -48,6 +54,8 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
             )
         for file in files:
             server.send_file(run, file, _FOLDER)
+    except ServerUnusable as unusable:
+        raise NotLogged(str(unusable)) from None
     except ServerUnavailable as away:
         raise NotLogged(f"{mask_password(uri)} is away ({away})") from None
     except (Rejected, RunNotFound) as refusal:
