@@ -8,6 +8,7 @@ distinguishable, cheaper, and a person accepts that. A significant loss is never
 Each gate has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,6 +135,14 @@ def _test_scored(context: GateContext) -> str:
     result, test = context.challenger.result, context.challenger.result.test
     if test is None:
         raise GateFailed(f"the test part was not scored: {result.command} --score-test")
+    confirm = result.confirm
+    if confirm is not None and (test.trial, test.run) != (confirm.winner, confirm.run):
+        raise GateFailed(
+            f"the study has another winner since its test part was scored on {test.scored[:10]}:"
+            f" trial {confirm.winner}, run {confirm.run}, not trial {test.trial}, run {test.run};"
+            " whoever asks twice chooses by the test part; if it must be, say why with:"
+            f" {result.command} --score-again 'REASON'"
+        )
     again = f", and {len(test.again)} times again" if test.again else ""
     return f"UAR {test.uar:.4f} on {test.samples} utterances, {test.scored[:10]}{again}"
 
@@ -204,20 +213,27 @@ def _same_data(context: GateContext) -> str:
     theirs, ours = champion.model.facts, context.challenger.result.origin
     for name in ("data", "split"):
         if theirs.get(name) != ours[name]:
+            challenger = context.challenger
+            study, name_of_its_own = challenger.folder.parent, f"fdan-{challenger.result.study}"
             raise GateFailed(
-                f"other {name} than the champion {champion.version}'s"
-                f" ({_difference(theirs, ours, name)}): the two cannot be compared; another --name"
-                " keeps a champion of its own"
+                f"the champion {champion.version} is of {_other_data(theirs, ours, name)}: the two"
+                " cannot be compared. Give this data a champion of its own: python -m tracking"
+                f" promote {shlex.quote(str(study))} --name {name_of_its_own}"
             )
     return f"data and split of {champion.version}"
 
 
-def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> str:
+def _other_data(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> str:
     if name == "data":
-        return f"{str(ours[name])[:12]}, not {str(theirs.get(name))[:12]}"
+        tasks = theirs.get("task"), ours["task"]
+        if tasks[0] != tasks[1]:
+            return f"another corpus ({tasks[0]}, this study of {tasks[1]})"
+        prints = str(theirs.get(name))[:12], str(ours[name])[:12]
+        return f"other files of {tasks[1]} (fingerprint {prints[0]}, this study's {prints[1]})"
     old, new = dict(theirs.get(name) or {}), dict(ours[name])
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {new.get(key)}, not {old.get(key)}" for key in keys)
+    changes = ", ".join(f"{key} {old.get(key)}, here {new.get(key)}" for key in keys)
+    return f"another split ({changes})"
 
 
 def _better_than_champion(context: GateContext) -> str:

@@ -105,12 +105,12 @@ def test_without_a_champion_the_winner_is_the_first(pair: Callable[..., Pair]) -
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("data", "f" * 64, "other data than the champion fdan/7's"),
-        ("split", {"protocol": "paper"}, "protocol speaker, not paper"),
+        ("data", "f" * 64, "champion fdan/7 is of other files of DEMO{Dv,Da} (fingerprint ffff"),
+        ("split", {"protocol": "paper"}, "is of another split (protocol paper, here speaker"),
     ],
 )
 def test_other_data_is_not_compared(
-    pair: Callable[..., Pair], name: str, value: object, words: str
+    pair: Callable[..., Pair], tmp_path: Path, name: str, value: object, words: str
 ) -> None:
     challenger, champion = pair("good", "bad")
     file = champion.folder / "model.json"
@@ -119,7 +119,20 @@ def test_other_data_is_not_compared(
     file.write_text(json.dumps(facts))
     same, better = champion_gates(challenger, champion, True)
     assert same.passed is False and words in same.reason
+    command = f"python -m tracking promote {tmp_path / 'good'} --name fdan-good"
+    assert same.reason.endswith(f"Give this data a champion of its own: {command}")
     assert better.passed is None
+
+
+def test_another_corpus_is_named(pair: Callable[..., Pair]) -> None:
+    """As after the demo's search, whose champion has the default name."""
+    challenger, champion = pair("good", "bad")
+    file = champion.folder / "model.json"
+    facts = {**json.loads(file.read_text()), "data": "f" * 64, "task": "SAVEE{Sv,Sa}"}
+    file.unlink()
+    file.write_text(json.dumps(facts))
+    same, _ = champion_gates(challenger, champion, True)
+    assert "is of another corpus (SAVEE{Sv,Sa}, this study of DEMO{Dv,Da})" in same.reason
 
 
 def test_other_utterances_are_not_compared(pair: Callable[..., Pair]) -> None:
