@@ -126,9 +126,12 @@ def _signature() -> ModelSignature:
     """Signature of inputs and outputs, for MLflow and its server."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
 
-    binary, string, double = DataType.binary, DataType.string, DataType.double
-    inputs = {"speech": binary, "path": string, "face": binary}
+    string, double = DataType.string, DataType.double
+    # Of the type `binary`, MLflow would drop what is not in base64's alphabet (a data: URL's
+    # punctuation, base64url's - and _) and decode the rest.
+    inputs = dict.fromkeys(("speech", "path", "face"), AnyType())
     probabilities = dict.fromkeys(EMOTIONS, double)
     outputs = {"emotion": string, **probabilities, "basis": string, "model": string}
     return ModelSignature(

@@ -50,8 +50,10 @@ differently (1e-6, a pixel's rounding 1e-4); another window or mel scale changes
 _STILLS: Final = (b"\xff\xd8", b"\x89PNG", b"BM")
 """First bytes of a JPEG, PNG or BMP image; any other face is taken for a video."""
 
-_BASE64: Final = re.compile(rb"(?:[A-Za-z0-9+/]\s*){16,}={0,2}\s*")
-"""No sound file consists of these characters alone."""
+_DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
+"""Base64 or base64url. No sound file consists of these characters alone."""
 
 _SERVERS: Final = ("uvicorn", "gunicorn", "waitress-serve", "hypercorn", "fastapi", "flask")
 """Programs that serve. Their packages say nothing: gradio and notebooks import them, too."""
@@ -61,9 +63,10 @@ _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
 class SpeechEmotion(PythonModel):
-    """Columns in: `speech`, the bytes of a sound or video file (base64 in JSON), or `path` to one;
-    optionally `face`, the bytes of an image or a video of the speaker. Columns out: `emotion`; the
-    probability of each emotion; `basis`, what the answer rests on; `model`, which one answered."""
+    """Columns in: `speech`, the bytes of a sound or video file (in JSON: base64, base64url or a
+    data: URL), or `path` to one; optionally `face`, the bytes of an image or a video of the
+    speaker. Columns out: `emotion`; the probability of each emotion; `basis`, what the answer rests
+    on; `model`, which one answered."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Called by MLflow. Raises MlflowException if this machine would answer otherwise than the
@@ -88,8 +91,12 @@ class SpeechEmotion(PythonModel):
         with _as_mlflow_error():
             if not {"speech", "path"} & set(model_input.columns):
                 raise FdanError("there is no column speech, the bytes of sound files, and no path")
+            try:  # in some of its formats, MLflow makes one row of whole columns
+                frame = model_input.explode(list(model_input.columns), ignore_index=True)
+            except ValueError:
+                raise FdanError("the columns are not of the same length") from None
         rows = []
-        for number, row in enumerate(model_input.to_dict("records")):
+        for number, row in enumerate(frame.to_dict("records")):
             with _as_mlflow_error(f"row {number}: "):
                 rows.append(self._answer(row))
         return pd.DataFrame(rows, columns=["emotion", *EMOTIONS, "basis", "model"])
@@ -160,17 +167,31 @@ def _is_server() -> bool:
 
 
 def _images_of_bytes(what: str, content: object, suffix: str, settings: Settings) -> Images:
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise FdanError(f"{what} is {type(content).__name__}, not bytes")
-    if _BASE64.fullmatch(content):  # MLflow decodes it in some of its formats and not in others
-        try:
-            content = base64.b64decode(content)
-        except ValueError as error:
-            raise FdanError(f"{what} is damaged base64 ({error})") from None
+    content = _file_content(what, content)
     with tempfile.TemporaryDirectory(prefix="fdan-") as folder:
         file = Path(folder, f"clip{suffix}")
         file.write_bytes(content)
         return _images(what, file, settings)
+
+
+def _file_content(what: str, content: object) -> bytes:
+    """The bytes of a file, out of base64 if they are that."""
+    is_text = isinstance(content, str)
+    if isinstance(content, str):
+        content = content.encode()
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise FdanError(f"{what} is {type(content).__name__}, not bytes or base64")
+    content = bytes(content)
+    url = _DATA_URL.match(content)
+    text = b"".join(content[url.end() if url else 0 :].split())
+    if not (is_text or url or _BASE64.fullmatch(text)):
+        return content
+    digits = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except ValueError as error:
+        words = "" if url or not text.startswith(b"data:") else ", nor a data: URL of base64"
+        raise FdanError(f"{what} is damaged base64 ({error}){words}") from None
 
 
 def _images(what: str, file: Path, settings: Settings) -> Images:
@@ -189,6 +210,15 @@ def _model_name(folder: Path, facts: Mapping[str, object]) -> str:
         return f"{facts['study']}, trial {facts['trial']}"
 
 
+class BadInput(MlflowException):
+    """A caller's mistake. MLflow's server writes the whole input before an exception's message; of
+    this one, the message stays as it was first."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "message" or "message" not in vars(self):
+            super().__setattr__(name, value)
+
+
 @contextmanager
 def _as_mlflow_error(where: str = "") -> Iterator[None]:
     """A caller's mistake as MLflow's own error, which its server answers with 400."""
@@ -196,7 +226,7 @@ def _as_mlflow_error(where: str = "") -> Iterator[None]:
         yield
     except FdanError as error:
         line = " ".join(f"{where}{error}".split())
-        raise MlflowException(line, error_code=INVALID_PARAMETER_VALUE) from None
+        raise BadInput(line, error_code=INVALID_PARAMETER_VALUE) from None
 
 
 set_model(SpeechEmotion())

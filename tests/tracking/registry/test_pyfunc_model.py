@@ -162,6 +162,8 @@ def test_other_codings_are_heard(loaded: Any, clips: list[Path], tmp_path: Path)
         ({"speech": [b""]}, "row 0: the speech is empty (0 bytes)"),
         ({"speech": [b"RIFF" + b"\xff" * 99]}, "row 0: the speech cannot be decoded"),
         ({"speech": [b"QUJD" * 30 + b"Q"]}, "row 0: the speech is damaged base64"),
+        ({"speech": ["data:audio/wav,no"]}, "row 0: the speech is damaged base64"),
+        ({"speech": [7]}, "row 0: the speech is int, not bytes or base64"),
         ({"path": ["/no/such.wav"]}, "row 0: /no/such.wav cannot be read"),
         ({"path": [None]}, "row 0: give either speech"),
         ({"speech": [b"a"], "path": ["b"]}, "row 0: give either speech"),
@@ -393,11 +395,45 @@ def test_http(address: str, clips: list[Path], expected: Expected) -> None:
             {"dataframe_split": {"columns": ["speech"], "data": [[text]]}},
             {"inputs": {"speech": [text]}},
             {"inputs": [{"speech": text}]},
+            {"instances": [{"speech": text}]},
         ):
             status, answer = asked(address, body)
             assert status == 200, answer
             (row,) = answer["predictions"]
             assert close(row, expected(clip)) and row["model"] == "fdan/1"
+
+
+@pytest.mark.parametrize("kind", ["dataframe_records", "dataframe_split", "inputs", "instances"])
+def test_http_takes_what_browsers_and_apps_send(
+    address: str, clips: list[Path], kind: str, tmp_path: Path
+) -> None:
+    """A data: URL, base64url, without its padding, in lines: as plain base64."""
+    import soundfile
+
+    samples, rate = soundfile.read(clips[0], dtype="int16")
+    soundfile.write(tmp_path / "clip.wav", samples[:-1], rate)  # its base64 is padded
+    content = (tmp_path / "clip.wav").read_bytes()
+    plain, url = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
+    assert plain.endswith("=") and {"-", "_"} <= set(url)
+    texts = [plain, plain.rstrip("="), url, url.rstrip("="), base64.encodebytes(content).decode()]
+    texts += [f"data:audio/wav;base64,{plain}", f"data:audio/x-wav;base64,{plain.rstrip('=')}"]
+    texts += [f"data:audio/webm;codecs=opus;base64,{url.rstrip('=')}", f"Data:;base64,{plain}\n"]
+    rows: Any = [{"speech": text} for text in texts]
+    if kind == "dataframe_split":
+        rows = {"columns": ["speech"], "data": [[text] for text in texts]}
+    status, answer = asked(address, {kind: rows})
+    assert status == 200, answer
+    first, *others = answer["predictions"]
+    assert len(others) == len(texts) - 1 and all(row == first for row in others)
+
+
+@pytest.mark.parametrize("kind", ["dataframe_records", "inputs", "instances"])
+@pytest.mark.parametrize("speech", ["!" * 3000, "data:audio/wav;base64,%%%" + "?" * 3000, 777777])
+def test_http_does_not_repeat_the_input(address: str, kind: str, speech: object) -> None:
+    status, answer = asked(address, {kind: [{"speech": speech}]})
+    assert status == 400 and answer["message"].startswith("row 0: the speech is ")
+    assert "\n" not in answer["message"] and len(answer["message"]) < 200
+    assert str(speech)[-5:] not in json.dumps(answer)
 
 
 @pytest.mark.parametrize(
