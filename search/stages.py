@@ -2,6 +2,7 @@
 for, its result, and its promotion."""
 
 import contextlib
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -305,21 +306,30 @@ def _write_result(
     write_atomic(data.folder / CONFIG, to_toml(data.spec.lasting_options))
     table = data.folder / "figures" / "trials.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(table, trials_csv(data.study))
+    write_atomic(table, trials_csv(data.study, tracker.run_ids))
     for file in (data.folder / CONFIG, *report.write(data.folder), table):
         tracker.log_artifact(STUDY_RUN, file, "study")
     return result
 
 
 def _promote(context: _Context, chosen: ChosenModel | None, end: StudyEnd) -> Verdict | None:
-    """Make the model the champion if every gate is open; None where the study is not finished."""
+    """Make the model the champion if every gate is open; None where the study is not finished.
+    Without a verdict, the study still has its summary, which says why."""
     if not end.complete or chosen is None:
         context.notify(f"not promoted: the study is not finished ({end.text})")
         return None
     options = PromotionOptions(uri=context.data.spec.tracking_uri)
-    return promote(
-        context.data.folder, options, isolated_model=context.isolated_model, log=context.notify
-    )
+    try:
+        return promote(
+            context.data.folder, options, isolated_model=context.isolated_model, log=context.notify
+        )
+    except (FdanError, OSError, KeyboardInterrupt) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, KeyboardInterrupt):
+            reason = "stopped by Ctrl-C"
+            context.rounds.stop.request(reason, 130)
+        command = f"python -m tracking promote {shlex.quote(str(context.data.folder))}"
+        return Verdict(False, False, f"{reason}; the model is kept, for: {command}")
 
 
 def _share(data: StudyData, folder: Path, stage: str) -> None:

@@ -200,6 +200,11 @@ class Tracker:
         """Records that wait for the server."""
         return self._spool.last - self.sender.state.sent
 
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """Ids of the runs that the server has, by their keys (tags.run_key)."""
+        return dict(self.sender.state.runs)
+
     def drain(self, timeout: float) -> bool:
         """Wait until the server has everything recorded so far; False after `timeout` s."""
         return self.sender.drain(timeout)

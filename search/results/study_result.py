@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -25,7 +25,7 @@ from search.study.folder import command_line
 from search.study.status import complete_trials, count_finished
 from search.worker.trial_folder import read_epoch_log, trial_folder
 from tracking import result
-from tracking.tags import COMPLETE, GIT, TIME_PREFIX, VERSION_PREFIX
+from tracking.tags import COMPLETE, GIT, SEARCH, TIME_PREFIX, VERSION_PREFIX, run_key
 from tracking.tracker import Tracker
 from tracking.uri import mask_password
 
@@ -179,20 +179,25 @@ def _validation(chosen: ChosenModel) -> result.Matrix | None:
     return None if report is None else tuple(map(tuple, report.confusion))
 
 
-def trials_csv(study: optuna.Study) -> str:
-    """The table of a study's trials: number, state, value, epochs, seconds and reason, then the
-    settings."""
+def trials_csv(study: optuna.Study, run_ids: Mapping[str, str]) -> str:
+    """The table of a study's trials: number, state, value, epochs, seconds, reason and the id of
+    MLflow's run, then the settings.
+
+    Args:
+        study: The study.
+        run_ids: Ids of MLflow's runs by their keys.
+    """
     trials = _started_trials(study)
     names = sorted({name for trial in trials for name in trial.params})
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["trial", "state", "value", "epochs", "seconds", "reason", *names])
+    writer.writerow(["trial", "state", "value", "epochs", "seconds", "reason", "run_id", *names])
     for trial in trials:
         seconds = None if trial.duration is None else round(_seconds(trial), 1)
         reason, params = trial.user_attrs.get(REASON, ""), map(trial.params.get, names)
-        epochs = trial.last_step or 0
+        epochs, run = trial.last_step or 0, run_ids.get(run_key(trial.number, SEARCH))
         writer.writerow(
-            [trial.number, trial.state.name, trial.value, epochs, seconds, reason, *params]
+            [trial.number, trial.state.name, trial.value, epochs, seconds, reason, run, *params]
         )
     return text.getvalue()
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -130,6 +131,24 @@ def test_the_commands_at_the_end_work_as_they_are_printed(home: Home) -> None:
     assert "by speech, model fdan version 1 (study s, trial " in done.stdout
     assert (home.path / printed["report"]).read_text().startswith("<!doctype html>")
     assert printed["compare them"].split()[1] == "ui"
+
+
+def test_the_summary_is_printed_whatever_promotion_says(home: Home) -> None:
+    """Here: that another MLflow made the database, so that nobody can promote there."""
+    database = home.path / "runs" / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        ((schema,),) = connection.execute("select version_num from alembic_version")
+        connection.execute("update alembic_version set version_num = '0123456789ab'")
+    try:
+        home.start()
+        code, out, said = home.ends()
+    finally:
+        with sqlite3.connect(database) as connection:
+            connection.execute("update alembic_version set version_num = ?", (schema,))
+    assert code == 1 and "Traceback" not in said, said
+    assert "confirmed with fresh seeds" in out and "test part:" in out and "report:" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("not promoted:"))
+    assert "schema 0123456789ab" in line and "is kept, for: python -m tracking promote " in line
 
 
 def test_nothing_that_was_logged_is_a_pickle(home: Home) -> None:

@@ -428,6 +428,12 @@ def test_a_whole_search(
     table = list(csv.DictReader((folder / "figures" / "trials.csv").open()))
     assert [row["state"] for row in table] == [trial.state.name for trial in trials]
     assert [row["reason"] for row in table] == [trial.user_attrs[REASON] for trial in trials]
+    with sqlite3.connect(runs / "mlflow.db") as database:
+        ids = database.execute(
+            "select r.name, run_uuid from runs r join tags t using (run_uuid)"
+            " where t.key = 'fdan.study' and t.value = 'whole' and r.name like 'trial-%'"
+        ).fetchall()
+    assert {f"trial-{int(row['trial']):04d}": row["run_id"] for row in table} == dict(ids)
 
     assert command.main([*flags, "--trials", "4"]) == 0
     assert (
