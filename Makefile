@@ -41,7 +41,7 @@ bench: .venv/ready
 # Ray's workers imports it anew, and where PYTHONDONTWRITEBYTECODE is set would compile it anew. So would numba
 # what librosa uses, in each of the first processes that prepare speech.
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("fdan-search needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -c 'import sys; sys.exit("error: fdan-search needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@echo "setting up .venv: 7 GB of packages, one to a few minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -24,6 +24,7 @@ A search over many settings is `python search/run.py --help`."""
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m fdan", description=__doc__, epilog=EXAMPLES)
+    parser.add_version()
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def verb(run: commands.Command, text: str) -> Parser:

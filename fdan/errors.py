@@ -68,3 +68,14 @@ def disk_full(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", os.strerror(errno.ENOMEM))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there was too little memory, the machine's or a GPU's. Torch
+    and safetensors have words for it only."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return not isinstance(error, FdanError) and any(words in str(error) for words in _NO_MEMORY)

@@ -24,6 +24,7 @@ status and list only read, and work while the study runs. Running and continuing
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m search", description=__doc__, epilog=EXAMPLES)
+    parser.add_version()
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
     status = verbs.add_parser("status", help="how far a study is, and how to continue it")
     status.add_argument("name", metavar="NAME", help="the study's name")

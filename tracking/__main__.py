@@ -21,6 +21,7 @@ COMMANDS: Final = (report, promote, rollback, champion, flush)
 def parser() -> Parser:
     about, _, examples = (__doc__ or "").partition("\n\n")
     top = Parser(prog="python -m tracking", description=about, epilog=examples)
+    top.add_version()
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for module in COMMANDS:
         line, _, about = (module.__doc__ or "").partition(".\n\n")

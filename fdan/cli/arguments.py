@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import Field
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NoReturn
 
 from fdan.config import Config, fields
 from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS, PRESETS
-from fdan.errors import DiskFull, FdanError, disk_full, unknown
+from fdan.errors import DiskFull, FdanError, disk_full, out_of_memory, unknown
+from fdan.files import first_line
 from fdan.run_config import RUN_CONFIGS
 
 _WHEN: Final = {
@@ -35,6 +37,10 @@ class Parser(argparse.ArgumentParser):
         # Room for the long names of options.
         form = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
         super().__init__(formatter_class=form, allow_abbrev=False, **kwargs)
+
+    def add_version(self) -> None:
+        """Add --version."""
+        self.add_argument("--version", action=_Version, nargs=0, help="show the version")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message.removeprefix('argument ')}\n")
@@ -57,6 +63,21 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             line = unknown("value", str(value), [str(choice) for choice in action.choices])
             raise argparse.ArgumentError(action, line)
+
+
+class _Version(argparse.Action):
+    """Prints the installed version, which takes a moment to find out, and ends the command."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, default=argparse.SUPPRESS, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        try:
+            found = version("fdan-search")
+        except PackageNotFoundError:
+            found = "of a checkout that is not installed"
+        print(f"fdan-search {found}")
+        parser.exit()
 
 
 def exit_code(main: Callable[[], int]) -> int:
@@ -84,9 +105,16 @@ def _run(main: Callable[[], int]) -> int:
         return 141
     except Exception as error:
         if not isinstance(error, FdanError):
-            if not disk_full(error):
+            if disk_full(error):
+                error = DiskFull(getattr(error, "filename", None) or error)
+            elif out_of_memory(error):
+                reason = first_line(error, 200) or type(error).__name__
+                error = FdanError(
+                    f"there is too little memory ({reason}): end what else takes some, or give this"
+                    " more, then the same command goes on"
+                )
+            else:
                 raise
-            error = DiskFull(getattr(error, "filename", None) or error)
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

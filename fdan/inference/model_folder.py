@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fdan.device import choose_device
 from fdan.emotions import EMOTIONS
-from fdan.errors import FdanError, WeightsError
+from fdan.errors import FdanError, WeightsError, out_of_memory
 from fdan.files import first_line
 from fdan.inference.model_source import FACTS, Facts
 from fdan.model.network import Bank, Network
@@ -119,6 +119,8 @@ def read_model(folder: Path, device: str | torch.device = "cpu") -> SpeechModel:
     except FdanError as error:
         raise WeightsError(f"model {folder}: {error}") from None
     except _DAMAGE as error:
+        if out_of_memory(error):
+            raise
         raise WeightsError(f"model {folder} is damaged ({first_line(error, 120)})") from None
     network = network.to(memory_format=torch.channels_last).to(where).eval()
     return SpeechModel(network, bank, run, facts)

@@ -18,7 +18,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from fdan.device import seeded
-from fdan.errors import WeightsError
+from fdan.errors import WeightsError, out_of_memory
 from fdan.files import first_line, sha256_file
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -141,6 +141,8 @@ def _read(file: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about pickle protocols; it loads or it does not
             stored = torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
+        if out_of_memory(error):
+            raise
         raise WeightsError(
             f"weights {file} cannot be read as a plain state dict: {first_line(error, 120)}"
         ) from None

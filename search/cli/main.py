@@ -106,6 +106,7 @@ def _parser() -> Parser:
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
+    parser.add_version()
     study = parser.add_argument_group("study")
     add_flags(study, options.StudyConfig)
     add_flags(study, options.ConfirmConfig)

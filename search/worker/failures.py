@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fdan.errors import DeviceError, FdanError, disk_full
+from fdan.errors import DeviceError, FdanError, disk_full, out_of_memory
 from fdan.files import first_line, write_atomic
 from fdan.lock import LockHeld
 from search.worker import messages
@@ -101,11 +101,7 @@ def _machine_failure(error: Exception, worker: Worker) -> messages.WorkerMessage
     # CUDA's own libraries have no class for it.
     if gpu_is_full or _says(error, "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"):
         return messages.OutOfGpuMemory()
-    memory_is_full = isinstance(error, MemoryError) or (
-        isinstance(error, OSError) and error.errno == errno.ENOMEM
-    )
-    # For the machine's memory, torch has words only.
-    if memory_is_full or _says(error, "can't allocate memory"):
+    if out_of_memory(error):
         return messages.WorkerLost("out of memory")
     if _says(error, *_GPU_MARKS):
         return messages.GpuFault(f"{worker.address}: {first_line(error)}", worker.node)

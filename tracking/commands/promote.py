@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if options.dry_run and verdict.gates:
         _print_gates(verdict)
     if not verdict.promoted:
-        print(f"refused: {verdict.reason}", file=sys.stderr)
+        print(f"error: not promoted: {verdict.reason}", file=sys.stderr)
         return 1
     if options.dry_run and verdict.gates:
         print(f"would be champion: {verdict.reason}")

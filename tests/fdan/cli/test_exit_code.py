@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,3 +52,42 @@ def test_no_room_for_the_output() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: the output could not be written: [Errno 28]")
     assert len(done.stderr.splitlines()) == 1
+
+
+NO_MEMORY = """
+import sys, torch
+from pathlib import Path
+from fdan.cli.arguments import exit_code
+from fdan.inference.model_folder import read_model
+from fdan.model.backbones import Weights, build_backbone
+
+def allocate(*_, **__):
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+import safetensors.torch
+safetensors.torch.load_file = allocate
+torch.load = allocate
+what = {
+    "model": lambda: read_model(Path(sys.argv[2])),
+    "weights": lambda: build_backbone(Weights("resnet18", Path(sys.argv[2]), "")),
+    "python": lambda: bytearray(1 << 60),
+}
+sys.exit(exit_code(lambda: what[sys.argv[1]]() and 0))
+"""
+
+
+@pytest.mark.parametrize("what", ["model", "weights", "python"])
+def test_too_little_memory_is_told_and_is_no_damage(what: str, tmp_path: Path) -> None:
+    """Torch's own error, which is a RuntimeError like those of damaged files."""
+    from fdan.emotions import EMOTIONS
+    from fdan.inference.model_folder import FORMAT
+    from fdan.run_config import RunConfig
+
+    facts = {"format": FORMAT, "emotions": list(EMOTIONS), "run": RunConfig().as_dict()}
+    (tmp_path / "model.json").write_text(json.dumps(facts))
+    path = tmp_path if what == "model" else tmp_path / "weights.pt"
+    command = [sys.executable, "-c", NO_MEMORY, what, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: there is too little memory (")
+    assert "damaged" not in line and "cannot be read" not in line

@@ -275,6 +275,8 @@ def _origin(study: Path, **fields: Any) -> None:
         (lambda s: changed(s, confirm=None), "no winner was confirmed"),
         (lambda s: _confirm(s, winner=4), "the confirmed winner is trial 4"),
         (lambda s: changed(s, test=None), "the test part was not scored"),
+        (lambda s: _test(s, trial=2, run=0), "the study has another winner since its test part"),
+        (lambda s: _test(s, run=0), "--study good --score-again 'REASON'"),
         (lambda s: changed(s, checks=(Check("a", False, "b"),)), "not so: a (b)"),
         (lambda s: changed(s, checks=()), "checked nothing"),
         (_without_winner, "no model.json in it"),
@@ -297,8 +299,8 @@ def test_what_is_not_fit_is_refused_and_nothing_changes(
     before = database.rows("select * from experiments"), registered(database)
     assert main(["promote", str(folder), "--tracking-uri", database.uri]) == 1
     err = capsys.readouterr().err.splitlines()
-    assert len([line for line in err if line.startswith("refused: ")]) == 1
-    assert err[-1].startswith("refused: ") and words in err[-1]
+    assert len([line for line in err if line.startswith("error: ")]) == 1
+    assert err[-1].startswith("error: not promoted: ") and words in err[-1]
     assert (database.rows("select * from experiments"), registered(database)) == before
 
 
