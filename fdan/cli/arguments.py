@@ -40,7 +40,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_version(self) -> None:
         """Add --version."""
-        self.add_argument("--version", action=_Version, nargs=0, help="show the version")
+        about: dict[str, Any] = {"default": argparse.SUPPRESS, "help": "show the version"}
+        self.add_argument("--version", action=_Version, nargs=0, **about)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message.removeprefix('argument ')}\n")
@@ -67,9 +68,6 @@ class Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     """Prints the installed version, which takes a moment to find out, and ends the command."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, default=argparse.SUPPRESS, **kwargs)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         try:

@@ -131,7 +131,8 @@ def _signature() -> ModelSignature:
     string, double = DataType.string, DataType.double
     # Of the type `binary`, MLflow would drop what is not in base64's alphabet (a data: URL's
     # punctuation, base64url's - and _) and decode the rest.
-    inputs = dict.fromkeys(("speech", "path", "face"), AnyType())
+    any_type: Any = AnyType
+    inputs = dict.fromkeys(("speech", "path", "face"), any_type())
     probabilities = dict.fromkeys(EMOTIONS, double)
     outputs = {"emotion": string, **probabilities, "basis": string, "model": string}
     return ModelSignature(
