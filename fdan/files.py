@@ -85,7 +85,7 @@ class JsonLines(contextlib.AbstractContextManager["JsonLines"]):
     """
 
     def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         cut_torn_line(self._handle)
         self._torn = False
 

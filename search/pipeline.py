@@ -20,6 +20,7 @@ from fdan.data.task import Task
 from fdan.device import choose_device
 from fdan.evaluation.baseline import baseline_uar
 from fdan.model.backbones import find_weights
+from fdan.rights import follow_group
 from fdan.run_config import RunConfig
 from fdan.training.training_data import load_training_data
 from search.config.options import sections
@@ -72,6 +73,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
     console = Console(stderr=True)
     notify = notifier(console)
     check_address(spec.cluster, spec.cluster_named)
+    follow_group(spec.runs)
     spec = decide_device(spec, notify)
     with contextlib.ExitStack() as driving:
         if spec.study.study is not None:  # otherwise its data name it

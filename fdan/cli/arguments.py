@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import Field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from fdan.config import Config, fields
@@ -19,6 +20,8 @@ from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS, PRESETS
 from fdan.errors import DiskFull, FdanError, disk_full, out_of_memory, unknown
 from fdan.files import first_line
+from fdan.home import ensure_home
+from fdan.rights import denied, explain
 from fdan.run_config import RUN_CONFIGS
 
 _WHEN: Final = {
@@ -26,6 +29,8 @@ _WHEN: Final = {
     "cpu": "a corpus of your own, on a CPU",
     "gpu": "a corpus of your own, on a GPU",
 }
+
+_NO_TEMPORARY: Final = "No usable temporary directory"  # Python's words
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,7 +84,8 @@ class _Version(argparse.Action):
 
 
 def exit_code(main: Callable[[], int]) -> int:
-    """Run a command: a user's mistake is one line on stderr and 2, Ctrl-C is 130."""
+    """Run a command, which has a home: a user's mistake is one line on stderr and 2, Ctrl-C is
+    130."""
     code = _run(main)
     try:
         sys.stdout.flush()
@@ -94,6 +100,8 @@ def exit_code(main: Callable[[], int]) -> int:
 
 def _run(main: Callable[[], int]) -> int:
     try:
+        if line := ensure_home():
+            print(line, file=sys.stderr)
         return main()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -104,13 +112,18 @@ def _run(main: Callable[[], int]) -> int:
     except Exception as error:
         if not isinstance(error, FdanError):
             if disk_full(error):
-                error = DiskFull(getattr(error, "filename", None) or error)
+                copy = getattr(error, "filename2", None)  # of a file that was copied
+                error = DiskFull(copy or getattr(error, "filename", None) or error)
             elif out_of_memory(error):
                 reason = first_line(error, 200) or type(error).__name__
                 error = FdanError(
                     f"there is too little memory ({reason}): end what else takes some, or give this"
                     " more, then the same command goes on"
                 )
+            elif isinstance(error, OSError) and _NO_TEMPORARY in str(error):
+                error = FdanError(f"{error.strerror}: set TMPDIR to a folder that can be written")
+            elif isinstance(error, OSError) and error.filename and denied(error):
+                error = FdanError(explain(error, Path(error.filename)))
             else:
                 raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

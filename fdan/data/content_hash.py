@@ -10,11 +10,10 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
-from filelock import FileLock
-
 from fdan.corpora.pixel_table import read_cell, table_of
 from fdan.errors import DataError
 from fdan.files import sha256_file, write_atomic
+from fdan.lock import wait_for_lock
 
 _FRESH_NS: Final = 2_000_000_000  # a younger file may change again within its time stamp's grain
 _Entry = list[int | str]  # [size, mtime_ns, sha256] of a file
@@ -56,7 +55,7 @@ class ContentCache:
                 contents.append(content)
                 progress(len(contents))
         if fresh:
-            with FileLock(f"{self._file}.lock"):
+            with wait_for_lock(self._file.with_name(f"{self._file.name}.lock")):
                 self._known = {**self._load(), **fresh}
                 write_atomic(self._file, json.dumps(self._known))
         return contents

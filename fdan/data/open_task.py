@@ -31,6 +31,7 @@ from fdan.errors import ConfigError
 from fdan.media.faces import FaceSettings
 from fdan.media.pixels import settings_to_dict
 from fdan.media.spectrogram import SpectrogramSettings
+from fdan.rights import follow_group
 
 _DEMO: Final = "demo"
 
@@ -117,7 +118,9 @@ class DataConfig(Config):
         return "gpu" if gpu else "cpu"
 
     def generate_demo(self) -> BackgroundDemo | None:
-        """Start to write the demo corpus in the background, if it is among the sources."""
+        """Start to write the demo corpus in the background, if it is among the sources. The first
+        thing that is done in the runs folder: from here on, its group's rights are followed."""
+        follow_group(self.runs)
         if any(source.path == self.demo_folder for source in self.sources):
             return BackgroundDemo(self.demo_folder, self.workers)
         return None

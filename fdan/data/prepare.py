@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from fdan.corpora import STORE, Listing, Source, read
 from fdan.cpus import cpu_count
@@ -28,9 +27,11 @@ from fdan.data import store as stored
 from fdan.data.content_hash import Content, ContentCache
 from fdan.errors import DataError
 from fdan.files import JsonLines, write_atomic
+from fdan.lock import wait_for_lock
 from fdan.media.pixels import Pixels, Settings, image_shape, reading, settings_to_dict
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
+from fdan.rights import explain
 
 _DONE: Final = "done.jsonl"
 
@@ -86,10 +87,7 @@ def prepare(
             contents = cache.hash(paths, count, lambda done: report("hashing", done, len(paths)))
             return _open_or_make(_Corpus(source, listing, settings, contents), root, pool, report)
     except OSError as error:
-        raise DataError(
-            f"cannot prepare {source} in {root}: {error.strerror or error}"
-            + (f" ({error.filename})" if error.filename else "")
-        ) from error
+        raise DataError(f"cannot prepare {source} in {root}: {explain(error, root)}") from error
 
 
 class _Done(TypedDict):
@@ -202,7 +200,8 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
     folder = root / f"{source.corpus}-{source.modality}-{corpus.fingerprint[:12]}"
     if folder.exists():
         return corpus.open(folder)
-    with _locked(root / f".{folder.name}.lock", lambda: report("waiting", 0, 0)):
+    lock = root / f".{folder.name}.lock"
+    with wait_for_lock(lock, waiting=lambda: report("waiting", 0, 0)):
         if folder.exists():  # another process was first
             return corpus.open(folder)
         partial = root / f"{folder.name}.partial"
@@ -308,13 +307,3 @@ def _throttled(source: Source, progress: stored.ProgressCallback) -> _Report:
             progress(stored.PrepareProgress(str(source), stage, done, total, unreadable))
 
     return report
-
-
-def _locked(file: Path, waiting: Callable[[], None]) -> AbstractContextManager[object]:
-    """Hold a lock that ends with the process; `waiting` is called while another has it."""
-    lock = FileLock(file)
-    while True:
-        try:
-            return lock.acquire(timeout=0.5)
-        except Timeout:
-            waiting()

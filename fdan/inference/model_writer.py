@@ -15,6 +15,7 @@ from fdan.inference.model_folder import FORMAT, TENSORS
 from fdan.inference.model_source import FACTS, Facts
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.model.network import Network
+from fdan.rights import write_with_rights
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.validate import restore_network
 
@@ -43,9 +44,8 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
-        safetensors.torch.save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial / TENSORS
-        )
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_with_rights(partial / TENSORS, lambda path: safetensors.torch.save_file(whole, path))
         write_atomic(partial / FACTS, json.dumps({**facts, **own}, indent=1) + "\n", sync=True)
         _swap(partial, folder)
     finally:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fdan.config import Config, option
 from fdan.errors import ConfigError
+from fdan.home import ensure_home
 
 TOP_DB: Final = 80.0  # shown below the loudest cell: the default of librosa.power_to_db
 
@@ -143,6 +144,7 @@ def _interpolate(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 def _import_librosa() -> ModuleType:
     """Import librosa, which takes seconds. numba compiles parts of it and keeps them in a folder:
     a temporary one where neither librosa's nor the user's can be written to, as in containers."""
+    ensure_home()
     try:
         importlib.import_module("librosa.core.spectrum")
     except RuntimeError:

@@ -14,12 +14,12 @@ from typing import Final
 
 import safetensors.torch
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from fdan.device import seeded
 from fdan.errors import WeightsError, out_of_memory
 from fdan.files import first_line, sha256_file
+from fdan.lock import wait_for_lock
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -162,7 +162,7 @@ def _imagenet(backbone: str) -> Path:
     before = socket.getdefaulttimeout()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
+        with wait_for_lock(file.with_name(f"{file.name}.lock")):
             if not file.is_file():
                 socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
                 digest = file.stem.rsplit("-", 1)[1]

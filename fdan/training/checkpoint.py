@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fdan.errors import FdanError, WeightsError
 from fdan.files import first_line, sync_path, write_atomic
+from fdan.rights import write_with_rights
 from fdan.run_config import RunConfig
 from fdan.training.objective import objective_value
 
@@ -64,9 +65,8 @@ class Checkpoint:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"tensors.{os.getpid()}.partial"
         try:
-            safetensors.torch.save_file(
-                {name: tensor.contiguous() for name, tensor in self.tensors.items()}, partial
-            )
+            tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+            write_with_rights(partial, lambda path: safetensors.torch.save_file(tensors, path))
             sync_path(partial)
             crc = _crc32(partial)
             name = f"tensors-{self.epoch:06d}-{crc:08x}.safetensors"

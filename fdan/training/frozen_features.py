@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from fdan.device import full_precision
 from fdan.files import write_atomic
+from fdan.lock import wait_for_lock
 from fdan.model.backbones import Weights, build_backbone
 from fdan.run_config import FEATURES
 
@@ -74,7 +74,7 @@ def cached_features(
 
     if (features := _open(file, shape)) is None:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
+        with wait_for_lock(file.with_name(f"{file.name}.lock")):
             if _open(file, shape) is None:
                 write_atomic(file, compute)
         features = _open(file, shape)

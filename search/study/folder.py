@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT, write_atomic
-from fdan.lock import Lock, LockHeld
+from fdan.lock import Lock, LockHeld, NoLocks
+from fdan.rights import explain
 from search.worker.trial_folder import TRIALS
 
 Facts = Mapping[str, Any]  # JSON values by name
@@ -53,8 +54,12 @@ def driver_lock(folder: Path) -> Iterator[None]:
             f"study '{name}' is being run by {owner or 'another process'}: wait for it, stop"
             f" it{kill}, or choose another --study; how far it is: python -m search status {name}"
         ) from None
+    except NoLocks as error:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise StudyError(f"study '{name}': {error}") from None
     except OSError as error:
-        raise StudyError(f"study '{name}': {folder}: {error.strerror}") from None
+        raise StudyError(f"study '{name}': {explain(error, folder)}") from None
     with lock:
         try:
             yield
@@ -95,7 +100,7 @@ def write_study_file(folder: Path, facts: Facts) -> None:
     try:
         write_atomic(file, json.dumps(facts, indent=1) + "\n", sync=True)
     except OSError as error:
-        raise StudyError(f"{file} cannot be written: {error.strerror}") from None
+        raise StudyError(f"it cannot be written: {explain(error, file)}") from None
 
 
 def share_checkpoints(folder: Path, name: str, shared: Path) -> None:
@@ -125,7 +130,7 @@ def share_checkpoints(folder: Path, name: str, shared: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
     except OSError as error:
-        raise StudyError(f"--shared {shared}: {target}: {error.strerror}") from None
+        raise StudyError(f"--shared {shared}: {explain(error, target)}") from None
 
 
 def folder_for_workers(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Opens Optuna's storage: a journal in the study's folder, SQLite or PostgreSQL. A study is written
 only by search/study/writer.py."""
 
+import contextlib
 import json
 import os
 import random
@@ -17,9 +18,10 @@ from sqlalchemy.exc import IntegrityError
 from fdan.errors import ConfigError
 from fdan.files import cut_torn_line
 from fdan.libraries import why_not_loaded
+from fdan.rights import why_unwritable
 from search.study.folder import JOURNAL_FILE
 from search.study.storage_retry import StorageError, innermost_line, is_server
-from tracking.uri import mask_password
+from tracking.uri import mask_password, sqlite_file
 
 _RACE_PAUSE_S = 0.2
 _MAX_OPENINGS = 20
@@ -114,6 +116,11 @@ class _Journal(JournalFileBackend):
 def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
     check_storage_url(url)
     place = f"--storage {mask_password(url)}"
+    if create_tables and (file := sqlite_file(url)) is not None and file.parent.is_dir():
+        with contextlib.suppress(PermissionError):
+            file.touch()  # SQLite's own are for their owner alone to write
+        if why := why_unwritable(file):
+            raise ConfigError(f"{place}: {why}")
     for openings_left in reversed(range(_MAX_OPENINGS)):
         try:
             return RDBStorage(

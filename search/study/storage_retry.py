@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -14,8 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from fdan.errors import FdanError
+from fdan.errors import FdanError, disk_full
 from fdan.files import first_line
+from fdan.rights import explain
 from search.study.folder import JOURNAL_FILE
 from tracking.uri import mask_password
 
@@ -66,9 +68,10 @@ class StorageRetry:
             try:
                 result = action()
             except OSError as error:
+                remedy = "free some space, then" if disk_full(error) else "once it can be written,"
                 raise StorageError(
-                    f"Optuna's journal cannot be written ({error.strerror or error}): what it holds"
-                    " is whole; free some space, then the same command continues the study"
+                    f"Optuna's journal cannot be written ({explain(error, Path(JOURNAL_FILE))}):"
+                    f" what it holds is whole; {remedy} the same command continues the study"
                 ) from None
             except (SQLAlchemyError, StorageInternalError) as error:
                 with translate_storage_errors(self.url):

@@ -58,6 +58,9 @@ _LOST: Final = (
 )
 _NOTHING_LOST: Final = "nothing is lost: the same command goes on"
 
+_MAX_BASE: Final = 20  # characters of the folder above Ray's
+_ROOM_BYTES: Final = 2**20  # what Ray writes at its start, and some more
+
 _OBJECT_STORE_BYTES: Final = 100 * 2**20  # Ray's least: nothing of ours goes through it
 
 
@@ -334,8 +337,25 @@ def _descendants(pids: Sequence[int]) -> list[int]:
 def _temporary_folder(study: Path) -> Path:
     """A folder for Ray's files, whose sockets' names have to fit into 107 characters. Removes what
     a driver of this study left that was killed."""
-    base = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= 20 else "/tmp")
     prefix = f"fdan-{zlib.crc32(str(study.resolve()).encode()):08x}-"
-    for stale in base.glob(f"{prefix}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+    refused = []
+    for base in dict.fromkeys((os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp", "/dev/shm")):
+        if not 0 < len(base) <= _MAX_BASE:
+            continue
+        for stale in Path(base).glob(f"{prefix}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+            try:
+                (folder / "room").write_bytes(bytes(_ROOM_BYTES))
+                (folder / "room").unlink()
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            return folder
+        except OSError as error:
+            refused.append(f"{base}: {error.strerror}")
+    raise ClusterError(
+        f"there is no folder for Ray's files ({'; '.join(refused)}): set TMPDIR to one that can be"
+        f" written and whose path has at most {_MAX_BASE} characters"
+    )

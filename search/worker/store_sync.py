@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fdan.data.store import IMAGES, MANIFEST
 from fdan.errors import FdanError
 from fdan.files import write_atomic
+from fdan.lock import LockHeld, NoLocks, wait_for_lock
+from fdan.rights import explain
 
 _LOCK_TIMEOUT_S = 900.0
 """How long another process may take to copy a store. NFS 3 keeps the lock of a node that is
@@ -52,7 +52,7 @@ class PublishedStores:
         copy, expected = cache / name, self.digests[name]
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{name}.lock", timeout=_LOCK_TIMEOUT_S):
+            with wait_for_lock(cache / f"{name}.lock", _LOCK_TIMEOUT_S):
                 if not copy.is_dir():
                     began = time.monotonic()
                     _copy(self.folder / name, copy, expected)
@@ -60,7 +60,9 @@ class PublishedStores:
                     took = time.monotonic() - began
                     notify(f"has copied its data, {name}: {size:.1f} MB in {took:.1f} s")
                 digest = _digest(copy, _digest_file(copy))
-        except Timeout as error:
+        except NoLocks as error:
+            raise NodeError(str(error)) from None
+        except LockHeld as error:
             raise NodeError(_lock_held(error)) from None
         except OSError as error:
             raise NodeError(
@@ -89,7 +91,7 @@ def publish_stores(stores: Sequence[Path], shared: Path) -> PublishedStores:
         folder.mkdir(parents=True, exist_ok=True)
         for store in stores:
             copy = folder / store.name
-            with FileLock(folder / f"{store.name}.lock", timeout=_LOCK_TIMEOUT_S):
+            with wait_for_lock(folder / f"{store.name}.lock", _LOCK_TIMEOUT_S):
                 expected = _digest(store, folder / f"{store.name}.source.json")
                 if not copy.is_dir():
                     _copy(store, copy, expected)
@@ -100,17 +102,16 @@ def publish_stores(stores: Sequence[Path], shared: Path) -> PublishedStores:
                     f" expected {expected[:12]}): remove it, it is published anew"
                 )
             digests[store.name] = expected
-    except Timeout as error:
+    except LockHeld as error:
         raise FdanError(f"--shared {shared}: {_lock_held(error)}") from None
     except OSError as error:
-        place = error.filename or folder
-        raise FdanError(f"--shared {shared}: {place}: {error.strerror or error}") from None
+        raise FdanError(f"--shared {shared}: {explain(error, folder)}") from None
     return PublishedStores(folder, digests)
 
 
-def _lock_held(error: Timeout) -> str:
+def _lock_held(error: LockHeld) -> str:
     return (
-        f"{error.lock_file} has been held for {_LOCK_TIMEOUT_S / 60:.0f} minutes: where no machine"
+        f"{error.path} has been held for {_LOCK_TIMEOUT_S / 60:.0f} minutes: where no machine"
         " copies into that folder any more, remove it"
     )
 

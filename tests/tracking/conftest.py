@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+
+from fdan.lock import wait_for_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -187,7 +188,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
     runs = root / "finished"
-    with FileLock(root / "finished.lock"):
+    with wait_for_lock(root / "finished.lock"):
         if not (runs / "done").exists():
             from tests.finished import make_all
 

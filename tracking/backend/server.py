@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fdan.errors import FdanError
+from fdan.lock import wait_for_lock
+from fdan.rights import denied, explain, why_unwritable
 from tracking.backend.batching import Item
 from tracking.backend.client import (
     configure_mlflow,
@@ -207,6 +210,10 @@ class Server:
             raise meaning from error
 
     def _classify(self, error: Exception) -> Exception:
+        if isinstance(error, OSError) and error.filename and denied(error):
+            return ServerUnusable(explain(error, self.artifacts))
+        if isinstance(error, FdanError):  # it has no locks, say
+            return ServerUnusable(str(error))
         response = getattr(error, "response", None)  # of requests' errors, for artifacts
         code = getattr(error, "error_code", "") or str(getattr(response, "status_code", ""))
         text = error_line(error, self.uri)
@@ -219,6 +226,9 @@ class Server:
             return RunNotFound(text)
         if code in _REJECTIONS and not _DATABASE.search(text):
             return Rejected(text)
+        file = sqlite_file(self.uri)
+        if file is not None and file.exists() and (why := why_unwritable(file)):
+            return ServerUnusable(why)
         cause = _CAUSE.search(text)
         short = next((part for part in cause.groups() if part), text) if cause else text
         return ServerUnavailable(shorten(short))
@@ -227,11 +237,9 @@ class Server:
         path = sqlite_file(self.uri)
         if path is None:
             return self._open_experiment()
-        from filelock import FileLock
-
         # Two processes that open a new SQLite file at once break each other's migration.
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.opening", timeout=120):
+        with wait_for_lock(path.with_name(f"{path.name}.opening"), 120):
             _make_database(path, self.artifacts)
             try:
                 return self._open_experiment()
@@ -279,6 +287,7 @@ def _make_database(database: Path, artifacts: Path) -> None:
     folder.mkdir(parents=True)
     # A name of its own, since MLflow keeps its connections by name, those of a failure, too.
     file = folder / f"{uuid.uuid4().hex}.db"
+    file.touch()  # SQLite's own are for their owner alone to write; it has the rest follow this one
     make_tables: Any = SqlAlchemyStore
     make_tables(f"sqlite:///{file}", artifacts.resolve().as_uri()).engine.dispose()
     with file.open("rb") as written:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
+from fdan.rights import follow_group
 
 STUDY: Final = "a study's folder, or its name in ./runs"
 
@@ -17,6 +18,7 @@ def study_folder(text: str) -> Path:
     folder, is_name = Path(text), Path(text).name == text
     for candidate in (folder, Path("runs", text)) if is_name else (folder,):
         if candidate.is_dir():
+            follow_group(candidate.absolute())
             return candidate
     also = f", and no study '{text}' in ./runs" if is_name else ""
     raise FdanError(f"{text}: no such folder{also}; give a study's folder, such as runs/demo")

@@ -35,6 +35,7 @@ from typing import Final
 from fdan.errors import FdanError
 from fdan.files import sync_path
 from fdan.lock import Lock, LockHeld
+from fdan.rights import explain
 from tracking.record import Record, RecordData, parse
 
 log = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ class Spool:
 
     def _start_segment(self, first: int) -> None:
         path = self.folder / f"{first:012d}.jsonl"
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._size = os.fstat(self._handle).st_size
         sync_path(self.folder)
 
@@ -325,5 +326,4 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 f"no room left for tracking records in {folder} ({error.strerror}): everything "
                 "recorded so far is whole; free some space and run the same command again"
             ) from error
-        reason = error.strerror or error
-        raise SpoolError(f"cannot write tracking records in {folder}: {reason}") from error
+        raise SpoolError(f"cannot write tracking records: {explain(error, folder)}") from error

@@ -40,7 +40,7 @@ SERVED: Final = Path(__file__).with_name("pyfunc_model.py")
 # What the served model imports for speech, MLflow and pandas with it. A face needs OpenCV as well.
 _REQUIREMENTS: Final = (
     *("torch", "torchvision", "numpy", "safetensors", "soundfile", "av"),
-    *("librosa", "soxr", "filelock", "mlflow", "pandas"),
+    *("librosa", "soxr", "mlflow", "pandas"),
 )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from fdan.lock import Lock, LockHeld
+from fdan.rights import explain
 from tracking.registry.registry import CHAMPION, ModelVersion, Registry, RegistryError, ignore_error
 from tracking.tags import PROMOTING_PREFIX
 
@@ -133,4 +134,4 @@ def _file_lock(
                 log(f"waiting for another promotion ({conflict.owner or 'another process'})")
                 logged = True
         except OSError as error:
-            raise RegistryError(f"{path} cannot be made ({error.strerror})") from None
+            raise RegistryError(f"it cannot be locked: {explain(error, path)}") from None

@@ -16,6 +16,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
@@ -92,7 +93,8 @@ def generate(
             _write_all(partial, settings, progress or (lambda done, total: None), workers)
             text = json.dumps(_manifest(settings), indent=2) + "\n"
             (partial / MANIFEST).write_text(text, encoding="utf-8")
-            partial.chmod(0o755)  # mkdtemp's 0700 would keep other users of a machine out
+            # mkdtemp's 0700 would keep other accounts out.
+            partial.chmod(stat.S_IMODE((partial / "AudioData").stat().st_mode))
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
