@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fdan.lock import Lock, LockHeld, lock_owner
+from fdan.lock import Lock, LockHeld, lock_owner, wait_for_lock
 
 
 def test_a_look_at_a_lock_does_not_keep_it_from_anybody(tmp_path: Path) -> None:
@@ -34,3 +34,17 @@ def test_a_second_one_is_refused_soon_and_told_by_whom(tmp_path: Path) -> None:
         assert time.monotonic() - began < 3
         assert refused.value.owner is not None and refused.value.owner.pid == os.getpid()
     Lock(path).close()
+
+
+def test_one_is_waited_for(tmp_path: Path) -> None:
+    path, waits = tmp_path / "lock", []
+    held = Lock(path)
+
+    def waiting() -> None:
+        waits.append(1)
+        held.close()
+
+    with wait_for_lock(path, 60, waiting):
+        assert waits == [1]
+        with pytest.raises(LockHeld):
+            wait_for_lock(path, 0)

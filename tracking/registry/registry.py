@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from fdan.errors import FdanError
+from fdan.rights import why_unwritable
 from tracking.backend import limits
 from tracking.backend.client import connect, deleted_line, error_line, schema_line, shorten
 from tracking.uri import check_not_masked, check_registry, check_uri, mask_password, sqlite_file
@@ -216,13 +217,17 @@ def as_registry_error(uri: str) -> Iterator[None]:
     except FdanError:
         raise
     except Exception as error:
-        text = error_line(error, uri)
+        text, file = error_line(error, uri), sqlite_file(uri)
         cause = _CAUSE.search(text)
         reason = schema_line(text, uri) or (cause.group(0) if cause else shorten(text))
+        if file is not None and file.exists() and _UNWRITABLE.search(text):
+            reason = why_unwritable(file) or reason
         translated = RegistryError(f"{mask_password(uri)}: {reason}")
         translated.error_code = getattr(error, "error_code", "")
         raise translated from error
 
+
+_UNWRITABLE: Final = re.compile(r"readonly database|unable to open database")
 
 _CAUSE: Final = re.compile(
     r"Connection refused|Name or service not known|[Tt]imed out|could not connect[\w ]*"

@@ -55,7 +55,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
         for file in files:
             server.send_file(run, file, _FOLDER)
     except ServerUnusable as unusable:
-        raise NotLogged(f"{mask_password(uri)} is of no use: {unusable}") from None
+        raise NotLogged(str(unusable)) from None
     except ServerUnavailable as away:
         raise NotLogged(f"{mask_password(uri)} is away ({away})") from None
     except (Rejected, RunNotFound) as refusal:
