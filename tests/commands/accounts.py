@@ -36,8 +36,11 @@ def account(user: int, umask: int = 0o022) -> list[str]:
 
 
 def group_folder(folder: Path) -> Path:
-    """Make a folder that GROUP may write, whose files are the group's."""
+    """Make a folder that GROUP may write, whose files are the group's; and beside it `temporary`,
+    which everybody may write."""
     folder.mkdir()
+    folder.with_name("temporary").mkdir()
+    folder.with_name("temporary").chmod(0o1777)
     if os.geteuid() != 0:
         pytest.skip("a group of one's own takes root")
     os.chown(folder, -1, GROUP)
