@@ -15,9 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from fdan.errors import FdanError, disk_full
+from fdan.errors import FdanError
 from fdan.files import first_line
-from fdan.rights import explain
+from fdan.rights import denied, explain
 from search.study.folder import JOURNAL_FILE
 from tracking.uri import mask_password
 
@@ -68,10 +68,12 @@ class StorageRetry:
             try:
                 result = action()
             except OSError as error:
-                remedy = "free some space, then" if disk_full(error) else "once it can be written,"
+                reason, remedy = error.strerror or error, "free some space"
+                if denied(error):
+                    reason, remedy = explain(error, Path(JOURNAL_FILE)), "mend that"
                 raise StorageError(
-                    f"Optuna's journal cannot be written ({explain(error, Path(JOURNAL_FILE))}):"
-                    f" what it holds is whole; {remedy} the same command continues the study"
+                    f"Optuna's journal cannot be written ({reason}): what it holds is whole;"
+                    f" {remedy}, then the same command continues the study"
                 ) from None
             except (SQLAlchemyError, StorageInternalError) as error:
                 with translate_storage_errors(self.url):

@@ -326,4 +326,4 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 f"no room left for tracking records in {folder} ({error.strerror}): everything "
                 "recorded so far is whole; free some space and run the same command again"
             ) from error
-        raise SpoolError(f"cannot write tracking records: {explain(error, folder)}") from error
+        raise SpoolError(f"cannot write tracking records in {explain(error, folder)}") from error
