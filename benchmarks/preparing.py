@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from benchmarks.comparing import Turns, by_turns, count, heading, machine, parser, write
 from fdan.corpora import Source, read
 from fdan.corpora.demo import generate
-from fdan.cpus import cpu_count
 from fdan.data.prepare import prepare
 from fdan.data.store import Store
+from fdan.machine.cpus import cpu_count
 from fdan.media.faces import FaceSettings
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.media.video import _positions, read_frames

@@ -7,7 +7,7 @@ from pathlib import Path
 from fdan.cli import commands
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
 from fdan.corpora.demo import DemoSettings
-from fdan.cpus import use_all_cpus
+from fdan.machine.cpus import use_all_cpus
 
 EXAMPLES = """\
 examples:

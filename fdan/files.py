@@ -21,7 +21,8 @@ def write_atomic(
 
     Args:
         path: The file; an existing one is replaced.
-        data: Content (text as UTF-8), or a function that writes it to the path it is given.
+        data: Content (text as UTF-8, lone surrogates escaped), or a function that writes it to the
+            path it is given.
             Whatever that function raises leaves `path` as it was.
         sync: Have the content on the disk before the rename, so that a power cut leaves the old
             or the new file. For the new name to be there for certain, `sync_path` the folder.
@@ -34,7 +35,9 @@ def write_atomic(
         if callable(data):
             data(temporary)
         else:
-            temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+            if isinstance(data, str):
+                data = data.encode(errors="backslashreplace")
+            temporary.write_bytes(data)
         if sync:
             sync_path(temporary)
         temporary.replace(path)
@@ -48,6 +51,11 @@ def read_text(path: Path) -> str:
     """A text file of the user's, which editors of some systems begin with a byte order mark. Raises
     OSError, or UnicodeDecodeError (a ValueError) where it is not UTF-8."""
     return path.read_text(encoding="utf-8-sig")
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a name is UTF-8. Of one that is not, each odd byte is a lone surrogate in Python."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in str(path))
 
 
 def sync_path(path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fdan.cli.arguments import Parser, exit_code
-from fdan.cpus import use_all_cpus
+from fdan.machine.cpus import use_all_cpus
 
 EXAMPLES = """\
 examples:

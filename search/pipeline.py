@@ -19,8 +19,8 @@ from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.device import choose_device
 from fdan.evaluation.baseline import baseline_uar
+from fdan.machine.rights import follow_group
 from fdan.model.backbones import find_weights
-from fdan.rights import follow_group
 from fdan.run_config import RunConfig
 from fdan.training.training_data import load_training_data
 from search.config.options import sections
@@ -40,6 +40,7 @@ from search.tune.autoscaler import cluster_has_gpu
 from search.tune.ray_session import check_address
 from search.worker.data import WorkerData
 from search.worker.store_sync import publish_stores
+from tracking.backend.moved import mend_places
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.result import StudyResult
 from tracking.uri import mask_password
@@ -91,6 +92,7 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             "journal" if storage is None else mask_password(storage),
             spec.identity(task.fingerprint),
             spec.space.enqueue,
+            spec.outside(name),
         )
         check_same_study(requested)
         if spec.study.study is None:
@@ -98,7 +100,8 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
         baseline = _prepare_training(spec, task, split, worker_data, console)
-        study = _open_study(spec, requested)
+        study = _open_study(spec, requested, notify)
+        mend_places(spec.tracking_uri, notify)
         if spec.remembered:
             notify(f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
@@ -164,7 +167,9 @@ def _prepare_training(
         return baseline_uar(data, data.acoustic_validation)
 
 
-def _open_study(spec: StudySpec, requested: RequestedStudy) -> optuna.Study:
+def _open_study(
+    spec: StudySpec, requested: RequestedStudy, notify: Callable[[str], None]
+) -> optuna.Study:
     store = open_storage(spec.study.storage, requested.folder)
     started = count_started(requested.name, store)
     study = open_study(
@@ -172,6 +177,7 @@ def _open_study(spec: StudySpec, requested: RequestedStudy) -> optuna.Study:
         store,
         make_sampler(spec.search.sampler, spec.space, spec.seed, started),
         make_pruner(spec.search.pruner, spec.epochs),
+        notify,
     )
     record_start(requested.folder, spec.trials, spec.arguments, sections(spec.lasting_options))
     return study

@@ -150,7 +150,7 @@ def run_stages(
                 why = tracker.sender.reason or "slow"
                 notify(
                     f"{tracker.unsent} records wait for MLflow ({why}); they are safe:"
-                    f" python -m tracking flush {data.folder}"
+                    f" python -m tracking flush {shlex.quote(str(data.folder))}"
                 )
         page = tracker.sender.server.page
     verdict = _promote(context, chosen, end) if spec.confirm.promote else None

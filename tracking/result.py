@@ -1,15 +1,16 @@
 """The result of a study, as types and as one file: <runs>/<study>/result.json. A search writes it;
 promotion and the report read it instead of Optuna's storage.
 
-The names of the fields are the keys of the file. Every path is absolute, or relative to the study's
-folder where a field says so.
+The names of the fields are the keys of the file. Every path is absolute. In the file, the URI of a
+database in the runs folder is relative to that folder, which may be moved.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -17,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 from fdan.errors import FdanError
 from fdan.files import write_atomic
 from tracking.json_types import decode
+from tracking.uri import located_uri, portable_uri
 
 RESULT: Final = "result.json"
 WINNER: Final = "winner"  # folder of the confirmed winner's model, beside RESULT
@@ -28,6 +30,29 @@ ParameterValue: TypeAlias = bool | int | float | str | None  # value of a hyperp
 Curve: TypeAlias = tuple[tuple[int, float], ...]  # (epoch, value) pairs in the order of the epochs
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]
 """Counts, 7 x 7: a row for each true emotion, a column for each predicted one."""
+
+
+def with_runs(words: Sequence[str], runs: Path) -> list[str]:
+    """A search's command line for the runs folder as it is now.
+
+    Args:
+        words: A command line, possibly with the place that the folder had.
+        runs: The folder of studies; `./runs` needs no option.
+    """
+    kept = list(words)
+    while "--runs" in kept:
+        place = kept.index("--runs")
+        del kept[place : place + 2]
+    return kept if runs == Path.cwd() / "runs" else [*kept, "--runs", str(runs)]
+
+
+def _command_now(command: str, runs: Path) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not written by a search
+        return command
+    now = with_runs(words, runs)
+    return command if now == words else shlex.join(now)
 
 
 class ResultError(FdanError):
@@ -265,11 +290,14 @@ class StudyResult:
 
     def save(self, study: Path) -> None:
         """Write the result into the study's folder, whole or not at all. Raises OSError."""
-        write_atomic(study / RESULT, self.to_json(), sync=True)
+        uri = portable_uri(self.tracking_uri, study.absolute().parent)
+        result = dataclasses.replace(self, tracking_uri=uri)
+        write_atomic(study / RESULT, result.to_json(), sync=True)
 
     @classmethod
     def load(cls, study: Path) -> StudyResult:
-        """Read the result in a study's folder. Raises ResultError, in one line."""
+        """Read the result in a study's folder, with the places that it has now. Raises ResultError,
+        in one line."""
         file, again = study / RESULT, "run the study's command again"
         if not study.is_dir():
             raise ResultError(f"{study}: no such folder; give a study's folder, such as runs/demo")
@@ -286,6 +314,12 @@ class StudyResult:
             raise ResultError(f"{file}: written by another version of fdan-search; {again}")
         del values["format"]
         try:
-            return decode(cls, values)
+            result = decode(cls, values)
+            runs = study.absolute().parent
+            return dataclasses.replace(
+                result,
+                tracking_uri=located_uri(result.tracking_uri, runs),
+                command=_command_now(result.command, runs),
+            )
         except ValueError as error:
             raise ResultError(f"{file}: damaged ({error}); {again}") from None

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fdan.errors import FdanError, unknown
 
 TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"  # MLflow's, names the server
 _REGISTRY_URI_VARIABLE: Final = "MLFLOW_REGISTRY_URI"  # MLflow's, names a registry elsewhere
-_SQLITE: Final = "sqlite:///"
+_SQLITE: Final = re.compile(r"sqlite(\+pysqlite)?:///")
 _IN_MEMORY: Final = re.compile(r":memory:|[?&]mode=memory")
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
 def default_uri(runs: Path = Path("runs")) -> str:
     """The database that needs no server: `mlflow.db` in the folder of the studies."""
-    return f"{_SQLITE}{(runs / 'mlflow.db').absolute()}"
+    return sqlite_uri((runs / "mlflow.db").absolute())
 
 
 def environment_uri() -> str:
@@ -92,10 +92,34 @@ def with_driver(uri: str) -> str:
     return f"postgresql+{driver}{uri.removeprefix('postgresql')}"
 
 
+def sqlite_uri(file: Path, query: str = "") -> str:
+    """The URI of an SQLite file, with escapes where SQLAlchemy would read something else. Then its
+    driver is named, too: MLflow makes the folder that `sqlite:///` names without its escapes read.
+
+    Args:
+        file: The database.
+        query: What follows the question mark of an URI, such as `timeout=60`.
+
+    >>> sqlite_uri(Path("/data/a%20b/what?/o.db"))
+    'sqlite+pysqlite:////data/a%2520b/what%3F/o.db'
+    """
+    path = str(file).replace("%", "%25").replace("?", "%3F")
+    driver = "" if path == str(file) else "+pysqlite"
+    return f"sqlite{driver}:///{path}{'?' * bool(query)}{query}"
+
+
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite database; None if the URI names no such file."""
-    path = uri.removeprefix(_SQLITE).partition("?")[0]
-    return Path(path) if uri.startswith(_SQLITE) and path not in ("", ":memory:") else None
+    """The file of an SQLite database; None if the URI names no such file. A name with `%` or `?`
+    means the file or folder that is there, as typed or with its escapes resolved."""
+    scheme = _SQLITE.match(uri)
+    text = uri[scheme.end() :] if scheme else ""
+    path, mark, query = text.partition("?")
+    if path in ("", ":memory:"):
+        return None
+    typed = [text] if mark and "/" in query else []
+    files = [Path(name) for name in dict.fromkeys((*typed, path, unquote(path)))]
+    existing = [file for file in files if file.is_file()]
+    return (existing or [file for file in files if file.parent.is_dir()] or files[-1:])[0]
 
 
 def absolute_uri(uri: str) -> str:
@@ -105,9 +129,44 @@ def absolute_uri(uri: str) -> str:
     ('sqlite:////data/mlflow.db', 'http://host:5000')
     """
     file = sqlite_file(uri)
-    if file is None or file.is_absolute():
+    if file is None:
         return uri
-    return f"{_SQLITE}{Path.cwd() / uri.removeprefix(_SQLITE)}"
+    query = uri.partition("?")[2]
+    return sqlite_uri(file.absolute(), "" if "/" in query else query)
+
+
+def portable_uri(uri: str, runs: Path) -> str:
+    """The URI as files below the runs folder hold it: one of a database in that folder is relative
+    to it, so that the folder can be moved.
+
+    Args:
+        uri: An absolute URI.
+        runs: The folder of studies.
+    """
+    file = sqlite_file(uri)
+    if file is None or not file.is_relative_to(runs):
+        return uri
+    return sqlite_uri(file.relative_to(runs), uri.partition("?")[2])
+
+
+def located_uri(portable: str, runs: Path) -> str:
+    """The absolute URI that `portable_uri` was given, in the runs folder as it is now. An absolute
+    one, of an earlier release, whose file is gone is that of the same name in the folder.
+
+    Args:
+        portable: The URI that a file holds.
+        runs: The folder of studies.
+    """
+    scheme = _SQLITE.match(portable)
+    path, _, query = portable[scheme.end() :].partition("?") if scheme else ("", "", "")
+    if path in ("", ":memory:"):
+        return portable
+    file = Path(unquote(path))
+    if file.is_absolute():
+        recorded = sqlite_file(portable) or file
+        here = runs / recorded.name
+        return sqlite_uri(here, query) if here.is_file() and not recorded.exists() else portable
+    return sqlite_uri(runs / file, query)
 
 
 def mask_password(uri: str) -> str:

@@ -6,6 +6,7 @@ A flag that is not given stays absent, so that its default can depend on the tas
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -20,8 +21,8 @@ from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS, PRESETS
 from fdan.errors import DiskFull, FdanError, disk_full, out_of_memory, unknown
 from fdan.files import first_line
-from fdan.home import ensure_home
-from fdan.rights import denied, explain
+from fdan.machine.home import ensure_home
+from fdan.machine.rights import denied, explain
 from fdan.run_config import RUN_CONFIGS
 
 _WHEN: Final = {
@@ -99,6 +100,8 @@ def exit_code(main: Callable[[], int]) -> int:
 
 
 def _run(main: Callable[[], int]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have bytes that are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if line := ensure_home():
             print(line, file=sys.stderr)

@@ -38,7 +38,7 @@ def demo(arguments: argparse.Namespace) -> None:
         folder = generate(arguments.folder, **settings.as_dict(), progress=progress)
     count = settings.speakers * settings.takes * len(EMOTIONS)
     print(f"{folder}: {count} utterances of {settings.speakers} speakers, each as wav and avi")
-    print(f"next: python -m fdan train --task demo:{folder} --out runs/first")
+    print(f"next: python -m fdan train --task {shlex.quote(f'demo:{folder}')} --out runs/first")
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -127,7 +127,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
             " once, for its winner: python search/run.py --study"
             f" {model.facts['study']} --score-test; here: --part validation"
         )
-    task, split = reopen(model.facts, arguments.stores)
+    near = [folder.absolute().parent.parent / "stores", Path("runs/stores")]
+    task, split = reopen(model.facts, arguments.stores, near)
     samples = split.acoustic_test if arguments.part == "test" else split.acoustic_validation
     truth = task.samples("acoustic").labels[samples]
     predicted = model.probabilities(task.images("acoustic", samples)).argmax(1)
@@ -201,7 +202,7 @@ def export(arguments: argparse.Namespace) -> None:
     difference = write_onnx(folder, arguments.file)
     size = arguments.file.stat().st_size / 1e6
     print(f"{arguments.file}: {size:.1f} MB; on noise, probabilities differ by {difference:.0e}")
-    print(f"next: python -m fdan predict {arguments.file} clip.wav")
+    print(f"next: python -m fdan predict {shlex.quote(str(arguments.file))} clip.wav")
 
 
 def _data_and_settings(arguments: argparse.Namespace, *, gpu: bool) -> tuple[DataConfig, Settings]:

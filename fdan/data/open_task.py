@@ -28,10 +28,11 @@ from fdan.data.store import (
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import ConfigError
+from fdan.files import is_utf8
+from fdan.machine.rights import follow_group
 from fdan.media.faces import FaceSettings
 from fdan.media.pixels import settings_to_dict
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.rights import follow_group
 
 _DEMO: Final = "demo"
 
@@ -70,6 +71,11 @@ class DataConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "runs", self.runs.expanduser().absolute())
+        if not is_utf8(self.runs):
+            raise ConfigError(
+                f"--runs {self.runs}: its name is not UTF-8, which databases and MLflow need:"
+                " rename the folder, or choose another one"
+            )
         if self.emotions is not None:
             object.__setattr__(self, "emotions", self.emotions.expanduser().absolute())
 

@@ -22,16 +22,16 @@ from typing import Final, TypedDict
 import numpy as np
 
 from fdan.corpora import STORE, Listing, Source, read
-from fdan.cpus import cpu_count
 from fdan.data import store as stored
 from fdan.data.content_hash import Content, ContentCache
 from fdan.errors import DataError
 from fdan.files import JsonLines, write_atomic
 from fdan.lock import wait_for_lock
+from fdan.machine.cpus import cpu_count
+from fdan.machine.rights import explain
 from fdan.media.pixels import Pixels, Settings, image_shape, reading, settings_to_dict
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
-from fdan.rights import explain
 
 _DONE: Final = "done.jsonl"
 

@@ -3,7 +3,7 @@
 It is kept in every model folder, and is enough to open the same data again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,25 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
     }
 
 
-def reopen(facts: Mapping[str, Any], stores: Path | None = None) -> tuple[Task, Split]:
+def reopen(
+    facts: Mapping[str, Any], stores: Path | None = None, near: Sequence[Path] = ()
+) -> tuple[Task, Split]:
     """The data of an `origin`, divided as they were. DataError: a store is gone, or another one.
 
     Args:
         facts: Facts that `origin` returned.
         stores: Folder of the stores, if they were moved.
+        near: Folders where the stores are now if the runs folder was moved with its models.
     """
 
     def reopened(modality: str) -> Iterator[Store]:
         for entry in facts["stores"][modality]:
             folder = Path(entry["folder"])
-            folder = stores / folder.name if stores is not None else folder
+            if stores is not None:
+                folder = stores / folder.name
+            else:
+                moved = [place / folder.name for place in near]
+                folder = next((place for place in moved if place.exists()), folder)
             if not folder.exists():
                 raise DataError(
                     f"{folder}: the prepared store that this model was trained on is gone;"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fdan.errors import DeviceError, WeightsError
-from fdan.libraries import why_not_loaded
+from fdan.machine.libraries import why_not_loaded
 
 if TYPE_CHECKING:
     from fdan.inference.model_folder import SpeechModel

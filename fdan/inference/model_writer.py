@@ -13,9 +13,9 @@ from fdan.errors import WeightsError
 from fdan.files import write_atomic
 from fdan.inference.model_folder import FORMAT, TENSORS
 from fdan.inference.model_source import FACTS, Facts
+from fdan.machine.rights import write_with_rights
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.model.network import Network
-from fdan.rights import write_with_rights
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.validate import restore_network
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
 from fdan.files import first_line
 from fdan.inference.model_source import Facts
-from fdan.libraries import why_not_loaded
+from fdan.machine.cpus import cpu_count
+from fdan.machine.libraries import why_not_loaded
 from fdan.media.pixels import image_shape, settings_from_dict
 
 if TYPE_CHECKING:

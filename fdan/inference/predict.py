@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.corpora.listing import count_suffixes, describe_counts, find_files, media_suffixes, suffix
-from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, WeightsError
 from fdan.inference.model_source import Model
+from fdan.machine.cpus import cpu_count
 from fdan.media.pixels import Settings, settings_from_dict
 from fdan.media.pool import DecoderPool
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
-from fdan.libraries import load_library
+from fdan.machine.libraries import load_library
 
 WINDOW: Final = 24  # width and height of the smallest window of the cascade, in pixels
 _SCALE_FACTOR: Final = 1.1

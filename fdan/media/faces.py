@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fdan.config import Config, option
 from fdan.errors import DataError
-from fdan.libraries import load_library
+from fdan.machine.libraries import load_library
 from fdan.media.cascade import WINDOW, largest_face
 
 # How an image became a face image: counted in the store.

@@ -1,7 +1,9 @@
 """One media file to the images that a store holds of it."""
 
+import contextlib
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from fdan.corpora.listing import IMAGE, suffix
 from fdan.corpora.pixel_table import read_picture, table_of
 from fdan.errors import DataError
+from fdan.files import is_utf8
 from fdan.media.audio import CUT, LOUDEST, read_speech, window
 from fdan.media.container import SEVERAL_STREAMS
 from fdan.media.faces import FaceSettings, face_image, is_blank, read_image
@@ -101,11 +104,25 @@ def read_pixels(path: Path, settings: Settings) -> Pixels:
     try:
         if table_of(path) is None and not path.stat().st_size:
             raise DataError("is empty (0 bytes)")
-        if isinstance(settings, SpectrogramSettings):
-            return _speech(path, settings)
-        return _faces(path, settings)
+        with _utf8_name(path) as file:
+            if isinstance(settings, SpectrogramSettings):
+                return _speech(file, settings)
+            return _faces(file, settings)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _utf8_name(path: Path) -> Iterator[Path]:
+    """The file under a name that decoders can open. They know UTF-8 alone, and OpenCV ends the
+    process at another name, of an old archive, say."""
+    if is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fdan-name-") as folder:
+        link = Path(folder, "file").with_suffix(path.suffix.encode("ascii", "ignore").decode())
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _speech(path: Path, settings: SpectrogramSettings) -> Pixels:

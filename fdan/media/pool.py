@@ -16,9 +16,9 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, Final
 
-from fdan.child_process import ErrorFile, module_command, module_environment
-from fdan.cpus import UNPINNED
 from fdan.errors import DataError
+from fdan.machine.child_process import ErrorFile, module_command, module_environment
+from fdan.machine.cpus import UNPINNED
 from fdan.media.pixels import Pixels, Settings
 from fdan.media.worker import MEMORY_MB, OUT_OF_MEMORY
 

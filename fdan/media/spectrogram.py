@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fdan.config import Config, option
 from fdan.errors import ConfigError
-from fdan.home import ensure_home
+from fdan.machine.home import ensure_home
 
 TOP_DB: Final = 80.0  # shown below the loudest cell: the default of librosa.power_to_db
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fdan.errors import DataError
-from fdan.libraries import load_library
+from fdan.machine.libraries import load_library
 from fdan.media.container import find_stream, open_container
 
 _MOTION_JPEG: Final = "mjpeg"  # the coding of many films that are cut or played frame by frame

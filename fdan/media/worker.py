@@ -20,7 +20,7 @@ import numpy as np
 
 from fdan.errors import DataError, FdanError
 from fdan.files import first_line
-from fdan.libraries import load_library
+from fdan.machine.libraries import load_library
 from fdan.media.pixels import Pixels, Settings, read_pixels
 from fdan.media.spectrogram import SpectrogramSettings, log_mel
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fdan.errors import FdanError, WeightsError
 from fdan.files import first_line, sync_path, write_atomic
-from fdan.rights import write_with_rights
+from fdan.machine.rights import write_with_rights
 from fdan.run_config import RunConfig
 from fdan.training.objective import objective_value
 

@@ -24,9 +24,9 @@ from typing import Self
 
 import numpy as np
 
-from fdan.child_process import ErrorFile, module_command, module_environment
 from fdan.errors import DiskFull, FdanError, disk_full
 from fdan.files import first_line
+from fdan.machine.child_process import ErrorFile, module_command, module_environment
 from search.callbacks.trial_plots import confusion_matrix, learning_curve
 
 CONFIGURATION = "config.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
-from fdan.cpus import use_all_cpus
+from fdan.machine.cpus import use_all_cpus
 from search.config import options, resume_options
 from search.config.spec import resolve
 from search.optimizer.pruners import PRUNERS
@@ -93,7 +93,9 @@ def parse(argv: Sequence[str] | None = None) -> CommandLine:
     arguments = vars(_parser().parse_args(argv))
     file = arguments.pop("config")
     command = {name: arguments.pop(name) for name in ("print_config", "dry_run", "estimate")}
-    given = {} if file is None else options.read_options(file)
+    given = {}
+    if file is not None:
+        given = resume_options.moved_options(options.read_options(file), file)
     given |= options.normalize(arguments, "command line")
     return CommandLine(resume_options.without_masked(given), **command)
 

@@ -7,16 +7,19 @@ any other (search/study/open.py).
 import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from fdan.cli.arguments import Parser, add_flags
 from fdan.data.open_task import DataConfig
 from fdan.errors import ConfigError
 from search.config.options import SECTIONS, normalize
-from search.study.folder import read_arguments
+from search.optimizer.space_file import shipped_spaces
+from search.study.folder import moved_text, read_arguments, read_study_file
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 _DATA: Final = frozenset(("task", "acoustic", "visual"))
+_NO_FILES: Final = frozenset((*shipped_spaces(), "imagenet", "none"))
 ONCE: Final = frozenset(("score_again",))
 """Options that hold for one start alone: neither remembered nor written for another study."""
 
@@ -28,7 +31,8 @@ def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return {}
     folder = DataConfig(**DataConfig.pick(options)).runs / name
-    given = options.keys() | ONCE
+    # Its folder is where it was found, whatever it was called when the study was started.
+    given = options.keys() | ONCE | {"runs"}
     if given & _DATA:
         given |= {*_DATA, "emotions"}
     if "gpus_per_trial" in given:
@@ -36,6 +40,51 @@ def remembered_options(options: Mapping[str, Any]) -> dict[str, Any]:
     remembered = _from_arguments(read_arguments(folder) or (), str(folder / "study.json"))
     left_out = {key: value for key, value in remembered.items() if key not in given}
     return without_masked(left_out, f"study '{name}': its ")
+
+
+def absolute_places(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as a study remembers them: files and folders mean the same in any working folder.
+    Names of what is no file, such as a space that comes with the project, stay."""
+
+    def absolute(name: str, text: str) -> str:
+        corpus, colon, place = text.partition(":") if name in _DATA else ("", "", text)
+        if not place.strip() or (name not in _DATA and not Path(place).expanduser().exists()):
+            return text
+        return f"{corpus}{colon}{Path(place.strip()).expanduser().absolute()}"
+
+    found = dict(options)
+    for name in (*_DATA, "space", "weights", "shared", "runs"):
+        value = found.get(name)
+        if isinstance(value, tuple):
+            found[name] = tuple(absolute(name, text) for text in value)
+        elif isinstance(value, Path):
+            found[name] = value.expanduser().absolute()
+        elif value is not None and value not in _NO_FILES:
+            found[name] = absolute(name, value)
+    return found
+
+
+def moved_options(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The options of a file that a study wrote into its folder (study.toml), with the places that
+    the folder's files have now; those of any other file as they are.
+
+    Args:
+        options: Options that the file gives.
+        file: The file.
+    """
+    folder = file.absolute().parent
+    recorded = read_study_file(folder) if file.name == "study.toml" else None
+    if recorded is None:
+        return dict(options)
+    moved: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, tuple):
+            moved[name] = tuple(moved_text(text, recorded, folder) for text in value)
+        elif isinstance(value, str | Path):
+            moved[name] = type(value)(moved_text(str(value), recorded, folder))
+        else:
+            moved[name] = value
+    return moved
 
 
 class _RecordedArguments(Parser):

@@ -27,12 +27,21 @@ from search.config.options import (
     normalize,
     to_arguments,
 )
-from search.config.resume_options import ONCE, remembered_options
+from search.config.resume_options import ONCE, absolute_places, remembered_options
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import load_space
 from search.study.identity import Identity
-from tracking.uri import TRACKING_URI_VARIABLE, absolute_uri, check_registry, check_uri, default_uri
+from search.worker.trial_folder import TRIALS
+from tracking.uri import (
+    TRACKING_URI_VARIABLE,
+    absolute_uri,
+    check_registry,
+    check_uri,
+    default_uri,
+    mask_password,
+    sqlite_file,
+)
 
 RAY_ADDRESS: Final = "RAY_ADDRESS"  # Ray's variable that names a cluster
 
@@ -157,6 +166,24 @@ class StudySpec:
         """The command line that asks for this study, without passwords."""
         return to_arguments(self.options)
 
+    def outside(self, name: str) -> tuple[str, ...]:
+        """What a study writes outside its runs folder, which a copy of the folder shares with it.
+
+        Args:
+            name: Name of the study.
+        """
+        checkpoints = self.runs / name / TRIALS
+        servers = {"--storage": self.study.storage, "--tracking-uri": self.tracking_uri}
+        found = [
+            f"{option} {mask_password(uri)}"
+            for option, uri in servers.items()
+            if uri is not None
+            and not ((file := sqlite_file(uri)) and file.is_relative_to(self.runs))
+        ]
+        if checkpoints.is_symlink():
+            found.append(f"the checkpoints in {checkpoints.readlink()}")
+        return tuple(found)
+
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""
         task_name = "demo" if self.settings.preset == "demo" else task.name.lower()
@@ -193,8 +220,9 @@ def resolve(
         server, named_by = environment.get(TRACKING_URI_VARIABLE), TRACKING_URI_VARIABLE
     if server:
         check_uri(server, named_by)
-        # Absolute: the sender's thread sees the working folder change.
-        options["tracking_uri"] = absolute_uri(server)
+        options["tracking_uri"] = _absolute(server, named_by)
+    if storage := options.get("storage"):
+        options["storage"] = _absolute(storage, "--storage")
     study = StudyConfig(**StudyConfig.pick(options))
     search = SearchConfig(**SearchConfig.pick(options))
     resources = ResourceConfig(**ResourceConfig.pick(options))
@@ -221,12 +249,21 @@ def resolve(
         per_trial=TrialResources(resources.cpus_per_trial, gpus),
         cluster=cluster,
         shared=_shared(resources.shared or environment.get("FDAN_SHARED"), cluster),
-        options=options,
+        options=absolute_places(options),
         remembered=tuple(remembered),
     )
     if spec.confirm.promote:
         check_registry(spec.tracking_uri, environment)
     return spec
+
+
+def _absolute(uri: str, named_by: str) -> str:
+    """The URI of a database, the same file in any working folder. ConfigError: no folder for it."""
+    absolute = absolute_uri(uri)
+    file = sqlite_file(absolute)
+    if file is not None and not file.parent.is_dir():
+        raise ConfigError(f"{named_by} {mask_password(uri)}: there is no folder {file.parent}")
+    return absolute
 
 
 def _cluster(option: str | None, variable: str | None) -> str | None:

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fdan.cli.terminal import print_left_out, table_console
-from fdan.cpus import cpu_count
 from fdan.data.open_task import plan_task
 from fdan.data.split import PartCount, describe, split
 from fdan.data.task import Task
+from fdan.machine.cpus import cpu_count
 from search.config.spec import StudySpec
 from search.formatting import format_duration, format_value
 from search.optimizer.pruners import describe_decisions

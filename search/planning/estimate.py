@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from fdan.cpus import cpu_count
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import ConfigError
+from fdan.machine.cpus import cpu_count
 from fdan.media.pixels import image_shape
 from fdan.run_config import RunConfig
 from search.config.spec import StudySpec

@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from fdan.cpus import cpu_count
 from fdan.device import choose_device
 from fdan.emotions import MODALITIES
 from fdan.errors import FdanError
+from fdan.machine.cpus import cpu_count
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.run_config import FEATURES, RunConfig
 from fdan.training import validate

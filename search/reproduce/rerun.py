@@ -93,7 +93,7 @@ class Rerun:
 
 def _open_data(run: RecordedRun, stores: Path | None) -> tuple[Task, Split]:
     """Open the data that the run was trained on, with the same split. Without a folder of `stores`
-    they are sought where they were, in ./runs, and beside MLflow's database."""
+    they are sought beside MLflow's database, where they were, and in ./runs."""
     found = {
         modality: [{**entry, "folder": str(_find_store(run, entry, stores))} for entry in entries]
         for modality, entries in run.origin["stores"].items()
@@ -107,8 +107,8 @@ def _find_store(run: RecordedRun, entry: Mapping[str, str], stores: Path | None)
         folders = [stores.expanduser().absolute()]
     else:
         database = sqlite_file(run.uri)
-        folders = [recorded.parent, Path("runs/stores").absolute()]
-        folders += [database.parent.absolute() / "stores"] if database is not None else []
+        folders = [database.parent.absolute() / "stores"] if database is not None else []
+        folders += [recorded.parent, Path("runs/stores").absolute()]
     present = [parent / recorded.name for parent in folders if (parent / recorded.name).exists()]
     for folder in present:
         if open_store(folder).fingerprint == entry["fingerprint"]:
@@ -193,7 +193,10 @@ def _train(
 
     epochs: dict[int, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
+        database = sqlite_file(run.uri)
         features = Path(run.machine["features"])
+        if database is not None and (beside := database.absolute().parent / "features").is_dir():
+            features = beside
         if not features.is_dir():
             features = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-rerun-")))
         with Preparing(console) as preparing:

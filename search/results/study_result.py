@@ -76,7 +76,7 @@ def study_result(
         wanted=spec.trials,
         counts=count_finished(study),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(spec.arguments),
+        command=command_line(spec.arguments, spec.runs),
         tracking_uri=mask_password(spec.tracking_uri),
         page=tracker.sender.server.page,
         space={d.name: _dimension(d.distribution) for d in spec.space.dimensions},

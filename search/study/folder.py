@@ -11,6 +11,8 @@ nodes see (`--shared`).
 
 import contextlib
 import json
+import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +22,10 @@ from typing import Any, Final
 from fdan.errors import FdanError
 from fdan.files import PROJECT_ROOT, write_atomic
 from fdan.lock import Lock, LockHeld, NoLocks
-from fdan.rights import explain
+from fdan.machine.rights import explain
 from search.worker.trial_folder import TRIALS
+from tracking.result import with_runs
+from tracking.uri import sqlite_file, sqlite_uri
 
 Facts = Mapping[str, Any]  # JSON values by name
 
@@ -30,7 +34,8 @@ LOCK_FILE: Final = "lock"
 JOURNAL_FILE: Final = "journal.log"
 
 ARGUMENTS: Final = "arguments"  # key of study.json: those of the newest start, without passwords
-BEGUN: Final = "begun.json"  # has the same key while data are prepared, before study.json exists
+RUNS: Final = "runs"  # key of study.json: the runs folder at that start; the folder may be moved
+BEGUN: Final = "begun.json"  # has both keys while data are prepared, before study.json exists
 
 
 class StudyError(FdanError):
@@ -52,7 +57,8 @@ def driver_lock(folder: Path) -> Iterator[None]:
         kill = f" (kill {owner.pid})" if owner is not None and owner.on_this_host else ""
         raise StudyError(
             f"study '{name}' is being run by {owner or 'another process'}: wait for it, stop"
-            f" it{kill}, or choose another --study; how far it is: python -m search status {name}"
+            f" it{kill}, or choose another --study; how far it is: python -m search status"
+            f" {shlex.join(with_runs([name], folder.parent))}"
         ) from None
     except NoLocks as error:
         if fresh:
@@ -147,7 +153,7 @@ def write_begun(folder: Path, arguments: Sequence[str]) -> None:
     """
     if (folder / STUDY_FILE).exists():
         return
-    write_atomic(folder / BEGUN, json.dumps({ARGUMENTS: list(arguments)}) + "\n")
+    write_atomic(folder / BEGUN, json.dumps(_started(folder, arguments)) + "\n")
 
 
 def record_start(
@@ -162,27 +168,61 @@ def record_start(
         spec: The same options by section, as in a TOML file.
     """
     recorded = read_study_file(folder) or {}
-    started = {"trials": trials, ARGUMENTS: list(arguments), "spec": spec}
+    started = {"trials": trials, **_started(folder, arguments), "spec": spec}
     write_study_file(folder, {**recorded, **started})
     (folder / BEGUN).unlink(missing_ok=True)
 
 
+def _started(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    return {ARGUMENTS: list(arguments), RUNS: str(folder.parent)}
+
+
 def read_arguments(folder: Path) -> list[str] | None:
-    """Command line of the study's newest start, passwords masked; None where there is no study,
-    empty where it cannot be read: that is refused later, with a reason."""
+    """Command line of the study's newest start, passwords masked, with the places that its files
+    have now; None where there is no study, empty where it cannot be read: that is refused later,
+    with a reason."""
     files = [file for name in (STUDY_FILE, BEGUN) if (file := folder / name).exists()]
     for file in files:
         try:
-            arguments = json.loads(file.read_text(encoding="utf-8"))[ARGUMENTS]
-            return [str(word) for word in arguments]
+            recorded = json.loads(file.read_text(encoding="utf-8"))
+            return [moved_text(str(word), recorded, folder) for word in recorded[ARGUMENTS]]
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return [] if files else None
 
 
-def command_line(arguments: Sequence[str]) -> str:
-    """A search's command line, as it can be typed in the current folder."""
+def moved_text(text: str, recorded: Facts, folder: Path) -> str:
+    """An option's text after the runs folder was moved or copied. A place in that folder goes
+    along; so does one outside, a corpus beside it say, if it is there.
+
+    Args:
+        text: An absolute path, CORPUS:PATH, the URI of an SQLite file, or anything else.
+        recorded: The content of the study's study.json.
+        folder: Folder of the study now.
+    """
+    before, runs = recorded.get(RUNS), folder.absolute().parent
+    if before is None or Path(before) == runs:
+        return text
+    database = sqlite_file(text)
+    corpus = re.match(r"[a-z]+:(?=/)|", text)
+    head = "" if corpus is None else corpus[0]
+    old = database or Path(text.removeprefix(head))
+    if not old.is_absolute():
+        return text
+    new = Path(os.path.normpath(runs / os.path.relpath(old, before)))
+    if not (old.is_relative_to(before) or new.exists()):
+        return text
+    return f"{head}{new}" if database is None else sqlite_uri(new, text.partition("?")[2])
+
+
+def command_line(arguments: Sequence[str], runs: Path) -> str:
+    """A search's command line, as it can be typed in the current folder.
+
+    Args:
+        arguments: Arguments of the newest start.
+        runs: The folder of studies.
+    """
     program = Path("search/run.py")
     if not program.is_file():
         program = PROJECT_ROOT / program
-    return shlex.join(["python", str(program), *arguments])
+    return shlex.join(["python", str(program), *with_runs(arguments, runs)])

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from search.optimizer.space import Value
-from search.study.folder import Facts, StudyError, read_study_file
+from search.study.folder import Facts, StudyError, moved_text, read_study_file
+from tracking.uri import absolute_uri, sqlite_file
 
 IDENTITY = "identity"  # the study's user attribute that holds its Identity
 
@@ -37,6 +38,7 @@ class RequestedStudy:
     storage_name: str  # in messages and study.json: journal, or a URL without its password
     identity: Identity
     enqueue: tuple[Mapping[str, Value], ...] = ()  # settings that a new study tries first
+    outside: tuple[str, ...] = ()  # what it writes outside the runs folder, in messages
 
 
 def check_same_study(requested: RequestedStudy) -> None:
@@ -49,8 +51,17 @@ def check_same_study(requested: RequestedStudy) -> None:
     if recorded is None:
         return
     differing = describe_differences(recorded, requested.identity)
-    if recorded.get("storage") != requested.storage_name:
-        differing.insert(0, f"storage {recorded.get('storage')}, now {requested.storage_name}")
+    before, now = str(recorded.get("storage")), requested.storage_name
+    before = absolute_uri(moved_text(before, recorded, requested.folder))
+    database = sqlite_file(now)
+    # Another database file may be the same one that was moved, too: the study in it has an id.
+    if before != now and not (sqlite_file(before) and database and database.is_file()):
+        differing.insert(0, f"storage {before}, now {now}")
+    elif database is not None and not database.is_file():
+        raise StudyError(
+            f"study '{requested.name}' in {requested.folder}: its trials are in {database}, which"
+            " is not there: bring it back, or choose another --study"
+        )
     if differing:
         raise StudyError(
             f"study '{requested.name}' exists in {requested.folder} with {'; '.join(differing)}:"

@@ -1,9 +1,11 @@
 """Opening a study: new, or the same one again. Another study under its name is refused."""
 
+import contextlib
 import random
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,11 @@ _HOME_TIMEOUT_S: Final = 3.0
 
 
 def open_study(
-    requested: RequestedStudy, storage: BaseStorage, sampler: BaseSampler, pruner: BasePruner
+    requested: RequestedStudy,
+    storage: BaseStorage,
+    sampler: BaseSampler,
+    pruner: BasePruner,
+    notify: Callable[[str], None] = print,
 ) -> optuna.Study:
     """The study: made with its known good settings enqueued, or continued. Called by its driver.
 
@@ -34,6 +40,7 @@ def open_study(
         storage: Storage of the study.
         sampler: Sampler of this process.
         pruner: Pruner of this process.
+        notify: Function that shows the user a line, if the study's folder was moved.
 
     Raises:
         StudyError: A study of that name exists with another identity or another folder, or the
@@ -68,7 +75,9 @@ def open_study(
                 f"study '{name}' exists with {'; '.join(differing)}: "
                 "choose another --study, or the same settings to continue it"
             )
-        home = _check_home(study, home)
+        home = _check_home(study, home, requested)
+        if home["path"] != str(requested.folder):
+            home = _move_home(study, home, requested, notify)
     elif HOME not in study.user_attrs and study.get_trials(deepcopy=False):
         raise StudyError(
             f"study '{name}' exists in this storage and was not made by this program: "
@@ -81,7 +90,7 @@ def open_study(
             set_attributes(study, {HOME: home})
             if exists:  # others may have waited in vain, too: the last one has it
                 time.sleep(random.uniform(0.5, 1.5))
-        home = _check_home(study, home)
+        home = _check_home(study, home, requested)
         for point in requested.enqueue:
             enqueue(study, point)
         set_attributes(study, {IDENTITY: asdict(identity)})
@@ -101,16 +110,48 @@ def _await_home(study: optuna.Study) -> None:
         time.sleep(0.1)
 
 
-def _check_home(study: optuna.Study, requested: dict[str, str]) -> dict[str, str]:
-    """The study's home, which is the requested one. StudyError where it is another folder: a driver
-    there may be alive, and the checkpoints and records are there in any case."""
+def _check_home(
+    study: optuna.Study, home_now: dict[str, str], requested: RequestedStudy
+) -> dict[str, str]:
+    """The study's home, which is the requested one, possibly moved. StudyError where it is another
+    folder: a driver there may be alive, and the checkpoints and records are there in any case."""
     home: dict[str, str] = study.user_attrs[HOME]
-    same_place = (home["path"], home["host"]) == (requested["path"], requested["host"])
+    same_place = (home["path"], home["host"]) == (home_now["path"], home_now["host"])
     # Its driver may have died before it could write the folder's id down.
-    unrecorded = same_place and not Path(home["path"], STUDY_FILE).exists()
-    if home["id"] != requested["id"] and not unrecorded:
+    unrecorded = (same_place or requested.storage_name == "journal") and not (
+        requested.folder / STUDY_FILE
+    ).exists()
+    if home["id"] != home_now["id"] and not unrecorded:
         raise StudyError(
             f"study '{study.study_name}' in this storage belongs to the folder {home['path']} on"
             f" {home['host']}: continue it there (--runs), or choose another --study"
         )
+    return home
+
+
+def _move_home(
+    study: optuna.Study,
+    home: dict[str, str],
+    requested: RequestedStudy,
+    notify: Callable[[str], None],
+) -> dict[str, str]:
+    """Give a study whose folder was moved or copied its new home. A copy is a study of its own:
+    StudyError where it would write what belongs to the original, too."""
+    original, folder = Path(home["path"]), requested.folder
+    with contextlib.suppress(OSError):
+        if original.samefile(folder):  # another name of one folder
+            return home
+    recorded = None
+    with contextlib.suppress(StudyError, OSError):
+        recorded = read_study_file(original)
+    copied = recorded is not None and recorded.get("id") == home["id"]
+    if copied and requested.outside:
+        raise StudyError(
+            f"study '{requested.name}' in {folder} is a copy of {original}, and both write"
+            f" {' and '.join(requested.outside)}: continue it there, or give the copy its own, or"
+            " choose another --study"
+        )
+    home = {**home, "path": str(folder), "host": socket.gethostname()}
+    set_attributes(study, {HOME: home})
+    notify(f"study {requested.name} was {'copied' if copied else 'moved'} from {original}")
     return home

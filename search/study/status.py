@@ -3,6 +3,7 @@ says, read without touching either."""
 
 import contextlib
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -77,9 +78,9 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
     driver = command = ""
     try:
         driver = str(lock_owner(folder / study_folder.LOCK_FILE) or "")
-        command = study_folder.command_line(study_folder.read_arguments(folder) or ())
+        command = study_folder.command_line(study_folder.read_arguments(folder) or (), runs)
         recorded = json.loads(file.read_text(encoding="utf-8"))
-        place: str = recorded["storage"]
+        place = study_folder.moved_text(recorded["storage"], recorded, folder)
         epochs = int(recorded["fixed"]["epochs"])
     except FileNotFoundError:
         if (folder / study_folder.BEGUN).exists():
@@ -87,8 +88,8 @@ def read_status(runs: Path, name: str, url: str | None) -> StudyStatus:
             state = "preparing" if driver else "begun"
             return StudyStatus(name, str(folder), state, driver, command)
         raise FdanError(
-            f"there is no study '{name}' in {runs}: python -m search list --runs {runs} shows those"
-            " that there are"
+            f"there is no study '{name}' in {runs}: python -m search list --runs"
+            f" {shlex.quote(str(runs))} shows those that there are"
         ) from None
     except (OSError, ValueError) as error:
         raise FdanError(f"{file} cannot be read: {error}") from None

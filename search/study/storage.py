@@ -17,11 +17,11 @@ from sqlalchemy.exc import IntegrityError
 
 from fdan.errors import ConfigError
 from fdan.files import cut_torn_line
-from fdan.libraries import why_not_loaded
-from fdan.rights import why_unwritable
+from fdan.machine.libraries import why_not_loaded
+from fdan.machine.rights import why_unwritable
 from search.study.folder import JOURNAL_FILE
 from search.study.storage_retry import StorageError, innermost_line, is_server
-from tracking.uri import mask_password, sqlite_file
+from tracking.uri import absolute_uri, mask_password, sqlite_file
 
 _RACE_PAUSE_S = 0.2
 _MAX_OPENINGS = 20
@@ -44,7 +44,7 @@ synced only when a trial begins or ends: a power cut loses epochs, which are rep
 
 def check_storage_url(url: str) -> None:
     """Refuse URLs that Optuna's RDBStorage would misread."""
-    if not url.startswith(("sqlite:///", "postgresql://", "postgresql+")):
+    if not url.startswith(("sqlite:///", "sqlite+pysqlite:///", "postgresql://", "postgresql+")):
         raise ConfigError(
             f"--storage {mask_password(url)}: expected sqlite:///FILE or "
             "postgresql://USER@HOST/DATABASE; without it, a journal in the study's folder"
@@ -85,7 +85,7 @@ def open_storage_read_only(url: str | None, folder: Path) -> BaseStorage:
         if not path.is_file():
             raise StorageError(f"{path}: no such file")
         return JournalStorage(JournalFileBackend(str(path)))
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+    if (file := sqlite_file(url)) is not None and not file.is_file():
         raise StorageError(f"{url}: no such file")
     return _open_database(url, create_tables=False)
 
@@ -125,7 +125,7 @@ def _open_database(url: str, *, create_tables: bool) -> RDBStorage:
         try:
             return RDBStorage(
                 # Named, since SQLAlchemy's default for PostgreSQL changes between versions.
-                url.replace("postgresql://", "postgresql+psycopg2://", 1),
+                absolute_uri(url).replace("postgresql://", "postgresql+psycopg2://", 1),
                 engine_kwargs={"pool_pre_ping": True} if is_server(url) else None,
                 skip_compatibility_check=False,
                 heartbeat_interval=None,  # the driver knows its trials: no other may end them

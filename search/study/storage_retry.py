@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from fdan.errors import FdanError
 from fdan.files import first_line
-from fdan.rights import denied, explain
+from fdan.machine.rights import denied, explain
 from search.study.folder import JOURNAL_FILE
 from tracking.uri import mask_password
 

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import ray
 
-from fdan.cpus import UNPINNED, cpu_count
 from fdan.errors import FdanError, disk_full
 from fdan.files import first_line
+from fdan.machine.cpus import UNPINNED, cpu_count
 
 
 class ClusterError(FdanError):

@@ -10,8 +10,8 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
-from fdan.cpus import cpu_count
 from fdan.errors import ConfigError, FdanError
+from fdan.machine.cpus import cpu_count
 from search.callbacks.progress import Progress
 from search.config.spec import StudySpec
 from search.optimizer.pruners import decision_epochs, next_rung

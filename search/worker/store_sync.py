@@ -18,7 +18,7 @@ from fdan.data.store import IMAGES, MANIFEST
 from fdan.errors import FdanError
 from fdan.files import write_atomic
 from fdan.lock import LockHeld, NoLocks, wait_for_lock
-from fdan.rights import explain
+from fdan.machine.rights import explain
 
 _LOCK_TIMEOUT_S = 900.0
 """How long another process may take to copy a store. NFS 3 keeps the lock of a node that is

@@ -12,14 +12,25 @@ import pytest
 
 from tests.tracking.results import shapes
 from tracking.result import RESULT, Choices, Range, ResultError, StudyResult
+from tracking.uri import default_uri
 
 RECORDED = Path(__file__).parent / "data" / RESULT
 """Of a study of commit 6194286, shortened: lists have one to three entries."""
 
 
-def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was() -> None:
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study's folder in ./runs, whose commands need no --runs."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "s"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was(study: Path) -> None:
     text = RECORDED.read_text()
-    result = StudyResult.load(RECORDED.parent)
+    (study / RESULT).write_text(text)
+    result = StudyResult.load(study)
     assert result.to_json() == text, "its keys, their order, and each number's digits"
     assert result.space["layers"] == Range("int", 0, 3, log=False)
     assert result.space["context"] == Choices("categorical", ("bank", None))
@@ -30,22 +41,37 @@ def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", ["whole", "wide", "hostile", "bare", "no-trials", "one-seed"])
-def test_what_is_saved_is_loaded(name: str, tmp_path: Path) -> None:
+def test_what_is_saved_is_loaded(name: str, study: Path) -> None:
     result = shapes()[name]
-    result.save(tmp_path)
-    loaded = StudyResult.load(tmp_path)
+    result.save(study)
+    loaded = StudyResult.load(study)
     assert loaded.to_json() == result.to_json()
     if name != "one-seed":  # NaN is not equal to itself
         assert loaded == result
 
 
-def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    result = StudyResult.load(RECORDED.parent)
-    result.save(tmp_path)
+def test_a_result_is_written_whole_or_not_at_all(study: Path) -> None:
+    result = shapes()["whole"]
+    result.save(study)
     with pytest.raises(TypeError):
-        replace(result, fixed={"lr": object()}).save(tmp_path)  # type: ignore[dict-item]
-    assert StudyResult.load(tmp_path) == result
-    assert [file.name for file in tmp_path.iterdir()] == [RESULT]
+        replace(result, fixed={"lr": object()}).save(study)  # type: ignore[dict-item]
+    assert StudyResult.load(study) == result
+    assert [file.name for file in study.iterdir()] == [RESULT]
+
+
+def test_a_result_that_was_moved_names_its_database_and_its_command_there(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from another working folder, and where an earlier release wrote absolute places."""
+    result = replace(shapes()["whole"], tracking_uri=default_uri(study.parent))
+    result.save(study)
+    runs = study.parent.rename(study.parents[1] / "a%20b")
+    moved = StudyResult.load(runs / "s")
+    assert moved.tracking_uri == default_uri(runs)
+    assert moved.command == f"{result.command} --runs {runs}"
+    (runs / "s" / RESULT).write_text(result.to_json())
+    (runs / "mlflow.db").touch()
+    assert StudyResult.load(runs / "s").tracking_uri == default_uri(runs)
 
 
 DAMAGE: list[tuple[Callable[[dict[str, Any]], Any], str]] = [

@@ -14,7 +14,8 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from tracking.uri import mask_password, with_driver
+from tracking.backend.moved import mend_places
+from tracking.uri import absolute_uri, mask_password, with_driver
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,11 +46,13 @@ _OTHER_SCHEMA: Final = re.compile(r"database schema \(found version (\w+), but e
 
 
 def connect(uri: str) -> MlflowClient:
-    """An MlflowClient that gives up soon and logs little. Raises whatever goes wrong."""
+    """An MlflowClient that gives up soon and logs little. Raises whatever goes wrong. The places of
+    artifacts in a database that was moved are mended first."""
     configure_mlflow()
     from mlflow.tracking import MlflowClient
 
-    uri = with_driver(uri)
+    uri = with_driver(absolute_uri(uri))
+    mend_places(uri)
     if not uri.startswith(("http", "sqlite")):
         # MLflow would try ten times, for 100 s in all.
         import sqlalchemy

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fdan.errors import FdanError
 from fdan.lock import wait_for_lock
-from fdan.rights import denied, explain, why_unwritable
+from fdan.machine.rights import denied, explain, why_unwritable
 from tracking.backend.batching import Item
 from tracking.backend.client import (
     configure_mlflow,
@@ -29,9 +29,10 @@ from tracking.backend.client import (
     schema_line,
     shorten,
 )
+from tracking.backend.moved import artifacts_folder
 from tracking.record import Record
 from tracking.tags import PROBE, tag_filter
-from tracking.uri import check_uri, sqlite_file
+from tracking.uri import check_uri, sqlite_file, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -266,6 +267,12 @@ class Server:
             raise ServerUnusable(
                 deleted_line(self.experiment, str(experiment.experiment_id), self.uri)
             )
+        folder = artifacts_folder(experiment.artifact_location)
+        if folder is not None and not folder.parent.is_dir():  # MLflow would make it anew
+            raise ServerUnusable(
+                f"experiment '{self.experiment}' keeps its artifacts in {folder}, which is not"
+                " there: bring that folder back"
+            )
         return client, str(experiment.experiment_id)
 
 
@@ -289,7 +296,7 @@ def _make_database(database: Path, artifacts: Path) -> None:
     file = folder / f"{uuid.uuid4().hex}.db"
     file.touch()  # SQLite's own are for their owner alone to write; it has the rest follow this one
     make_tables: Any = SqlAlchemyStore
-    make_tables(f"sqlite:///{file}", artifacts.resolve().as_uri()).engine.dispose()
+    make_tables(sqlite_uri(file), artifacts.resolve().as_uri()).engine.dispose()
     with file.open("rb") as written:
         os.fsync(written.fileno())
     file.replace(database)

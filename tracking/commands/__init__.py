@@ -3,12 +3,14 @@ the description, and last the exit codes. `add_arguments` adds its options, and 
 parsed arguments and returns the exit code."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Final
 
 from fdan.errors import FdanError
-from fdan.rights import follow_group
+from fdan.machine.rights import follow_group
+from tracking.backend.moved import print_line as print_step
+
+__all__ = ["STUDY", "add_registry", "print_step", "study_folder"]
 
 STUDY: Final = "a study's folder, or its name in ./runs"
 
@@ -37,8 +39,3 @@ def add_registry(
     add("--name", default="fdan", metavar="NAME", help="the registered model (default: fdan)")
     server = f"MLflow's server or database (default: {default})"
     add("--tracking-uri", metavar="URI", help=server)
-
-
-def print_step(line: str) -> None:
-    """Print a line about what is being done, apart from the result."""
-    print(line, file=sys.stderr, flush=True)

@@ -6,7 +6,8 @@ holds, and each run's id there.
     spool/runs.json      {"uri": ..., "runs": {"study": "3f...", "7": "a1..."}}
     spool/refused.jsonl  what the server rejected, one line each, with its reason
 
-Sent and runs are replaced whole, once for all the records that were sent together. State that is
+The URI of a database in the runs folder is relative to that folder, which may be moved. Sent and
+runs are replaced whole, once for all the records that were sent together. State that is
 lost, behind, or another server's costs time and nothing else: everything is sent again from the
 first record, runs are found by their tags, and a metric that the server has already stays one. So a
 full disk, which the state shares with the spool, does not keep records from being sent: what cannot
@@ -24,9 +25,10 @@ from typing import Any
 
 from fdan.errors import FdanError
 from fdan.files import JsonLines, read_json_lines, write_atomic
+from tracking.backend.moved import ARTIFACTS
 from tracking.outbox.spool import FULL, Spool, segments
 from tracking.record import Record, parse
-from tracking.uri import mask_password, sqlite_file
+from tracking.uri import located_uri, mask_password, portable_uri, sqlite_file
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Target:
     def save(self, spool: Path) -> None:
         """Note it in the spool's folder, without the password. Raises OSError."""
         path = spool / "target.json"
-        text = json.dumps({**asdict(self), "uri": mask_password(self.uri)}) + "\n"
+        text = json.dumps({**asdict(self), "uri": _portable(self.uri, spool)}) + "\n"
         if not (path.exists() and path.read_text() == text):
             write_atomic(path, text)
 
@@ -51,7 +53,7 @@ class Target:
         path = spool / "target.json"
         try:
             content = json.loads(path.read_text())
-            return cls(str(content["uri"]), str(content["experiment"]))
+            return cls(_located(str(content["uri"]), spool), str(content["experiment"]))
         except FileNotFoundError:
             raise FdanError(
                 f"{spool} holds no tracking records (no {path.name} in it); give a study's folder, "
@@ -65,7 +67,7 @@ class Target:
         else in the runs folder above <study>/spool. A server has its own."""
         file = sqlite_file(self.uri)
         runs = spool.resolve().parent.parent if file is None else file.parent
-        return runs / "mlartifacts"
+        return runs / ARTIFACTS
 
 
 class DeliveryState:
@@ -88,7 +90,7 @@ class DeliveryState:
         with contextlib.suppress(OSError):  # what it does not know of is sent again, and refused
             for entry in read_json_lines(self._folder / "refused.jsonl"):
                 with contextlib.suppress(KeyError, TypeError):  # of another version
-                    if entry["uri"] == uri:
+                    if _located(entry["uri"], self._folder) == uri:
                         self.refused.add((entry["record"], entry["what"]))
         self._disk_full = False
 
@@ -112,7 +114,7 @@ class DeliveryState:
         path = self._folder / "refused.jsonl"
         with JsonLines(path) as file:
             entry = {"record": record.number, "run": record.run, "what": what, "reason": reason}
-            file.append({**entry, "uri": self._uri})
+            file.append({**entry, "uri": _portable(self._uri, self._folder)})
             file.sync()
         self.refused.add((record.number, what))
         log.warning(
@@ -122,7 +124,7 @@ class DeliveryState:
 
     def _save(self, key: str, value: int | dict[str, str]) -> bool:
         """Whether there was room for it."""
-        content = json.dumps({"uri": self._uri, key: value})
+        content = json.dumps({"uri": _portable(self._uri, self._folder), key: value})
         try:
             write_atomic(self._folder / f"{key}.json", content, sync=True)
         except OSError as error:
@@ -146,7 +148,19 @@ def _load(spool: Path, key: str, uri: str) -> Any:
         content = json.loads((spool / f"{key}.json").read_text())
     except (OSError, ValueError):
         return None
-    return content.get(key) if isinstance(content, dict) and content.get("uri") == uri else None
+    if not isinstance(content, dict) or _located(str(content.get("uri")), spool) != uri:
+        return None
+    return content.get(key)
+
+
+def _portable(uri: str, spool: Path) -> str:
+    """The URI as a spool's files hold it."""
+    return mask_password(portable_uri(uri, spool.absolute().parent.parent))
+
+
+def _located(portable: str, spool: Path) -> str:
+    """The URI that a spool's file means."""
+    return located_uri(portable, spool.absolute().parent.parent)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from typing import Final
 from fdan.errors import FdanError
 from fdan.files import sync_path
 from fdan.lock import Lock, LockHeld
-from fdan.rights import explain
+from fdan.machine.rights import explain
 from tracking.record import Record, RecordData, parse
 
 log = logging.getLogger(__name__)

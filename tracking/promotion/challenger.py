@@ -59,7 +59,8 @@ class Challenger:
 
     @cached_property
     def data(self) -> tuple[Task, Split]:
-        return reopen(self.result.origin, self.stores)
+        near = self.folder.absolute().parent.parent / "stores"
+        return reopen(self.result.origin, self.stores, [near])
 
     def card(self, limit: int | None = None) -> str:
         """The model card, of so many characters at most."""

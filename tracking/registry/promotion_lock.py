@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from fdan.lock import Lock, LockHeld
-from fdan.rights import explain
+from fdan.machine.rights import explain
 from tracking.registry.registry import CHAMPION, ModelVersion, Registry, RegistryError, ignore_error
 from tracking.tags import PROMOTING_PREFIX
 

@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from fdan.errors import FdanError
-from fdan.rights import why_unwritable
+from fdan.machine.rights import why_unwritable
 from tracking.backend import limits
 from tracking.backend.client import connect, deleted_line, error_line, schema_line, shorten
-from tracking.uri import check_not_masked, check_registry, check_uri, mask_password, sqlite_file
+from tracking.backend.moved import artifacts_uri
+from tracking.uri import (
+    absolute_uri,
+    check_not_masked,
+    check_registry,
+    check_uri,
+    mask_password,
+    sqlite_file,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +99,7 @@ class Registry:
                 f"{self.database}: there is no such MLflow database; give --tracking-uri, or run a"
                 " study"
             )
-        self.uri = uri
+        self.uri = absolute_uri(uri)
         self.name = name
         self.client = cast("MlflowClient", _Client(uri))  # raises RegistryError, too
 
@@ -126,7 +134,7 @@ class Registry:
             return str(experiment.experiment_id)
         artifacts = None
         if self.database is not None:
-            artifacts = (self.database.absolute().parent / "mlartifacts").as_uri()
+            artifacts = artifacts_uri(self.database)
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def aliases(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A report among the artifacts of its study's run in MLflow."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -50,7 +51,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
         if run is None:
             raise NotLogged(
                 f"{mask_password(uri)} has no run of study '{result.study}' yet:"
-                f" python -m tracking flush {study}, then again"
+                f" python -m tracking flush {shlex.quote(str(study))}, then again"
             )
         for file in files:
             server.send_file(run, file, _FOLDER)

@@ -26,12 +26,12 @@ from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Final
 
-from fdan.child_process import ErrorFile, module_command, module_environment
 from fdan.config import Config, option
 from fdan.corpora import savee
-from fdan.cpus import cpu_count
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, DiskFull
+from fdan.machine.child_process import ErrorFile, module_command, module_environment
+from fdan.machine.cpus import cpu_count
 
 MANIFEST: Final = "demo.json"
 CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}  # SAVEE's file codes

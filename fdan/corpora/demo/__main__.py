@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fdan.corpora.demo import CODES, DemoSettings, speaker_name
 from fdan.corpora.demo.voice import SAMPLE_RATE, Array, Sentence, Voice, speak
 from fdan.emotions import EMOTIONS
-from fdan.libraries import load_library, why_not_loaded
+from fdan.machine.libraries import load_library, why_not_loaded
 
 # Which needs OpenCV: a line says why there is none.
 try:

@@ -327,12 +327,12 @@ def test_a_database_for_mlflow_is_the_same_in_any_working_folder(
     monkeypatch.chdir(tmp_path)
     there = [
         make_spec("--tracking-uri", uri)
-        for uri in ("sqlite:///x.db", "sqlite:////a/x.db", "http://host:5000")
+        for uri in ("sqlite:///x.db", f"sqlite:///{tmp_path}/y.db", "http://host:5000")
     ]
     monkeypatch.chdir("/")
     assert [one.tracking_uri for one in there] == [
         f"sqlite:///{tmp_path / 'x.db'}",
-        "sqlite:////a/x.db",
+        f"sqlite:///{tmp_path / 'y.db'}",
         "http://host:5000",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 from fdan.errors import FdanError
 from search.cli import main as command
 from search.cli.main import parse
-from search.config.options import to_arguments
+from search.config.options import to_arguments, to_toml
 from search.config.resume_options import remembered_options
-from search.study.folder import BEGUN, read_arguments, record_start, write_begun
+from search.config.spec import resolve
+from search.optimizer.space_file import SPACES_FOLDER
+from search.study.folder import BEGUN, command_line, read_arguments, record_start, write_begun
 from tests.search.cli.test_main import RUN, errors
 from tests.search.conftest import SMALL
 
@@ -133,3 +136,70 @@ def test_study_json_takes_over(tmp_path: Path) -> None:
     write_begun(tmp_path, ["--trials", "9"])
     assert read_arguments(tmp_path) == ["--trials", "8"]
     assert not (tmp_path / BEGUN).exists()
+
+
+MOVED = [
+    (["--task", "savee:{}/data"], ["--task", "savee:{}/data"]),
+    (["--tracking-uri", "sqlite:///{}/x.db"], ["--tracking-uri", "sqlite:///{}/x.db"]),
+    (["--storage", "sqlite:///{}/../o.db"], ["--storage", "sqlite:///{}/../o.db"]),
+    (["--weights", "{}/../gone.pt"], ["--weights", "{old}/../gone.pt"]),
+    (["--runs", "{}", "--space", "paper"], ["--space", "paper"]),
+    (["--tracking-uri", "http://h:5000"], ["--tracking-uri", "http://h:5000"]),
+]
+"""What a study was started with, and what it is after its runs folder was moved: what lies in the
+folder or still lies beside it goes along."""
+
+
+@pytest.mark.parametrize(("given", "meant"), MOVED, ids=lambda words: words[0])
+def test_places_go_along_with_the_runs_folder(
+    given: list[str], meant: list[str], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "a" / "runs", tmp_path / "b%20c" / "runs"
+    (old / "s").mkdir(parents=True)
+
+    def at(words: list[str], runs: Path) -> list[str]:
+        texts = [word.format(str(runs), old=str(old)) for word in words]
+        return [os.path.normpath(text) if text.startswith("/") else text for text in texts]
+
+    typed = [word.replace("runs/../", "") for word in at(given, old)]
+    write_begun(old / "s", typed)
+    new.parent.mkdir()
+    (new.parent / "o.db").touch()
+    old.rename(new)
+    expected = [word.replace("runs/../", "") for word in at(meant, new)]
+    if "sqlite" in expected[-1]:
+        expected[-1] = expected[-1].replace("%", "%25").replace("sqlite:", "sqlite+pysqlite:")
+    assert words(["--study", "s", "--runs", str(new)]) == expected
+    moved = read_arguments(new / "s")
+    assert moved is not None
+    shown = command_line(moved, new)
+    assert f"--runs {new}" in shown and f"--runs {old}" not in shown
+
+
+def test_options_mean_the_same_in_another_working_folder(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that was started with relative places; and its study.toml, wherever that lies now."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "corpus").symlink_to(corpus)
+    (here / "own.toml").write_text((SPACES_FOLDER / "paper.toml").read_text())
+    monkeypatch.chdir(here)
+    typed = ["--study", "s", "--task", "demo:corpus", "--storage", "sqlite:///o.db"]
+    spec = resolve(parse([*typed, "--space", "own.toml", "--runs", "runs"]).options)
+    (here / "runs" / "s").mkdir(parents=True)
+    (here / "runs" / "s" / "study.json").write_text('{"id": "1"}')
+    record_start(here / "runs" / "s", 20, spec.arguments)
+    (here / "runs" / "s" / "study.toml").write_text(to_toml(spec.lasting_options))
+    monkeypatch.chdir(there)
+    assert words(["--study", "s", "--runs", str(here / "runs")]) == [
+        *("--task", f"demo:{here}/corpus"),
+        *("--storage", f"sqlite:///{here}/o.db"),
+        *("--space", f"{here}/own.toml"),
+    ]
+    (here / "runs").rename(there / "runs")
+    options = parse(["--config", "runs/s/study.toml"]).options
+    assert options["runs"] == there / "runs"
+    assert options["task"] == f"demo:{here}/corpus"
+    assert options["storage"] == f"sqlite:///{here}/o.db"

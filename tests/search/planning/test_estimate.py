@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fdan.cpus import cpu_count
 from fdan.data.open_task import open_task
 from fdan.device import choose_device
+from fdan.machine.cpus import cpu_count
 from fdan.run_config import RunConfig
 from fdan.training.batches import batch_sizes
 from fdan.training.train import train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,13 @@ from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.optimizer.space import Space
 from search.optimizer.space_file import parse_space
-from search.study.folder import JOURNAL_FILE, STUDY_FILE, StudyError, driver_lock
+from search.study.folder import (
+    JOURNAL_FILE,
+    STUDY_FILE,
+    StudyError,
+    driver_lock,
+    record_start,
+)
 from search.study.identity import IDENTITY, Identity, RequestedStudy, check_same_study
 from search.study.open import HOME, open_study
 from search.study.status import best_trial, count_finished
@@ -157,6 +164,62 @@ def test_another_folder_on_the_same_storage_is_refused(tmp_path: Path) -> None:
     assert not (there / STUDY_FILE).exists()
     moved = here.rename(tmp_path / "moved")
     open_one(open_storage(url, moved), moved, shown=url)
+
+
+@pytest.mark.parametrize("storage", ["journal", "inside", "beside"])
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_runs_folder_that_was_moved_or_copied(
+    how: str, storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study goes on there. A copy is another study from now on; one that would write what is
+    the original's is refused, and nothing of it has changed."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / "one").mkdir(parents=True)
+    places = {"inside": "{}/o.db", "beside": f"{tmp_path}/o.db"}
+
+    def opens(runs: Path, outside: tuple[str, ...] = ()) -> optuna.Study:
+        folder = runs / "one"
+        url = None if storage == "journal" else f"sqlite:///{places[storage].format(runs)}"
+        requested = RequestedStudy("one", folder, url or "journal", BASE, outside=outside)
+        check_same_study(requested)
+        tools = make_sampler("random", PLAIN, 0, 0), make_pruner("none", 9)
+        study = open_study(requested, open_storage(url, folder), *tools)
+        record_start(folder, 9, [])
+        return study
+
+    outside = (f"--storage sqlite:///{tmp_path}/o.db",) if storage == "beside" else ()
+    opens(before).ask()
+    first = (before / "one" / STUDY_FILE).read_text()
+    (shutil.move if how == "moved" else shutil.copytree)(before, after)
+    if how == "copied" and outside:
+        with pytest.raises(StudyError, match=rf"is a copy of {before}/one, and both write --stor"):
+            opens(after, outside)
+        assert capsys.readouterr().out == ""
+        assert opens(before, outside).user_attrs[HOME]["path"] == str(before / "one")
+        return
+    study = opens(after, outside)
+    study.ask()
+    assert study.user_attrs[HOME]["path"] == str(after / "one")
+    assert capsys.readouterr().out == f"study one was {how} from {before}/one\n"
+    assert len(opens(after, outside).trials) == 2
+    assert capsys.readouterr().out == "", "told once"
+    if how == "copied":
+        assert (before / "one" / STUDY_FILE).read_text() == first
+        assert len(opens(before).trials) == 1
+    else:
+        assert not before.exists()
+
+
+def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/o.db"
+    open_one(open_storage(url, tmp_path), tmp_path, shown=url)
+    Path(tmp_path, "o.db").rename(tmp_path / "other.db")
+    with pytest.raises(StudyError, match=r"its trials are in .*/o\.db, which is not there"):
+        check_same_study(RequestedStudy("one", tmp_path, url, BASE))
+    with pytest.raises(StudyError, match=r"o\.db, now sqlite:.*/new\.db"):
+        check_same_study(RequestedStudy("one", tmp_path, f"sqlite:///{tmp_path}/new.db", BASE))
+    check_same_study(RequestedStudy("one", tmp_path, f"sqlite:///{tmp_path}/other.db", BASE))
+    assert not (tmp_path / "o.db").exists()
 
 
 def test_a_driver_that_died_before_it_wrote_whose_the_folder_is(tmp_path: Path) -> None:

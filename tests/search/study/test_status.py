@@ -117,7 +117,7 @@ def test_commands_stand_on_lines_of_their_own(
         tracker.open_study("s", {}, {})
     assert command.main(["status", "s", "--runs", str(runs)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert shlex.join(["python", "search/run.py", *WORDS]) in lines
+    assert shlex.join(["python", "search/run.py", *WORDS, "--runs", str(runs)]) in lines
     assert shlex.join(["python", "-m", "tracking", "flush", str(folder)]) in lines
 
 
@@ -134,7 +134,8 @@ def test_a_study_whose_data_are_being_prepared(
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert "stopped while its data were prepared" in " ".join(out.split())
-    assert lines[-2:] == ["this begins it:", shlex.join(["python", "search/run.py", *WORDS])]
+    begin = shlex.join(["python", "search/run.py", *WORDS, *where])
+    assert lines[-2:] == ["this begins it:", begin]
     assert command.main(["status", "s", "--json", *where]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "begun"
     assert command.main(["list", *where]) == 0

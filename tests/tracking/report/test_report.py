@@ -173,7 +173,7 @@ LACKING = [
     (
         "unconfirmed",
         "ranking",
-        "python search/run.py --study demo --trials 20 --confirm 3 --seeds 3",
+        " --confirm 3 --seeds 3",
     ),
     ("unconfirmed", "confusion", "the test part has not been scored"),
     ("untested", "winner", "The test part has not been scored"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fdan.home import ensure_home
+from fdan.machine.home import ensure_home
 
 
 def test_a_home_that_can_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fdan.rights import denied, explain, follow_group, why_unwritable, write_with_rights
+from fdan.machine.rights import denied, explain, follow_group, why_unwritable, write_with_rights
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fdan.child_process import ErrorFile
 from fdan.corpora.demo import generate
 from fdan.errors import DataError
+from fdan.machine.child_process import ErrorFile
 from fdan.media.pixels import Pixels
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fdan import cpus
+from fdan.machine import cpus
 
 V2 = "0::/user.slice/job.scope\n"
 V1 = "5:cpu,cpuacct:/docker/abc\n3:cpuset:/docker/abc\n1:name=systemd:/docker/abc\n"
@@ -100,7 +100,7 @@ PINNED = """
 import os, sys
 before = os.sched_getaffinity(0)
 if sys.argv[1] == "ours":
-    from fdan.cpus import use_all_cpus
+    from fdan.machine.cpus import use_all_cpus
     use_all_cpus()
 import torch
 torch.ones(300, 300) @ torch.ones(300, 300)

@@ -1,0 +1,112 @@
+"""MLflow's database in a folder that was moved, copied, or has a name with signs of URIs in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.tracking.conftest import Tables
+from tracking.backend.moved import ARTIFACTS, artifacts_uri, mend_places
+from tracking.backend.server import Server
+from tracking.registry.registry import Registry
+from tracking.uri import default_uri, sqlite_file
+
+TAGS = {"fdan.study_id": "1"}
+
+NAMES = ("feature%2Fx", "a%20b", "what?", "My Study ü #1 100%", "{x}", "a&b=c;d", "plain")
+
+
+def files(folder: Path) -> set[str]:
+    return {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
+
+
+def one_run(runs: Path) -> str:
+    """A database with a run, its artifact, and a model version of it."""
+    server = Server(default_uri(runs), "fdan-search", runs / ARTIFACTS)
+    run = server.create_run("study", 1, TAGS)
+    note = runs.parent / "note.txt"
+    note.write_text("first")
+    server.send_file(run, note, "study")
+    registry = Registry(default_uri(runs), "fdan")
+    registry.create()
+    source = f"{registry.client.get_run(run).info.artifact_uri}/study"
+    registry.client.create_model_version("fdan", source, run)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("how", "name"), [*(("moved", name) for name in NAMES), ("copied", "what?"), ("copied", "b")]
+)
+def test_runs_artifacts_and_models_are_those_of_the_folder_as_it_is_now(
+    how: str, name: str, database: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = database.path.parent.rename(tmp_path / "old 1%")
+    run = one_run(before)
+    kept = files(before)
+    runs = tmp_path / name
+    (shutil.move if how == "moved" else shutil.copytree)(before, runs)
+    capsys.readouterr()
+
+    server = Server(default_uri(runs), "fdan-search", runs / ARTIFACTS)
+    assert server.find_run(TAGS) == run
+    (tmp_path / "later.txt").write_text("second")
+    server.send_file(run, tmp_path / "later.txt", "study")
+    line = capsys.readouterr().err
+    assert line == (
+        f"{runs} was {how} from {before}: the places of artifacts and models in its mlflow.db are"
+        " mended\n"
+    )
+    registry = Registry(default_uri(runs), "fdan")
+    kept_at = runs / ARTIFACTS / run / "artifacts" / "study"
+    assert {file.name for file in kept_at.iterdir()} == {"note.txt", "later.txt"}
+    assert Path(registry.client.download_artifacts(run, "study/later.txt")).is_file()
+    version = registry.version("1")
+    assert version is not None and version.source.startswith(f"{artifacts_uri(runs / 'x')}/{run}")
+    assert capsys.readouterr().err == "", "told once"
+    assert (files(before) == kept) if how == "copied" else not before.exists()
+    assert {path.name for path in tmp_path.iterdir()} - {before.name} == {
+        *(name, "note.txt", "later.txt"),
+    }, "nothing beside it"
+
+
+def test_places_that_are_not_beside_a_database_stay(
+    database: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link to the folder, a database whose artifacts stayed behind, a bucket, another program's
+    database, and one that is not there."""
+    runs = database.path.parent
+    one_run(runs)
+    (tmp_path / "link").symlink_to(runs)
+    mend_places(default_uri(tmp_path / "link"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(database.path, alone)
+    mend_places(default_uri(alone))
+    registry = Registry(default_uri(runs), "fdan")
+    registry.client.create_experiment("cloud", "s3://bucket/mlartifacts")
+    for odd in ("none.db", "empty.db", "text.db"):
+        mend_places(f"sqlite:///{tmp_path / odd}")
+        (tmp_path / odd).write_text("no database" if odd == "text.db" else "")
+        mend_places(f"sqlite:///{tmp_path / odd}")
+    shutil.move(runs, tmp_path / "later")
+    assert capsys.readouterr().err == ""
+    mend_places(default_uri(tmp_path / "later"))
+    assert "later was moved from" in capsys.readouterr().err
+    client = Registry(default_uri(tmp_path / "later"), "fdan").client
+    assert client.get_experiment_by_name("cloud").artifact_location == "s3://bucket/mlartifacts"
+
+
+def test_a_database_is_where_it_was_typed(tmp_path: Path) -> None:
+    for folder in ("a%20b", "c d", "what?"):
+        (tmp_path / folder).mkdir()
+    for typed, meant in (
+        ("a%20b/o.db", "a%20b/o.db"),
+        ("a%2520b/o.db", "a%20b/o.db"),
+        ("c%20d/o.db", "c d/o.db"),
+        ("what?/o.db", "what?/o.db"),
+        ("what%3F/o.db", "what?/o.db"),
+        ("c d/o.db?timeout=9", "c d/o.db"),
+    ):
+        assert sqlite_file(f"sqlite:///{tmp_path}/{typed}") == tmp_path / meant

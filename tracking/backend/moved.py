@@ -1,0 +1,98 @@
+"""MLflow's database in a folder that was moved or copied. MLflow stores absolute places of its
+artifacts; those that lay beside the database are mended before anything else reads it."""
+
+import contextlib
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from tracking.uri import sqlite_file
+
+ARTIFACTS: Final = "mlartifacts"  # folder of the artifacts, beside the database
+
+_PLACES: Final = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns with the places of artifacts."""
+
+
+def artifacts_uri(database: Path) -> str:
+    """Where the runs of an SQLite database keep their artifacts."""
+    return (database.parent / ARTIFACTS).resolve().as_uri()
+
+
+def print_line(line: str) -> None:
+    """Print a line about what is being done, apart from the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def mend_places(uri: str, log: Callable[[str], None] = print_line) -> None:
+    """Make MLflow's artifacts those beside its database, if the folder of both was moved or copied.
+
+    Args:
+        uri: A tracking URI; only SQLite files hold such places.
+        log: Function that is given a line about what was mended.
+    """
+    database = sqlite_file(uri)
+    if database is None or not database.is_file():
+        return
+    database, here = database.absolute(), artifacts_uri(database)
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+            for old in _elsewhere(connection, here):
+                with connection:
+                    for table, column in _PLACES:
+                        connection.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                            f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                            (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                        )
+                _forget_places()
+                before = _path(old).parent
+                how = "copied" if before.exists() else "moved"
+                log(
+                    f"{database.parent} was {how} from {before}: the places of artifacts and"
+                    f" models in its {database.name} are mended"
+                )
+    except sqlite3.OperationalError as error:
+        if "no such" not in str(error):  # not a database of MLflow, which is told elsewhere
+            log(f"{database}: the places of its artifacts cannot be mended ({error})")
+    except sqlite3.DatabaseError:  # none at all
+        pass
+
+
+def _forget_places() -> None:
+    """MLflow remembers where it sent a run's artifacts for as long as the process lives, and has no
+    public way to make it read the place again."""
+    if (utils := sys.modules.get("mlflow.tracking._tracking_service.utils")) is not None:
+        getattr(utils, "_artifact_repos_cache", {}).clear()
+
+
+def _elsewhere(connection: sqlite3.Connection, here: str) -> list[str]:
+    """Places of artifacts that lay beside the database when MLflow was told them, and now do not.
+    Those that can still be reached, under another name or without a folder here, stay."""
+    rows = connection.execute("SELECT DISTINCT artifact_location FROM experiments")
+    places = [str(place) for (place,) in rows]
+    return [
+        place
+        for place in places
+        if place.startswith("file://") and place.endswith(f"/{ARTIFACTS}") and place != here
+        if not _path(place).exists()
+        or (_path(here).exists() and not _path(place).samefile(_path(here)))
+    ]
+
+
+def artifacts_folder(uri: str) -> Path | None:
+    """The folder of this machine that an artifact location names; None for any other store."""
+    return _path(uri) if uri.startswith("file://") else None
+
+
+def _path(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
