@@ -173,7 +173,7 @@ def record_start(
     (folder / BEGUN).unlink(missing_ok=True)
 
 
-def _started(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
+def _started(folder: Path, arguments: Sequence[str]) -> Facts:
     return {ARGUMENTS: list(arguments), RUNS: str(folder.parent)}
 
 

@@ -223,7 +223,7 @@ def _same_data(context: GateContext) -> str:
     return f"data and split of {champion.version}"
 
 
-def _other_data(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> str:
+def _other_data(theirs: Mapping[str, object], ours: Mapping[str, object], name: str) -> str:
     if name == "data":
         tasks = theirs.get("task"), ours["task"]
         if tasks[0] != tasks[1]:
