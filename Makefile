@@ -47,7 +47,7 @@ bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[test]'
 	$(BIN)/python -m compileall -q fdan search tracking
-	$(BIN)/python -c 'import librosa.core.spectrum'
+	$(BIN)/python -c 'import numpy; from fdan.media import spectrogram; spectrogram.log_mel(numpy.zeros(2048, "f"), spectrogram.SpectrogramSettings())'
 	touch .venv/ready
 
 clean:
