@@ -6,6 +6,7 @@ A flag that is not given stays absent, so that its default can depend on the tas
 """
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -101,7 +102,8 @@ def exit_code(main: Callable[[], int]) -> int:
 
 def _run(main: Callable[[], int]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have bytes that are no UTF-8
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # it flushes: what fails there fails again at the end
+            sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if line := ensure_home():
             print(line, file=sys.stderr)
