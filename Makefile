@@ -23,9 +23,8 @@ lint: .venv/ready
 types: .venv/ready
 	$(BIN)/mypy
 
-# Three at a time on two cores: tests that start searches wait for them now and then.
 unit: .venv/ready
-	$(BIN)/pytest -n 3 -m "not long"
+	$(BIN)/pytest -m "not long"
 
 test-long: .venv/ready
 	$(BIN)/pytest -m long

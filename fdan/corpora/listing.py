@@ -24,6 +24,9 @@ PART_NAMES: Final = {
 }
 """What corpora call their parts, in lower case."""
 
+MANIFEST: Final = "demo.json"
+"""Our own file in a generated corpus."""
+
 # Of several files of one utterance the earlier suffix is preferred.
 # fmt: off
 AUDIO: Final = (
@@ -160,7 +163,8 @@ def list_files(
     unused: list[Path] = []
     for path in find_files(source.path):
         if suffix(path) not in wanted:
-            unused.append(path)
+            if path.name != MANIFEST:
+                unused.append(path)
             continue
         entry = read(path)
         if isinstance(entry, str):

@@ -28,12 +28,12 @@ from typing import Final
 
 from fdan.config import Config, option
 from fdan.corpora import savee
+from fdan.corpora.listing import MANIFEST
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, DiskFull
 from fdan.machine.child_process import ErrorFile, module_command, module_environment
 from fdan.machine.cpus import cpu_count
 
-MANIFEST: Final = "demo.json"
 CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}  # SAVEE's file codes
 
 VERSION: Final = 2

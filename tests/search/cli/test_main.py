@@ -157,8 +157,11 @@ def test_an_option_wins_over_the_environment(
     assert (spec.tracking_uri, spec.cluster) == ("http://host:5000", None)
 
 
-def test_a_web_server_is_no_cluster(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_web_server_is_no_cluster(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as Ray's dashboard, whose port people know."""
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{server.server_port}"
