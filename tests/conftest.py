@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from hypothesis import settings
 # What fails was broken by a change, not by the day's luck. Others: --hypothesis-profile=default.
 settings.register_profile("same each time", derandomize=True)
 settings.load_profile("same each time")
+
+# Ray's workers are of low priority by default: a search would wait for the tests beside it.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 _ORDER: Final = (
     "cluster/",
