@@ -276,3 +276,20 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (root / "linked").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
     assert len(listed("folders", root, "visual").rows) == 2
+
+
+# --- what no reader reads
+
+
+@pytest.mark.parametrize("corpus", ["savee", "ravdess", "folders", "meld", "demo"])
+def test_what_is_not_read_is_counted_by_suffix(corpus: str, tmp_path: Path) -> None:
+    touch(tmp_path, "AudioData/DC/a01.wav", "AudioData/DC/h01.wav", "angry/1.wav", "happy/1.wav")
+    touch(tmp_path, "03-01-05-01-02-01-12.wav", "03-01-04-01-02-01-12.wav")
+    touch(tmp_path, "train_splits/dia0_utt0.mp4", "train_splits/dia0_utt1.mp4")
+    table = "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\na,A,joy,0,0\nb,B,anger,0,1\n"
+    (tmp_path / "train_sent_emo.csv").write_text(table)
+    touch(tmp_path, "README", "demo.json", "angry/Info.TXT", "angry/b.txt", ".hidden.txt")
+    unused = listed(corpus, tmp_path, "acoustic").unused
+    assert unused.pop(".txt") == 2 and unused.pop("no suffix") == 1
+    # A demo corpus's own file is known; MELD reads its tables and its folders alone.
+    assert unused == ({".wav": 6} if corpus == "meld" else {".csv": 1})
