@@ -116,7 +116,7 @@ def read_pixels(path: Path, settings: Settings) -> Pixels:
 def _utf8_name(path: Path) -> Iterator[Path]:
     """The file under a name that decoders can open. They know UTF-8 alone, and OpenCV ends the
     process at another name, of an old archive, say."""
-    if is_utf8(path):
+    if is_utf8(path) or table_of(path) is not None:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="fdan-name-") as folder:

@@ -53,7 +53,7 @@ def absolute_places(options: Mapping[str, Any]) -> dict[str, Any]:
         return f"{corpus}{colon}{Path(place.strip()).expanduser().absolute()}"
 
     found = dict(options)
-    for name in (*_DATA, "space", "weights", "shared", "runs"):
+    for name in (*_DATA, "space", "weights", "shared", "emotions", "runs"):
         value = found.get(name)
         if isinstance(value, tuple):
             found[name] = tuple(absolute(name, text) for text in value)

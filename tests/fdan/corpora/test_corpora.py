@@ -292,4 +292,5 @@ def test_what_is_not_read_is_counted_by_suffix(corpus: str, tmp_path: Path) -> N
     unused = listed(corpus, tmp_path, "acoustic").unused
     assert unused.pop(".txt") == 2 and unused.pop("no suffix") == 1
     # A demo corpus's own file is known; MELD reads its tables and its folders alone.
+    assert unused.pop(".json", 0) == (corpus == "meld")
     assert unused == ({".wav": 6} if corpus == "meld" else {".csv": 1})
