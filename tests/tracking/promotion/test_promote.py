@@ -276,7 +276,7 @@ def _origin(study: Path, **fields: Any) -> None:
         (lambda s: _confirm(s, winner=4), "the confirmed winner is trial 4"),
         (lambda s: changed(s, test=None), "the test part was not scored"),
         (lambda s: _test(s, trial=2, run=0), "the study has another winner since its test part"),
-        (lambda s: _test(s, run=0), "--study good --score-again 'REASON'"),
+        (lambda s: _test(s, run=0), "--score-again 'REASON'"),
         (lambda s: changed(s, checks=(Check("a", False, "b"),)), "not so: a (b)"),
         (lambda s: changed(s, checks=()), "checked nothing"),
         (_without_winner, "no model.json in it"),
