@@ -411,7 +411,8 @@ def test_http_takes_what_browsers_and_apps_send(
     import soundfile
 
     samples, rate = soundfile.read(clips[0], dtype="int16")
-    soundfile.write(tmp_path / "clip.wav", samples[:-1], rate)  # its base64 is padded
+    cut = next(n for n in (1, 2) if (44 + 2 * (len(samples) - n)) % 3)  # so that base64 is padded
+    soundfile.write(tmp_path / "clip.wav", samples[:-cut], rate)
     content = (tmp_path / "clip.wav").read_bytes()
     plain, url = base64.b64encode(content).decode(), base64.urlsafe_b64encode(content).decode()
     assert plain.endswith("=") and {"-", "_"} <= set(url)
