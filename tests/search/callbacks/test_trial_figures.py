@@ -92,7 +92,6 @@ def test_a_process_that_is_stuck_is_replaced(
 
 
 def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -> None:
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), TrialFigures() as figures:
         drawn(figures, tmp_path)
         assert pid(figures)
@@ -100,6 +99,7 @@ def test_an_insisting_user_does_not_wait_for_one_that_is_stuck(tmp_path: Path) -
         job = FigureJob(tmp_path / "1", 1, "epoch 2: value 0.300", EPOCHS, COUNTS)
         figures.submit(job, {"lr": 0.1})
         time.sleep(0.2)
+        began = time.monotonic()  # on a busy machine, the process takes long to start
         raise KeyboardInterrupt
     assert not pid(figures) and time.monotonic() - began < 20
 
