@@ -37,8 +37,8 @@ bench: .venv/ready
 	done; exit $$missed
 
 # uv resolves and unpacks the 7 GB stack in a fraction of pip's time. Compiled here, once: each of
-# Ray's workers imports it anew, and where PYTHONDONTWRITEBYTECODE is set would compile it anew. So would numba
-# what librosa uses, in each of the first processes that prepare speech.
+# Ray's workers imports it anew, and where PYTHONDONTWRITEBYTECODE is set would compile it anew. So
+# would numba what librosa uses, in each of the first processes that prepare speech.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("error: fdan-search needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@echo "setting up .venv: 7 GB of packages, one to a few minutes"

@@ -24,6 +24,7 @@ PUBLISHED: Final = "fer2013.csv"
 _ORDER: Final = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """The emotions that FER2013 calls 0 to 6."""
 _SUFFIX: Final = ".csv"
+_MAX_HEADER: Final = 10_000  # characters
 
 
 def is_pixel_table(path: Path) -> bool:
@@ -104,8 +105,12 @@ def _offsets(table: Path, _changed_ns: int) -> "array[int]":
     return offsets
 
 
-@functools.lru_cache(maxsize=8)
 def _columns(table: Path) -> tuple[str, ...]:
+    return _columns_at(table, table.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _columns_at(table: Path, _changed_ns: int) -> tuple[str, ...]:
     """Names of a table's columns. Some copies have spaces before them."""
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
@@ -113,9 +118,6 @@ def _columns(table: Path) -> tuple[str, ...]:
         except csv.Error:
             return ()
     return tuple(name.strip().lower() for name in names)
-
-
-_MAX_HEADER: Final = 10_000  # characters
 
 
 def _records(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
