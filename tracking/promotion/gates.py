@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -223,7 +223,7 @@ def _same_data(context: GateContext) -> str:
     return f"data and split of {champion.version}"
 
 
-def _other_data(theirs: Mapping[str, object], ours: Mapping[str, object], name: str) -> str:
+def _other_data(theirs: Mapping[str, Any], ours: Mapping[str, Any], name: str) -> str:
     if name == "data":
         tasks = theirs.get("task"), ours["task"]
         if tasks[0] != tasks[1]:
