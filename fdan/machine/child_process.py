@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 from fdan.files import PROJECT_ROOT
@@ -30,6 +31,20 @@ def module_environment(**variables: str) -> dict[str, str]:
     search = [str(PROJECT_ROOT), *(path for path in paths if path not in _HERE)]
     own = {"PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "agg"}
     return {**os.environ, **own, **variables}
+
+
+@contextlib.contextmanager
+def isolated_children() -> Iterator[None]:
+    """Processes that `multiprocessing` starts meanwhile do not import from the working folder."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class ErrorFile:

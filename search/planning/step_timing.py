@@ -6,13 +6,13 @@ image shows, so no data is prepared and nothing is written.
 
 import contextlib
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Barrier
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from fdan.device import choose_device
 from fdan.emotions import MODALITIES
 from fdan.errors import FdanError
+from fdan.machine.child_process import isolated_children
 from fdan.machine.cpus import cpu_count
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.run_config import FEATURES, RunConfig
@@ -116,11 +117,10 @@ def measure(workload: Workload, processes: int) -> Timings:
         workload: Training to time.
         processes: Number of processes that train the same run.
     """
-    # Else the processes look into the working folder for what they import, a `struct.py`, say.
-    os.environ["PYTHONSAFEPATH"] = "1"
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
-    with ProcessPoolExecutor(processes, context, _set_barrier, (barrier,)) as pool:
+    pool = ProcessPoolExecutor(processes, context, _set_barrier, (barrier,))
+    with isolated_children(), pool:
         futures = [pool.submit(_measure, workload, i, time.time()) for i in range(processes)]
         try:
             results = [future.result() for future in futures]
@@ -138,10 +138,10 @@ def measure(workload: Workload, processes: int) -> Timings:
     return Timings(runs, start, results[0].features)
 
 
-_barrier: Any = None
+_barrier: Barrier
 
 
-def _set_barrier(barrier: Any) -> None:
+def _set_barrier(barrier: Barrier) -> None:
     global _barrier
     _barrier = barrier
 

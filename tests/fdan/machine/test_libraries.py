@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.fdan.test_child_process import sound
 
 from fdan.corpora.demo import generate
 from fdan.errors import DataError
@@ -16,6 +15,7 @@ from fdan.media.faces import FaceSettings
 from fdan.media.pixels import Pixels
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
+from tests.fdan.machine.test_child_process import sound
 
 LIBGL = "libGL.so.1: cannot open shared object file: No such file or directory"
 SLIM = f"raise ImportError({LIBGL!r})\n"
