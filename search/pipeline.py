@@ -19,6 +19,8 @@ from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.device import choose_device
 from fdan.evaluation.baseline import baseline_uar
+from fdan.machine.cpus import use_all_cpus
+from fdan.machine.home import ensure_home
 from fdan.machine.rights import follow_group
 from fdan.model.backbones import find_weights
 from fdan.run_config import RunConfig
@@ -73,6 +75,9 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(stderr=True)
     notify = notifier(console)
+    use_all_cpus()  # a notebook's own process has torch already; the workers follow these variables
+    if line := ensure_home():
+        notify(line)
     check_address(spec.cluster, spec.cluster_named)
     follow_group(spec.runs)
     spec = decide_device(spec, notify)

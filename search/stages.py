@@ -5,6 +5,7 @@ import contextlib
 import shlex
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -323,11 +324,13 @@ def _promote(context: _Context, chosen: ChosenModel | None, end: StudyEnd) -> Ve
         return promote(
             context.data.folder, options, isolated_model=context.isolated_model, log=context.notify
         )
-    except (FdanError, OSError, KeyboardInterrupt) as error:
-        reason = " ".join(str(error).split())
+    except (Exception, KeyboardInterrupt) as error:  # whatever it is, after hours of training
+        reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, KeyboardInterrupt):
             reason = "stopped by Ctrl-C"
             context.rounds.stop.request(reason, 130)
+        elif not isinstance(error, FdanError | OSError):
+            traceback.print_exc()
         command = f"python -m tracking promote {shlex.quote(str(context.data.folder))}"
         return Verdict(False, False, f"{reason}; the model is kept, for: {command}")
 

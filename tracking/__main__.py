@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fdan.cli.arguments import Parser, exit_code
+from fdan.machine.cpus import use_all_cpus
 from tracking.commands import champion, flush, promote, report, rollback
 
 COMMANDS: Final = (report, promote, rollback, champion, flush)
@@ -39,6 +40,7 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code, which is 2 for a user's mistake."""
+    use_all_cpus()
     arguments = parser().parse_args(argv)
     return exit_code(lambda: arguments.run(arguments))
 

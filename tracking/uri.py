@@ -13,6 +13,7 @@ from fdan.errors import FdanError, unknown
 TRACKING_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"  # MLflow's, names the server
 _REGISTRY_URI_VARIABLE: Final = "MLFLOW_REGISTRY_URI"  # MLflow's, names a registry elsewhere
 _SQLITE: Final = re.compile(r"sqlite(\+pysqlite)?:///")
+_DRIVERS: Final = ("pymysql", "pyodbc", "psycopg", "psycopg2")  # modules of SQLAlchemy's drivers
 _IN_MEMORY: Final = re.compile(r":memory:|[?&]mode=memory")
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
@@ -57,6 +58,10 @@ def check_uri(uri: str, source: str = "tracking URI") -> None:
         raise FdanError(
             f"{shown} names no file: a database in memory ends with its process; {remedy}"
         )
+    if scheme == "sqlite" and not _SQLITE.match(uri):
+        raise FdanError(f"{shown}: three slashes begin a file's name; {remedy}")
+    if (file := sqlite_file(uri)) is not None and file.is_dir():
+        raise FdanError(f"{shown} is a folder; give a file in it, such as {file}/mlflow.db")
     with_driver(uri)
 
 
@@ -80,16 +85,27 @@ def check_registry(uri: str, environment: Mapping[str, str] = os.environ) -> Non
 def with_driver(uri: str) -> str:
     """The URI with the installed PostgreSQL driver in it, because SQLAlchemy's default driver
     depends on its version. Other URIs are returned unchanged. Raises FdanError if no driver is
-    installed."""
+    installed, or none is named for another kind of server."""
+    scheme = urlsplit(uri).scheme
+    if scheme in ("mysql", "mssql"):
+        raise FdanError(
+            f"tracking URI '{mask_password(uri)}' names no driver: give {scheme}+DRIVER://, such as"
+            f" {'mysql+pymysql' if scheme == 'mysql' else 'mssql+pyodbc'}://, and install it"
+        )
+    driver = scheme.partition("+")[2]
+    if driver in _DRIVERS and not find_spec(driver):
+        raise FdanError(
+            f"tracking URI '{mask_password(uri)}': no {driver} is installed; pip install {driver}"
+        )
     if not uri.startswith("postgresql://"):
         return uri
-    driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
-    if driver is None:
+    installed = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
+    if installed is None:
         raise FdanError(
             f"tracking URI '{mask_password(uri)}': no driver for PostgreSQL is installed; "
             "pip install 'fdan-search[postgres]'"
         )
-    return f"postgresql+{driver}{uri.removeprefix('postgresql')}"
+    return f"postgresql+{installed}{uri.removeprefix('postgresql')}"
 
 
 def sqlite_uri(file: Path, query: str = "") -> str:

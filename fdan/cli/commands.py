@@ -122,10 +122,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     model = read_model(folder, arguments.device)
     if arguments.part == "test" and "study" in model.facts:
+        study, runs = str(model.facts["study"]), folder.absolute().parent.parent
+        where = "" if runs == Path("runs").absolute() else f" --runs {shlex.quote(str(runs))}"
         raise ConfigError(
-            f"{arguments.model} is of the study '{model.facts['study']}', whose test part is scored"
-            " once, for its winner: python search/run.py --study"
-            f" {model.facts['study']} --score-test; here: --part validation"
+            f"{arguments.model} is of the study '{study}', whose test part is scored once, for its"
+            f" winner: python search/run.py --study {shlex.quote(study)}{where} --score-test;"
+            " here: --part validation"
         )
     near = [folder.absolute().parent.parent / "stores", Path("runs/stores")]
     task, split = reopen(model.facts, arguments.stores, near)
@@ -186,6 +188,9 @@ def predict(arguments: argparse.Namespace) -> None:
     failed = [prediction for prediction in predictions if prediction.emotion is None]
     for prediction in failed if len(failed) < len(predictions) else failed[1:]:
         print(f"skipped {prediction.file}: {prediction.reason}", file=sys.stderr)
+    for prediction in predictions:
+        if prediction.notes:
+            print(f"{prediction.file}: {', '.join(prediction.notes)}", file=sys.stderr)
     if len(failed) == len(predictions):
         raise DataError(f"{failed[0].file}: {failed[0].reason}")
 
@@ -238,6 +243,7 @@ def _print_json(predictions: Iterable[Prediction], model: str) -> list[Predictio
             "emotion": prediction.emotion,
             "probabilities": prediction.probabilities,
             "by": prediction.by,
+            "notes": prediction.notes,
             "model": model,
         }
         if prediction.emotion

@@ -7,6 +7,7 @@ from typing import Final
 from fdan.corpora import folders, meld, ravdess, savee
 from fdan.corpora.listing import (
     IMAGE,
+    CorpusAbsent,
     Listing,
     Row,
     Source,
@@ -87,6 +88,8 @@ def read(source: Source) -> Listing:
     check_folder(source)
     try:
         listing = CORPORA[source.corpus](source)
+    except CorpusAbsent as error:
+        raise DataError(f"{source}: {error}; {_holds(source.path)}") from error
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     except OSError as error:

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +17,9 @@ _SIMILAR: Final = 0.8  # difflib's ratio from which a word is taken for a misspe
 
 
 def find_emotion(names: Iterable[str], mapped: Mapping[str, str]) -> str | None:
-    """The emotion that a file's folders name, those that are one word (or mapped) first; None where
-    none does. A name that holds words of two emotions names none.
+    """The emotion that a file's folders name: the nearest that is an emotion's word, or mapped;
+    else the nearest that holds one. None where none does, or where a nearer one holds another
+    emotion's word. A name that holds words of two emotions names none.
 
     Args:
         names: Names of the folders, the nearest first.
@@ -26,21 +27,23 @@ def find_emotion(names: Iterable[str], mapped: Mapping[str, str]) -> str | None:
 
     >>> find_emotion(["OAF_angry"], {}), find_emotion(["sad_or_happy"], {})
     ('anger', None)
+    >>> find_emotion(["OAF_angry", "happy"], {}), find_emotion(["angry", "OAF_happy"], {})
+    (None, 'anger')
     """
-    names = list(names)
-    for name in names:
-        if emotion := mapped.get(name.strip()) or from_name(name):
-            return emotion
-    return next((found[0] for name in names if len(found := _emotions_in(name)) == 1), None)
+    emotions = {emotion for _, emotion in _named(list(names), mapped)}
+    return emotions.pop() if len(emotions) == 1 else None
 
 
-def explain(names: Iterable[str]) -> str:
+def explain(names: Iterable[str], mapped: Mapping[str, str]) -> str:
     """Why folders name no emotion, by the name that comes nearest to one.
 
     Args:
         names: Names of the folders, the nearest first; at least one.
+        mapped: Emotions of the user's own names.
     """
     names = list(names)
+    if named := _named(names, mapped):
+        return " and ".join(f"'{name}' names {emotion}" for name, emotion in named)
     for name in names:
         if len(found := _emotions_in(name)) > 1:
             return f"'{name}' names {' and '.join(found)}"
@@ -70,6 +73,18 @@ def read_emotion_names(file: Path) -> tuple[tuple[str, str], ...]:
         if from_name(emotion) is None:
             raise ConfigError(f"--emotions {file}: {name}: {unknown('emotion', emotion, EMOTIONS)}")
     return tuple((name.strip(), str(from_name(emotion))) for name, emotion in data.items())
+
+
+def _named(names: Sequence[str], mapped: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The nearest name that is an emotion's word, or mapped, with its emotion, and before it a
+    nearer one that holds the word of another emotion."""
+    near: list[tuple[str, str]] = []
+    for name in names:
+        if emotion := mapped.get(name.strip()) or from_name(name):
+            return [*(pair for pair in near if pair[1] != emotion), (name, emotion)]
+        if not near and len(found := _emotions_in(name)) == 1:
+            near.append((name, found[0]))
+    return near
 
 
 def _emotions_in(name: str) -> list[str]:

@@ -5,6 +5,7 @@ sound files and videos give speech. Such a corpus says nothing about speakers.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from fdan.corpora.listing import (
     IMAGE,
     PART_NAMES,
     VIDEO,
+    CorpusAbsent,
     Entry,
     Listing,
     Problem,
@@ -24,7 +26,6 @@ from fdan.corpora.listing import (
     suffix,
 )
 from fdan.corpora.pixel_table import PUBLISHED, is_pixel_table, read_table
-from fdan.errors import DataError
 
 _HINT: Final = (
     "rename, or name a TOML file with --emotions that maps each name to one of the seven, such as"
@@ -34,8 +35,8 @@ _MAX_NAMED: Final = 5  # folders that an error names
 
 
 def read(source: Source) -> Listing:
-    """Rows of class folders, or of a table of pixels where there are none. DataError: there are
-    files, but no folder is named for an emotion."""
+    """Rows of class folders, or of a table of pixels where there are none. CorpusAbsent: there
+    are files, but no folder is named for an emotion."""
     unnamed: Counter[Path] = Counter()
     mapped = dict(source.emotion_names)
 
@@ -54,7 +55,7 @@ def read(source: Source) -> Listing:
 
     listing = list_files(source, read_path, IMAGE + VIDEO if source.modality == "visual" else ())
     problems = [
-        Problem(folder, f"{_explain(source, folder)}: {count} files left out")
+        Problem(folder, f"{_explain(source, folder, mapped)}: {count} files left out")
         for folder, count in unnamed.items()
     ]
     if source.modality == "visual" and ".csv" in listing.unused:
@@ -64,13 +65,13 @@ def read(source: Source) -> Listing:
         reasons = dict.fromkeys(problem.reason.partition(": ")[0] for problem in problems)
         more = " ..." if len(reasons) > _MAX_NAMED else ""
         why = f"{'; '.join(list(reasons)[:_MAX_NAMED])}{more}"
-        raise DataError(f"no class folder is named for an emotion: {why}; {_HINT}")
+        raise CorpusAbsent(f"no class folder is named for an emotion: {why}; {_HINT}")
     return replace(listing, problems=tuple(problems))
 
 
-def _explain(source: Source, folder: Path) -> str:
+def _explain(source: Source, folder: Path, mapped: Mapping[str, str]) -> str:
     folders = folder.relative_to(source.path).parts[::-1]
-    return explain(folders) if folders else "lies in no class folder"
+    return explain(folders, mapped) if folders else "lies in no class folder"
 
 
 def _with_table(source: Source, listing: Listing) -> tuple[Listing, list[Problem]]:

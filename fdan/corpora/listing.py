@@ -45,6 +45,10 @@ IMAGE: Final = (
 _MAX_SHOWN: Final = 8  # kinds of files that a line names
 
 
+class CorpusAbsent(DataError):  # noqa: N818
+    """A folder holds nothing of the corpus that it was given as."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One domain of a task: a corpus on disk, and which of its modalities is meant."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fdan.corpora.listing import (
+    CorpusAbsent,
     Listing,
     Problem,
     Row,
@@ -41,11 +42,11 @@ _MAX_TABLE_MB: Final = 8.0  # several times MELD's largest table; 1 MB is 10^6 b
 
 
 def read(source: Source) -> Listing:
-    """Rows of MELD: those of its tables that have a clip, each clip once. DataError: none of the
-    three tables is there, or one is no table of MELD's."""
+    """Rows of MELD: those of its tables that have a clip, each clip once. CorpusAbsent: none of the
+    three tables is there. DataError: one is no table of MELD's."""
     located = _locate(source.path)
     if not located.keys() & set(_TABLES):
-        raise DataError(f"none of MELD's tables ({', '.join(_TABLES)}) is in it")
+        raise CorpusAbsent(f"none of MELD's tables ({', '.join(_TABLES)}) is in it")
     rows: list[Row] = []
     problems: list[Problem] = []
     unused = 0

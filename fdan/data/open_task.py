@@ -193,9 +193,11 @@ def plan_task(data: DataConfig, settings: Settings) -> Task:
 
 
 def _without_other_modality(store: Store, source: Source, sources: Sequence[Source]) -> Store:
-    """A store that passed over no file that its folder gives to the other modality."""
+    """A store that passed over no file that its folder gives to the other modality alone. What both
+    read and this one passed over, a stray film say, was perhaps passed over by both."""
     others = [s for s in sources if s.path == source.path and s.modality != source.modality]
-    read_there = {PASSED_OVER + suffix for other in others for suffix in read_suffixes(other)}
+    other_suffixes = {suffix for other in others for suffix in read_suffixes(other)}
+    read_there = {PASSED_OVER + name for name in other_suffixes - {*read_suffixes(source)}}
     counts = {name: count for name, count in store.counts.items() if name not in read_there}
     return replace(store, counts=counts)
 

@@ -13,7 +13,7 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, WeightsError
 from fdan.inference.model_source import Model
 from fdan.machine.cpus import cpu_count
-from fdan.media.pixels import Settings, settings_from_dict
+from fdan.media.pixels import ODDITIES, Settings, settings_from_dict
 from fdan.media.pool import DecoderPool
 
 SPEECH: Final = "speech"
@@ -30,6 +30,7 @@ class Prediction:
     probabilities: dict[str, float]
     reason: str = ""
     by: str = SPEECH  # evidence that was used: SPEECH or BOTH
+    notes: tuple[str, ...] = ()  # what is odd about the file: those of ODDITIES
 
 
 def speech_files(paths: Iterable[Path]) -> list[Path]:
@@ -78,7 +79,8 @@ def predict(model: Model, files: Sequence[Path], face: Path | None = None) -> It
                 raise WeightsError("the model is damaged: its answers are no probabilities")
             named = dict(zip(EMOTIONS, chances.tolist(), strict=True))
             by = SPEECH if face is None else BOTH
-            yield Prediction(file, EMOTIONS[int(chances.argmax())], named, by=by)
+            notes = tuple(name for name in ODDITIES if pixels.counts.get(name))
+            yield Prediction(file, EMOTIONS[int(chances.argmax())], named, by=by, notes=notes)
 
 
 def _faces(model: Model, file: Path) -> NDArray[np.uint8]:

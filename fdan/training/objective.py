@@ -1,4 +1,5 @@
-"""A trial's value: the number that a search maximises."""
+"""A trial's value: the number that a search maximises. The loss that training minimises is
+`fdan_loss` in fdan/model/network.py."""
 
 from collections.abc import Sequence
 from typing import Final

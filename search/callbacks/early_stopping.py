@@ -1,5 +1,6 @@
 """Ends a study early (`--stop-early`): when its next trials are expected to raise the best value by
-less than the noise of a single value.
+less than the noise of a single value. A single trial is ended by its pruner alone
+(search/optimizer/pruners.py).
 
 The expected gain is that of peaks over a threshold (Davison and Smith 1990). An exponential law is
 fitted to the best quarter of the newest complete values; it says how often a draw exceeds the best

@@ -2,7 +2,10 @@
 `search/run.py --config` reads and `--print-config` writes.
 
 An option has one name, check and unit. One that is not given stays absent, so that its default can
-depend on the data and the machine."""
+depend on the data and the machine. A new option is a field below: flag, TOML key and check follow.
+Switches of the command itself, such as `--dry-run`, are in search/cli/main.py, options for one
+start alone in search/config/resume_options.py, those of model and training in fdan/run_config.py.
+"""
 
 import contextlib
 import json

@@ -15,7 +15,7 @@ from fdan.data.open_task import DataConfig
 from fdan.errors import ConfigError
 from search.config.options import SECTIONS, normalize
 from search.optimizer.space_file import shipped_spaces
-from search.study.folder import moved_text, read_arguments, read_study_file
+from search.study.folder import RUNS, moved_text, read_arguments, read_study_file
 from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 _DATA: Final = frozenset(("task", "acoustic", "visual"))
@@ -76,6 +76,8 @@ def moved_options(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
     recorded = read_study_file(folder) if file.name == "study.toml" else None
     if recorded is None:
         return dict(options)
+    # The file is written at a study's end, study.json at each start.
+    recorded = {**recorded, RUNS: str(options.get("runs", recorded.get(RUNS)))}
     moved: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, tuple):

@@ -166,23 +166,24 @@ class StudySpec:
         """The command line that asks for this study, without passwords."""
         return to_arguments(self.options)
 
-    def outside(self, name: str) -> tuple[str, ...]:
-        """What a study writes outside its runs folder, which a copy of the folder shares with it.
+    def outside(self, name: str) -> dict[str, str]:
+        """What a study writes outside its runs folder, by option. A copy of the folder may share it
+        with the original.
 
         Args:
             name: Name of the study.
         """
         checkpoints = self.runs / name / TRIALS
         servers = {"--storage": self.study.storage, "--tracking-uri": self.tracking_uri}
-        found = [
-            f"{option} {mask_password(uri)}"
+        found = {
+            option: mask_password(uri)
             for option, uri in servers.items()
             if uri is not None
             and not ((file := sqlite_file(uri)) and file.is_relative_to(self.runs))
-        ]
+        }
         if checkpoints.is_symlink():
-            found.append(f"the checkpoints in {checkpoints.readlink()}")
-        return tuple(found)
+            found["--shared"] = str(checkpoints.readlink())
+        return found
 
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""

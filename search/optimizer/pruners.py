@@ -1,6 +1,7 @@
-"""Makes Optuna's pruners by name, and says when and why they end a trial. Their decisions are
-requested and recorded in search/study/writer.py. The end of a study leaves trials PRUNED, too:
-`ActiveTrial.stop` in search/study/active_trials.py."""
+"""Decides that a trial is pruned: Optuna's pruners by name, after which epochs they are asked, and
+why they ended a trial. `TrialController.record` in search/study/trial_controller.py asks after each
+epoch but a trial's last, through `StudyWriter.pruned`. The end of a study leaves trials PRUNED,
+too: `ActiveTrial.stop` in search/study/active_trials.py."""
 
 import statistics
 from collections.abc import Sequence
@@ -106,12 +107,12 @@ def next_rung(name: str, epochs: int, epoch: int) -> int:
 
 
 def decision_epochs(name: str, epochs: int) -> tuple[int, ...]:
-    """The epochs after which the pruner may end a trial.
+    """The epochs after which the pruner may end a trial. It is not asked about a trial's last.
 
     >>> decision_epochs("hyperband", 30), decision_epochs("none", 30)
     ((5, 15), ())
     >>> decision_epochs("median", 8)
-    (1, 2, 3, 4, 5, 6, 7, 8)
+    (1, 2, 3, 4, 5, 6, 7)
 
     Args:
         name: Name of the pruner.
@@ -121,9 +122,9 @@ def decision_epochs(name: str, epochs: int) -> tuple[int, ...]:
     if name == "none":
         return ()
     if name == "median":
-        return tuple(range(rung, epochs + 1))
+        return tuple(range(rung, epochs))
     rungs = []
-    while rung <= epochs:
+    while rung < epochs:
         rungs.append(rung)
         rung *= REDUCTION_FACTOR
     return tuple(rungs)
@@ -136,10 +137,11 @@ def describe_decisions(name: str, epochs: int) -> str:
         name: Name of the pruner.
         epochs: Last epoch of a trial.
     """
-    if name == "none":
-        return f"never: all trials run {epochs} epochs"
+    asked = decision_epochs(name, epochs)
+    if not asked:
+        return f"never: all trials run {epochs} epoch{'s' if epochs > 1 else ''}"
     if name == "median":
-        first = first_rung(epochs)
-        return f"at each epoch from {first} to {epochs}, after {N_STARTUP_TRIALS} complete trials"
-    rungs = ", ".join(map(str, decision_epochs(name, epochs)))
+        complete = f"after {N_STARTUP_TRIALS} complete trials"
+        return f"at each epoch from {asked[0]} to {asked[-1]} of {epochs}, {complete}"
+    rungs = ", ".join(map(str, asked))
     return f"at epochs {rungs} of {epochs}, one in {REDUCTION_FACTOR} goes on"

@@ -13,7 +13,7 @@ from typing import Any, Final
 from fdan.errors import FdanError
 from fdan.files import first_line
 from tracking import tags as tag
-from tracking.backend.client import connect
+from tracking.backend.client import connect, error_line, schema_line, shorten
 from tracking.uri import TRACKING_URI_VARIABLE, check_uri, mask_password, sqlite_file
 
 CONFIGURATION: Final = "config.json"
@@ -72,7 +72,9 @@ def read(uri: str, run_id: str) -> RecordedRun:
         place = mask_password(uri)
         if getattr(error, "error_code", "") in _NO_SUCH_RUN:
             raise RecordError(f"run '{run_id}': no run of that id in {place}") from None
-        raise RecordError(f"MLflow at {place} cannot be read: {first_line(error, 200)}") from None
+        text = error_line(error, uri)
+        line = schema_line(text, uri) or f"MLflow at {place} cannot be read: {shorten(text)}"
+        raise RecordError(line) from None
     settings = _configuration(client, run_id, tags)
     origin, machine = settings.pop(ORIGIN, None), settings.pop(MACHINE, None)
     if not isinstance(origin, dict) or not isinstance(machine, dict):

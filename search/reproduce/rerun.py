@@ -24,6 +24,7 @@ from fdan.data.split import Split
 from fdan.data.store import open_store
 from fdan.data.task import Task
 from fdan.errors import ConfigError, DataError, WeightsError
+from fdan.machine.rights import follow_group
 from fdan.run_config import RunConfig
 from search.reproduce.comparison import Comparison, compare
 from search.reproduce.mlflow_run import RecordedRun
@@ -109,6 +110,8 @@ def _find_store(run: RecordedRun, entry: Mapping[str, str], stores: Path | None)
         database = sqlite_file(run.uri)
         folders = [database.parent.absolute() / "stores"] if database is not None else []
         folders += [recorded.parent, Path("runs/stores").absolute()]
+    for folder in folders:
+        follow_group(folder)
     present = [parent / recorded.name for parent in folders if (parent / recorded.name).exists()]
     for folder in present:
         if open_store(folder).fingerprint == entry["fingerprint"]:

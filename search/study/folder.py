@@ -222,7 +222,7 @@ def command_line(arguments: Sequence[str], runs: Path) -> str:
         arguments: Arguments of the newest start.
         runs: The folder of studies.
     """
-    program = Path("search/run.py")
-    if not program.is_file():
-        program = PROJECT_ROOT / program
+    program, own = Path("search/run.py"), PROJECT_ROOT / "search/run.py"
+    if not (program.is_file() and program.samefile(own)):  # another clone may have one, too
+        program = own
     return shlex.join(["python", str(program), *with_runs(arguments, runs)])

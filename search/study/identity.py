@@ -1,7 +1,9 @@
 """What makes a study the same study, and the words that refuse another one under its name."""
 
+import contextlib
+import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from search.optimizer.space import Value
@@ -38,7 +40,8 @@ class RequestedStudy:
     storage_name: str  # in messages and study.json: journal, or a URL without its password
     identity: Identity
     enqueue: tuple[Mapping[str, Value], ...] = ()  # settings that a new study tries first
-    outside: tuple[str, ...] = ()  # what it writes outside the runs folder, in messages
+    outside: Mapping[str, str] = field(default_factory=dict)
+    """What it writes outside the runs folder: places, without passwords, by option."""
 
 
 def check_same_study(requested: RequestedStudy) -> None:
@@ -54,8 +57,9 @@ def check_same_study(requested: RequestedStudy) -> None:
     before, now = str(recorded.get("storage")), requested.storage_name
     before = absolute_uri(moved_text(before, recorded, requested.folder))
     database = sqlite_file(now)
-    # Another database file may be the same one that was moved, too: the study in it has an id.
-    if before != now and not (sqlite_file(before) and database and database.is_file()):
+    # Another database file may be the same one that was moved, too: then the study is in it.
+    moved = sqlite_file(before) and database is not None and _holds_study(database, requested.name)
+    if before != now and not moved:
         differing.insert(0, f"storage {before}, now {now}")
     elif database is not None and not database.is_file():
         raise StudyError(
@@ -67,6 +71,18 @@ def check_same_study(requested: RequestedStudy) -> None:
             f"study '{requested.name}' exists in {requested.folder} with {'; '.join(differing)}:"
             " choose another --study, or the same settings to continue it"
         )
+
+
+def _holds_study(database: Path, name: str) -> bool:
+    """Whether an SQLite file holds a study of that name. Looks only: Optuna makes its tables in
+    whatever file it opens."""
+    try:
+        uri = f"{database.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            query = "SELECT 1 FROM studies WHERE study_name = ?"
+            return connection.execute(query, (name,)).fetchone() is not None
+    except sqlite3.Error:  # no database, or none of Optuna's
+        return False
 
 
 def describe_differences(stored: Facts, requested: Identity) -> list[str]:

@@ -5,7 +5,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,13 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
+from fdan.errors import FdanError
 from search.study.folder import STUDY_FILE, StudyError, read_study_file, write_study_file
 from search.study.identity import IDENTITY, RequestedStudy, describe_differences
 from search.study.writer import create_study, enqueue, set_attributes
+from search.worker.trial_folder import TRIALS
+from tracking.outbox.delivery_state import Target
+from tracking.uri import mask_password
 
 HOME: Final = "home"  # the study's user attribute: the folder of its checkpoints and records
 
@@ -129,6 +133,17 @@ def _check_home(
     return home
 
 
+def _shared_places(original: Path, outside: Mapping[str, str]) -> list[str]:
+    """Those of a copy's places outside its runs folder that the original writes, too."""
+    written = {str((read_study_file(original) or {}).get("storage"))}
+    with contextlib.suppress(FdanError):
+        written.add(mask_password(Target.load(original / "spool").uri))
+    checkpoints = original / TRIALS
+    if checkpoints.is_symlink():
+        written.add(str(checkpoints.readlink()))
+    return [f"{option} {place}" for option, place in outside.items() if place in written]
+
+
 def _move_home(
     study: optuna.Study,
     home: dict[str, str],
@@ -145,11 +160,12 @@ def _move_home(
     with contextlib.suppress(StudyError, OSError):
         recorded = read_study_file(original)
     copied = recorded is not None and recorded.get("id") == home["id"]
-    if copied and requested.outside:
+    shared = _shared_places(original, requested.outside) if copied else []
+    if shared:
         raise StudyError(
             f"study '{requested.name}' in {folder} is a copy of {original}, and both write"
-            f" {' and '.join(requested.outside)}: continue it there, or give the copy its own, or"
-            " choose another --study"
+            f" {' and '.join(shared)}: continue it there, or give the copy its own, or choose"
+            " another --study"
         )
     home = {**home, "path": str(folder), "host": socket.gethostname()}
     set_attributes(study, {HOME: home})

@@ -1,5 +1,6 @@
 """The signal that ends a study early: Ctrl-C, SIGTERM, a spent time budget, early stopping
-(search/callbacks/early_stopping.py), or trials that all fail (search/callbacks/fail_fast.py).
+(search/callbacks/early_stopping.py), or trials that all fail (search/callbacks/fail_fast.py). The
+time budget (`--time-budget`) begins anew with each start, in search/stages.py.
 
 An interruption (Ctrl-C, a signal, failing trials) leaves the running trials to the next driver,
 which resumes them. A study that finishes early (time budget, early stopping) ends them. Errors end

@@ -1,4 +1,4 @@
-"""The only code that writes Optuna's storage.
+"""The only code that writes Optuna's storage, and that asks its pruner.
 
 Each call is repeated until the storage takes it. The storage may take a call although its answer is
 lost, so each call can be repeated. What a driver writes while trials run goes through a

@@ -103,9 +103,10 @@ def _host_and_port(address: str, named: str) -> str:
         raise ClusterError(f"{named}: {error.filename} cannot be read: {error.strerror}") from None
     if not started:
         raise ClusterError(
-            f"{named}: no Ray cluster was started on this machine (ray start), and no other"
-            " program's Ray is joined; give HOST:PORT of a cluster, or --address local for a Ray"
-            " of the study's own"
+            f"{named}: no Ray cluster was started on this machine (ray start), or it keeps its"
+            " files elsewhere (--temp-dir: set RAY_TMPDIR to that folder), and no other program's"
+            " Ray is joined; give HOST:PORT of a cluster, or --address local for a Ray of the"
+            " study's own"
         )
     return str(started)
 
@@ -195,16 +196,17 @@ def check_ray_alive() -> None:
 
 
 @contextlib.contextmanager
-def telling_of_lost_cluster(address: str | None) -> Iterator[None]:
+def telling_of_lost_cluster(address: str | None, named: str | None) -> Iterator[None]:
     """What Ray raises inside, of whatever kind, becomes a ClusterError where the cluster that was
-    joined answers no more. Mostly Ray's core ends the process instead (`_last_words`)."""
+    joined answers no more. Mostly Ray's core ends the process instead (`_last_words`). The
+    arguments are those of `check_address`."""
     try:
         yield
     except FdanError:
         raise
     except Exception as error:
         try:
-            check_address(address)
+            check_address(address, named)
         except ClusterError as gone:
             raise ClusterError(f"{gone}: the cluster is gone; {_NOTHING_LOST}") from error
         raise

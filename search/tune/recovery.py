@@ -165,7 +165,7 @@ def _run_on_ray(
             progress.say,
             _grouping(spec, trials.pruner, data, progress.say),
         )
-        with telling_of_lost_cluster(spec.cluster):
+        with telling_of_lost_cluster(spec.cluster, spec.cluster_named):
             run_trials(controller, make_trainer(data), settings)
         progress.note("")
         if not context.stop.reason:

@@ -138,6 +138,8 @@ class OptunaScheduler(PicklesEmpty, FIFOScheduler):  # type: ignore[misc]
                     settings.capacity.gpu_fault(message)
                 case messages.DiskFull(path):
                     raise errors.DiskFull(path)
+                case messages.NoRights(reason):
+                    raise errors.FdanError(f"{reason}; the same command then goes on")
                 case messages.Note(text):
                     settings.notify(text)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from fdan.errors import DeviceError, FdanError, disk_full, out_of_memory
 from fdan.files import first_line, write_atomic
 from fdan.lock import LockHeld
+from fdan.machine.rights import denied, explain
 from search.worker import messages
 from search.worker.store_sync import NodeError
 
@@ -91,6 +92,8 @@ def _expected_failure(
     if elsewhere and isinstance(error, OSError) and error.errno in _STORAGE_GONE:
         # Trial after trial would fail here, each at once.
         return messages.NodeRejected(f"{worker.address}: {error}", worker.node)
+    if denied(error) and isinstance(error, OSError) and error.filename is not None:
+        return messages.NoRights(explain(error, Path(folder)))
     return None
 
 

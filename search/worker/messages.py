@@ -79,6 +79,13 @@ class DiskFull(WorkerMessage):
 
 
 @dataclass(frozen=True)
+class NoRights(WorkerMessage):
+    """The worker's account may not read or write a file of the study. No trial can go on there."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class NodeRejected(WorkerMessage):
     """The worker's node cannot train this study's trials; other nodes can."""
 

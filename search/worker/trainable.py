@@ -23,6 +23,7 @@ import ray
 from ray import tune
 
 from fdan.lock import Lock, LockHeld
+from fdan.machine.rights import follow_group
 from search.worker import messages
 from search.worker.failures import Worker, report_failure
 from search.worker.store_sync import NodeError
@@ -154,6 +155,7 @@ def _run_assignments(
     """Have a worker's trials run while no other worker has them. An exception is reported to the
     driver in the words of search.worker.failures; one that ends the worker is raised, too."""
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_THREAD_TIMEOUT_S)
+    follow_group(setup.study)  # a cluster's Ray has a umask of its own
     folders = [trial_folder(setup.study, assignment.number) for assignment in assignments]
     reporter = _AsyncReporter()
 

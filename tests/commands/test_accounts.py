@@ -79,12 +79,22 @@ def test_a_second_account_goes_on_where_the_first_one_was(corpus: Path, tmp_path
 def test_a_second_account_goes_on_with_the_study_of_the_first(corpus: Path, tmp_path: Path) -> None:
     group = group_folder(tmp_path / "group")
     words = ["search/run.py", "--runs", str(group / "runs"), "--task", f"demo:{corpus}", *TRAIN]
-    words += ["--study", "s", "--concurrent", "1", "--epochs", "2", "--trials"]
-    for trials, user in (("1", ANNA), ("2", BEN)):
-        done = start(account(user), [*words, trials], group)
+    words += ["--study", "s", "--concurrent", "1", "--epochs", "2"]
+    promoting = ["--confirm", "1", "--seeds", "1", "--score-test"]
+    for trials, user, more in (("1", ANNA, []), ("2", BEN, promoting)):
+        done = start(account(user), [*words, *more, "--trials", trials], group)
         assert done.returncode == 0, done.stderr
         assert "of no use" not in done.stderr and "wait for MLflow" not in done.stderr
         assert f"study s: {trials} " in done.stdout
+        assert private(group) == []
+    server = {"MLFLOW_TRACKING_URI": f"sqlite:///{group / 'runs' / 'mlflow.db'}"}
+    for user, command, shown in (
+        (ANNA, ["promote", str(group / "runs" / "s")], "fdan/1"),
+        (BEN, ["champion"], "fdan/1"),
+        (BEN, ["report", str(group / "runs" / "s"), "--open", "no"], "logged to MLflow"),
+    ):
+        done = start(account(user), ["-m", "tracking", *command], group, **server)
+        assert done.returncode == 0 and shown in done.stdout, (command, done)
         assert private(group) == []
 
 

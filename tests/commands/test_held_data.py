@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from tests.commands.conftest import Run
+from tests.commands.corpora import meld
 from tests.commands.test_bad_input import FDAN, SEARCH, refused
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "crema_d"
@@ -76,13 +77,39 @@ def test_nothing_is_dropped_unseen(run: Run, odd: Path, tmp_path: Path) -> None:
     assert sorted((tmp_path / "runs" / "stores").glob("folders-*")) == stores
 
 
+def test_films_that_no_table_names_are_told_though_both_modalities_read_films(
+    run: Run, corpus: Path, tmp_path: Path
+) -> None:
+    films = meld(corpus, tmp_path / "meld")
+    (films / "train_split").mkdir()  # a misspelt folder
+    (films / "train_split" / "dia0_utt0.mp4").touch()
+    done = run(
+        *SEARCH, "--task", f"meld:{films}", *SMALL[:4], "--protocol", "official", "--dry-run"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "meld (acoustic): not used: 1 .mp4" in told(done.stdout)
+
+
+def test_what_lies_there_instead_is_told(run: Run, odd: Path) -> None:
+    line = refused(run, *FDAN, "prepare", "--task", f"meld:{odd}")
+    assert "none of MELD's tables" in line and "it holds 28 .wav, 28 .png, 2 .heic" in line
+    line = refused(run, *FDAN, "prepare", "--task", f"folders:{odd / 'suprise'}")
+    assert "lies in no class folder" in line and "it holds 4 .wav, 4 .png" in line
+
+
 def test_the_search_and_its_report_tell_it_too(run: Run, odd: Path, tmp_path: Path) -> None:
     words = ("--tuning", "frozen", "--epochs", "1", "--trials", "1", "--study", "s")
+    for name in ("fdan", "search", "tracking"):  # another clone of this project, and its like
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the other clone')")
+    for name in ("struct", "matplotlib", "random"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the working folder')")
     done = run(*SEARCH, "--task", f"folders:{odd}", *SMALL, *words)
     assert done.returncode == 0, done.stderr
     assert "not used: 2 .heic, 1 .txt, 1 no suffix" in told(done.stderr)
     assert "(did you mean 'surprise'?): 4 files left out" in told(done.stderr)
     assert "no acoustic sample of surprise" in told(done.stderr)
+    assert (tmp_path / "runs" / "s" / "trials" / "0000" / "learning_curve.png").is_file()
     report = (tmp_path / "runs" / "s" / "report.md").read_text()
     for sentence in ("The data have no speech of surprise", "The data have no faces of surprise"):
         assert report.count(sentence) == 2  # in its first lines and with the data
@@ -162,7 +189,7 @@ def test_real_films_and_mp3s(run: Run, tmp_path: Path) -> None:
         stores[store["modality"]] = store
     assert stores["acoustic"]["shape"][0] == 18 and stores["visual"]["shape"][0] == 18
     assert stores["visual"]["counts"]["faces found"] == 18
-    assert "passed over: .mp3" not in done.stderr
+    assert "not used" not in told(done.stdout + done.stderr)
     done = run(*FDAN, "predict", "--json", "out", corpus)
     assert done.returncode == 0, done.stderr
     assert sum(bool(answer["emotion"]) for answer in json.loads(done.stdout)) == 18

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fdan.errors import FdanError
@@ -32,6 +34,24 @@ def test_a_server_or_a_file_is_one(uri: str) -> None:
 def test_what_has_no_file_is_refused(uri: str) -> None:
     with pytest.raises(FdanError, match=r"--tracking-uri '.*' names no file"):
         uri_module.check_uri(uri, "--tracking-uri")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("sqlite:mlflow.db", "three slashes"),
+        ("sqlite://mlflow.db", "names no file"),
+        ("sqlite:///{}", "is a folder; give a file in it"),
+        ("mysql://u@h/db", r"names no driver: give mysql\+DRIVER://"),
+        (
+            "mysql+pymysql://u:secret@h/db",
+            r"'mysql\+pymysql://u:\*\*\*@h/db': no pymysql is installed",
+        ),
+    ],
+)
+def test_what_waiting_would_not_mend_is_refused(uri: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(FdanError, match=words):
+        uri_module.check_uri(uri.format(tmp_path))
 
 
 def test_the_servers_own_registry_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 artifacts; those that lay beside the database are mended before anything else reads it."""
 
 import contextlib
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from fdan.lock import Owner, lock_owner
 from tracking.uri import sqlite_file
 
 ARTIFACTS: Final = "mlartifacts"  # folder of the artifacts, beside the database
@@ -46,7 +48,15 @@ def mend_places(uri: str, log: Callable[[str], None] = print_line) -> None:
     database, here = database.absolute(), artifacts_uri(database)
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
-            for old in _elsewhere(connection, here):
+            elsewhere = _elsewhere(connection, here)
+            if elsewhere and (owner := _running(database.parent)) is not None:
+                log(
+                    f"{database.parent} was {_path(elsewhere[0]).parent} for {database.name}, and"
+                    f" a study is being run in it by {owner}: the places of artifacts and"
+                    " models stay as they are until it ends"
+                )
+                return
+            for old in elsewhere:
                 with connection:
                     for table, column in _PLACES:
                         connection.execute(
@@ -66,6 +76,17 @@ def mend_places(uri: str, log: Callable[[str], None] = print_line) -> None:
             log(f"{database}: the places of its artifacts cannot be mended ({error})")
     except sqlite3.DatabaseError:  # none at all
         pass
+
+
+def _running(runs: Path) -> Owner | None:
+    """Another process that runs a study in this folder, which it may reach by another path (in a
+    container, over NFS), or a study of the original of a copy: its files lie there, too."""
+    for lock in runs.glob("*/lock"):
+        with contextlib.suppress(OSError):
+            owner = lock_owner(lock)
+            if owner is not None and not (owner.on_this_host and owner.pid == os.getpid()):
+                return owner
+    return None
 
 
 def _forget_places() -> None:

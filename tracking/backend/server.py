@@ -223,6 +223,13 @@ class Server:
         if answer := _HTTP.search(text):
             code = answer[1] or answer[3]
             text = f"HTTP {code}: {answer[2]}" if answer[2] else f"HTTP {code}"
+        if code == "401":
+            return ServerUnusable(
+                f"{shorten(text)}: it wants credentials (MLFLOW_TRACKING_USERNAME and"
+                " MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN)"
+            )
+        if code == "403":
+            return ServerUnusable(shorten(text))
         if code == "RESOURCE_DOES_NOT_EXIST":
             return RunNotFound(text)
         if code in _REJECTIONS and not _DATABASE.search(text):

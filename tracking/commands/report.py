@@ -21,6 +21,7 @@ import webbrowser
 from pathlib import Path
 
 from fdan.errors import FdanError, disk_full
+from fdan.machine.rights import explain
 from tracking.commands import STUDY, study_folder
 from tracking.result import StudyResult
 
@@ -34,8 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         files = report.write(study, arguments.out)
     except OSError as error:
-        reason = "no room left on the disk" if disk_full(error) else error.strerror or error
-        raise FdanError(f"{arguments.out or study}: cannot be written: {reason}") from None
+        place = arguments.out or study
+        reason = "no room left on the disk" if disk_full(error) else explain(error, place)
+        raise FdanError(f"{place}: cannot be written: {reason}") from None
     for file in files:
         print(file)
     try:

@@ -20,7 +20,11 @@ from fdan.errors import ConfigError
         ("Actor_03_happy", "happiness"),
         ("AngryFaces", "anger"),
         ("SADNESS-2", "sadness"),
-        ("angry/Speaker_Joy", "anger"),  # a folder that is one word comes before a word in a name
+        ("Joy/angry", "anger"),  # a speaker's name above
+        ("OAF_happy/angry", "anger"),
+        ("angry/Speaker_Joy", None),  # the nearer one names another emotion
+        ("happy/OAF_angry", None),
+        ("angry/OAF_angry", "anger"),
         ("sad/session1", "sadness"),
         ("calm", None),
         ("unhappy", None),
@@ -46,11 +50,12 @@ def test_names_of_folders(path: str, emotion: str | None) -> None:
         ),
         ("3", "'3' is a number, and which emotion it stands for is not guessed"),
         ("happy_or_sad", "'happy_or_sad' names happiness and sadness"),
+        ("happy/OAF_angry", "'OAF_angry' names anger and 'happy' names happiness"),
         ("contempt", "'contempt' is not one of the seven emotions"),
     ],
 )
 def test_why_a_folder_names_none(path: str, words: str) -> None:
-    why = explain(path.split("/")[::-1])
+    why = explain(path.split("/")[::-1], {})
     assert words in why and ("did you mean" in why) == ("did you mean" in words)
 
 
@@ -61,6 +66,7 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
     assert names == {"0": "anger", "in Rage": "anger", "calm": "neutral"}
     assert find_emotion(["0"], names) == find_emotion(["in Rage"], names) == "anger"
     assert find_emotion(["calm_happy"], names) == "happiness"
+    assert find_emotion(["in Rage", "happy"], names) == "anger"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from fdan.__main__ import main
 from fdan.errors import DataError, WeightsError
 from fdan.inference import predict as module
 from fdan.inference.model_folder import SpeechModel, read_model
 from fdan.inference.model_source import describe_model, find_model
 from fdan.inference.predict import BOTH, SPEECH, predict
+from fdan.media.audio import LOUDEST
 from fdan.media.pixels import read_pixels, settings_from_dict
 
 Make = Callable[..., Path]
@@ -73,6 +75,19 @@ def test_files_are_judged_in_order_as_they_were_prepared(
         np.testing.assert_allclose(list(one.probabilities.values()), expected, atol=1e-6)
         assert (one.file, one.by) == (file, SPEECH)
         assert one.emotion == max(one.probabilities, key=one.probabilities.__getitem__)
+
+
+def test_what_is_odd_about_a_file_is_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As preparing tells it; the answer stays the only thing on stdout."""
+    plain, odd = sound(tmp_path / "a.wav"), tmp_path / "odd.wav"
+    wave, rate = soundfile.read(plain)
+    soundfile.write(odd, np.stack([wave, -wave], axis=1), rate)
+    assert main(["predict", "--json", str(folder), str(plain), str(odd)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"{odd}: {LOUDEST}\n"
+    assert [document["notes"] for document in json.loads(printed.out)] == [[], [LOUDEST]]
 
 
 def test_a_file_that_cannot_be_read_is_its_own_reason(

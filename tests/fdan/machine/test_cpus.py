@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
@@ -106,6 +107,20 @@ import torch
 torch.ones(300, 300) @ torch.ones(300, 300)
 print(len(before), len(os.sched_getaffinity(0)))
 """
+
+
+@pytest.mark.parametrize("room", ["fdan", "search", "search.cli.main", "tracking"])
+def test_each_command_frees_its_threads(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_PROC_BIND", "true")
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 1.5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    name = room if room.endswith("main") else f"{room}.__main__"
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main(["--version"])
+    assert os.environ["OMP_PROC_BIND"] == "false"
+    assert int(os.environ["OMP_NUM_THREADS"]) <= 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # undone at the end
+    monkeypatch.setenv("KMP_AFFINITY", "")
 
 
 def test_a_profile_that_pins_threads_does_not_bind_us() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fdan.errors import FdanError
+from fdan.files import PROJECT_ROOT
 from search.cli import main as command
 from search.cli.main import parse
 from search.config.options import to_arguments, to_toml
@@ -199,7 +200,20 @@ def test_options_mean_the_same_in_another_working_folder(
         *("--space", f"{here}/own.toml"),
     ]
     (here / "runs").rename(there / "runs")
-    options = parse(["--config", "runs/s/study.toml"]).options
-    assert options["runs"] == there / "runs"
-    assert options["task"] == f"demo:{here}/corpus"
-    assert options["storage"] == f"sqlite:///{here}/o.db"
+    # It was moved, began there, and was killed before its end wrote study.toml anew.
+    for _ in range(2):
+        options = parse(["--config", "runs/s/study.toml"]).options
+        assert options["runs"] == there / "runs"
+        assert options["task"] == f"demo:{here}/corpus"
+        assert options["storage"] == f"sqlite:///{here}/o.db"
+        record_start(there / "runs" / "s", 20, to_arguments(options))
+
+
+def test_a_shown_command_is_this_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another clone in the working folder has a search/run.py, too."""
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "run.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert command_line([], tmp_path / "runs").split()[1] == str(PROJECT_ROOT / "search/run.py")
+    monkeypatch.chdir(PROJECT_ROOT)
+    assert command_line([], tmp_path / "runs").split()[1] == "search/run.py"

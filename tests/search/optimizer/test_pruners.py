@@ -26,12 +26,12 @@ def test_nothing_is_pruned_but_where_a_worker_waits(name: str, epochs: int) -> N
         good = number < 10 or rng.random() < 0.3
         for epoch in range(1, epochs + 1):
             trial.report(rng.random() + good, epoch)
-            if trial.should_prune():
+            if epoch < epochs and trial.should_prune():
                 pruned.add(epoch)
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
         else:
             study.tell(trial, rng.random() + good)
     assert pruned <= {*decision_epochs(name, epochs)}
-    if name != "none":
+    if name != "none" and epochs > 1:
         assert first_rung(epochs) in pruned

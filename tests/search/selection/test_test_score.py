@@ -47,7 +47,9 @@ def regression_uar(runs: Path, labels: np.ndarray, train: np.ndarray, part: np.n
 
 def evaluate_refuses_the_test_part(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fdan_main(["evaluate", str(model)]) == 2
-    assert "whose test part is scored once" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "whose test part is scored once" in line
+    assert f"--study {model.parent.name} --runs {model.parent.parent} --score-test" in line
     assert fdan_main(["evaluate", str(model), "--part", "validation"]) == 0
     capsys.readouterr()
 

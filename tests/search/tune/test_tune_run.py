@@ -425,19 +425,31 @@ def test_a_listener_that_cannot_go_on_ends_the_study_in_a_line(
 
 
 @pytest.mark.usefixtures("free_ray")
-def test_a_disk_that_is_full_for_a_worker_lets_the_trials_rest(
-    make_study: MakeStudy, small_space: Space, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "ends", "line"),
+    [
+        (errno.ENOSPC, DiskFull, "/checkpoints/tensors"),
+        (errno.EACCES, FdanError, "/checkpoints/tensors: Permission denied .*; the same command"),
+    ],
+)
+def test_a_disk_that_a_worker_cannot_write_lets_the_trials_rest(
+    number: int,
+    ends: type[Exception],
+    line: str,
+    make_study: MakeStudy,
+    small_space: Space,
+    tmp_path: Path,
 ) -> None:
-    """It is no fault of the trial, and the next one would fare no better."""
+    """It is full, or another account's: no fault of the trial, and the next fares no better."""
     study = make_study(small_space)
 
     def train(assignment: TrialContext, report: Callable[[EpochResult], None]) -> None:
         report(EpochResult(1, 0.5, {"pid": os.getpid()}))
         if assignment.number == 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/checkpoints/tensors")
+            raise OSError(number, os.strerror(number), "/checkpoints/tensors")
         time.sleep(300)
 
-    with pytest.raises(DiskFull, match="/checkpoints/tensors"):
+    with pytest.raises(ends, match=line):
         run(study, small_space, train, tmp_path, RunOptions(trials=4))
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING] * 2
 

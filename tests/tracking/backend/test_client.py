@@ -19,7 +19,13 @@ import pytest
 from tests.tracking.conftest import MlflowServer, Tables
 from tracking.backend.batching import Item
 from tracking.backend.client import connect
-from tracking.backend.server import Rejected, RunNotFound, Server, ServerUnavailable
+from tracking.backend.server import (
+    Rejected,
+    RunNotFound,
+    Server,
+    ServerUnavailable,
+    ServerUnusable,
+)
 from tracking.record import Record
 
 if TYPE_CHECKING:
@@ -308,6 +314,7 @@ def test_mlflow_gives_up_soon_and_no_other_process_is_told_to(
         ),
         (503, b"<html>busy</html>", ServerUnavailable, "HTTP 503"),
         (403, b"Invalid Host header", ServerUnavailable, "HTTP 403: Invalid Host header"),
+        (401, b"who are you?", ServerUnusable, "HTTP 401: who are you?: it wants credentials"),
         (404, b"not an MLflow", ServerUnavailable, "HTTP 404"),
         (302, b"", ServerUnavailable, "HTTP 302"),
         (200, b"<html>log in</html>", ServerUnavailable, "not in a valid JSON format"),

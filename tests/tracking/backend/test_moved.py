@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,29 @@ def test_runs_artifacts_and_models_are_those_of_the_folder_as_it_is_now(
     assert {path.name for path in tmp_path.iterdir()} - {before.name} == {
         *(name, "note.txt", "later.txt"),
     }, "nothing beside it"
+
+
+def test_nothing_is_mended_under_a_study_that_runs(
+    database: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder is reached by two paths: a reader on one would turn the study's artifacts away."""
+    one_run(database.path.parent)
+    runs = Path(shutil.copytree(database.path.parent, tmp_path / "seen"))
+    (runs / "study").mkdir()
+    holding = "import sys; from fdan.lock import Lock; l = Lock(sys.argv[1]); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(runs / "study" / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        mend_places(default_uri(runs))
+        line = capsys.readouterr().err
+        assert f"run in it by process {other.pid}" in line and "stay as they are" in line
+        other.communicate(b"\n")
+    mend_places(default_uri(runs))
+    assert "are mended" in capsys.readouterr().err
 
 
 def test_places_that_are_not_beside_a_database_stay(

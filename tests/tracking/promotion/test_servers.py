@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from search.__main__ import main as search_main
 from tests.finished import EXPERIMENT, link
 from tracking.__main__ import main
 from tracking.tracker import Tracker
@@ -141,6 +142,7 @@ def test_an_experiment_in_the_trash(
         ["promote", "{study}"],
         ["report", "{study}", "--open", "no"],
         ["flush", "{study}"],
+        ["rerun", "0123456789abcdef0123456789abcdef"],
     ],
 )
 def test_a_database_of_another_mlflow(
@@ -159,7 +161,8 @@ def test_a_database_of_another_mlflow(
     with sqlite3.connect(database.path) as connection:
         connection.execute("update alembic_version set version_num = '0123456789ab'")
     words = [word.format(study=study) for word in arguments]
-    code = main([*words, "--tracking-uri", database.uri])
+    command = search_main if words[0] == "rerun" else main
+    code = command([*words, "--tracking-uri", database.uri])
     line = capsys.readouterr().err.splitlines()[-1]
     assert code == {"report": 0, "flush": 1}.get(words[0], 2), line
     assert "schema 0123456789ab, MLflow" in line and "install its version here" in line
