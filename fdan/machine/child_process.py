@@ -35,12 +35,15 @@ def module_environment(**variables: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def isolated_children() -> Iterator[None]:
-    """Processes that `multiprocessing` starts meanwhile do not import from the working folder."""
-    before = os.environ.get("PYTHONSAFEPATH")
+    """Processes that `multiprocessing` starts meanwhile import this project as this process did:
+    not from the working folder, nor from the code that a registered model brought along."""
+    before, search_path = os.environ.get("PYTHONSAFEPATH"), list(sys.path)
     os.environ["PYTHONSAFEPATH"] = "1"
+    sys.path.insert(0, str(PROJECT_ROOT))
     try:
         yield
     finally:
+        sys.path[:] = search_path
         if before is None:
             del os.environ["PYTHONSAFEPATH"]
         else:

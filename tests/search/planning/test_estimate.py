@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,7 +199,11 @@ def test_timed_steps_are_those_of_a_training(corpus: Path, tmp_path: Path) -> No
 def test_trained_backbones_are_timed_on_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By processes that do not look into the working folder for their modules."""
+    """By processes that look for their modules neither in the working folder nor where MLflow puts
+    the code of a model that was loaded before."""
+    (tmp_path / "code" / "fdan").mkdir(parents=True)
+    (tmp_path / "code" / "fdan" / "__init__.py").write_text("raise SystemExit('a model')\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "code"), *sys.path])
     (tmp_path / "struct.py").write_text("raise SystemExit('a student's file')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)

@@ -218,7 +218,8 @@ import ray
 from search.tune import ray_session
 
 with ray_session.connected(sys.argv[2], Path(sys.argv[1])):
-    print(ray.get(ray.remote(lambda: os.environ["OMP_PROC_BIND"]).remote()), flush=True)
+    bound = ray.get(ray.remote(lambda: os.environ["OMP_PROC_BIND"]).remote())
+    print(bound, file=sys.__stdout__, flush=True)  # sys.stdout is Ray's log now
     while sys.argv[3] != "leave":
         time.sleep(0.1)
 """
@@ -239,12 +240,15 @@ def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
         stderr=subprocess.PIPE,
         text=True,
     ) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == "false\n", "its workers are not pinned to one core"
-        if gone != "leave":
-            (process,) = nodes.head_node.all_processes[gone]
-            process.process.kill()
-        _, said = driver.communicate(timeout=120)
+        try:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "false\n", "its workers are not pinned to one core"
+            if gone != "leave":
+                (process,) = nodes.head_node.all_processes[gone]
+                process.process.kill()
+            _, said = driver.communicate(timeout=120)
+        finally:
+            driver.kill()
     if gone == "leave":
         assert (driver.returncode, said) == (0, "")
     else:
@@ -257,11 +261,11 @@ def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
 def test_what_ray_raises_of_a_cluster_that_is_gone_is_one_line() -> None:
     with (
         pytest.raises(ray_session.ClusterError) as caught,
-        ray_session.telling_of_lost_cluster("127.0.0.1:1"),
+        ray_session.telling_of_lost_cluster("127.0.0.1:1", "RAY_ADDRESS=127.0.0.1:1"),
     ):
         raise RuntimeError("of Ray's")
     line = str(caught.value)
-    assert line.startswith("--address 127.0.0.1:1: no Ray cluster answers there")
+    assert line.startswith("RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers there")
     assert line.endswith("the cluster is gone; nothing is lost: the same command goes on")
-    with pytest.raises(RuntimeError), ray_session.telling_of_lost_cluster(None):
+    with pytest.raises(RuntimeError), ray_session.telling_of_lost_cluster(None, None):
         raise RuntimeError("a fault of ours")

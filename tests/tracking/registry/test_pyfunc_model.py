@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 CLOSE = 1e-5
 
 
+@pytest.fixture(scope="module", autouse=True)
+def search_path() -> Iterator[None]:
+    """MLflow leaves a loaded model's code on Python's path, ahead of ours."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+
+
 @pytest.fixture(scope="module")
 def patch() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patching:
