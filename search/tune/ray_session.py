@@ -198,8 +198,12 @@ def check_ray_alive() -> None:
 @contextlib.contextmanager
 def telling_of_lost_cluster(address: str | None, named: str | None) -> Iterator[None]:
     """What Ray raises inside, of whatever kind, becomes a ClusterError where the cluster that was
-    joined answers no more. Mostly Ray's core ends the process instead (`_last_words`). The
-    arguments are those of `check_address`."""
+    joined answers no more. Mostly Ray's core ends the process instead (`_last_words`).
+
+    Args:
+        address: Address of the cluster; None for a local Ray.
+        named: The address with what names it.
+    """
     try:
         yield
     except FdanError:

@@ -314,7 +314,7 @@ def test_mlflow_gives_up_soon_and_no_other_process_is_told_to(
         ),
         (503, b"<html>busy</html>", ServerUnavailable, "HTTP 503"),
         (403, b"Invalid Host header", ServerUnavailable, "HTTP 403: Invalid Host header"),
-        (401, b"who are you?", ServerUnusable, "HTTP 401: who are you?: it wants credentials"),
+        (401, b"who is it", ServerUnusable, "HTTP 401: who is it: it wants credentials"),
         (404, b"not an MLflow", ServerUnavailable, "HTTP 404"),
         (302, b"", ServerUnavailable, "HTTP 302"),
         (200, b"<html>log in</html>", ServerUnavailable, "not in a valid JSON format"),
