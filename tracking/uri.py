@@ -126,13 +126,16 @@ def sqlite_uri(file: Path, query: str = "") -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite database; None if the URI names no such file. A name with `%` or `?`
-    means the file or folder that is there, as typed or with its escapes resolved."""
+    means the file or folder that is there, as typed or with its escapes resolved; in a URI of
+    `sqlite_uri`, always the latter."""
     scheme = _SQLITE.match(uri)
     text = uri[scheme.end() :] if scheme else ""
     path, mark, query = text.partition("?")
     if path in ("", ":memory:"):
         return None
     typed = [text] if mark and "/" in query else []
+    if scheme is not None and scheme[1]:  # sqlite_uri's, whose escapes are its own
+        return Path(unquote(path))
     files = [Path(name) for name in dict.fromkeys((*typed, path, unquote(path)))]
     existing = [file for file in files if file.is_file()]
     return (existing or [file for file in files if file.parent.is_dir()] or files[-1:])[0]

@@ -30,6 +30,7 @@ def test_a_study_goes_on_in_a_folder_that_was_moved_or_copied(
 ) -> None:
     old, new, copy = (tmp_path / name / "runs" for name in ("old", "new 100%", "copy"))
     data = shutil.copytree(corpus, tmp_path / "old" / "corpus")
+    old.mkdir()
     words = ["--task", f"savee:{data}", "--storage", f"sqlite:///{old}/o%20b.db", *FLAGS]
     done = run("search/run.py", "--runs", old, *words, "--trials", "1", "--promote")
     assert "champion:      fdan/1" in done.stdout, done.stderr

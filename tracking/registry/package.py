@@ -69,9 +69,11 @@ def build_package(
             copy = staged / "code" / file.relative_to(PROJECT_ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
+        # MLflow copies with the original's rights, which are not this folder's group's.
+        shutil.copyfile(SERVED, staged / SERVED.name)
         mlflow.pyfunc.save_model(
             path=folder,
-            python_model=str(SERVED),
+            python_model=str(staged / SERVED.name),
             artifacts={name: str(staged / name) for name in ("model", "example")},
             code_paths=[str(staged / "code" / "fdan")],
             signature=_signature(),

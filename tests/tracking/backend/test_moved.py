@@ -13,7 +13,7 @@ from tests.tracking.conftest import Tables
 from tracking.backend.moved import ARTIFACTS, artifacts_uri, mend_places
 from tracking.backend.server import Server
 from tracking.registry.registry import Registry
-from tracking.uri import default_uri, sqlite_file
+from tracking.uri import absolute_uri, default_uri, sqlite_file
 
 TAGS = {"fdan.study_id": "1"}
 
@@ -121,6 +121,15 @@ def test_places_that_are_not_beside_a_database_stay(
     assert "later was moved from" in capsys.readouterr().err
     client = Registry(default_uri(tmp_path / "later"), "fdan").client
     assert client.get_experiment_by_name("cloud").artifact_location == "s3://bucket/mlartifacts"
+
+
+def test_a_database_that_is_not_there_yet_is_where_it_was_typed(tmp_path: Path) -> None:
+    """However often its URI is made absolute."""
+    for name in ("o%20b.db", "o b.db", "100%.db", "%41.db"):
+        uri = f"sqlite:///{tmp_path}/{name}"
+        for _ in range(3):
+            uri = absolute_uri(uri)
+            assert sqlite_file(uri) == tmp_path / name
 
 
 def test_a_database_is_where_it_was_typed(tmp_path: Path) -> None:
