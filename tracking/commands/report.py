@@ -21,7 +21,7 @@ import webbrowser
 from pathlib import Path
 
 from fdan.errors import FdanError, disk_full
-from fdan.machine.rights import explain
+from fdan.machine.rights import denied, explain
 from tracking.commands import STUDY, study_folder
 from tracking.result import StudyResult
 
@@ -36,7 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
         files = report.write(study, arguments.out)
     except OSError as error:
         place = arguments.out or study
-        reason = "no room left on the disk" if disk_full(error) else explain(error, place)
+        reason: object = error.strerror or error
+        if disk_full(error):
+            reason = "no room left on the disk"
+        elif denied(error):
+            reason = explain(error, place)
         raise FdanError(f"{place}: cannot be written: {reason}") from None
     for file in files:
         print(file)
