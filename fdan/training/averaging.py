@@ -5,8 +5,10 @@ import copy
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from fdan.model.network import Network
 
 _RAMP: Final = 10.0
 """The average forgets its first weights sooner: its decay is at most (1 + step) / (10 + step)."""
@@ -15,13 +17,13 @@ _RAMP: Final = 10.0
 class WeightAverage:
     """The average of a network's weights and floating-point buffers."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         """decay: of the average, a step."""
         self.network = copy.deepcopy(network).requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
+    def update(self, network: Network, step: int) -> None:
         """Take a step's weights in.
 
         Args:
@@ -30,12 +32,12 @@ class WeightAverage:
         """
         decay = min(self._decay, (1 + step) / (_RAMP + step))
         averaged, current = _weights(self.network), _weights(network)
-        get_ema_multi_avg_fn(decay)(averaged, current, step)
+        get_ema_multi_avg_fn(decay)(averaged, current, step)  # type: ignore[no-untyped-call]
         for mine, its in zip(self.network.buffers(), network.buffers(), strict=True):
             if not mine.is_floating_point():
                 mine.copy_(its)
 
 
-def _weights(network: nn.Module) -> list[Tensor]:
+def _weights(network: Network) -> list[Tensor]:
     tensors = [*network.parameters(), *network.buffers()]
     return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]

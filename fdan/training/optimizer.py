@@ -110,7 +110,12 @@ def state_tensors(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set each group's learning rate to `factor` times its initial one."""
+    """Set each group's learning rate.
+
+    Args:
+        optimizer: One of `make_optimizer`.
+        factor: Learning rate in parts of the initial one.
+    """
     for group in optimizer.param_groups:
         rate = group["initial_lr"] * factor
         if isinstance(group["lr"], Tensor):
