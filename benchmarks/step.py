@@ -16,12 +16,12 @@ from benchmarks.comparing import by_turns, count, heading, machine, parser, writ
 from fdan.cli.arguments import exit_code
 from fdan.device import choose_device, half_precision, repeatable
 from fdan.emotions import MODALITIES
+from fdan.machine.cuda_graph import make_graphed, side_stream
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.model.network import Head, fdan_loss
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import train
 from fdan.training.augment import augment
-from fdan.training.cuda_graph import make_graphed, side_stream
 from fdan.training.training_data import TrainingData
 from search.planning.step_timing import Workload
 

@@ -84,11 +84,18 @@ def seed_for(*parts: int) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Torch's global CPU generator starts from `seed` inside, and is as before outside: for
-    constructors, which draw initial weights from it. Networks are built on the CPU."""
+    constructors, which draw initial weights from it. Networks are built on the CPU.
+
+    Args:
+        seed: The seed.
+        device: A GPU whose generator starts from it, too: for what is drawn in training.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        if device is not None and device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         yield
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fdan.config import Above, Config, check_names, option
+from fdan.emotions import MODALITIES
 from fdan.errors import ConfigError
 
 # Backbones, and their features after global average pooling.
@@ -19,8 +20,14 @@ FEATURES: Final = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "vgg16": 
 @dataclass(frozen=True)
 class ModelConfig(Config):
     """The network. Backbone and its fine-tuning are the paper's; the bottleneck's width and the
-    shared classifier come from the authors' released code, the paper being silent on them."""
+    shared classifier come from the authors' released code, the paper being silent on them. Neither
+    has dropout."""
 
+    system: str = option(
+        "fdan",
+        "fdan, or speech: the acoustic backbone alone, without faces, attention and LMMD",
+        choices=("fdan", "speech"),
+    )
     backbone: str = option("resnet34", "torchvision network", choices=tuple(FEATURES))
     weights: str = option("imagenet", "what it starts from: imagenet, none, or a state dict's file")
     tuning: str = option(
@@ -30,6 +37,9 @@ class ModelConfig(Config):
     layers: int = option(1, "cross-attention layers; 0 is FDAN_1", low=0, high=16)
     heads: int = option(1, "attention heads; must divide the width", low=1)
     ffn: int = option(2, "feed-forward network's hidden width, in widths", low=1, high=16)
+    dropout: float = option(
+        0.0, "share of pooled features that a training step leaves out", low=0.0, high=0.9
+    )
     context: str = option(
         "bank",
         "what speech attends to when tested: training faces, or nothing",
@@ -41,6 +51,13 @@ class ModelConfig(Config):
         super().__post_init__()
         if self.width % self.heads:
             raise ConfigError(f"heads = {self.heads} does not divide width = {self.width}")
+        if self.system == "speech":
+            object.__setattr__(self, "layers", 0)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the network is trained on."""
+        return MODALITIES if self.system == "fdan" else ("acoustic",)
 
 
 @dataclass(frozen=True)
@@ -70,11 +87,30 @@ class TrainConfig(Config):
     """
 
     alpha: float = option(1e-3, "weight of the LMMD in the loss (Eq. 9); 0 is FDAN_2", low=0.0)
-    lr: float = option(
-        1e-3, "the head's learning rate; backbones have a tenth of it", low=Above(0.0)
+    lr: float = option(1e-3, "the head's learning rate, at its highest", low=Above(0.0))
+    backbone_rate: float = option(
+        0.1, "the backbones' learning rate, in parts of the head's", low=Above(0.0), high=1.0
+    )
+    optimizer: str = option("sgd", "sgd, or adamw", choices=("sgd", "adamw"))
+    schedule: str = option(
+        "authors",
+        "of the learning rate: the authors' slow fall, or one cycle over all epochs (a tenth of"
+        " them up, then down to 0)",
+        choices=("authors", "one-cycle"),
     )
     momentum: float = option(0.9, "SGD's momentum", low=0.0, high=0.999)
-    decay: float = option(5e-4, "SGD's weight decay", low=0.0)
+    decay: float = option(5e-4, "weight decay", low=0.0)
+    smoothing: float = option(0.0, "label smoothing of both cross-entropies", low=0.0, high=0.5)
+    mixup: float = option(
+        0.0, "each sample is mixed with another by Beta(mixup, mixup); 0: none", low=0.0, high=2.0
+    )
+    average: float = option(
+        0.0,
+        "decay, a step, of the running average of weights that is tested and kept; 0: the last"
+        " weights are",
+        low=0.0,
+        high=0.9999,
+    )
     batch: int = option(32, "samples of each modality in a step", low=2)
     epochs: int = option(50, "passes over the acoustic training part", low=1)
     augment: bool = option(True, "random masks, shifts and flips of images (full tuning only)")

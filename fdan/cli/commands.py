@@ -182,6 +182,8 @@ def predict(arguments: argparse.Namespace) -> None:
     if face is not None and not face.is_file():
         raise DataError(f"face {face}: no such file")
     model = open_model(source, arguments.device)
+    if face is not None and model.facts.get("run", {}).get("system") == "speech":
+        raise ConfigError(f"--face: {name} was trained on speech alone; leave it out")
     model_text = describe_model(name, source, model.facts)
     print_predictions = _print_json if arguments.json else _print_table
     predictions = print_predictions(run_prediction(model, files, face), model_text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import safetensors.torch
 
-from fdan.emotions import EMOTIONS, MODALITIES
+from fdan.emotions import EMOTIONS
 from fdan.errors import WeightsError
 from fdan.files import write_atomic
 from fdan.inference.model_folder import FORMAT, TENSORS
@@ -64,7 +64,7 @@ def _with_backbones(checkpoint: Checkpoint) -> Network:
             f"weights '{model.weights}' have changed since training: sha256 {weights.sha256[:12]},"
             f" trained with {checkpoint.backbone_sha256[:12]}"
         )
-    return Network(network.head, {m: build_backbone(weights) for m in MODALITIES})
+    return Network(network.head, {m: build_backbone(weights) for m in model.modalities})
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -52,7 +52,7 @@ def lmmd(
     Args:
         z_VD: Visual features, float32 or float64.
         z_AD: Acoustic features, of the same type.
-        y_V: Classes, int64, in 0 .. classes - 1.
+        y_V: Classes, int64, in 0 .. classes - 1; of samples that were mixed, (V, C) shares of each.
         y_A: Classes of the acoustic samples.
         classes: Number of classes.
         kernel: Kernel k of Eq. 8.
@@ -66,7 +66,9 @@ def lmmd(
     count_v_C, count_a_C = s_VC.sum(0), t_AC.sum(0)
     common_C = ((count_v_C > 0) & (count_a_C > 0)).to(z_ND.dtype)
     # Eq. 7, the acoustic weights negative: u^T k u then holds all three sums of Eq. 8.
-    u_NC = torch.cat([s_VC / count_v_C.clamp_min(1), -t_AC / count_a_C.clamp_min(1)]) * common_C
+    tiny = torch.finfo(z_ND.dtype).tiny
+    u_NC = torch.cat([s_VC / count_v_C.clamp_min(tiny), -t_AC / count_a_C.clamp_min(tiny)])
+    u_NC = u_NC * common_C
     return (u_NC * (k_NN @ u_NC)).sum() / common_C.sum().clamp_min(1)
 
 
@@ -93,4 +95,6 @@ def _kernel(z_ND: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _one_hot(y_N: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    if y_N.ndim == 2:
+        return y_N.to(dtype)
     return (y_N[:, None] == torch.arange(classes, device=y_N.device)).to(dtype)

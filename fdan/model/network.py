@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fdan.emotions import EMOTIONS, MODALITIES
+from fdan.emotions import EMOTIONS
 from fdan.model.attention import CrossAttention
 from fdan.model.backbones import Backbone
 from fdan.model.local_mmd import Kernel, lmmd
@@ -72,13 +72,14 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        features = FEATURES[config.backbone]
+        features, modalities = FEATURES[config.backbone], config.modalities
+        self.dropout = nn.Dropout(config.dropout)
         # Frozen features come as the backbone left them; a tuned one finds its own scale.
         self.standardise = nn.ModuleDict(
-            {m: Standardise(features) for m in MODALITIES} if config.tuning == "frozen" else {}
+            {m: Standardise(features) for m in modalities} if config.tuning == "frozen" else {}
         )
         self.bottleneck = nn.ModuleDict(
-            {m: nn.Sequential(nn.Linear(features, config.width), nn.ReLU()) for m in MODALITIES}
+            {m: nn.Sequential(nn.Linear(features, config.width), nn.ReLU()) for m in modalities}
         )
         self.layers = nn.ModuleList(
             CrossAttention(config.width, config.heads, config.ffn) for _ in range(config.layers)
@@ -135,7 +136,7 @@ class Head(nn.Module):
     def _narrow(self, modality: str, x_NF: Tensor) -> Tensor:
         if self.standardise:
             x_NF = self.standardise[modality](x_NF)
-        z_ND: Tensor = self.bottleneck[modality](x_NF)
+        z_ND: Tensor = self.bottleneck[modality](self.dropout(x_NF))
         return z_ND
 
 
@@ -152,7 +153,7 @@ class Network(nn.Module):
         """A network without particular weights; for `images` it has backbones even if they are not
         tuned."""
         if config.tuning == "full" or images:
-            return cls(Head(config), {m: Backbone(config.backbone) for m in MODALITIES})
+            return cls(Head(config), {m: Backbone(config.backbone) for m in config.modalities})
         return cls(Head(config))
 
     def features(self, modality: str, inputs: Tensor) -> Tensor:
@@ -176,18 +177,21 @@ def fdan_loss(
     y_A: Tensor,
     alpha: float | Tensor,
     kernel: KernelConfig | Kernel,
+    smoothing: float = 0.0,
 ) -> Losses:
     """Eq. 9: both cross-entropies, plus alpha times the LMMD summed over the layers' outputs.
 
     Args:
         out: Output of the network.
-        y_V: Classes of the faces.
-        y_A: Classes of the speech.
+        y_V: Classes of the faces, (V,); of faces that were mixed, (V, C) shares of each.
+        y_A: Classes of the speech, likewise.
         alpha: With 0 (FDAN_2) the LMMD is measured but takes no part in the gradient. The device's
             work need not be finished to use a tensor.
         kernel: Kernel of the LMMD.
+        smoothing: Share of each target that all classes get alike.
     """
-    acoustic, visual = cross_entropy(out.logits_a, y_A), cross_entropy(out.logits_v, y_V)
+    acoustic = cross_entropy(out.logits_a, y_A, label_smoothing=smoothing)
+    visual = cross_entropy(out.logits_v, y_V, label_smoothing=smoothing)
     total = acoustic + visual
     if isinstance(alpha, Tensor):
         # No gradient where alpha is 0; 0 times one would be nan where it is.
@@ -203,6 +207,21 @@ def fdan_loss(
         if alpha > 0:
             total = total + alpha * discrepancy
     return Losses(total, acoustic, visual, discrepancy)
+
+
+def speech_loss(head: Head, x_AF: Tensor, y_A: Tensor, smoothing: float) -> Losses:
+    """The cross-entropy of speech alone, as Losses.
+
+    Args:
+        head: Head of a network without faces.
+        x_AF: Pooled features of the speech.
+        y_A: Classes, or shares of each, as in `fdan_loss`.
+        smoothing: As in `fdan_loss`.
+    """
+    logits = head.predict(x_AF, None)
+    loss = cross_entropy(logits, y_A, label_smoothing=smoothing)
+    none = torch.zeros_like(loss)
+    return Losses(loss, loss, none, none)
 
 
 def _discrepancy(

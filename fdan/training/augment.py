@@ -11,23 +11,48 @@ from typing import Final
 import torch
 from torch import Tensor
 
-DRAWS: Final = {"acoustic": 4, "visual": 3}  # random numbers a sample
+DRAWS: Final = {"acoustic": 8, "visual": 4}
+"""Random numbers a sample; the last one is its share in `mix`."""
 
 # At most these shares of an image.
 _TIME_MASK: Final = 0.2
 _MEL_MASK: Final = 0.15
 _SHIFT: Final = 0.08
+_GAIN: Final = 0.2  # of an image's values, up or down
 
 
 def augment(modality: str, images: Tensor, draws: Tensor) -> Tensor:
     """Change images as their modality allows.
 
     Args:
-        modality: One of MODALITIES: speech is masked, faces are shifted and mirrored.
+        modality: One of MODALITIES: speech is shifted in time and frequency, masked and made
+            louder or softer; faces are shifted and mirrored.
         images: (B, H, W, C), uint8.
         draws: (B, DRAWS[modality]), uniform in 0 .. 1.
     """
-    return _mask(images, draws) if modality == "acoustic" else _shift_flip(images, draws)
+    if modality == "visual":
+        return _shift(images, draws[:, 0], draws[:, 1], draws[:, 2] < 0.5)
+    images = _mask(_shift(images, draws[:, 4], draws[:, 5]), draws)
+    gain_B = 1 + _GAIN * (2 * draws[:, 6] - 1)
+    return (images * gain_B[:, None, None, None]).clamp_max(255)
+
+
+def mix(inputs: Tensor, y_B: Tensor, share_B: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al. 2018): each sample with the one before it in its batch, which is in
+    random order. Returns the inputs, and the targets as shares of the classes, (B, classes).
+
+    Args:
+        inputs: (B, ...), images or features.
+        y_B: Classes.
+        share_B: Share of a sample in what becomes of it; the rest is the other's.
+        classes: Number of classes.
+    """
+    own = share_B.view(-1, *[1] * (inputs.ndim - 1))
+    inputs = inputs.float()
+    y_BC = (y_B[:, None] == torch.arange(classes, device=y_B.device)).float()
+    share_B1 = share_B[:, None]
+    mixed_BC = share_B1 * y_BC + (1 - share_B1) * y_BC.roll(1, 0)
+    return own * inputs + (1 - own) * inputs.roll(1, 0), mixed_BC
 
 
 def _mask(images: Tensor, draws: Tensor) -> Tensor:
@@ -48,13 +73,14 @@ def _span(length: int, share: float, size: Tensor, place: Tensor) -> Tensor:
     return (at >= start[:, None]) & (at < (start + size)[:, None])
 
 
-def _shift_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Faces move by a few pixels, their edge repeated, and every other one is mirrored."""
+def _shift(images: Tensor, down: Tensor, right: Tensor, mirrored: Tensor | None = None) -> Tensor:
+    """Images move by a few pixels, their edge repeated; those that are `mirrored` are."""
     count, height, width, _ = images.shape
-    rows = torch.arange(height, device=images.device) + _offset(height, draws[:, 0])
-    columns = torch.arange(width, device=images.device) + _offset(width, draws[:, 1])
+    rows = torch.arange(height, device=images.device) + _offset(height, down)
+    columns = torch.arange(width, device=images.device) + _offset(width, right)
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    columns = torch.where(draws[:, 2:3] < 0.5, columns.flip(1), columns)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     image = torch.arange(count, device=images.device)
     return images[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 

@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float32]
 # Streams of random numbers that must not resemble each other.
 _ACOUSTIC, _VISUAL, _BANK, _DRAWS_ACOUSTIC, _DRAWS_VISUAL = range(1, 6)
 INITIAL_WEIGHTS: Final = 6
+DROPOUT: Final = 7
 
 
 class ModalityPlan(NamedTuple):
@@ -66,7 +67,12 @@ def plan_epoch(data: TrainingData, training: TrainConfig, epoch: int) -> dict[st
     faces = np.concatenate(passes)[start - first * len(visual_train) :][:count]
 
     def draws(stream: int, shape: tuple[int, int]) -> Floats:
-        return np.random.default_rng((seed, stream, epoch)).random(shape, dtype=np.float32)
+        random = np.random.default_rng((seed, stream, epoch))
+        numbers = random.random(shape, dtype=np.float32)
+        if training.mixup > 0:
+            shares = random.beta(training.mixup, training.mixup, shape[0])
+            numbers[:, -1] = np.maximum(shares, 1 - shares)  # it stays its own class's, mostly
+        return numbers
 
     return {
         "visual": ModalityPlan(

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from fdan.device import choose_device, repeatable
 from fdan.emotions import MODALITIES
+from fdan.machine.cuda_graph import make_graphed, side_stream
 from fdan.model.network import Bank
 from fdan.run_config import RunConfig
 from fdan.training.batches import bank_samples, plan_epoch
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import make_graphed, side_stream
 from fdan.training.group_heads import StackedHeads
-from fdan.training.train import Diverged, EpochReport, RunProgress, learning_rate_factor
+from fdan.training.train import Diverged, EpochReport, RunProgress
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import FEATURES_AT_ONCE
 
@@ -47,10 +47,13 @@ those, by their index, that diverged in it."""
 def group_key(run: RunConfig) -> Hashable | None:
     """Runs with equal keys can train as a group on the same data, from whatever epochs; they differ
     in alpha, lr, momentum, decay, epochs, seed, kernels, ratio, scale and how wide a fixed
-    bandwidth is. None: the run has to train alone, since its backbones are tuned."""
-    if run.model.tuning == "full":
+    bandwidth is. None: the run has to train alone, since its backbones are tuned, or by what a
+    group does not do: AdamW, mixup, dropout, an average of weights, speech alone."""
+    model, training = run.model, run.training
+    alone = (model.tuning == "full", model.system != "fdan", model.dropout, training.mixup)
+    if any((*alone, training.average, training.optimizer != "sgd")):
         return None
-    return run.model, run.training.batch, run.kernel.bandwidth is None
+    return model, training.batch, run.kernel.bandwidth is None, training.smoothing
 
 
 def train_group(
@@ -108,7 +111,8 @@ class _Group:
     ) -> None:
         self.members = list(members)
         self.data, self.device = data, device
-        networks, momenta = zip(*(member.start_network() for member in members), strict=True)
+        networks, states = zip(*(member.start_network() for member in members), strict=True)
+        momenta = [{k.removeprefix("momentum."): z for k, z in s.items()} for s in states]
         self.heads = StackedHeads([member.run for member in members], networks, momenta, device)
         self.step = make_graphed(self.heads.step, device)
         chosen = [bank_samples(member.run, data) for member in members]
@@ -158,9 +162,11 @@ class _Group:
             tensors = (torch.from_numpy(array).to(self.device) for array in (index, labels))
             steps += [torch.split(tensor, sizes, dim=1) for tensor in tensors]
         count = len(plans[0]["acoustic"].sizes)
-        starts = [(member.run.training.lr, member.now.step) for member in self.members]
         rates = [
-            [lr * learning_rate_factor(step + number) for lr, step in starts]
+            [
+                member.run.training.lr * member.learning_rate_factor(member.now.step + number)
+                for member in self.members
+            ]
             for number in range(count)
         ]
         rates_R = torch.tensor(rates, dtype=torch.float32).to(self.device)

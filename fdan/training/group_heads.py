@@ -37,6 +37,7 @@ class StackedHeads:
         """momenta: each run's so far by parameter; one that is missing is 0."""
         with torch.device("meta"):  # each call brings the weights
             self._network = Network.from_config(runs[0].model)
+        self._smoothing = runs[0].training.smoothing
         self._has_momentum = [run.training.momentum > 0 for run in runs]
         self._parameters = _stack([dict(n.named_parameters()) for n in networks], device)
         self._buffers = _stack([dict(n.named_buffers()) for n in networks], device)
@@ -129,7 +130,7 @@ class StackedHeads:
         x_VF, x_AF, y_V, y_A = batch
         out = functional_call(self._network, (parameters, buffers), (x_VF, x_AF))
         kernel = Kernel(constants.get("bandwidth"), constants["scale"], constants["powers"])
-        loss = fdan_loss(out, y_V, y_A, constants["alpha"], kernel)
+        loss = fdan_loss(out, y_V, y_A, constants["alpha"], kernel, self._smoothing)
         return loss.total, torch.stack(loss)
 
 

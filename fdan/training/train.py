@@ -4,7 +4,8 @@ A caller such as a search or a tracker enters through `report`, once an epoch.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -16,18 +17,25 @@ from torch import Tensor
 from fdan.device import choose_device, half_precision, repeatable, seed_for, seeded
 from fdan.emotions import MODALITIES
 from fdan.errors import ConfigError, FdanError
+from fdan.machine.cuda_graph import Function, make_graphed, side_stream
 from fdan.metrics import Ints
 from fdan.model.backbones import build_backbone
-from fdan.model.network import Bank, Head, Network, fdan_loss
-from fdan.run_config import RunConfig, TrainConfig
+from fdan.model.network import CLASSES, Bank, Head, Network, fdan_loss, speech_loss
+from fdan.run_config import RunConfig
 from fdan.training import batches
-from fdan.training.augment import augment
+from fdan.training.augment import augment, mix
+from fdan.training.averaging import WeightAverage
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import Function, make_graphed, side_stream
+from fdan.training.optimizer import (
+    STATE_NAMES,
+    learning_rate_factor,
+    make_optimizer,
+    set_learning_rate,
+    state_tensors,
+)
 from fdan.training.training_data import TrainingData
 from fdan.training.validate import make_bank, predict_logits, restore_network, score_logits
 
-_BACKBONE_RATE: Final = 0.1
 # The columns of an epoch's losses.
 _TERMS: Final = ("loss", "acoustic loss", "visual loss", "LMMD")
 
@@ -67,7 +75,8 @@ class RunProgress:
             return
         before = resume.run.as_dict()
         for name, value in run.as_dict().items():
-            if name != "epochs" and before.get(name) != value:
+            may_change = name == "epochs" and run.training.schedule == "authors"
+            if not may_change and before.get(name) != value:
                 raise ConfigError(
                     f"the checkpoint to go on from has {name} = {before[name]}, this run has"
                     f" {value}"
@@ -77,16 +86,32 @@ class RunProgress:
             raise ConfigError("the checkpoint to go on from was trained on other data or weights")
         self.now = goes_on
 
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        training = self.run.training
+        each = len(batches.batch_sizes(len(self.data.acoustic_train), training.batch))
+        return training.epochs * each
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor of the learning rate at a step, from 0."""
+        return learning_rate_factor(self.run.training, step, self.steps)
+
     def start_network(self) -> tuple[Network, dict[str, Tensor]]:
-        """Network and momenta before the first step, or of the checkpoint, on the CPU."""
-        run, data = self.run, self.data
+        """Network before the first step, or of the checkpoint, on the CPU, with what the checkpoint
+        holds of the optimizer, by its names there."""
+        run, data, modalities = self.run, self.data, self.run.model.modalities
         if self.resume is not None:
-            return restore_network(self.resume), self.resume.tensors_under("momentum")
+            tensors = self.resume.tensors
+            state = {k: z for k, z in tensors.items() if k.split(".")[0] in STATE_NAMES}
+            return restore_network(self.resume, trained=True), state
         with seeded(seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
             head = Head(run.model)
         if run.model.tuning == "full":
-            return Network(head, {m: build_backbone(data.weights) for m in MODALITIES}), {}
-        for modality in MODALITIES:
+            return Network(
+                head, {m: build_backbone(data.weights) for m in run.model.modalities}
+            ), {}
+        for modality in modalities:
             head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
         return Network(head), {}
 
@@ -118,7 +143,7 @@ class RunProgress:
             "train/loss_acoustic": acoustic,
             "train/loss_visual": visual,
             "train/lmmd": discrepancy,
-            "train/lr": self.run.training.lr * learning_rate_factor(step - 1),
+            "train/lr": self.run.training.lr * self.learning_rate_factor(step - 1),
             "validation/uar": scores.uar,
             "validation/war": scores.war,
             "validation/wf1": scores.wf1,
@@ -164,9 +189,10 @@ class _Trainer:
     def __init__(self, progress: RunProgress, device: torch.device) -> None:
         run, data = progress.run, progress.data
         self.progress, self.data, self.device = progress, data, device
-        network, momenta = progress.start_network()
+        network, state = progress.start_network()
         self.network = network.to(device)
-        self.optimizer = _make_optimizer(self.network, run.training, device, momenta)
+        self.optimizer = make_optimizer(self.network, run.training, progress.now.step, state)
+        self.average = self._start_average()
         self.step = make_graphed(_make_step(self.network, self.optimizer, run, data), device)
 
     def train(self, report: Report) -> Checkpoint:
@@ -175,15 +201,24 @@ class _Trainer:
             began = time.perf_counter()
             self.network.train()
             losses = self._epoch()
-            self.network.eval()
-            bank = make_bank(self.network, progress.run, data)
-            logits = predict_logits(self.network, data.acoustic, data.acoustic_validation, bank)
+            tested = (self.average or self).network.eval()
+            bank = make_bank(tested, progress.run, data)
+            logits = predict_logits(tested, data.acoustic, data.acoustic_validation, bank)
             seconds = time.perf_counter() - began
             epoch = progress.finish_epoch(losses, logits, seconds)
             make_checkpoint = partial(self._with_tensors, progress.now, bank)
             report(epoch, make_checkpoint)
             if epoch.epoch == progress.run.training.epochs:
                 return make_checkpoint()
+
+    def _start_average(self) -> WeightAverage | None:
+        resume, decay = self.progress.resume, self.progress.run.training.average
+        if decay == 0:
+            return None
+        average = WeightAverage(self.network, decay)
+        if resume is not None:
+            average.network.load_state_dict(resume.tensors_under("model"))
+        return average
 
     def _epoch(self) -> Tensor:
         """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the
@@ -198,86 +233,61 @@ class _Trainer:
             columns += [torch.split(tensor, sizes) for tensor in own]
 
         losses = torch.zeros((len(plan["acoustic"].sizes), 4), device=self.device)
-        for number, batch in enumerate(zip(*columns, strict=True)):
-            _set_learning_rate(self.optimizer, now.step + number)
-            losses[number] = self.step(*batch)
+        seed = seed_for(run.training.seed, batches.DROPOUT, now.epoch + 1)
+        with seeded(seed, self.device) if run.model.dropout else nullcontext():
+            for number, batch in enumerate(zip(*columns, strict=True)):
+                step = now.step + number
+                set_learning_rate(self.optimizer, self.progress.learning_rate_factor(step))
+                losses[number] = self.step(*batch)
+                if self.average is not None:
+                    self.average.update(self.network, step)
         return losses.cpu()
 
     def _with_tensors(self, checkpoint: Checkpoint, bank: Bank | None) -> Checkpoint:
         """Copies on the CPU, which the next epoch leaves alone."""
         same = checkpoint is self.progress.now
         assert same, "too late: the weights are those of another epoch"
-        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            if parameter in self.optimizer.state:
-                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        tested, training = (self.average or self).network, checkpoint.run.training
+        tensors = {f"model.{name}": tensor for name, tensor in tested.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"trained.{k}": tensor for k, tensor in self.network.state_dict().items()}
+        tensors |= state_tensors(self.network, self.optimizer, training)
         tensors |= {f"bank.{i}": z_MD for i, z_MD in enumerate(bank or ())}
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
         return replace(checkpoint, tensors=copies)
 
 
-def _make_optimizer(
-    network: Network, training: TrainConfig, device: torch.device, momenta: Mapping[str, Tensor]
-) -> torch.optim.SGD:
-    """On a GPU one kernel for all parameters reads the learning rate from a tensor there, so that a
-    recorded step sees each new one."""
-    fused = device.type == "cuda"
-    groups = []
-    for part, factor in ((network.head, 1.0), (network.backbones, _BACKBONE_RATE)):
-        if parameters := list(part.parameters()):
-            rate = training.lr * factor
-            lr = torch.tensor(rate).to(device) if fused else rate
-            groups.append({"params": parameters, "initial_lr": rate, "lr": lr})
-    optimizer = torch.optim.SGD(
-        groups,
-        momentum=training.momentum,
-        weight_decay=training.decay,
-        foreach=not fused,
-        fused=fused,
-    )
-    for name, parameter in network.named_parameters():
-        if name in momenta:
-            # In the parameter's memory layout, which the fused kernel wants all tensors to have.
-            momentum = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
-            optimizer.state[parameter] = {"momentum_buffer": momentum}
-    return optimizer
-
-
-def _set_learning_rate(optimizer: torch.optim.SGD, step: int) -> None:
-    for group in optimizer.param_groups:
-        rate = group["initial_lr"] * learning_rate_factor(step)
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
-
-
-def learning_rate_factor(step: int) -> float:
-    """Factor of the learning rate at `step`, from 0: the schedule of the authors' released code."""
-    return float((1 + 0.0003 * step) ** -0.75)
-
-
 def _make_step(
-    network: Network, optimizer: torch.optim.SGD, run: RunConfig, data: TrainingData
+    network: Network, optimizer: torch.optim.Optimizer, run: RunConfig, data: TrainingData
 ) -> Function:
-    """A step of SGD: from each modality's sample numbers, labels and augmentation's draws, visual
-    ones first, to the four losses, (4,)."""
+    """A step of the optimizer: from each modality's sample numbers, labels and augmentation's
+    draws, visual ones first, to the four losses, (4,)."""
     alpha, kernel = run.training.alpha, run.kernel
+    smoothing, mixing = run.training.smoothing, run.training.mixup > 0
     augmenting = run.training.augment and run.model.tuning == "full"
     device = data.acoustic.device
+    modalities = run.model.modalities
+
+    def features(modality: str, index: Tensor, y: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = data.domain(modality).take(index)
+        if augmenting:
+            inputs = augment(modality, inputs, draws)
+        if mixing:
+            inputs, y = mix(inputs, y, draws[:, -1], CLASSES)
+        with half_precision(device):
+            x_NF = network.features(modality, inputs)
+        return x_NF.float(), y
 
     def step(
         index_V: Tensor, y_V: Tensor, draws_V: Tensor, index_A: Tensor, y_A: Tensor, draws_A: Tensor
     ) -> Tensor:
-        visual, acoustic = data.visual.take(index_V), data.acoustic.take(index_A)
-        if augmenting:
-            visual = augment("visual", visual, draws_V)
-            acoustic = augment("acoustic", acoustic, draws_A)
-        with half_precision(device):
-            x_VF = network.features("visual", visual)
-            x_AF = network.features("acoustic", acoustic)
-        out = network.head(x_VF.float(), x_AF.float())
-        loss = fdan_loss(out, y_V, y_A, alpha, kernel)
+        x_AF, targets_A = features("acoustic", index_A, y_A, draws_A)
+        if len(modalities) == 1:
+            loss = speech_loss(network.head, x_AF, targets_A, smoothing)
+        else:
+            x_VF, targets_V = features("visual", index_V, y_V, draws_V)
+            out = network.head(x_VF, x_AF)
+            loss = fdan_loss(out, targets_V, targets_A, alpha, kernel, smoothing)
         optimizer.zero_grad()
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -48,13 +48,21 @@ def score_checkpoint(checkpoint: Checkpoint, data: TrainingData, samples: Ints) 
     return score_logits(logits, acoustic.labels[samples])
 
 
-def restore_network(checkpoint: Checkpoint) -> Network:
-    """The checkpoint's network on the CPU; its backbones only if they were trained."""
+def restore_network(checkpoint: Checkpoint, *, trained: bool = False) -> Network:
+    """The checkpoint's network on the CPU; its backbones only if they were trained.
+
+    Args:
+        checkpoint: The checkpoint.
+        trained: Take the weights that training goes on from, where those that are tested are
+            their average.
+    """
     with torch.device("meta"):  # the weights follow
         network = Network.from_config(checkpoint.run.model)
     try:
         # Copies: the checkpoint stays as it is, whatever happens to the network.
-        copies = {name: z.clone() for name, z in checkpoint.tensors_under("model").items()}
+        stored = trained and checkpoint.tensors_under("trained")
+        stored = stored or checkpoint.tensors_under("model")
+        copies = {name: z.clone() for name, z in stored.items()}
         network.load_state_dict(copies, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()

@@ -15,13 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fdan.device import half_precision
+from fdan.machine.cuda_graph import Call, GraphedFunction
 from fdan.model.backbones import build_backbone, find_weights
 from fdan.model.network import Head
 from fdan.run_config import RunConfig
 from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import Call, GraphedFunction
+from fdan.training.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
 from fdan.training.train import RunProgress, train
 from fdan.training.training_data import TrainingData
 
@@ -62,7 +63,7 @@ def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
     """On the meta device."""
     network = RunProgress(run, data, None).start_network()[0].train().to(META)
     data = data.to(META)
-    optimizer = training._make_optimizer(network, run.training, META, {})
+    optimizer = make_optimizer(network, run.training, 0, {})
     inputs = []
     for modality in ("visual", "acoustic"):
         inputs += [torch.zeros(8, dtype=torch.int64, device=META) for _ in range(2)]
@@ -198,7 +199,7 @@ def test_a_recording_that_fails_is_said_once_and_training_goes_on(
 
 
 def test_on_the_cpu_a_step_stays_a_function() -> None:
-    from fdan.training.cuda_graph import make_graphed, side_stream
+    from fdan.machine.cuda_graph import make_graphed, side_stream
 
     cpu = torch.device("cpu")
     assert make_graphed(torch.sum, cpu) is torch.sum
@@ -220,7 +221,7 @@ def test_what_follows_the_backbones_is_float32(
         with torch.autocast("cpu", torch.bfloat16):
             yield
 
-    run, data, cpu = run_of(**FULL | {"alpha": 0.1}), image_data(), torch.device("cpu")
+    run, data = run_of(**FULL | {"alpha": 0.1}), image_data()
     index = torch.arange(5)
     draws = {modality: torch.full((5, count), 0.3) for modality, count in DRAWS.items()}
     losses = []
@@ -234,7 +235,7 @@ def test_what_follows_the_backbones_is_float32(
                 module.register_forward_pre_hook(
                     lambda m, inputs: types["head"].update(x.dtype for x in inputs)
                 )
-        optimizer = training._make_optimizer(network, run.training, cpu, {})
+        optimizer = make_optimizer(network, run.training, 0, {})
         step = training._make_step(network, optimizer, run, data)
         losses.append(step(index, index, draws["visual"], index, index, draws["acoustic"]))
         assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
@@ -274,9 +275,7 @@ def test_momentum_lies_as_its_parameter_does_after_going_on(image_data: Make, ru
     # As a file holds them.
     plain = {name: tensor.contiguous() for name, tensor in last.tensors.items()}
     network = RunProgress(run, data, None).start_network()[0]
-    cpu = torch.device("cpu")
-    held = Checkpoint(run, 1, last.step, last.history, "", "", plain).tensors_under("momentum")
-    optimizer = training._make_optimizer(network, run.training, cpu, held)
+    optimizer = make_optimizer(network, run.training, last.step, plain)
     for parameter in network.parameters():
         momentum = optimizer.state[parameter]["momentum_buffer"]
         assert momentum.stride() == parameter.stride()
@@ -294,10 +293,9 @@ def test_backbones_learn_at_a_tenth_of_the_heads_rate_and_momentum_goes_on(
     run, data = run_of(**FULL | {"momentum": momentum, "epochs": 1}), image_data()
     last = last_of(run, data)
     network = RunProgress(run, data, None).start_network()[0]
-    momenta, cpu = last.tensors_under("momentum"), torch.device("cpu")
-    optimizer = training._make_optimizer(network, run.training, cpu, momenta)
+    optimizer = make_optimizer(network, run.training, last.step, last.tensors)
     assert isinstance(optimizer, torch.optim.SGD)
-    training._set_learning_rate(optimizer, 100)
+    set_learning_rate(optimizer, learning_rate_factor(run.training, 100, last.step))
     head, backbones = optimizer.param_groups
     assert head["lr"] == pytest.approx(run.training.lr * 1.03**-0.75)
     assert backbones["lr"] == pytest.approx(head["lr"] / 10)
@@ -327,7 +325,7 @@ def test_a_rate_in_a_tensor_is_the_rate(momentum: float) -> None:
         for parameter in (*ours, *theirs):
             parameter.grad = torch.full_like(parameter, 0.1 * number + 0.1)
         for optimizer in (fused, plain):
-            training._set_learning_rate(optimizer, 1000 * number)
+            set_learning_rate(optimizer, (1 + 0.3 * number) ** -0.75)
             optimizer.step()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=0)

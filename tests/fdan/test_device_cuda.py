@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fdan.machine import cuda_graph as capture
+from fdan.machine.cuda_graph import Call, make_graphed, side_stream
 from fdan.run_config import RunConfig
-from fdan.training import cuda_graph as capture
 from fdan.training import train as training
 from fdan.training.augment import DRAWS
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.cuda_graph import Call, make_graphed, side_stream
+from fdan.training.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
 from fdan.training.train import EpochReport, RunProgress, train
 from fdan.training.training_data import TrainingData
 
@@ -149,7 +150,7 @@ def test_a_step_waits_for_nothing(
     run = run_of(**settings)
     data = data_for(settings, frozen_data, image_data).to(CUDA)
     network = RunProgress(run, data, None).start_network()[0].to(CUDA).train()
-    optimizer = training._make_optimizer(network, run.training, CUDA, {})
+    optimizer = make_optimizer(network, run.training, 0, {})
     one_step = training._make_step(network, optimizer, run, data)
     batch: list[Tensor] = []
     for modality in ("visual", "acoustic"):
@@ -166,7 +167,7 @@ def test_a_step_waits_for_nothing(
         torch.cuda.synchronize()
         with no_synchronisation():
             for number in range(3):
-                training._set_learning_rate(optimizer, number)
+                set_learning_rate(optimizer, learning_rate_factor(run.training, number, 100))
                 losses = one_step(*batch)
         assert torch.isfinite(losses).all()
 

@@ -72,7 +72,7 @@ def assert_close_checkpoints(one: Checkpoint, other: Checkpoint) -> None:
 
 
 UNLIKE: list[dict[str, Any]] = [
-    {"alpha": 0.3, "seed": 1},
+    {"alpha": 0.3, "seed": 1, "schedule": "one-cycle"},
     {"alpha": 0.0, "lr": 0.02, "kernels": 1},
     {"alpha": 1e-3, "momentum": 0.0, "decay": 0.0, "seed": 7, "scale": 0.3},
     {"alpha": 0.05, "momentum": 0.5, "decay": 0.01, "kernels": 7, "ratio": 1.3, "epochs": 3},
@@ -275,9 +275,18 @@ def test_which_runs_may_go_together(frozen_data: Make, run_of: Make) -> None:
     run = run_of()
     for own in (*UNLIKE, {"ratio": 3.0}, {"lr": 1.0}):
         assert group_key(run_of(**own)) == group_key(run)
-    for shape in ({"layers": 2}, {"width": 32}, {"batch": 9}, {"bandwidth": 1.0}, {"bank": 3}):
+    for shape in (
+        {"smoothing": 0.1},
+        {"layers": 2},
+        {"width": 32},
+        {"batch": 9},
+        {"bandwidth": 1.0},
+        {"bank": 3},
+    ):
         assert group_key(run_of(**shape)) != group_key(run)
-    assert group_key(run_of(tuning="full")) is None
+    alone = ({"optimizer": "adamw"}, {"mixup": 0.2}, {"dropout": 0.1}, {"average": 0.9})
+    for lonely in ({"tuning": "full"}, {"system": "speech"}, *alone):
+        assert group_key(run_of(**lonely)) is None
     with pytest.raises(AssertionError, match="no group"):
         together([run, run_of(layers=2)], frozen_data())
 

@@ -16,9 +16,11 @@ from fdan import device as runtime
 from fdan.errors import ConfigError, DataError, DeviceError
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import batches
-from fdan.training.augment import DRAWS, augment
+from fdan.training.augment import DRAWS, augment, mix
+from fdan.training.averaging import WeightAverage
 from fdan.training.checkpoint import Checkpoint
-from fdan.training.train import Diverged, EpochReport, learning_rate_factor, train
+from fdan.training.optimizer import learning_rate_factor
+from fdan.training.train import Diverged, EpochReport, RunProgress, train
 from fdan.training.training_data import Domain, TrainingData
 from fdan.training.validate import score_checkpoint
 
@@ -70,6 +72,12 @@ def test_it_learns_what_is_there_to_learn(frozen_data: Make, run_of: Make) -> No
     assert seen[-1][0].confusion.sum() == len(data.acoustic_validation)
 
 
+RECIPE = {
+    **{"optimizer": "adamw", "schedule": "one-cycle", "decay": 0.05, "smoothing": 0.1},
+    **{"mixup": 0.2, "dropout": 0.3, "average": 0.9, "backbone_rate": 0.3},
+}
+
+
 def test_alpha_narrows_the_gap_between_modalities(frozen_data: Make, run_of: Make) -> None:
     data = frozen_data(signal=0.3)
     without, with_it = (
@@ -85,6 +93,9 @@ def test_alpha_narrows_the_gap_between_modalities(frozen_data: Make, run_of: Mak
         {"tuning": "frozen", "layers": 2},
         {"tuning": "frozen", "layers": 0, "alpha": 0.0, "context": "none"},
         {"tuning": "full", "epochs": 3, "batch": 5},
+        {"tuning": "frozen", "layers": 1, "epochs": 4, **RECIPE},
+        {"tuning": "full", "epochs": 3, "batch": 5, **RECIPE},
+        {"tuning": "full", "epochs": 3, "batch": 5, "system": "speech", **RECIPE},
     ],
 )
 def test_going_on_equals_never_having_stopped(
@@ -113,6 +124,49 @@ def test_a_longer_run_begins_as_the_shorter_one(frozen_data: Make, run_of: Make)
     # A checkpoint is as it was, whoever went on from it.
     assert_same(short, collect(run_of(epochs=2), data)[0])
     assert collect(run_of(epochs=2), data, resume=short) == (short, [])
+
+
+def test_one_cycle_is_planned_for_its_epochs(frozen_data: Make, run_of: Make) -> None:
+    data = frozen_data()
+    short, _ = collect(run_of(epochs=2, schedule="one-cycle"), data)
+    with pytest.raises(ConfigError, match="has epochs = 2, this run has 4"):
+        collect(run_of(epochs=4, schedule="one-cycle"), data, resume=short)
+
+
+def test_speech_alone_never_looks_at_faces(image_data: Make, run_of: Make) -> None:
+    data = image_data()
+    run = run_of(tuning="full", system="speech", epochs=1, layers=2, alpha=0.5)
+    last, ((epoch, _),) = collect(run, data)
+    assert run.model.layers == 0
+    assert {k: epoch.metrics[f"train/{k}"] for k in ("loss_visual", "lmmd")} == {
+        "loss_visual": 0.0,
+        "lmmd": 0.0,
+    }
+    assert not any("visual" in name for name in last.tensors)
+    blind = replace(data, visual=replace(data.visual, arrays=(data.visual.arrays[0] * 0,)))
+    assert_same(collect(run, blind)[0], last)
+
+
+def test_what_is_tested_is_the_average(frozen_data: Make, run_of: Make) -> None:
+    """Of weights and their buffers, from the first step on."""
+    data = frozen_data()
+    run = run_of(epochs=2, average=0.9)
+    last, _ = collect(run, data)
+    plain, _ = collect(run_of(epochs=2), data)
+    name = "head.classifier.weight"
+    assert torch.equal(last.tensors[f"trained.{name}"], plain.tensors[f"model.{name}"])
+    first = RunProgress(run, data, None).start_network()[0].state_dict()[name]
+    average, weights = first.clone(), []
+    network = RunProgress(run, data, None).start_network()[0]
+    held = WeightAverage(network, 0.9)
+    for step in range(12):
+        with torch.no_grad():
+            network.head.classifier.weight.add_(0.1)
+        weights.append(network.head.classifier.weight.clone())
+        held.update(network, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weights[-1]
+    torch.testing.assert_close(held.network.state_dict()[name], average)
 
 
 def test_checkpoints_of_earlier_epochs_stay_as_they_were(frozen_data: Make, run_of: Make) -> None:
@@ -217,8 +271,16 @@ def test_an_empty_part_is_refused(part: str, frozen_data: Make) -> None:
 
 
 def test_the_schedule_is_that_of_the_released_code() -> None:
-    assert learning_rate_factor(0) == 1.0
-    assert learning_rate_factor(1000) == pytest.approx(1.3**-0.75)
+    assert learning_rate_factor(TrainConfig(), 0, 5) == 1.0
+    assert learning_rate_factor(TrainConfig(), 1000, 5) == pytest.approx(1.3**-0.75)
+
+
+def test_one_cycle_rises_for_a_tenth_and_falls_to_nothing() -> None:
+    one_cycle = TrainConfig(schedule="one-cycle")
+    factors = [learning_rate_factor(one_cycle, step, 100) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert factors[10] == 1.0 and factors[55] == pytest.approx(0.5)
+    assert factors[10:] == sorted(factors[10:], reverse=True) and 0 < factors[-1] < 0.001
 
 
 def test_settings_are_flat_and_checked() -> None:
@@ -295,30 +357,47 @@ def test_stores_of_unlike_sizes_are_refused() -> None:
 def test_faces_are_shifted_and_mirrored() -> None:
     images = torch.arange(50 * 50 * 3, dtype=torch.int64).remainder(251).to(torch.uint8)
     images = images.reshape(1, 50, 50, 3)
-    as_it_is = torch.tensor([[0.5, 0.5, 0.9]])
+    as_it_is = torch.tensor([[0.5, 0.5, 0.9, 0.0]])
     assert torch.equal(augment("visual", images, as_it_is), images)
-    mirrored = augment("visual", images, torch.tensor([[0.5, 0.5, 0.1]]))
+    mirrored = augment("visual", images, torch.tensor([[0.5, 0.5, 0.1, 0.0]]))
     assert torch.equal(mirrored, images.flip(2))
-    down = augment("visual", images, torch.tensor([[1.0, 0.5, 0.9]]))
+    down = augment("visual", images, torch.tensor([[1.0, 0.5, 0.9, 0.0]]))
     assert torch.equal(down[:, :46], images[:, 4:]) and torch.equal(down[:, 46], images[:, -1])
 
 
 def test_speech_loses_a_span_of_time_and_one_of_mel_bands() -> None:
     images = torch.randint(0, 255, (2, 40, 50, 1), dtype=torch.uint8)
-    draws = torch.tensor([[1.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    unmoved = [0.5, 0.5, 0.5, 0.0]
+    draws = torch.tensor([[1.0, 0.5, 1.0, 0.0, *unmoved], [0.0, 0.0, 0.0, 0.0, *unmoved]])
     out = augment("acoustic", images, draws)
-    assert torch.equal(out[1], images[1])
+    assert torch.equal(out[1], images[1].float())
     mean = images[0].float().mean().to(torch.uint8)
     assert (out[0, :, 20:30] == mean).all() and (out[0, :6] == mean).all()
     assert torch.equal(out[0, 6:, :20], images[0, 6:, :20])
     assert torch.equal(out[0, 6:, 30:], images[0, 6:, 30:])
 
 
-def test_augmentation_never_leaves_the_image_type_or_size() -> None:
+def test_speech_is_shifted_and_made_louder() -> None:
+    images = torch.randint(0, 200, (1, 50, 50, 1), dtype=torch.uint8)
+    whole = [0.0, 0.0, 0.0, 0.0]
+    out = augment("acoustic", images, torch.tensor([[*whole, 1.0, 0.5, 1.0, 0.0]]))
+    torch.testing.assert_close(out[:, :46], 1.2 * images[:, 4:].float())
+    out = augment("acoustic", images, torch.tensor([[*whole, 0.5, 0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(out[:, :, 4:], 0.8 * images[:, :, :46].float())
+
+
+def test_mixup_shares_samples_and_targets_alike() -> None:
+    inputs, classes = torch.tensor([[10.0], [20.0], [40.0]]), torch.tensor([0, 2, 2])
+    mixed, targets = mix(inputs, classes, torch.tensor([1.0, 0.5, 0.75]), 3)
+    assert mixed.tolist() == [[10.0], [15.0], [35.0]]
+    assert targets.tolist() == [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 1.0]]
+
+
+def test_augmentation_never_leaves_the_image_range_or_size() -> None:
     for modality, channels in (("acoustic", 1), ("visual", 3)):
         images = torch.randint(0, 255, (16, 9, 7, channels), dtype=torch.uint8)
         out = augment(modality, images, torch.rand(16, DRAWS[modality]))
-        assert out.shape == images.shape and out.dtype == torch.uint8
+        assert out.shape == images.shape and out.min() >= 0 and out.max() <= 255
 
 
 def test_augmentation_is_for_full_tuning_and_can_be_off(image_data: Make, run_of: Make) -> None:
