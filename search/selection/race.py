@@ -12,10 +12,11 @@ randomised block design, whose blocks are the seeds; it takes the noise of all a
 factor is the finite population correction (Cochran, Sampling Techniques, section 2.6): the question
 is not which setting is better over all seeds that there are, but which one N seeds would choose.
 
-A confirmation has settings - 1 comparisons with the one that N seeds would choose, at each of
-N - MIN_SEEDS looks; they share the error evenly (Bonferroni), so a = 0.05 / ((settings - 1) looks).
-Where noise is normal and equal, the race leaves out the setting that equal seeds would have chosen
-in at most 5 % of all confirmations. Racing: Maron and Moore 1994; over blocks, with paired tests:
+a is one for all looks and settings of a confirmation, such that the race loses the setting that N
+seeds would choose in 5 % of confirmations whose settings are all equal, the hardest case, with
+normal noise. It is found by simulation (`error_each`). Bonferroni's 0.05 / ((settings - 1) looks)
+would be too small by a factor of seven or so: the tests depend on one another, and a setting that
+will come first is seldom far behind. Racing: Maron and Moore 1994; over blocks, with paired tests:
 Birattari et al. 2002.
 
 All of it is a function of finished runs. A look takes the first n seeds and no others, so it does
@@ -25,6 +26,7 @@ not matter how many runs were under way at once, or how often the driver was sta
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -37,6 +39,9 @@ WINNER_SEEDS: Final = 3  # seeds of a winner, at least: a mean of two has hardly
 _MIN_FREEDOM: Final = 2  # degrees of freedom of a test: with one, two equal values decide
 _TIE: Final = 1e-12
 
+_SIMULATIONS: Final = 20_000
+
+Values = npt.NDArray[np.float64]
 Pair = tuple[int, int]  # number of a setting's trial, and a seed
 
 
@@ -79,7 +84,7 @@ def race(
         if len(racing) < 2 or not ready.issuperset(racing):
             break
         table = np.array([[values[s, seed] for seed in seeds[:n]] for s in racing], np.float64)
-        error = (1 - LEVEL) / ((len(settings) - 1) * len(looks))
+        error = error_each(len(settings), len(seeds))
         racing = [racing[row] for row in _survivors(table, len(seeds), error)]
         separated = len(racing) == 1
     leaders = tuple(sorted(racing, key=lambda setting: -_mean(setting, seeds, values)))
@@ -96,7 +101,29 @@ def race(
     return Race(leaders, wanted, separated)
 
 
-def _survivors(table: npt.NDArray[np.float64], seeds: int, error: float) -> list[int]:
+@cache
+def error_each(settings: int, seeds: int) -> float:
+    """The probability of a wrong answer that one test of a confirmation may have, so that all of
+    them together have 5 %; 1 where a confirmation has no test.
+
+    Args:
+        settings: Number of settings.
+        seeds: Number of seeds in the end, of each.
+    """
+    from scipy.special import stdtr
+
+    values = np.random.default_rng(0).normal(size=(_SIMULATIONS, settings, seeds))
+    chosen = values.mean(2).argmax(1)
+    least = np.ones(_SIMULATIONS)
+    for n in range(MIN_SEEDS, seeds):
+        if (freedom := (settings - 1) * (n - 1)) >= _MIN_FREEDOM:
+            means, error = _means(values[:, :, :n], seeds)
+            behind = means.max(1) - means[np.arange(_SIMULATIONS), chosen]
+            least = np.minimum(least, stdtr(freedom, -behind / error))
+    return float(np.quantile(least, 1 - LEVEL))
+
+
+def _survivors(table: Values, seeds: int, error: float) -> list[int]:
     """The rows, settings, of a (settings, seeds so far) table that are not out.
 
     Args:
@@ -107,15 +134,23 @@ def _survivors(table: npt.NDArray[np.float64], seeds: int, error: float) -> list
     # Not scipy.stats, which takes a second to import.
     from scipy.special import stdtrit
 
-    k, n = table.shape
-    freedom = (k - 1) * (n - 1)
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
     if freedom < _MIN_FREEDOM:
-        return list(range(k))
-    means = table.mean(1)
-    residual = table - means[:, None] - table.mean(0) + table.mean()
-    spread = math.sqrt(float((residual**2).sum()) / freedom)
-    behind = float(stdtrit(freedom, 1 - error)) * spread * math.sqrt(2 / n * (1 - n / seeds))
+        return list(range(len(table)))
+    means, spread = _means(table, seeds)
+    behind = -float(stdtrit(freedom, error)) * spread
     return np.flatnonzero(means.max() - means <= behind + _TIE).tolist()
+
+
+def _means(tables: Values, seeds: int) -> tuple[Values, Values]:
+    """(..., settings) means of (..., settings, seeds so far) tables, and the (...) standard error
+    of the difference of two of them, as it is less what it will be with all `seeds`."""
+    k, n = tables.shape[-2:]
+    means = tables.mean(-1)
+    blocks = tables.mean(-2, keepdims=True)
+    residual = tables - means[..., None] - blocks + blocks.mean(-1, keepdims=True)
+    variance = (residual**2).sum((-2, -1)) / ((k - 1) * (n - 1))
+    return means, np.sqrt(variance * 2 / n * (1 - n / seeds))
 
 
 def _mean(setting: int, seeds: Sequence[int], values: Mapping[Pair, float | None]) -> float:

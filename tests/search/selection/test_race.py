@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.confirming import TABLE, confirm, read, saving
-from search.selection.race import MIN_SEEDS, WINNER_SEEDS, Pair, Race, race
+from search.selection.race import MIN_SEEDS, WINNER_SEEDS, Pair, Race, error_each, race
 
 Known = dict[Pair, float | None]
 
@@ -80,12 +80,12 @@ def test_two_settings_need_three_seeds() -> None:
 
 
 def test_two_settings_are_compared_by_the_paired_test() -> None:
-    """Half the width of Student's interval of the differences, of 4 of 6 seeds, at 1 - 0.05 / 4."""
+    """Half the width of Student's interval of the differences, for 4 of 6 seeds."""
     from scipy import stats
 
-    first, second = np.array([0.61, 0.63, 0.66, 0.62]), np.array([0.6, 0.6, 0.63, 0.625])
+    first, second = np.array([0.63, 0.59, 0.66, 0.65]), np.array([0.6, 0.6, 0.63, 0.62])
     differences = first - second
-    error = 0.05 / 4  # one comparison, after 2, 3, 4 and 5 seeds
+    error = error_each(2, 6)
     half = stats.t.ppf(1 - error, 3) * stats.sem(differences) * np.sqrt(1 - 4 / 6)
     for shift, separated in ((1e-9, True), (-1e-9, False)):
         worse = second + differences.mean() - half - shift
