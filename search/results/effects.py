@@ -8,6 +8,7 @@ its logarithm where it is searched so), a choice by the mean of each. Two questi
   settings do is noise to it, as is the seed, so a small effect beside large ones remains unseen.
 - How large is it? The standard deviation of the fit over the trials, less what a fit of pure noise
   has (as in adjusted R squared), beside the standard deviation over seeds that confirming measured.
+  That is all of the noise, also what a seed does to all settings alike: "larger" is said with care.
 
 It is about the trials that there are. A sampler that learns stays where values are good, so that a
 setting which it narrowed seems to do less than it does, and settings that it narrowed together
