@@ -37,9 +37,9 @@ def test_how_the_confirmation_ended_is_said(tmp_path: Path) -> None:
     assert confirm_end(replace(budget, settings=(first,), runs=3, budget=3)) == "", "no other"
     earlier = replace(budget, runs=None, budget=None, seeds_each=None, noise=None)
     assert confirm_end(earlier) == ""
-    for confirm, words in ((separated, "Separated after 7 of"), (budget, "The budget is spent")):
+    for confirm, ended in ((separated, "Separated after 7 of"), (budget, "The budget is spent")):
         page, beside = written(replace(of, confirm=confirm), tmp_path)
-        assert words in section(page, "ranking") and words in beside
+        assert ended in section(page, "ranking") and ended in beside
     assert f"| {third.trial} | 2 |" in written(replace(of, confirm=close), tmp_path)[1]
     written(replace(of, confirm=earlier), tmp_path)
 
