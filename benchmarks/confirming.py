@@ -27,6 +27,8 @@ runs           share of the runs of equal seeds that the race takes
 regret         mean over the recorded seeds of the winner of equal seeds, less that of the race's:
                what a wrong winner costs, on average over all confirmations
 
+exit codes: 0 the goal is reached, 1 it is not: at most 60 % of the runs with all recorded seeds
+
 --record trains the table anew: a search of the demo corpus with frozen backbones, by tpe and
 without a pruner, then its best settings with fresh seeds. That takes minutes."""
 
@@ -167,8 +169,8 @@ def record(runs: Path, trials: int, settings: int, seeds: int) -> dict[str, Any]
 def lines(table: Values, confirmations: int) -> Sequence[tuple[int, int, Saving]]:
     """Savings by seeds and workers."""
     most = table.shape[1]
-    chosen = [(seeds, 1) for seeds in (3, 5, 8, 10) if seeds <= most] + [(5, 2), (5, 4)]
-    return [(s, w, saving(table, s, confirmations, w)) for s, w in chosen if s <= most]
+    chosen = [*((seeds, 1) for seeds in (3, 5, 8) if seeds < most), (most, 1), (most, 2), (most, 4)]
+    return [(s, w, saving(table, s, confirmations, w)) for s, w in chosen]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"  {found.regret:.5f}"
         )
     write(given.json, {f"{s} seeds, {w} at once": vars(found) for s, w, found in rows})
-    return int(next(found for seeds, _, found in rows if seeds == 5).runs > GOAL)
+    return int(rows[-3][2].runs > GOAL)  # all seeds of the table, one run at a time
 
 
 def _record(given: argparse.Namespace) -> int:

@@ -167,10 +167,10 @@ def test_the_winner_of_equal_seeds_is_lost_in_at_most_one_of_twenty() -> None:
 
 
 def test_the_race_over_recorded_runs_finds_the_winner_of_equal_seeds() -> None:
-    """Trainings of the demo corpus: python -m benchmarks.confirming --record"""
+    """The best five settings of a search of the demo corpus, their six seeds in 300 orders."""
     table = read(TABLE)
-    assert table.shape == (12, 10)
-    found = saving(table, seeds=10, confirmations=300)
-    assert found.runs <= 0.6
-    assert found.same >= 0.95
-    assert found.regret < 1e-3
+    found = saving(table, seeds=table.shape[1], confirmations=300)
+    assert found.runs <= 0.62
+    assert found.same >= 0.93
+    assert found.regret < 5e-4
+    assert 0.5 < found.separated < 1
