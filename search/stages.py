@@ -39,11 +39,13 @@ from search.tune.recovery import Round, RoundContext, make_ray_session, run_roun
 from tracking import report
 from tracking.promotion.isolated_model import IsolatedModel
 from tracking.promotion.promote import PromotionOptions, Verdict, promote
+from tracking.report.selectors import confirm_end
 from tracking.result import StudyResult
 from tracking.tags import (
     BASELINE_UAR,
     COMPLETE,
     CONFIRM,
+    CONFIRMATION,
     FAIL,
     PAUSED,
     SEARCH,
@@ -146,7 +148,9 @@ def run_stages(
         with console.status("models, figures and report"):
             chosen = _select_model(context, settings)
             result = _write_result(context, settings, chosen, end, interruptions)
-            tracker.close_run(STUDY_RUN, end.state, end.text)
+            sure = "" if result.confirm is None else confirm_end(result.confirm)
+            tags = {CONFIRMATION: sure} if sure else None
+            tracker.close_run(STUDY_RUN, end.state, end.text, tags)
             if not tracker.drain(_DRAIN_S):
                 why = tracker.sender.reason or "slow"
                 notify(
@@ -250,7 +254,8 @@ def _run_confirmation(context: _Context) -> list[confirm.Setting]:
             folder.mkdir(exist_ok=True)
             _share(data, folder, CONFIRM)
             context.notify(
-                f"confirming the best {len(nominated)} with {len(seeds)} fresh seeds each"
+                f"confirming the best {len(nominated)} with up to {len(seeds)} fresh seeds each:"
+                " fewer for those that cannot win any more"
             )
             run_round(
                 spec,
@@ -266,6 +271,7 @@ def _run_confirmation(context: _Context) -> list[confirm.Setting]:
                     callbacks=(mlflow,),
                     title=f"{data.study.study_name}, confirming",
                     noun="run",
+                    recount=lambda: queue.left,
                 ),
                 context.rounds,
             )

@@ -12,7 +12,7 @@ _hints = cache(get_type_hints)
 
 def decode(kind: type[_T], values: object) -> _T:
     """Build a dataclass, and those in its fields, out of parsed JSON. Raises ValueError for a field
-    that is missing, unknown or of another type; the message names it.
+    that is unknown, of another type, or missing although it has no default; the message names it.
 
     Args:
         kind: The dataclass.
@@ -21,14 +21,24 @@ def decode(kind: type[_T], values: object) -> _T:
     return cast(_T, _decode(kind, values, ""))
 
 
+def required(kind: type[Any]) -> set[str]:
+    """The fields of a dataclass that have no default, and so may not be missing."""
+    missing = dataclasses.MISSING
+    return {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is missing and field.default_factory is missing
+    }
+
+
 def _decode(kind: object, value: object, path: str) -> object:
     """`value` as the type hint `kind` has it; lists become tuples. path: for messages."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints, values = _hints(kind), value if isinstance(value, dict) else {}
-        if wrong := sorted(values.keys() ^ hints.keys()):
+        if wrong := sorted((values.keys() - hints.keys()) | (required(kind) - values.keys())):
             raise ValueError(f"{path.lstrip('.')}: {', '.join(wrong)} missing or unknown")
         return kind(
-            **{name: _decode(hints[name], values[name], f"{path}.{name}") for name in hints}
+            **{name: _decode(hints[name], values[name], f"{path}.{name}") for name in values}
         )
     arguments = get_args(kind)
     match get_origin(kind):

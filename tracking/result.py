@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
-from tracking.json_types import decode
+from tracking.json_types import decode, required
 from tracking.uri import located_uri, portable_uri
 
 RESULT: Final = "result.json"
@@ -135,6 +135,23 @@ class Importances:
     values: Mapping[str, Importance]  # the most important setting first
 
 
+LARGER: Final = "larger"
+SMALLER: Final = "smaller"
+UNSEEN: Final = "unseen"
+UNKNOWN: Final = "unknown"
+"""A setting's effect beside the noise of the seed; or there is none that can be told from chance;
+or there is one, and the noise was not measured."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a setting alone does to the value of complete trials."""
+
+    deviation: float  # standard deviation of the values by its fit
+    p: float  # that there is none; by a permutation test, and Holm's method over the settings
+    verdict: str  # LARGER, SMALLER, UNSEEN or UNKNOWN
+
+
 @dataclass(frozen=True)
 class EmbeddedPoint:
     x: float
@@ -159,6 +176,23 @@ class Confusions:
     test: Matrix | None
 
 
+SEPARATED: Final = "separated"
+BUDGET: Final = "budget"
+UNFINISHED: Final = "unfinished"
+"""How a confirmation ended: the winner would come first with all seeds of each setting, at 95 %; or
+all of its runs are spent, and others are still too close for that; or not yet."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """By how much a setting is behind the winner, over the seeds that both have, with its 95 %
+    interval (Student, paired)."""
+
+    mean: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class ConfirmedSetting:
     trial: int  # the trial of the search that found the setting
@@ -169,17 +203,25 @@ class ConfirmedSetting:
     low: float | None  # low .. high: the 95 % interval (Student); None of one seed
     high: float | None
     optimism: float  # search_value less the mean
+    behind: Behind | None = None  # None for the winner, and with fewer than two common seeds
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Settings that ran again with fresh seeds, the best mean first."""
+    """Settings that ran again with fresh seeds, the winner first: the best mean of those with the
+    most seeds."""
 
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # the winner's
     settings: tuple[ConfirmedSetting, ...]
     winner: int  # number of the trial whose setting won
     run: int  # number of the confirming run whose model is the winner's
     seed: int  # that run's seed
+    # An earlier release ran all seeds of each setting and wrote none of these.
+    ended: str = BUDGET
+    runs: int | None = None  # of `budget`
+    budget: int | None = None  # runs of all settings with all seeds
+    seeds_each: int | None = None  # seeds of a setting, at most
+    noise: float | None = None  # standard deviation of a value over seeds, pooled over settings
 
 
 @dataclass(frozen=True)
@@ -283,6 +325,7 @@ class StudyResult:
     confirm: Confirmation | None
     test: TestScore | None
     checks: tuple[Check, ...]
+    effects: Mapping[str, Effect] = dataclasses.field(default_factory=dict)  # the largest first
 
     def to_json(self) -> str:
         """The content of result.json."""
@@ -310,7 +353,8 @@ class StudyResult:
         except (OSError, ValueError) as error:
             raise ResultError(f"{file} cannot be read ({error}); run the study again") from None
         names = {"format", *cls.__dataclass_fields__}
-        if not isinstance(values, dict) or values.keys() != names or values["format"] != _FORMAT:
+        whole = isinstance(values, dict) and names >= values.keys() >= {"format", *required(cls)}
+        if not whole or values["format"] != _FORMAT:
             raise ResultError(f"{file}: written by another version of fdan-search; {again}")
         del values["format"]
         try:

@@ -43,6 +43,8 @@ LAST_INTERRUPTION: Final = "last_interruption"  # why, the last time
 NODE: Final = "node"  # addresses of the nodes on which the trial trained, in order
 EPOCHS: Final = "epochs"  # reported; set when the trial ends, like a tag "value" for its value
 
+CONFIRMATION: Final = "fdan.confirmation"  # of a study's run: how sure its winner is, and the runs
+
 PROMOTION: Final = "promotion"
 """On the winner's run and the study's: whether its model was promoted, and why
 (tracking/promotion)."""

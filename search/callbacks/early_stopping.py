@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 
 from fdan.training.objective import VALUE_EPOCHS
 from search.optimizer.samplers import N_STARTUP_TRIALS
-from search.selection.confirm import confirmed_settings
+from search.selection.confirm import confirmed_settings, seed_noise
 from search.study.events import StudyCallback, TrialOutcome, recorded_outcome
 from search.study.stopping import StopSignal
 
@@ -71,15 +71,6 @@ def _peaks_gain(values: Sequence[float], best: float, draws: int) -> float:
     return excess * sum((1 - (1 - p) ** k) / k for k in range(1, draws + 1))
 
 
-def _seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation of a value over seeds, pooled over settings; None where no setting has two
-    values. groups: each setting's values."""
-    several = [values for values in groups if len(values) >= 2]
-    squares = sum(float(np.var(values)) * len(values) for values in several)
-    free = sum(len(values) - 1 for values in several)
-    return math.sqrt(squares / free) if free else None
-
-
 def _epoch_noise(curves: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation of a value by its last epochs' fluctuation; None where no trial has five.
 
@@ -108,7 +99,7 @@ class EarlyStopping(StudyCallback):
         """The callback of `--stop-early`, which knows the trials of earlier starts. noise: standard
         deviation of a value, or "auto": that of the study's confirming runs if there are any, else
         that of the trials' last epochs."""
-        measured = _seed_noise([setting.values for setting in confirmed_settings(study)])
+        measured = seed_noise(setting.values for setting in confirmed_settings(study))
         rule = cls(stop, measured if isinstance(noise, str) else noise)
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         for trial in sorted(ended, key=attrgetter("datetime_complete")):

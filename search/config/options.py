@@ -113,12 +113,18 @@ class ConfirmConfig(Config):
     confirm: int | None = option(
         None,
         "after the search, run the K best settings again with fresh seeds; the best mean is\n"
-        "the winner",
+        "the winner. Settings that cannot win any more get no further seeds",
         "K",
         default_text="3 with --promote, else none",
         low=1,
     )
-    seeds: int = option(3, "fresh seeds of each setting that is confirmed", "R", low=1)
+    seeds: int = option(
+        3,
+        "fresh seeds of each setting that is confirmed, at most; two at least before a setting\n"
+        "is given up, so that nothing is saved with one or two",
+        "R",
+        low=1,
+    )
     score_test: bool = option(
         False,
         "score the winner on the test part at the end; once per study: a second time shows\n"
@@ -153,6 +159,7 @@ class ConfirmConfig(Config):
 
     @property
     def runs(self) -> int:
+        """Confirming runs, at most."""
         return self.count * self.seeds
 
     @property

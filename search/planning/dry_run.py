@@ -88,8 +88,8 @@ def _plan(spec: StudySpec, stored: StudyStatus | None) -> Iterator[str]:
         yield "  planned for CPUs without asking the cluster: --device cuda plans for GPUs"
     if spec.confirm.runs:
         yield (
-            f"  then the best {spec.confirm.count} again with {spec.confirm.seeds} fresh seeds"
-            f" each: {spec.confirm.runs} runs of {spec.epochs} epochs"
+            f"  then the best {spec.confirm.count} again with up to {spec.confirm.seeds} fresh"
+            f" seeds each: at most {spec.confirm.runs} runs of {spec.epochs} epochs"
         )
     yield "nothing was started (--dry-run)"
 

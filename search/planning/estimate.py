@@ -75,7 +75,7 @@ class Estimate:
 
     @property
     def confirming(self) -> float:
-        """The runs that follow the search."""
+        """The runs that follow the search, if every setting gets all of its seeds."""
         runs = self.spec.confirm.runs
         return self._trials_s(runs, statistics.mean(self._epochs_s)) if runs else 0.0
 
@@ -111,7 +111,7 @@ class Estimate:
         ]
         if runs := spec.confirm.runs:
             confirming = format_duration(self.confirming)
-            lines.append(f"confirming: {runs} whole trials more, about {confirming}")
+            lines.append(f"confirming: at most {runs} whole trials more, about {confirming}")
         if self.features:
             features = format_duration(self.features)
             lines.append(f"before the first trial, once: frozen features, about {features}")

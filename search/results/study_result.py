@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fdan.data.provenance import origin
 from fdan.data.split import describe
+from search.results.effects import effects
 from search.results.embedding import embedding
 from search.results.importance import importances
 from search.selection.checks import check_model
@@ -66,6 +67,8 @@ def study_result(
     """
     spec, study = data.spec, data.study
     trials, scored = _started_trials(study), stored_score(study)
+    confirmed = confirmation(study, settings)
+    noise = None if confirmed is None else confirmed.noise
     return result.StudyResult(
         study=study.study_name,
         study_id=tracker.study_id,
@@ -111,9 +114,10 @@ def study_result(
             validation=None if chosen is None else _validation(chosen),
             test=None if scored is None else scored.confusion,
         ),
-        confirm=confirmation(settings),
+        confirm=confirmed,
         test=None if scored is None else scored.score,
         checks=() if chosen is None else check_model(chosen),
+        effects=effects(study, {d.name: d.distribution for d in spec.space.dimensions}, noise),
     )
 
 

@@ -12,8 +12,8 @@ from search.selection.test_score import model_name
 from search.selection.winner import BEST
 from tracking.promotion.promote import NAME, Verdict
 from tracking.registry.registry import CHAMPION
-from tracking.report.selectors import complete, in_state
-from tracking.result import REPORT, WINNER, StudyResult, TestScore, TrialRecord
+from tracking.report.selectors import complete, confirm_end, in_state
+from tracking.result import REPORT, WINNER, Confirmation, StudyResult, TestScore, TrialRecord
 from tracking.tags import FAIL, RUNNING
 from tracking.uri import default_uri, mask_password
 
@@ -73,7 +73,7 @@ def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:
     yield f"best trial {best.number}: validation UAR {best.value:.4f}{against}"
     chosen = winning_setting(end.settings)
     if end.settings:
-        yield from _confirmed(end.settings)
+        yield from _confirmed(end.settings, result.confirm)
     params = best.params if chosen is None else chosen.params
     width = max(map(len, params), default=0)
     for key, value in params.items():
@@ -108,8 +108,8 @@ def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | Non
     return before + shlex.join([*words, "--model", f"models:/{NAME}@{CHAMPION}", file])
 
 
-def _confirmed(settings: Sequence[Setting]) -> Iterator[str]:
-    """The values of fresh seeds, a line a setting."""
+def _confirmed(settings: Sequence[Setting], confirm: Confirmation | None) -> Iterator[str]:
+    """The values of fresh seeds, a line a setting, and how sure the winner is."""
     yield "confirmed with fresh seeds, validation UAR:"
     for setting in settings:
         if not setting.values:
@@ -122,10 +122,11 @@ def _confirmed(settings: Sequence[Setting]) -> Iterator[str]:
             f"  trial {setting.trial}: {mean.value:.4f}{sure}, {len(setting.values)} seeds{failed};"
             f" the search said {setting.search_value:.4f}"
         )
-    if (chosen := winning_setting(settings)) is None:
+    if confirm is None:
         yield "no setting held with every seed, so there is no winner; the best trial's:"
     else:
-        yield f"winner: the setting of trial {chosen.trial}"
+        ended = confirm_end(confirm)
+        yield f"winner: the setting of trial {confirm.winner}{f'; {ended}' if ended else ''}"
 
 
 def _tested(score: TestScore) -> Iterator[str]:

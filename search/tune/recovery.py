@@ -17,7 +17,7 @@ from search.config.spec import StudySpec
 from search.optimizer.pruners import decision_epochs, next_rung
 from search.optimizer.samplers import N_STARTUP_TRIALS
 from search.optimizer.space import Value
-from search.study.events import StudyCallback
+from search.study.events import StudyCallback, TrialOutcome
 from search.study.resume import resume_trials, unreported_epochs
 from search.study.status import best_trial, count_finished
 from search.study.stopping import StopSignal
@@ -47,6 +47,8 @@ class Round:
     callbacks: tuple[StudyCallback, ...]
     title: str  # name of the round on the terminal
     noun: str = "trial"  # word for a trial on the terminal
+    # Where the trials to be created depend on results: how many they are now.
+    recount: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,28 @@ class RoundContext:
     ray: RaySession
     stop: StopSignal
     console: Console
+
+
+class Recount(StudyCallback):
+    """Asks after each trial how many are still to be created."""
+
+    def __init__(
+        self, recount: Callable[[], int], controller: TrialController, progress: Progress
+    ) -> None:
+        """
+        Args:
+            recount: Function that returns the number of trials to be created.
+            controller: Controller that creates them.
+            progress: Progress that shows how many there are in all.
+        """
+        self._recount = recount
+        self._controller = controller
+        self._progress = progress
+
+    def on_trial_end(self, outcome: TrialOutcome) -> None:
+        left = self._recount()
+        self._progress.trials += left - self._controller.new_trials_left
+        self._controller.new_trials_left = left
 
 
 def make_ray_session(spec: StudySpec, folder: Path) -> RaySession:
@@ -101,6 +125,9 @@ def run_round(spec: StudySpec, trials: Round, context: RoundContext) -> None:
             (progress, *trials.callbacks),
             partial(unreported_epochs, context.data, trials.folder),
         )
+        if trials.recount is not None:  # before the progress shows how many there are
+            recount = Recount(trials.recount, controller, progress)
+            controller.callbacks = (recount, *controller.callbacks)
         try:
             resume_trials(controller, trials.folder, trials.noun, progress.say)
             recorded, losses = 0, 0

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 from fdan.emotions import EMOTIONS
+from fdan.evaluation.statistics import mean_interval
 from fdan.run_config import RunConfig
 from tracking.result import (
+    BUDGET,
+    LARGER,
+    SMALLER,
+    UNKNOWN,
+    UNSEEN,
+    Behind,
     Check,
     Choices,
     ClassScore,
@@ -21,6 +28,7 @@ from tracking.result import (
     Cost,
     Curve,
     Dimension,
+    Effect,
     EmbeddedPoint,
     Embedding,
     Importance,
@@ -165,6 +173,7 @@ def result(trials: int = 20, **shape: Any) -> StudyResult:
             Check("test part unseen", True, "0 of 63 utterances in training"),
             Check("every epoch has one record", True, "412 of 412"),
         ),
+        effects=_effects(space) if complete else {},
     )
 
 
@@ -394,13 +403,36 @@ def _confirm(
             )
         )
     settings.sort(key=lambda setting: -setting.mean)
+    first = settings[0]
+    settings[1:] = [replace(one, behind=_behind(first, one)) for one in settings[1:]]
     return Confirmation(
         seeds=tuple(1000 + n for n in range(seeds)),
         settings=tuple(settings),
         winner=settings[0].trial,
         run=0,
         seed=1000,
+        ended=BUDGET,
+        runs=len(settings) * seeds,
+        budget=len(settings) * seeds,
+        seeds_each=seeds,
+        noise=0.014 if seeds > 1 else None,
     )
+
+
+def _behind(first: ConfirmedSetting, other: ConfirmedSetting) -> Behind | None:
+    differences = [a - b for a, b in zip(first.values, other.values, strict=True)]
+    if len(differences) < 2:
+        return None
+    interval = mean_interval(differences)
+    return Behind(interval.value, interval.low, interval.high)
+
+
+def _effects(space: dict[str, Dimension]) -> dict[str, Effect]:
+    verdicts = (LARGER, SMALLER, UNSEEN, UNKNOWN)
+    return {
+        name: Effect(0.03 / (n + 1), min(1.0, 0.003 * 2**n), verdicts[n % 4])
+        for n, name in enumerate(space)
+    }
 
 
 def _confusion(random: np.random.Generator, each: int) -> Matrix:

@@ -5,7 +5,15 @@ from dataclasses import fields as fields_of
 
 from fdan.run_config import RunConfig
 from tracking.report.formatting import is_number, setting
-from tracking.result import ParameterValue, StudyResult, TestScore, TrialRecord
+from tracking.result import (
+    SEPARATED,
+    UNFINISHED,
+    Confirmation,
+    ParameterValue,
+    StudyResult,
+    TestScore,
+    TrialRecord,
+)
 from tracking.tags import COMPLETE
 
 
@@ -31,6 +39,29 @@ def winner(result: StudyResult) -> TrialRecord | None:
         number = result.confirm.winner
         return next((trial for trial in result.trials if trial.number == number), None)
     return next(iter(complete(result)), None)
+
+
+def confirm_end(confirm: Confirmation) -> str:
+    """How far the confirmation's winner is separated from the others, in words; empty where there
+    is no other, or an earlier release did not write it."""
+    runs, budget, seeds = confirm.runs, confirm.budget, confirm.seeds_each
+    if runs is None or budget is None or seeds is None or budget <= seeds:
+        return ""
+    if confirm.ended == UNFINISHED:
+        return f"so far: {runs} of at most {budget} runs are done"
+    if confirm.ended == SEPARATED:
+        return (
+            f"separated after {runs} of at most {budget} runs: no other setting would come before"
+            f" it with {seeds} seeds each (95 %)"
+        )
+    rivals = [
+        str(setting.trial)
+        for setting in confirm.settings
+        if len(setting.values) >= len(confirm.seeds) and setting.trial != confirm.winner
+    ]
+    close = f"trial{'s' * (len(rivals) > 1)} {', '.join(rivals)}" if rivals else ""
+    why = f"not separated from {close}" if close else "no other setting held with every seed"
+    return f"the budget is spent, {runs} of at most {budget} runs: {why}"
 
 
 def winners_test(result: StudyResult) -> TestScore | None:

@@ -22,11 +22,11 @@ from search.callbacks.early_stopping import (
     _epoch_noise,
     _expected_gain,
     _peaks_gain,
-    _seed_noise,
 )
 from search.cli import main as command
 from search.cli.main import parse
 from search.optimizer.space import Space
+from search.selection.confirm import seed_noise
 from search.study.events import TrialOutcome
 from search.study.stopping import StopSignal
 from search.study.storage import open_storage
@@ -72,7 +72,7 @@ def stops(
 
 def test_a_recorded_plateau_stops() -> None:
     """The seed moves these values more than forty trials did."""
-    noise = _seed_noise(SEEDS)
+    noise = seed_noise(SEEDS)
     assert noise == pytest.approx(0.025, abs=0.001)
     after, reason = stops(VALUES, noise)
     assert after == MIN_TRIALS
@@ -84,7 +84,7 @@ def test_a_recorded_plateau_stops() -> None:
 
 
 def test_the_last_epochs_are_a_lower_bound_of_the_noise() -> None:
-    noise = _seed_noise(SEEDS)
+    noise = seed_noise(SEEDS)
     bound = _epoch_noise(LAST_EPOCHS)
     assert noise is not None and bound is not None and 0 < bound < noise
     after, reason = stops(VALUES, None, LAST_EPOCHS)
@@ -206,11 +206,11 @@ def test_ties_at_the_top() -> None:
 
 
 def test_noise_of_seeds_and_epochs() -> None:
-    assert _seed_noise([]) is None
-    assert _seed_noise([[0.5], [0.7]]) is None
-    assert _seed_noise([[0.4, 0.6]]) == pytest.approx(math.sqrt(0.02))
+    assert seed_noise([]) is None
+    assert seed_noise([[0.5], [0.7]]) is None
+    assert seed_noise([[0.4, 0.6]]) == pytest.approx(math.sqrt(0.02))
     # Settings of unlike quality are no noise: only what lies within each counts.
-    assert _seed_noise([[0.4, 0.6], [0.1, 0.3], [0.9]]) == pytest.approx(math.sqrt(0.02))
+    assert seed_noise([[0.4, 0.6], [0.1, 0.3], [0.9]]) == pytest.approx(math.sqrt(0.02))
     assert _epoch_noise([[0.1, 0.2]]) is None
     curve = [0.1, 0.3, 0.5, 0.6, 0.5, 0.6, 0.5]
     assert _epoch_noise([curve, [0.2]]) == pytest.approx(np.std(curve[-5:], ddof=1) / math.sqrt(5))

@@ -229,7 +229,7 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "at most about ",
         "CPU-hours): nothing pruned, all the dearest",
         "with hyperband: it leaves about ",
-        "confirming: 6 whole trials more, about ",
+        "confirming: at most 6 whole trials more, about ",
         "frozen features, about ",
     ):
         assert words in out, out

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
+from rich.console import Console
 from scipy import stats
 
+from search.callbacks.progress import Progress
 from search.selection import confirm
+from search.study.resume import resume_trials
+from search.study.trial_controller import TrialController, TrialPolicy
+from search.study.writer import StudyWriter
+from search.tune.recovery import Recount
+from search.worker.messages import EpochResult, TrialAssignment
 
 UNIFORM = {"alpha": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
@@ -48,7 +57,7 @@ def run_all(
         opened, confirm.nominate(search)[:count], fresh_seeds(seed, seeds)
     )
     asked = []
-    for _ in range(queue.left):
+    while queue.left:
         run = opened.ask()
         asked.append(dict(queue.suggest(run)))
         assert queue.suggest(run) == asked[-1], "asked again, it says the same"
@@ -79,7 +88,7 @@ def test_the_mean_over_fresh_seeds_decides_not_the_luck_of_the_search() -> None:
     assert (first.interval.low, first.interval.high) == pytest.approx((low, high))
     opened = confirm.open_confirmation(search)
     assert opened.trials[first.median_run].value == 0.75, "the median, not the luckiest"
-    told = confirm.confirmation(found)
+    told = confirm.confirmation(search, found)
     assert told is not None
     assert (told.winner, told.run, told.seed) == (1, first.median_run, 1006)
     json.dumps(asdict(told), allow_nan=False)
@@ -144,8 +153,10 @@ def test_a_run_that_was_asked_for_and_is_not_wanted_any_more_goes_back() -> None
     queue = confirm.ConfirmationQueue(opened, confirm.nominate(search)[:1], fresh_seeds(0, 1))
     assert queue.left == 0 and opened.trials[bare].state is TrialState.WAITING
     queue = confirm.ConfirmationQueue(opened, confirm.nominate(search)[:2], fresh_seeds(0, 1))
+    assert queue.left == 1
     run = opened.ask()
-    assert (queue.left, run.number, queue.suggest(run)["alpha"]) == (1, bare, 0.01)
+    assert (run.number, queue.suggest(run)["alpha"]) == (bare, 0.01)
+    assert queue.left == 0
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["refused", "its answer lost"])
@@ -178,4 +189,138 @@ def test_nothing_is_made_where_nothing_was_confirmed() -> None:
     search = searched(0.9)
     assert confirm.confirmed_settings(search) == [] and confirm.confirming_runs(search) == []
     assert optuna.get_all_study_names(search._storage) == ["s"]
-    assert confirm.confirmation([]) is None
+    assert confirm.confirmation(search, []) is None
+
+
+def values_of(given: dict[tuple[float, int], float], alpha: object, seed: object) -> float:
+    assert isinstance(alpha, float) and isinstance(seed, int)
+    return given[alpha, seed - confirm.FIRST_SEED]
+
+
+FAR: dict[tuple[float, int], float] = {
+    (alpha, seed): mean + 0.001 * (seed * (3 + round(100 * alpha)) % 5)
+    for alpha, mean in ((0.0, 0.5), (0.01, 0.8), (0.02, 0.3))
+    for seed in range(6)
+}
+"""Three settings that two seeds tell apart."""
+
+
+def test_runs_are_spent_where_they_decide_and_the_result_says_so() -> None:
+    search = searched(0.9, 0.8, 0.7)
+    asked = run_all(search, dict(FAR), count=3, seeds=6)
+    assert [run["alpha"] for run in asked].count(0.01) == 3
+    assert len(asked) == 7, "two seeds of the others"
+    found = confirm.confirmed_settings(search)
+    assert [(one.trial, len(one.values)) for one in found] == [(1, 3), (0, 2), (2, 2)]
+    told = confirm.confirmation(search, found)
+    assert told is not None
+    assert (told.winner, told.ended, told.runs, told.budget) == (1, "separated", 7, 18)
+    assert told.seeds_each == 6 and told.noise is not None and told.noise < 0.002
+    behind = told.settings[1].behind
+    assert told.settings[0].behind is None and behind is not None
+    differences = [FAR[0.01, seed] - FAR[0.0, seed] for seed in range(2)]
+    assert behind.mean == pytest.approx(sum(differences) / 2)
+    assert behind.low < behind.mean < behind.high
+    assert run_all(search, dict(FAR), count=3, seeds=6) == [], "started again, it runs no more"
+
+
+def test_settings_that_stay_close_spend_the_budget() -> None:
+    search = searched(0.9, 0.8)
+    same = {(alpha, seed): 0.5 + 0.1 * (seed % 2) for alpha in (0.0, 0.01) for seed in range(4)}
+    assert len(run_all(search, dict(same), count=2, seeds=4)) == 8
+    told = confirm.confirmation(search, confirm.confirmed_settings(search))
+    assert told is not None and (told.ended, told.runs, told.budget) == ("budget", 8, 8)
+
+
+def test_a_mean_of_few_seeds_ranks_below_one_of_more() -> None:
+    """Also where it is higher."""
+    search = searched(0.9, 0.8)
+    run_all(search, {(0.0, seed): 0.4 for seed in range(3)}, count=1, seeds=3)
+    run_all(search, {(0.01, 0): 0.9}, count=2, seeds=1)
+    assert [one.trial for one in confirm.confirmed_settings(search)] == [0, 1]
+
+
+def test_a_study_that_an_earlier_release_confirmed_keeps_its_winner() -> None:
+    """All seeds of each setting, and no word about what was planned."""
+    search = searched(0.9, 0.8, 0.7)
+    opened = confirm.open_confirmation(search)
+    for seed in range(4):
+        for trial, alpha in enumerate((0.0, 0.01, 0.02)):
+            run = opened.ask()
+            run.set_user_attr("params", {"alpha": alpha})
+            run.set_user_attr("of", trial)
+            run.set_user_attr("seed", confirm.FIRST_SEED + seed)
+            opened.tell(run, FAR[alpha, seed])
+    told = confirm.confirmation(search, confirm.confirmed_settings(search))
+    assert told is not None
+    assert (told.winner, told.runs, told.budget, told.seeds_each) == (1, 12, 12, 4)
+    assert run_all(search, dict(FAR), count=3, seeds=4) == []
+    assert run_all(search, dict(FAR), count=3, seeds=5) == [], "and its race is decided"
+
+
+def test_a_run_that_was_created_before_the_race_was_decided_still_gets_a_setting() -> None:
+    search = searched(0.9, 0.8, 0.7)
+    opened = confirm.open_confirmation(search)
+    queue = confirm.ConfirmationQueue(opened, confirm.nominate(search)[:3], fresh_seeds(0, 6))
+    last = None
+    for number in range(7):
+        last = opened.ask()
+        params = queue.suggest(last)
+        if number < 6:
+            opened.tell(last, values_of(dict(FAR), params["alpha"], params["seed"]))
+    bare = opened.ask()
+    assert last is not None and queue.left == 0
+    opened.tell(last, FAR[0.01, 2])
+    given = queue.suggest(bare)
+    assert given["seed"] == confirm.FIRST_SEED + 2
+    assert given == queue.suggest(optuna.Trial(opened, bare._trial_id))
+
+
+@pytest.mark.parametrize("killed_after", range(1, 12))
+def test_a_driver_that_is_killed_comes_to_the_same_runs(killed_after: int) -> None:
+    """Two runs at a time through a real controller; the second driver resumes what was running."""
+    close = {
+        (a, s): v if a != 0.02 else FAR[0.01, s] - 0.002 * (s % 2) for (a, s), v in FAR.items()
+    }
+
+    def drive(search: optuna.Study, epochs: int) -> int:
+        """A driver that dies after so many epochs; returns those that it did not use."""
+        opened = confirm.open_confirmation(search)
+        nominated = confirm.nominate(search)[:3]
+        queue = confirm.ConfirmationQueue(opened, nominated, fresh_seeds(0, 6))
+        writer = StudyWriter(opened, queue.suggest, "none")
+        controller = TrialController(writer, TrialPolicy(epochs=1), queue.left)
+        trials = len(opened.trials) + queue.left
+        with Progress(Console(file=io.StringIO()), "s", trials, 1, "run") as progress:
+            controller.callbacks = (Recount(lambda: queue.left, controller, progress), progress)
+            resume_trials(controller, Path("none"), "run", lambda _: None)
+            running: list[TrialAssignment] = []
+            while controller.queue or controller.new_trials_left or running:
+                while len(running) < 2 and (controller.queue or controller.new_trials_left):
+                    running.append(
+                        controller.start() if controller.queue else controller.start_new()
+                    )
+                if not epochs:
+                    return 0
+                first = running.pop(0)
+                value = values_of(close, first.params["alpha"], first.params["seed"])
+                controller.record(first.number, EpochResult(1, value))
+                controller.release(first.number)
+                epochs -= 1
+            done = len(opened.get_trials(states=(TrialState.COMPLETE,)))
+            assert progress.trials == done, "the progress shows as many as there are"
+        return epochs
+
+    undisturbed, killed = searched(0.9, 0.8, 0.7), searched(0.9, 0.8, 0.7)
+    drive(undisturbed, 99)
+    drive(killed, killed_after)
+    drive(killed, 99)
+    runs = {
+        study: sorted(
+            (run.user_attrs["of"], run.user_attrs["seed"], run.value)
+            for run in confirm.confirming_runs(study)
+        )
+        for study in (undisturbed, killed)
+    }
+    assert runs[undisturbed] == runs[killed]
+    assert 9 <= len(runs[killed]) < 18

@@ -1,11 +1,11 @@
 """What the searched settings did: their importance, the value against each of them alone, and each
 complete trial as a line through its settings to its value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
 from tracking.report import drawing
-from tracking.report.blocks import Block, Figure, Gallery, Note, Table, Text
+from tracking.report.blocks import WORDS, Block, Figure, Gallery, Note, Table, Text
 from tracking.report.formatting import (
     count,
     is_number,
@@ -17,11 +17,27 @@ from tracking.report.formatting import (
     short,
 )
 from tracking.report.selectors import complete, explained, in_state, reached, settings, winner
-from tracking.result import ParameterValue, StudyResult, TrialRecord
+from tracking.result import (
+    LARGER,
+    SMALLER,
+    UNKNOWN,
+    UNSEEN,
+    Importance,
+    ParameterValue,
+    StudyResult,
+    TrialRecord,
+)
 from tracking.tags import COMPLETE, PRUNED
 
 _UNUSED: Final = 0.07
 """The part of an axis, at its low end, where trials pass that have no use for the setting."""
+
+_VERDICTS: Final = {
+    LARGER: "larger than the noise",
+    SMALLER: "smaller than the noise",
+    UNSEEN: "no effect seen",
+    UNKNOWN: "an effect; noise unknown",
+}
 
 _QUARTERS: Final = 4
 _ONE_ROW: Final = 9
@@ -39,6 +55,12 @@ def importance_blocks(result: StudyResult) -> Iterator[Block]:
             f"Too few trials: of {trials} the intervals are so wide that the order below is"
             " arbitrary. Do not choose a setting by it."
         )
+    yield from _shares(result, values, trials)
+    yield from _effects(result)
+
+
+def _shares(result: StudyResult, values: Mapping[str, Importance], trials: str) -> Iterator[Block]:
+    importances = result.importances
     rows = [
         drawing.Row(
             name,
@@ -67,6 +89,31 @@ def importance_blocks(result: StudyResult) -> Iterator[Block]:
                 for name, value in values.items()
             ],
         ),
+    )
+
+
+def _effects(result: StudyResult) -> Iterator[Block]:
+    """Of each setting whether its effect is larger than the noise of the seed."""
+    if not result.effects:
+        return
+    noise = None if result.confirm is None else result.confirm.noise
+    measured = (
+        "the noise of the seed was not measured: confirm with two seeds or more"
+        if noise is None
+        else f"the seed alone moves a value by {score(noise)} (standard deviation, from confirming)"
+    )
+    yield Text(
+        f"Effect and noise: {measured}. An effect is the standard deviation of the complete trials'"
+        " values by a fit of this setting alone; whether there is one is a permutation test at 5 %,"
+        " corrected for the number of settings."
+    )
+    yield Table(
+        ("setting", "effect", "p", "beside the noise"),
+        [
+            (name, score(effect.deviation), score(effect.p), _VERDICTS[effect.verdict])
+            for name, effect in result.effects.items()
+        ],
+        WORDS,
     )
 
 

@@ -10,14 +10,14 @@ from tracking.report.formatting import (
     count,
     duration,
     interval,
-    is_number,
+    listed,
     score,
     setting,
     short,
     signed,
 )
-from tracking.report.selectors import complete, reached, settings, winner
-from tracking.result import Confirmation, ConfirmedSetting, StudyResult
+from tracking.report.selectors import complete, confirm_end, reached, settings, winner
+from tracking.result import SEPARATED, Behind, Confirmation, StudyResult
 
 _BEST: Final = 10
 
@@ -48,22 +48,25 @@ def _confirmed(result: StudyResult, confirm: Confirmation) -> Iterator[Block]:
         )
         for entry in confirm.settings
     ]
-    label = "Confirmed settings, the best mean first"
+    label = "Confirmed settings, the winner first"
     scale = around(value for row in rows for value in row.values())
     yield Figure(
         label,
-        "Each setting ran again with fresh seeds; the mean decides. Where the diamond lies right of"
-        " the mean, the search had been lucky with it.",
+        "Each setting ran again with fresh seeds; the mean decides among those with the most seeds,"
+        " and a setting that cannot win any more gets no further ones. Where the diamond lies right"
+        " of the mean, the search had been lucky with it.",
         rows_picture(rows, scale, label, "validation UAR"),
         (("point strong", "mean"), ("single", "a fresh seed"), ("before", "what the search said")),
     )
     yield Table(
-        ("trial", "mean", "95 % interval", "search", "optimism"),
+        ("trial", "seeds", "mean", "95 % interval", "behind the winner", "search", "optimism"),
         [
             (
                 entry.trial,
+                len(entry.values),
                 score(entry.mean),
                 interval(entry.low, entry.high),
+                _behind(entry.behind),
                 score(entry.search_value),
                 signed(entry.optimism),
             )
@@ -71,20 +74,37 @@ def _confirmed(result: StudyResult, confirm: Confirmation) -> Iterator[Block]:
         ],
         strong=confirm.winner,
     )
+    if ended := confirm_end(confirm):
+        words = f"{ended[0].upper()}{ended[1:]}."
+        yield Text(words) if confirm.ended == SEPARATED else Note(words)
     if len(confirm.settings) > 1:
-        yield _settled(*confirm.settings[:2])
+        yield from _settled(confirm)
 
 
-def _settled(first: ConfirmedSetting, second: ConfirmedSetting) -> Block:
-    """Whether first and second can be told apart."""
-    if not (is_number(first.low) and is_number(second.high)):
-        return Note("Without intervals the order may be chance: confirm with three seeds or more.")
-    if second.high < first.low:
-        return Text("The intervals of the first and the second do not overlap.")
-    return Note(
-        "The intervals of the first and the second overlap: which of the two is better is not"
-        " settled, and more seeds could change their order."
-    )
+def _behind(difference: Behind | None) -> str:
+    """By how much a setting is behind the winner, with its interval."""
+    if difference is None:
+        return NOTHING
+    return f"{signed(difference.mean)} ({signed(difference.low)} to {signed(difference.high)})"
+
+
+def _settled(confirm: Confirmation) -> Iterator[Block]:
+    """Whether the winner is better than the others whatever their seeds."""
+    if len(confirm.seeds) == 1:
+        yield Note("Without intervals the order may be chance: confirm with three seeds or more.")
+    compared = {entry.trial: entry.behind for entry in confirm.settings if entry.behind is not None}
+    close = [f"trial {trial}" for trial, behind in compared.items() if behind.low <= 0]
+    if compared:
+        yield Text(
+            "The intervals behind the winner are paired, over the seeds that both have, and each"
+            " is a 95 % interval by itself. "
+            + (
+                f"That of {listed(close)} holds 0: over all the seeds that there are, such a"
+                " setting may be as good."
+                if close
+                else "None holds 0."
+            )
+        )
 
 
 def _searched(result: StudyResult) -> Iterator[Block]:
