@@ -114,6 +114,11 @@ class TrainConfig(Config):
     batch: int = option(32, "samples of each modality in a step", low=2)
     epochs: int = option(50, "passes over the acoustic training part", low=1)
     augment: bool = option(True, "random masks, shifts and flips of images (full tuning only)")
+    speech_moves: bool = option(
+        False,
+        "beside the masks, shifts of speech in time and frequency, louder or softer (full tuning"
+        " only)",
+    )
     seed: int = option(0, "of initial weights, order, augmentation and bank", low=0)
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 DRAWS: Final = {"acoustic": 8, "visual": 4}
 """Random numbers a sample; the last one is its share in `mix`."""
 
+FIRST_DRAWS: Final = {"acoustic": 4, "visual": 3}
+"""Those that are drawn first: with the others came no other masks, shifts and flips."""
+
 # At most these shares of an image.
 _TIME_MASK: Final = 0.2
 _MEL_MASK: Final = 0.15
@@ -21,17 +24,19 @@ _SHIFT: Final = 0.08
 _GAIN: Final = 0.2  # of an image's values, up or down
 
 
-def augment(modality: str, images: Tensor, draws: Tensor) -> Tensor:
+def augment(modality: str, images: Tensor, draws: Tensor, moves: bool = False) -> Tensor:
     """Change images as their modality allows.
 
     Args:
-        modality: One of MODALITIES: speech is shifted in time and frequency, masked and made
-            louder or softer; faces are shifted and mirrored.
+        modality: One of MODALITIES: speech is masked; faces are shifted and mirrored.
         images: (B, H, W, C), uint8.
         draws: (B, DRAWS[modality]), uniform in 0 .. 1.
+        moves: Speech is shifted in time and frequency, too, and made louder or softer.
     """
     if modality == "visual":
         return _shift(images, draws[:, 0], draws[:, 1], draws[:, 2] < 0.5)
+    if not moves:
+        return _mask(images, draws)
     images = _mask(_shift(images, draws[:, 4], draws[:, 5]), draws)
     gain_B = 1 + _GAIN * (2 * draws[:, 6] - 1)
     return (images * gain_B[:, None, None, None]).clamp_max(255)

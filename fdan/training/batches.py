@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fdan.emotions import MODALITIES
 from fdan.metrics import Ints
 from fdan.run_config import RunConfig, TrainConfig
-from fdan.training.augment import DRAWS
+from fdan.training.augment import DRAWS, FIRST_DRAWS
 from fdan.training.training_data import TrainingData
 
 Floats = npt.NDArray[np.float32]
@@ -66,20 +66,20 @@ def plan_epoch(data: TrainingData, training: TrainConfig, epoch: int) -> dict[st
     passes = [_pass(visual_train, seed, _VISUAL, number) for number in range(first, last + 1)]
     faces = np.concatenate(passes)[start - first * len(visual_train) :][:count]
 
-    def draws(stream: int, shape: tuple[int, int]) -> Floats:
+    def draws(stream: int, modality: str, count: int) -> Floats:
         random = np.random.default_rng((seed, stream, epoch))
-        numbers = random.random(shape, dtype=np.float32)
+        first = FIRST_DRAWS[modality]
+        parts = [(count, first), (count, DRAWS[modality] - first)]
+        numbers = np.hstack([random.random(shape, dtype=np.float32) for shape in parts])
         if training.mixup > 0:
-            shares = random.beta(training.mixup, training.mixup, shape[0])
+            shares = random.beta(training.mixup, training.mixup, count)
             numbers[:, -1] = np.maximum(shares, 1 - shares)  # it stays its own class's, mostly
         return numbers
 
     return {
-        "visual": ModalityPlan(
-            faces, [batch] * len(sizes), draws(_DRAWS_VISUAL, (count, DRAWS["visual"]))
-        ),
+        "visual": ModalityPlan(faces, [batch] * len(sizes), draws(_DRAWS_VISUAL, "visual", count)),
         "acoustic": ModalityPlan(
-            speech, list(sizes), draws(_DRAWS_ACOUSTIC, (len(speech), DRAWS["acoustic"]))
+            speech, list(sizes), draws(_DRAWS_ACOUSTIC, "acoustic", len(speech))
         ),
     }
 

@@ -271,7 +271,7 @@ def _make_step(
     def features(modality: str, index: Tensor, y: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         inputs = data.domain(modality).take(index)
         if augmenting:
-            inputs = augment(modality, inputs, draws)
+            inputs = augment(modality, inputs, draws, run.training.speech_moves)
         if mixing:
             inputs, y = mix(inputs, y, draws[:, -1], CLASSES)
         with half_precision(device):

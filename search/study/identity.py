@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fdan.run_config import RunConfig
 from search.optimizer.space import Value
 from search.study.folder import Facts, StudyError, moved_text, read_study_file
 from tracking.uri import absolute_uri, sqlite_file
@@ -95,6 +96,8 @@ def describe_differences(stored: Facts, requested: Identity) -> list[str]:
     differing = []
     for name, now in asdict(requested).items():
         before = stored.get(name)
+        if name == "fixed":
+            before = {**_later_settings(now), **(before or {})}
         if before == now or (name == "data" and now is None):
             continue
         if name == "data":
@@ -104,6 +107,13 @@ def describe_differences(stored: Facts, requested: Identity) -> list[str]:
         else:
             differing.append(f"{_OTHER[name]} ({_changes(before or {}, now)})")
     return differing
+
+
+def _later_settings(now: Facts) -> dict[str, object]:
+    """Settings that have their default value now, by name. A study that began before a setting
+    existed has none of it stored; its default is what was done before."""
+    defaults = RunConfig().as_dict()
+    return {k: v for k, v in now.items() if k in defaults and v == defaults[k]}
 
 
 def _changes(before: Facts, now: Facts) -> str:

@@ -78,4 +78,4 @@ def test_a_command_has_the_options_that_it_had(run: Run, command: str) -> None:
 def test_settings_have_the_defaults_that_they_had(run: Run, corpus: Path) -> None:
     shown = run("search/run.py", "--task", f"demo:{corpus}", "--dry-run").stdout
     rows = dict(re.findall(r"^ (\w+) {2,}(\S+) +(?:default|demo)\s*$", shown, re.MULTILINE))
-    assert rows == EXPECTED["dry_run"]
+    assert rows.items() >= EXPECTED["dry_run"].items(), "later settings may have joined"

@@ -74,7 +74,7 @@ def test_it_learns_what_is_there_to_learn(frozen_data: Make, run_of: Make) -> No
 
 RECIPE = {
     **{"optimizer": "adamw", "schedule": "one-cycle", "decay": 0.05, "smoothing": 0.1},
-    **{"mixup": 0.2, "dropout": 0.3, "average": 0.9, "backbone_rate": 0.3},
+    **{"mixup": 0.2, "dropout": 0.3, "average": 0.9, "backbone_rate": 0.3, "speech_moves": True},
 }
 
 
@@ -370,7 +370,7 @@ def test_speech_loses_a_span_of_time_and_one_of_mel_bands() -> None:
     unmoved = [0.5, 0.5, 0.5, 0.0]
     draws = torch.tensor([[1.0, 0.5, 1.0, 0.0, *unmoved], [0.0, 0.0, 0.0, 0.0, *unmoved]])
     out = augment("acoustic", images, draws)
-    assert torch.equal(out[1], images[1].float())
+    assert torch.equal(out[1], images[1])
     mean = images[0].float().mean().to(torch.uint8)
     assert (out[0, :, 20:30] == mean).all() and (out[0, :6] == mean).all()
     assert torch.equal(out[0, 6:, :20], images[0, 6:, :20])
@@ -380,9 +380,9 @@ def test_speech_loses_a_span_of_time_and_one_of_mel_bands() -> None:
 def test_speech_is_shifted_and_made_louder() -> None:
     images = torch.randint(0, 200, (1, 50, 50, 1), dtype=torch.uint8)
     whole = [0.0, 0.0, 0.0, 0.0]
-    out = augment("acoustic", images, torch.tensor([[*whole, 1.0, 0.5, 1.0, 0.0]]))
+    out = augment("acoustic", images, torch.tensor([[*whole, 1.0, 0.5, 1.0, 0.0]]), True)
     torch.testing.assert_close(out[:, :46], 1.2 * images[:, 4:].float())
-    out = augment("acoustic", images, torch.tensor([[*whole, 0.5, 0.0, 0.0, 0.0]]))
+    out = augment("acoustic", images, torch.tensor([[*whole, 0.5, 0.0, 0.0, 0.0]]), True)
     torch.testing.assert_close(out[:, :, 4:], 0.8 * images[:, :, :46].float())
 
 

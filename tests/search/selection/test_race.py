@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from benchmarks.confirming import TABLE, confirm, read, saving
 from search.selection.race import MIN_SEEDS, WINNER_SEEDS, Pair, Race, error_each, race
 
 Known = dict[Pair, float | None]
@@ -154,23 +153,3 @@ def test_an_earlier_nominee_takes_part_with_the_seeds_it_has() -> None:
     values = known({**earlier, 1: [0.3], 2: [0.3]})
     wanted = race([1, 2, 7, 8], range(4), values, retired=[7, 8]).wanted
     assert {trial for trial, _ in wanted} == {1, 2}, "no new runs for retired ones"
-
-
-def test_the_winner_of_equal_seeds_is_lost_in_at_most_one_of_twenty() -> None:
-    """Equal settings are the hardest: nothing but noise decides between them."""
-    lost, repeats = 0, 400
-    for seed in range(repeats):
-        table = np.array(noisy([0.5] * 4, 6, seed))
-        lost += confirm(table)[0] != int(table.mean(1).argmax())
-    # Two standard deviations of such a count above 20.
-    assert 0 < lost <= 0.05 * repeats + 2 * (0.05 * 0.95 * repeats) ** 0.5
-
-
-def test_the_race_over_recorded_runs_finds_the_winner_of_equal_seeds() -> None:
-    """The best five settings of a search of the demo corpus, their six seeds in 300 orders."""
-    table = read(TABLE)
-    found = saving(table, seeds=table.shape[1], confirmations=300)
-    assert found.runs <= 0.62
-    assert found.same >= 0.93
-    assert found.regret < 5e-4
-    assert 0.5 < found.separated < 1
