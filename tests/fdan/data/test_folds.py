@@ -42,6 +42,11 @@ def assert_folds(task: Task, config: SplitConfig) -> tuple[Split, ...]:
     return folds
 
 
+def filmed(samples: list) -> list:
+    """The same speakers in other films."""
+    return [(speaker, emotion, part, f"film of {c}") for speaker, emotion, part, c in samples]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     takes=st.lists(st.integers(1, 5), min_size=5, max_size=12),
@@ -51,7 +56,7 @@ def assert_folds(task: Task, config: SplitConfig) -> tuple[Split, ...]:
 def test_each_speaker_validates_once(takes: list[int], seed: int, folds: int | str) -> None:
     speakers = "ABCDEFGHIJKL"
     samples = [s for name, n in zip(speakers, takes, strict=False) for s in acted(name, takes=n)]
-    visual = (store("savee", "visual", samples, 3), store("folders", "visual", fer()))
+    visual = (store("savee", "visual", filmed(samples), 3), store("folders", "visual", fer()))
     task = Task((store("savee", "acoustic", samples),), visual)
     config = SplitConfig(folds=folds, split_seed=seed)
     rest = split(task, replace(config, folds="none"))
@@ -86,12 +91,21 @@ def test_folds_are_balanced() -> None:
         assert max(sizes) - min(sizes) <= 28  # seven speakers: one more in one of them
 
 
+def test_a_speaker_with_much_speech_has_few_beside_it() -> None:
+    spoken = [acted("ABCDEF", takes=2, part="train"), acted("G", takes=10, part="train")]
+    task = task_of([*spoken[0], *spoken[1], *acted("H", part="test")])
+    folds = assert_folds(task, SplitConfig(protocol="official", folds=2))
+    assert sorted(len(fold.acoustic_validation) for fold in folds) == [70, 84]
+
+
 def test_the_seed_decides() -> None:
-    task = task_of(acted("ABCDEFGHIJKL"))
+    task = task_of(acted("ABCDEFGHI", part="train") + acted("J", part="test"))
     folds = {
         frozenset(
             frozenset(validation_speakers(task, fold))
-            for fold in fold_splits(task, SplitConfig(folds=3, split_seed=seed))
+            for fold in fold_splits(
+                task, SplitConfig(protocol="official", folds=3, split_seed=seed)
+            )
         )
         for seed in range(6)
     }
@@ -114,7 +128,8 @@ def test_copies_under_several_speakers_never_lie_on_both_sides() -> None:
 
 
 def test_an_official_test_part_stays_and_the_rest_is_divided() -> None:
-    task = task_of(official())
+    faces = store("savee", "visual", filmed(official()), 3)
+    task = task_of(official(), faces)
     folds = assert_folds(task, SplitConfig(protocol="official", folds="loso"))
     assert [validation_speakers(task, fold) for fold in folds] == [
         [n] for n in ("AA", "BB", "CC", "DD", "FF")
