@@ -257,9 +257,9 @@ def test_the_test_part_takes_no_part(
 def test_a_run_of_which_a_fold_diverges_ends_alone(frozen_data: Make, run_of: Make) -> None:
     folds = divide(frozen_data(), (14, 28, 42, 56))
     good, bad = run_of(alpha=0.1), run_of(lr=1e9)
-    told, ended = together([bad, good], folds)
-    assert list(ended) == [0] and ended[0].startswith("fold 1: ") and told[0] == []
-    assert_folds_are_single_runs(told[1], good, folds, CLOSE)
+    told, ended = together([good, bad], folds)
+    assert list(ended) == [1] and ended[1].startswith("fold 1: ") and told[1] == []
+    assert_folds_are_single_runs(told[0], good, folds, CLOSE)
     # One fold alone: what it validates on trains no other.
     data = frozen_data()
     spoilt = data.acoustic.arrays[0].clone()
