@@ -31,6 +31,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
     task = plan_task(spec.data, spec.settings)
     divide = refit_split if spec.settings.split.has_folds else split
     division = divide(task, spec.settings.split)
+    fold_lines = list(_folds(task, spec.settings.split))  # before anything is printed
     console = table_console()
     try:
         stored = _stored_study(spec, task)
@@ -47,7 +48,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         if part.speakers:
             speakers = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
             console.print(f"  {part.part}: {speakers}")
-    for line in _folds(task, spec.settings.split):
+    for line in fold_lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(
         "  (counted from the listing: unreadable files and copies are found when it is prepared)",
