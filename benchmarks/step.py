@@ -88,14 +88,14 @@ def ours(run: RunConfig, data: TrainingData, steps: int, eager: bool = False) ->
     data = replace(
         data, acoustic_train=np.arange(steps * run.training.batch) % len(data.acoustic.labels)
     )
-    trainer = train._Trainer(train.RunProgress(run, data, None), device)
+    trainer = train.Trainer(train.RunProgress(run, data, None), device)
     trainer.network.train()
     if eager:
         trainer.step = train._make_step(trainer.network, trainer.optimizer, run, data)
 
     def epoch() -> None:
         with repeatable(device):
-            trainer._epoch()
+            trainer._pass()
         now = trainer.progress.now
         trainer.progress.now = replace(now, epoch=now.epoch + 1, step=now.step + steps)
 

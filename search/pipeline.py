@@ -6,14 +6,16 @@
 
 import contextlib
 import shlex
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import optuna
 from rich.console import Console
 
 from fdan.cli.terminal import Preparing, print_left_out
 from fdan.corpora.demo import BackgroundDemo
+from fdan.data.folds import fold_splits, refit_split
 from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
@@ -89,6 +91,10 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         with Preparing(console) as progress:
             task, split = open_task(spec.data, spec.settings, progress, demo)
         print_left_out(task, console)
+        folds: tuple[Split, ...] = ()
+        if spec.settings.split.has_folds:
+            folds = fold_splits(task, spec.settings.split)
+            split = refit_split(task, spec.settings.split)
         name = spec.name(task)
         folder, storage = spec.runs / name, spec.study.storage
         requested = RequestedStudy(
@@ -104,14 +110,14 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             driving.enter_context(driver_lock(folder))
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
-        baseline = _prepare_training(spec, task, split, worker_data, console)
+        baseline = _prepare_training(spec, task, folds or (split,), worker_data, console)
         study = _open_study(spec, requested, notify)
         mend_places(spec.tracking_uri, notify)
         if spec.remembered:
             notify(f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
             labels = tags(spec, task)
-            data = StudyData(spec, study, task, split, folder, worker_data, baseline, labels)
+            data = StudyData(spec, study, task, split, folder, worker_data, baseline, labels, folds)
             return run_stages(data, isolated_model, console, start)
 
 
@@ -154,11 +160,16 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
 
 
 def _prepare_training(
-    spec: StudySpec, task: Task, split: Split, worker_data: WorkerData, console: Console
+    spec: StudySpec,
+    task: Task,
+    splits: Sequence[Split],
+    worker_data: WorkerData,
+    console: Console,
 ) -> float | None:
     """Compute frozen features once with all cores; weights that cannot be had end the search here,
     in one line. On a cluster, the workers do both. Returns the validation UAR of the baseline that
-    the search has to beat; None where the backbones are trained, and on a cluster."""
+    the search has to beat, the mean over folds; None where the backbones are trained, and on a
+    cluster."""
     if spec.cluster is not None:
         return None
     run = RunConfig.from_mapping(spec.settings.run)
@@ -168,8 +179,10 @@ def _prepare_training(
     device = choose_device("cuda:0" if spec.device == "cuda" else "cpu")
     with Preparing(console) as progress:
         cache, show = worker_data.cache, progress.features
-        data = load_training_data(task, split, run, device, cache, show)
-        return baseline_uar(data, data.acoustic_validation)
+        loaded = load_training_data(task, splits[0], run, device, cache, show)
+    folds = [loaded.divided(task, split) for split in splits]
+    scores = [baseline_uar(data, data.acoustic_validation) for data in folds]
+    return statistics.fmean(score for score in scores if score is not None)
 
 
 def _open_study(

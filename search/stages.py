@@ -283,7 +283,9 @@ def _select_model(context: _Context, settings: list[confirm.Setting]) -> ChosenM
     """Write the model that the study stands for, and score it on the test part if that was
     requested and nothing can choose another model any more; None where no trial is complete."""
     data, wanted = context.data, context.data.spec.confirm
-    chosen = write_models(data, settings)
+    if data.folds and context.rounds.stop.reason:
+        return None  # the final model is trained once, when nothing can choose another one
+    chosen = write_models(data, settings, context.notify)
     if chosen is not None and wanted.scores_test and not context.rounds.stop.reason:
         score_test(chosen, wanted.score_again, context.notify)
     if (stored := stored_score(data.study)) is not None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fdan.cli.terminal import Preparing, print_beside, print_left_out, table_console
 from fdan.corpora.demo import DemoSettings, generate
+from fdan.data.folds import fold_splits, validation_speakers
 from fdan.data.open_task import DataConfig, generation_progress, open_task
 from fdan.data.provenance import origin, reopen
 from fdan.data.settings import Settings, make_settings
@@ -57,6 +58,10 @@ def prepare(arguments: argparse.Namespace) -> None:
     for part in describe(task, split):
         speakers = len(part.speakers) or "unknown"
         console.print(f"  {part.part}: {part.total} samples, {speakers} speakers")
+    if settings.split.has_folds:
+        for number, fold in enumerate(fold_splits(task, settings.split), start=1):
+            names = ", ".join(validation_speakers(task, fold))
+            console.print(f"  fold {number} validates on {names}")
     for store in (*task.acoustic, *task.visual):
         _list_unreadable(store, console)
     print_beside(task, console)
@@ -74,6 +79,10 @@ def train(arguments: argparse.Namespace) -> None:
 
     device = choose_device(arguments.device)
     data_config, settings = _data_and_settings(arguments, gpu=device.type == "cuda")
+    if settings.split.has_folds:
+        raise ConfigError(
+            "--folds: this command trains one model on one split; python search/run.py trains folds"
+        )
     run = RunConfig.from_mapping(settings.run)
     out: Path = arguments.out
     checkpoint_folder = out / _CHECKPOINT

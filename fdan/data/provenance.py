@@ -31,8 +31,16 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
             for modality in ("acoustic", "visual")
         },
         "preparation": {m: dict(task.stores(m)[0].settings) for m in ("acoustic", "visual")},
-        "split": config.as_dict(),
+        "split": _split_facts(config),
     }
+
+
+def _split_facts(config: SplitConfig) -> dict[str, Any]:
+    """Without folds it is the split of models that know none, and reads as theirs does."""
+    facts = config.as_dict()
+    if not config.has_folds:
+        del facts["folds"]
+    return facts
 
 
 def reopen(

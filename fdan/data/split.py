@@ -6,10 +6,13 @@ are kept out of training, too. `paper`: of each emotion 8/10 of the acoustic sam
 the corpus's own parts.
 
 Whatever the protocol, a recording that a corpus holds twice never lies on both sides.
+
+What the test part leaves may be divided into folds instead (fdan/data/folds.py).
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -25,7 +28,19 @@ Indices = NDArray[np.int64]
 Speaker = tuple[str, str]
 K = TypeVar("K")
 
-_TRIES: Final = 200  # divisions, before one that lacks a class in some part is accepted
+TRIES: Final = 200  # divisions, before one that lacks a class in some part is accepted
+
+NO_FOLDS: Final = "none"
+LOSO: Final = "loso"
+
+
+def _parse_folds(text: str) -> int | str:
+    if text in (NO_FOLDS, LOSO):
+        return text
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) >= 2:
+            return number
+    raise ValueError("expected none, loso (leave one speaker out) or a whole number from 2")
 
 
 @dataclass(frozen=True)
@@ -53,9 +68,21 @@ class SplitConfig(Config):
         high=0.8,
     )
     split_seed: int = option(0, "seed of the division", low=0)
+    folds: int | str = option(
+        NO_FOLDS,
+        "none: one split; K: the speakers outside the test part in K folds, each of which"
+        " validates once; loso: leave one speaker out",
+        "K|loso|none",
+        parse=_parse_folds,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.protocol == "paper" and self.has_folds:
+            raise ConfigError(
+                f"folds = {self.folds}: folds keep speakers apart, and protocol paper has each of"
+                " them in all parts: use protocol speaker, or folds none"
+            )
         if self.protocol == "official" and self.test is not None:
             raise ConfigError(f"test = {self.test}: protocol official has a test part of its own")
         if self.protocol == "speaker" and self.validation + self.test_fraction >= 1:
@@ -63,6 +90,11 @@ class SplitConfig(Config):
                 f"validation = {self.validation} and test = {self.test_fraction}: nothing is left"
                 " for training"
             )
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether a trial trains several folds."""
+        return self.folds != NO_FOLDS
 
     @property
     def test_fraction(self) -> float:
@@ -95,8 +127,8 @@ class PartCount:
 
 
 def split(task: Task, config: SplitConfig) -> Split:
-    """Divide a task's samples; a pure function of both. DataError: these corpora do not allow the
-    protocol; says why and which one they allow.
+    """Divide a task's samples, without folds; a pure function of both. DataError: these corpora do
+    not allow the protocol; says why and which one they allow.
 
     Args:
         task: The data.
@@ -107,23 +139,41 @@ def split(task: Task, config: SplitConfig) -> Split:
     divide = {"speaker": _by_speaker, "paper": _as_paper, "official": _officially}
     train, validation, test, held_out = divide[config.protocol](acoustic, config, rng)
     # A recording that stands twice stays in the part furthest to the right alone.
-    validation = _without(acoustic, validation, test)
-    held_back = (*validation, *test)
-    train = _without(acoustic, train, held_back)
-    # A film that serves both modalities, perhaps under another corpus's name or none of a speaker.
+    validation = without_copies(acoustic, validation, test)
     # The paper trains on all faces, whoever speaks in the test part.
-    films = set() if config.protocol == "paper" else {acoustic.contents[i] for i in held_back}
-    visual_train = [
-        index
-        for index in range(len(visual))
-        if _speaker(visual, index) not in held_out
-        and visual.contents[index] not in films
-        and (config.protocol != "official" or visual.parts[index] in ("train", None))
-    ]
-    parts = (visual_train, train, validation, test)
-    division = Split(*(np.array(sorted(part), dtype=np.int64) for part in parts))
+    held_back = () if config.protocol == "paper" else (*validation, *test)
+    train = without_copies(acoustic, train, (*validation, *test))
+    visual_train = training_faces(task, held_out, held_back)
+    if config.protocol == "official":
+        visual_train = [i for i in visual_train if visual.parts[i] in ("train", None)]
+    division = make_split(visual_train, train, validation, test)
     _check(task, config, division)
     return division
+
+
+def make_split(*parts: Iterable[int]) -> Split:
+    """A split of sorted indices. parts: in the order of its fields."""
+    return Split(*(np.array(sorted(part), dtype=np.int64) for part in parts))
+
+
+def training_faces(
+    task: Task, held_out: Collection[Speaker], held_back: Iterable[int]
+) -> list[int]:
+    """Visual samples that are neither of held-out speakers nor the film of held-back speech.
+
+    Args:
+        task: The data.
+        held_out: Speakers, by corpus and name.
+        held_back: Acoustic samples.
+    """
+    acoustic, visual = task.samples("acoustic"), task.samples("visual")
+    # A film that serves both modalities, perhaps under another corpus's name or none of a speaker.
+    films = {acoustic.contents[i] for i in held_back}
+    return [
+        index
+        for index in range(len(visual))
+        if speaker_of(visual, index) not in held_out and visual.contents[index] not in films
+    ]
 
 
 def describe(task: Task, split: Split) -> list[PartCount]:
@@ -152,7 +202,7 @@ _Parts = tuple[Sequence[int], Sequence[int], Sequence[int], frozenset[Speaker]]
 
 
 def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator) -> _Parts:
-    speakers = _speakers(samples, range(len(samples)))
+    speakers = group_by_speaker(samples, range(len(samples)))
     pairs = zip(samples.corpora, samples.speakers, strict=True)
     nameless = sorted({corpus for corpus, name in pairs if name is None})
     if nameless:
@@ -170,7 +220,7 @@ def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator)
     classes = {name: set(samples.labels[own].tolist()) for name, own in speakers.items()}
     everything = set.union(*classes.values())
     fallback: list[list[Speaker]] | None = None
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         order = [list(speakers)[at] for at in rng.permutation(len(speakers))]
         test = _chosen(order, speakers, config.test_fraction * len(samples), leave=2)
         order = [speaker for speaker in order if speaker not in test]
@@ -208,7 +258,7 @@ def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator)
     for corpus in dict.fromkeys(samples.corpora):
         own = {p for p, name in zip(samples.parts, samples.corpora, strict=True) if name == corpus}
         if None in own or not {"train", "test"} <= own:
-            speakers = len(_speakers(samples, range(len(samples))))
+            speakers = len(group_by_speaker(samples, range(len(samples))))
             raise DataError(
                 f"corpus {corpus} has no train and test parts of its own, so protocol 'official'"
                 f" cannot divide it: use protocol {'speaker or ' if speakers > 2 else ''}paper"
@@ -216,13 +266,13 @@ def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator)
     train, test = parts["train"], parts["test"]
     if "validation" in parts:
         return train, parts["validation"], test, frozenset()
-    speakers_of = _speakers(samples, train)
+    speakers_of = group_by_speaker(samples, train)
     if len(speakers_of) >= 2 and sum(map(len, speakers_of.values())) == len(train):
         order = [list(speakers_of)[at] for at in rng.permutation(len(speakers_of))]
         held_out = set(_chosen(order, speakers_of, config.validation * len(train), leave=1))
-        rest = [i for i in train if _speaker(samples, i) not in held_out]
+        rest = [i for i in train if speaker_of(samples, i) not in held_out]
         if set(samples.labels[rest]) == set(samples.labels[train]):
-            validation = [i for i in train if _speaker(samples, i) in held_out]
+            validation = [i for i in train if speaker_of(samples, i) in held_out]
             return rest, validation, test, frozenset(held_out)
     rest, validation = _stratified(samples, train, config.validation, rng, "validation")
     return rest, validation, test, frozenset()
@@ -278,20 +328,37 @@ def _grouped(indices: Iterable[int], key: Callable[[int], K]) -> dict[K, list[in
     return groups
 
 
-def _without(samples: Samples, indices: Sequence[int], others: Iterable[int]) -> list[int]:
-    """`indices` without those whose recording is also one of `others`."""
+def without_copies(samples: Samples, indices: Iterable[int], others: Iterable[int]) -> list[int]:
+    """`indices` without those whose recording is also one of `others`.
+
+    Args:
+        samples: Samples of one modality.
+        indices: Indices into them.
+        others: Indices into them.
+    """
     elsewhere = {samples.contents[index] for index in others}
     return [index for index in indices if samples.contents[index] not in elsewhere]
 
 
-def _speaker(samples: Samples, index: int) -> Speaker | None:
+def speaker_of(samples: Samples, index: int) -> Speaker | None:
+    """A sample's speaker by corpus and name; None where the corpus names none.
+
+    Args:
+        samples: Samples of one modality.
+        index: Index into them.
+    """
     name = samples.speakers[index]
     return None if name is None else (samples.corpora[index], name)
 
 
-def _speakers(samples: Samples, among: Iterable[int]) -> dict[Speaker, list[int]]:
-    """Indices of each named speaker of each corpus, in a fixed order."""
-    speakers = _grouped(among, lambda index: _speaker(samples, index))
+def group_by_speaker(samples: Samples, among: Iterable[int]) -> dict[Speaker, list[int]]:
+    """Indices of each named speaker of each corpus, in a fixed order.
+
+    Args:
+        samples: Samples of one modality.
+        among: Indices into them.
+    """
+    speakers = _grouped(among, lambda index: speaker_of(samples, index))
     return dict(sorted((name, own) for name, own in speakers.items() if name is not None))
 
 

@@ -19,7 +19,7 @@ class WeightAverage:
 
     def __init__(self, network: Network, decay: float) -> None:
         """decay: of the average, a step."""
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network: Network = copy.deepcopy(network).requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()

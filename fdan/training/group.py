@@ -1,15 +1,15 @@
 """Joint training of runs with frozen backbones: a row of small products becomes one batched product
 of all of them, which a GPU does in the time of one.
 
-Each run has its own batches, losses, scores, history and checkpoints. Its numbers equal those of
-train.py but for rounding. It may go on alone from a checkpoint made in a group, and in any group
-from one made alone.
+Each run has its own batches, losses, scores, history and checkpoints, and may have parts of its own
+of the samples that all share. Its numbers equal those of train.py but for rounding. It may go on
+alone from a checkpoint made in a group, and in any group from one made alone.
 
 Shapes: R runs, M samples in a bank; V, A, F, C as in model/network.py.
 """
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from fdan.emotions import MODALITIES
 from fdan.machine.cuda_graph import make_graphed, side_stream
 from fdan.model.network import Bank
 from fdan.run_config import RunConfig
-from fdan.training.batches import bank_samples, plan_epoch
+from fdan.training.batches import bank_samples, batch_sizes, plan_epoch
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.group_heads import StackedHeads
 from fdan.training.train import Diverged, EpochReport, RunProgress
@@ -56,6 +56,20 @@ def group_key(run: RunConfig) -> Hashable | None:
     return model, training.batch, run.kernel.bandwidth is None, training.smoothing
 
 
+def shape_key(run: RunConfig, data: TrainingData) -> Hashable | None:
+    """Runs with equal keys can train as a group although each has other parts of the same samples:
+    as many steps of the same sizes, and a bank of the same size. None: as in `group_key`.
+
+    Args:
+        run: The run.
+        data: Its training data.
+    """
+    if (key := group_key(run)) is None:
+        return None
+    steps = batch_sizes(len(data.acoustic_train), run.training.batch)
+    return key, steps, tuple(len(samples) for samples in bank_samples(run, data).values())
+
+
 def train_group(
     runs: Sequence[RunConfig],
     data: TrainingData,
@@ -83,79 +97,107 @@ def train_group(
     data = data.to(where)
     members = []
     for index, run in enumerate(runs):
-        member = _Member(run, data, None if resume is None else resume[index])
         last = run.training.epochs if until is None else until[index]
-        member.index, member.until = index, min(last, run.training.epochs)
+        member = Member(run, data, None if resume is None else resume[index], (index, last))
         if member.trains_on:
             members.append(member)
-    if members:
-        with repeatable(where), side_stream(where):
-            _Group(members, data, where).train(report)
+    if not members:
+        return
+    with repeatable(where), side_stream(where):
+        group = Group(members, where)
+        while group.members:
+            epochs, diverged = group.train_epoch()
+            report(epochs, diverged)
+            group.keep({epoch.run for epoch in epochs})
 
 
-class _Member(RunProgress):
-    index: int
-    until: int
+class Member(RunProgress):
+    """A run beside others."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        data: TrainingData,
+        resume: Checkpoint | None,
+        place: tuple[int, int],
+    ) -> None:
+        """place: number of the run, and the epoch after which it ends, if not at its own end."""
+        super().__init__(run, data, resume)
+        self.index, until = place
+        self.until = min(until, run.training.epochs)
 
     @property
     def trains_on(self) -> bool:
         return self.now.epoch < self.until
 
 
-class _Group:
-    """The members that still train. A member's row is its place in `members` and in all tensors
-    that have an R."""
+class Group:
+    """The members that still train, inside `repeatable` and `side_stream`. A member's row is its
+    place in `members` and in all tensors that have an R."""
 
-    def __init__(
-        self, members: Sequence[_Member], data: TrainingData, device: torch.device
-    ) -> None:
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+        """Build the networks, or restore them.
+
+        Args:
+            members: Runs of one `shape_key`, on the same samples, which are on the device.
+            device: The device.
+        """
         self.members = list(members)
-        self.data, self.device = data, device
+        self.data, self.device = members[0].data, device
+        for member in members:
+            for modality in MODALITIES:
+                same = member.data.domain(modality) is self.data.domain(modality)
+                assert same, "the runs of a group have the same samples"
         networks, states = zip(*(member.start_network() for member in members), strict=True)
         momenta = [{k.removeprefix("momentum."): z for k, z in s.items()} for s in states]
         self.heads = StackedHeads([member.run for member in members], networks, momenta, device)
         self.step = make_graphed(self.heads.step, device)
-        chosen = [bank_samples(member.run, data) for member in members]
+        chosen = [bank_samples(member.run, member.data) for member in members]
         self.bank = {
             m: torch.from_numpy(np.stack([samples[m] for samples in chosen])).to(device)
             for m in MODALITIES
         }
 
-    def train(self, report: Report) -> None:
-        while self.members:
-            began = time.perf_counter()
-            losses = self._epoch()
-            bank = self._make_bank()
-            logits = self._predict_logits(bank)
-            seconds = (time.perf_counter() - began) / len(self.members)
+    def train_epoch(self) -> tuple[list[MemberEpoch], dict[int, Diverged]]:
+        """Train and score the next epoch of every member. Returns those that have not diverged, and
+        what ended those, by their numbers, that have."""
+        began = time.perf_counter()
+        losses = self._pass()
+        bank = self._make_bank()
+        logits = self._predict_logits(bank)
+        seconds = (time.perf_counter() - began) / len(self.members)
 
-            finished, diverged = dict[int, MemberEpoch](), dict[int, Diverged]()
-            for row, member in enumerate(self.members):
-                try:
-                    epoch = member.finish_epoch(losses[:, row], logits[row], seconds)
-                except Diverged as error:
-                    diverged[member.index] = error
-                else:
-                    make = partial(self._with_tensors, member.now, row, bank)
-                    finished[row] = MemberEpoch(member.index, epoch, make)
-            report(list(finished.values()), diverged)
-            staying = [row for row in finished if self.members[row].trains_on]
-            if len(staying) < len(self.members):
-                self.members = [self.members[row] for row in staying]
-                self.heads.select(staying)
-                self.step = make_graphed(self.heads.step, self.device)
-                self.bank = {m: index_RM[staying] for m, index_RM in self.bank.items()}
+        epochs, diverged = list[MemberEpoch](), dict[int, Diverged]()
+        for row, member in enumerate(self.members):
+            try:
+                epoch = member.finish_epoch(losses[:, row], logits[row], seconds)
+            except Diverged as error:
+                diverged[member.index] = error
+            else:
+                make = partial(self._with_tensors, member.now, row, bank)
+                epochs.append(MemberEpoch(member.index, epoch, make))
+        return epochs, diverged
 
-    def _epoch(self) -> Tensor:
+    def keep(self, runs: Collection[int]) -> None:
+        """Go on with those of these runs that are not at their ends."""
+        members = enumerate(self.members)
+        rows = [row for row, member in members if member.index in runs and member.trains_on]
+        if len(rows) < len(self.members):
+            self.members = [self.members[row] for row in rows]
+            self.heads.select(rows)
+            self.step = make_graphed(self.heads.step, self.device)
+            self.bank = {m: index_RM[rows] for m, index_RM in self.bank.items()}
+
+    def _pass(self) -> Tensor:
         """One pass of every member over the acoustic training part: each step's losses,
         (steps, R, 4), on the CPU; nothing waits for the device before the epoch's end."""
         plans = [
-            plan_epoch(self.data, member.run.training, member.now.epoch + 1)
+            plan_epoch(member.data, member.run.training, member.now.epoch + 1)
             for member in self.members
         ]
         steps = []
         for modality in MODALITIES:
-            # One size for all: they have the same data and batch.
+            # One size for all: they have one shape_key.
             sizes = plans[0][modality].sizes
             index = np.stack([plan[modality].samples for plan in plans])
             labels = self.data.domain(modality).labels[index]
@@ -187,14 +229,20 @@ class _Group:
             return ()
         return self.heads.build_bank(*(self._features(m, self.bank[m]) for m in MODALITIES))
 
-    def _predict_logits(self, bank: Bank | None) -> Tensor:
-        """Logits of the validation part: (R, A, C), on the CPU."""
-        index = torch.from_numpy(self.data.acoustic_validation).to(self.device)
-        logits = [
-            self.heads.predict(self.data.acoustic.take(batch), bank)
-            for batch in torch.split(index, FEATURES_AT_ONCE)
-        ]
-        return torch.cat(logits, dim=1).cpu()
+    def _predict_logits(self, bank: Bank | None) -> list[Tensor]:
+        """Logits of each member's validation part: (A, C), on the CPU."""
+        parts = [member.data.acoustic_validation for member in self.members]
+        if all(part is parts[0] for part in parts):
+            index = torch.from_numpy(parts[0]).to(self.device)
+            speech = [self.data.acoustic.take(i) for i in torch.split(index, FEATURES_AT_ONCE)]
+        else:  # what fills up the shorter ones is answered, and left out below
+            longest = max(map(len, parts))
+            filled = np.stack([np.resize(part, longest) for part in parts])
+            index_RA = torch.from_numpy(filled).to(self.device)
+            batches = torch.split(index_RA, FEATURES_AT_ONCE, dim=1)
+            speech = [self._features("acoustic", index) for index in batches]
+        logits = torch.cat([self.heads.predict(x, bank) for x in speech], dim=1).cpu()
+        return [logits_AC[: len(part)] for logits_AC, part in zip(logits, parts, strict=True)]
 
     def _with_tensors(self, checkpoint: Checkpoint, row: int, bank: Bank | None) -> Checkpoint:
         same = row < len(self.members) and checkpoint is self.members[row].now

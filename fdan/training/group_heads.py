@@ -92,14 +92,14 @@ class StackedHeads:
         return bank
 
     def predict(self, x_AF: Tensor, bank: Bank | None) -> Tensor:
-        """Head.predict of each run, all from the same speech: (R, A, C).
+        """Head.predict of each run: (R, A, C).
 
         Args:
-            x_AF: Speech's features.
+            x_AF: Features of the same speech for all, or of each run's own, (R, A, F).
             bank: Bank of build_bank; None passes attention by.
         """
-        axis = None if bank is None else 0
-        logits: Tensor = self._call("predict", (None, axis), x_AF, bank)
+        axes = (0 if x_AF.ndim == 3 else None, None if bank is None else 0)
+        logits: Tensor = self._call("predict", axes, x_AF, bank)
         return logits
 
     def checkpoint_tensors(self, row: int) -> Tensors:

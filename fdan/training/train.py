@@ -182,11 +182,24 @@ def train(
     if resume is not None and resume.epoch >= run.training.epochs:
         return resume
     with repeatable(where), side_stream(where):
-        return _Trainer(progress, where).train(report)
+        trainer = Trainer(progress, where)
+        while True:
+            epoch, make_checkpoint = trainer.train_epoch()
+            report(epoch, make_checkpoint)
+            if epoch.epoch == run.training.epochs:
+                return make_checkpoint()
 
 
-class _Trainer:
+class Trainer:
+    """A run that trains epoch by epoch, inside `repeatable` and `side_stream`."""
+
     def __init__(self, progress: RunProgress, device: torch.device) -> None:
+        """Build the network, or restore it.
+
+        Args:
+            progress: The run, with its data on the device.
+            device: The device.
+        """
         run, data = progress.run, progress.data
         self.progress, self.data, self.device = progress, data, device
         network, state = progress.start_network()
@@ -195,21 +208,18 @@ class _Trainer:
         self.average = self._start_average()
         self.step = make_graphed(_make_step(self.network, self.optimizer, run, data), device)
 
-    def train(self, report: Report) -> Checkpoint:
+    def train_epoch(self) -> tuple[EpochReport, Callable[[], Checkpoint]]:
+        """Train and score the next epoch. Returns its report, and a function that makes its
+        checkpoint until the next epoch begins. Diverged: a loss is not finite."""
         data, progress = self.data, self.progress
-        while True:
-            began = time.perf_counter()
-            self.network.train()
-            losses = self._epoch()
-            tested = (self.average or self).network.eval()
-            bank = make_bank(tested, progress.run, data)
-            logits = predict_logits(tested, data.acoustic, data.acoustic_validation, bank)
-            seconds = time.perf_counter() - began
-            epoch = progress.finish_epoch(losses, logits, seconds)
-            make_checkpoint = partial(self._with_tensors, progress.now, bank)
-            report(epoch, make_checkpoint)
-            if epoch.epoch == progress.run.training.epochs:
-                return make_checkpoint()
+        began = time.perf_counter()
+        self.network.train()
+        losses = self._pass()
+        tested = (self.average or self).network.eval()
+        bank = make_bank(tested, progress.run, data)
+        logits = predict_logits(tested, data.acoustic, data.acoustic_validation, bank)
+        epoch = progress.finish_epoch(losses, logits, time.perf_counter() - began)
+        return epoch, partial(self._with_tensors, progress.now, bank)
 
     def _start_average(self) -> WeightAverage | None:
         resume, decay = self.progress.resume, self.progress.run.training.average
@@ -220,7 +230,7 @@ class _Trainer:
             average.network.load_state_dict(resume.tensors_under("model"))
         return average
 
-    def _epoch(self) -> Tensor:
+    def _pass(self) -> Tensor:
         """One pass over the acoustic training part. Returns each step's losses, (steps, 4), on the
         CPU; nothing waits for the device before the epoch's end."""
         run, now = self.progress.run, self.progress.now

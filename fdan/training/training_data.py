@@ -114,6 +114,21 @@ class TrainingData:
         """The modality's training part."""
         return {"visual": self.visual_train, "acoustic": self.acoustic_train}[modality]
 
+    def divided(self, task: Task, split: Split) -> TrainingData:
+        """The same samples, divided otherwise. DataError: a part is empty.
+
+        Args:
+            task: The stores that the samples are from.
+            split: Split into parts.
+        """
+        return replace(
+            self,
+            visual_train=split.visual_train,
+            acoustic_train=split.acoustic_train,
+            acoustic_validation=split.acoustic_validation,
+            fingerprint=_fingerprint(task, split),
+        )
+
     def check_fits(self, model: ModelConfig) -> None:
         """Assert that this data was loaded for this kind of run."""
         assert self.weights.backbone == model.backbone, "loaded for another backbone"
@@ -152,9 +167,19 @@ def load_training_data(
             arrays = [cached_features(own, weights, cache, device, progress) for own in stores]
         return Domain.from_arrays(arrays, task.samples(modality).labels).to(device)
 
-    parts = (split.visual_train, split.acoustic_train, split.acoustic_validation)
+    return TrainingData(
+        visual=domain("visual"),
+        acoustic=domain("acoustic"),
+        visual_train=split.visual_train,
+        acoustic_train=split.acoustic_train,
+        acoustic_validation=split.acoustic_validation,
+        weights=weights,
+        fingerprint=_fingerprint(task, split),
+    )
+
+
+def _fingerprint(task: Task, split: Split) -> str:
     digest = hashlib.sha256(task.fingerprint.encode())
-    for part in parts:
+    for part in (split.visual_train, split.acoustic_train, split.acoustic_validation):
         digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes() + b"|")
-    domains = domain("visual"), domain("acoustic")
-    return TrainingData(*domains, *parts, weights=weights, fingerprint=digest.hexdigest())
+    return digest.hexdigest()

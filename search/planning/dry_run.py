@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fdan.cli.terminal import print_left_out, table_console
+from fdan.data.folds import default_folds, fold_splits, refit_split, validation_speakers
 from fdan.data.open_task import plan_task
-from fdan.data.split import PartCount, describe, split
+from fdan.data.split import NO_FOLDS, PartCount, SplitConfig, describe, split
 from fdan.data.task import Task
 from fdan.machine.cpus import cpu_count
 from search.config.spec import StudySpec
@@ -28,7 +29,9 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         estimate_time: Whether to time training steps and print how long the study would take.
     """
     task = plan_task(spec.data, spec.settings)
-    division = split(task, spec.settings.split)
+    divide = refit_split if spec.settings.split.has_folds else split
+    division = divide(task, spec.settings.split)
+    fold_lines = list(_folds(task, spec.settings.split))  # before anything is printed
     console = table_console()
     try:
         stored = _stored_study(spec, task)
@@ -45,6 +48,8 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         if part.speakers:
             speakers = ", ".join(f"{name} {count}" for name, count in part.speakers.items())
             console.print(f"  {part.part}: {speakers}")
+    for line in fold_lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(
         "  (counted from the listing: unreadable files and copies are found when it is prepared)",
         style="dim",
@@ -58,7 +63,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
 
         with console.status("timing training steps"):
             left = replace(spec, study=replace(spec.study, trials=remaining))
-            estimate = estimate_study(left, task, division)
+            estimate = estimate_study(left, task)
         estimate.print_to(console)
 
 
@@ -142,6 +147,26 @@ def _split(parts: list[PartCount]) -> Table:
         speakers = str(len(part.speakers)) if part.speakers else "unknown"
         table.add_row(part.part, *counts, Text(str(part.total), style="bold"), speakers)
     return table
+
+
+def _folds(task: Task, config: SplitConfig) -> Iterator[str]:
+    """The folds, or why there are none. DataError where those that were chosen cannot be had."""
+    if not config.has_folds:
+        usual = default_folds(task, config)
+        if usual.folds == NO_FOLDS:
+            yield f"  one split: {usual.reason}"
+        else:
+            yield f"  one split; --folds {usual.folds} says more: {usual.reason}"
+        return
+    folds = fold_splits(task, config)
+    yield f"  {len(folds)} folds (--folds {config.folds}), which a trial trains side by side:"
+    for number, fold in enumerate(folds, start=1):
+        names = ", ".join(validation_speakers(task, fold))
+        yield (
+            f"    fold {number} trains on {len(fold.acoustic_train)} and validates on"
+            f" {len(fold.acoustic_validation)} of {names}"
+        )
+    yield "  then the winner's setting once on all of them: that model is scored"
 
 
 def _table(title: str, *columns: str) -> Table:

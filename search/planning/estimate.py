@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from fdan.data.folds import trained_splits
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS, MODALITIES
@@ -61,6 +62,7 @@ class Estimate:
     timings: Timings
     share: float  # the part of all epochs that the pruner leaves, 0 .. 1
     images: Mapping[str, int]  # number of images by modality
+    folds: int = 1  # that a trial trains; each takes the time of the first one
 
     @property
     def at_most(self) -> float:
@@ -104,8 +106,9 @@ class Estimate:
                 " (simulated with level curves in random order; if trials get better as the"
                 " search learns, fewer are pruned)"
             )
+        folds = f" of {self.folds} folds" if self.folds > 1 else ""
         lines = [
-            f"{spec.trials} trials of {spec.epochs} epochs, {at_once}:",
+            f"{spec.trials} trials of {spec.epochs} epochs{folds}, {at_once}:",
             f"at most about {self._format(self.at_most)}: nothing pruned, all the dearest",
             f"about {self._format(self.pruned)} {pruned}",
         ]
@@ -148,7 +151,7 @@ class Estimate:
 
     @property
     def _epochs_s(self) -> list[float]:
-        return [timing.epoch * _CHECKPOINTS for timing in self.timings.runs]
+        return [timing.epoch * _CHECKPOINTS * self.folds for timing in self.timings.runs]
 
     def _trials_s(self, trials: int, epoch_s: float) -> float:
         trial_s = self.spec.epochs * epoch_s + _NEXT_TRIAL_S
@@ -156,14 +159,13 @@ class Estimate:
         return _RAY_S + self.timings.start + trials / at_once * trial_s
 
 
-def estimate_study(spec: StudySpec, task: Task, split: Split) -> Estimate:
+def estimate_study(spec: StudySpec, task: Task) -> Estimate:
     """Time a few training steps and estimate from them how long the study takes. FdanError where
     its trials cannot be trained here.
 
     Args:
         spec: The study.
         task: Data of the study, of which only the listing is used.
-        split: Split of the data.
     """
     gpus = torch.cuda.device_count() if spec.per_trial.gpus else 0
     if spec.per_trial.gpus and not gpus:
@@ -173,11 +175,13 @@ def estimate_study(spec: StudySpec, task: Task, split: Split) -> Estimate:
         )
     concurrency = _concurrency(spec, gpus)
     processes = min(concurrency or 1, _MAX_PROCESSES)
-    workload = make_workload(spec, task, split)
+    splits = trained_splits(task, spec.settings.split)
+    workload = make_workload(spec, task, splits[0])
     timings = measure(workload, processes)
     share = _pruner_share(spec.search.pruner, spec.epochs, spec.trials, spec.name(task))
     images = {m: len(task.samples(m)) for m in MODALITIES}
-    return Estimate(spec, concurrency, processes, workload.runs, timings, share, images)
+    runs, folds = workload.runs, len(splits)
+    return Estimate(spec, concurrency, processes, runs, timings, share, images, folds)
 
 
 def make_workload(spec: StudySpec, task: Task, split: Split) -> Workload:

@@ -66,6 +66,8 @@ def find_gpu_share(data: StudyData, stop: StopSignal) -> float | None:
         nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
     cpus_of_gpu = [int(node.get("CPU", 0) / node["GPU"]) for node in nodes if node.get("GPU")]
     limit = min(cpus_of_gpu, default=1) // cpus
+    others = max(0, len(data.folds) - 1)  # trained beside the one that was measured
+    needed += others * max(0, needed - CONTEXT_BYTES)
     return _largest_share(needed + _data_bytes(data.task, workload.runs[0]), available, limit)
 
 

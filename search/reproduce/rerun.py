@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fdan.cli.terminal import Preparing
+from fdan.data.folds import trained_splits
 from fdan.data.provenance import reopen
-from fdan.data.split import Split
+from fdan.data.split import Split, SplitConfig
 from fdan.data.store import open_store
 from fdan.data.task import Task
 from fdan.errors import ConfigError, DataError, WeightsError
@@ -35,7 +36,8 @@ from tracking.uri import sqlite_file
 if TYPE_CHECKING:
     import torch
 
-    from fdan.training.train import EpochReport
+    from fdan.training.folds.train import FoldsEpoch
+    from fdan.training.train import Diverged, EpochReport
 
 _PACKAGES: Final = ("fdan-search", "torch", "torchvision", "numpy", "python")
 """Packages whose versions can change a trial; Ray, Optuna and MLflow do not."""
@@ -92,14 +94,16 @@ class Rerun:
         }
 
 
-def _open_data(run: RecordedRun, stores: Path | None) -> tuple[Task, Split]:
-    """Open the data that the run was trained on, with the same split. Without a folder of `stores`
-    they are sought beside MLflow's database, where they were, and in ./runs."""
+def _open_data(run: RecordedRun, stores: Path | None) -> tuple[Task, tuple[Split, ...]]:
+    """Open the data that the run was trained on, with the same split, or folds. Without a folder of
+    `stores` they are sought beside MLflow's database, where they were, and in ./runs."""
     found = {
         modality: [{**entry, "folder": str(_find_store(run, entry, stores))} for entry in entries]
         for modality, entries in run.origin["stores"].items()
     }
-    return reopen({**run.origin, "stores": found})
+    task, _ = reopen({**run.origin, "stores": found})
+    config = SplitConfig.from_mapping(run.origin["split"], f"run {run.run_id}'s split")
+    return task, trained_splits(task, config)
 
 
 def _find_store(run: RecordedRun, entry: Mapping[str, str], stores: Path | None) -> Path:
@@ -161,7 +165,7 @@ def rerun(run: RecordedRun, console: Console, options: RerunOptions) -> Rerun:
     if options.weights is not None:
         settings["weights"] = str(options.weights.expanduser().absolute())
     config = RunConfig.from_mapping(settings, f"run {run.run_id}")
-    task, split = _open_data(run, options.stores)
+    task, splits = _open_data(run, options.stores)
 
     # Imported here: a run that cannot be repeated is refused without torch.
     from fdan.device import choose_device
@@ -177,20 +181,21 @@ def rerun(run: RecordedRun, console: Console, options: RerunOptions) -> Rerun:
         )
     changes = _environment_changes(run, device.type)
     _print_run(run, task, changes, console)
-    repeated = _train(run, config, (task, split), device, console)
+    repeated = _train(run, config, (task, splits), device, console)
     return Rerun(run, compare(run.epochs, repeated), changes)
 
 
 def _train(
     run: RecordedRun,
     config: RunConfig,
-    data: tuple[Task, Split],
+    data: tuple[Task, tuple[Split, ...]],
     device: torch.device,
     console: Console,
 ) -> dict[int, dict[str, float]]:
     """Train a trial; returns its metrics by epoch."""
     import torch
 
+    from fdan.training.folds.train import train_folds
     from fdan.training.train import train
     from fdan.training.training_data import load_training_data
 
@@ -203,7 +208,10 @@ def _train(
         if not features.is_dir():
             features = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fdan-rerun-")))
         with Preparing(console) as preparing:
-            loaded = load_training_data(*data, config, device, features, preparing.features)
+            task, splits = data
+            loaded = load_training_data(
+                task, splits[0], config, device, features, preparing.features
+            )
         advance = stack.enter_context(_progress(config.training.epochs, console))
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(int(run.machine["threads"]))  # their number sets the order of sums
@@ -216,7 +224,19 @@ def _train(
             }
             advance(epoch.epoch)
 
-        train(config, loaded, report, device=device)
+        if len(splits) == 1:
+            train(config, loaded, report, device=device)
+        else:
+            folds = [loaded.divided(task, split) for split in splits]
+
+            def report_folds(
+                epochs: Sequence[FoldsEpoch], diverged: Mapping[int, Diverged]
+            ) -> None:
+                for error in diverged.values():
+                    raise error
+                report(epochs[0].epoch, None)
+
+            train_folds([config], folds, report_folds, device=device)
     return epochs
 
 

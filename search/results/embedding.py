@@ -1,6 +1,7 @@
 """Where speech and faces lie in the feature space of the best model, as points in a plane: t-SNE of
 the features that enter the classifier (paper, figure 5)."""
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,9 @@ def embedding(chosen: ChosenModel) -> Embedding | None:
     """The acoustic validation part, and as many faces of the training part, where `_lay_out` has
     places for them."""
     data = chosen.data
-    return _embedding(chosen.checkpoint, data.load(chosen.model.run), data.task, data.split)
+    found = _embedding(chosen.checkpoint, data.load(chosen.model.run), data.task, data.split)
+    # What the folds validate on, the model that follows them was trained on.
+    return replace(found, part="training") if found is not None and data.folds else found
 
 
 def _embedding(

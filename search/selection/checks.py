@@ -28,15 +28,24 @@ def _speakers_are_disjoint(data: StudyData) -> Check:
     if protocol != "speaker":
         return _check(name, "", f"not required by protocol {protocol}")
     samples = data.task.samples("acoustic")
-    train, validation, test = (
-        {(samples.corpora[i], samples.speakers[i]) for i in part}
-        for part in (split.acoustic_train, split.acoustic_validation, split.acoustic_test)
-    )
-    shared = (train & validation) | (train & test) | (validation & test)
+    shared: set[tuple[str, str | None]] = set()
+    counts = []
+    for division in data.folds or (split,):
+        train, validation, test = (
+            {(samples.corpora[i], samples.speakers[i]) for i in part}
+            for part in (
+                division.acoustic_train,
+                division.acoustic_validation,
+                division.acoustic_test,
+            )
+        )
+        shared |= (train & validation) | (train & test) | (validation & test)
+        counts.append(f"{len(train)}, {len(validation)}, {len(test)}")
+    detail = f"{'; '.join(counts)} speakers train, validate and test"
     return _check(
         name,
         f"in several parts: {sorted(map(str, shared))[:3]}" if shared else "",
-        f"{len(train)}, {len(validation)}, {len(test)} speakers train, validate and test",
+        f"{len(counts)} folds: {detail}" if data.folds else detail,
     )
 
 
@@ -52,15 +61,15 @@ def _recordings_are_disjoint(data: StudyData) -> Check:
 
 
 def _values_agree(chosen: ChosenModel) -> Check:
-    checkpoint, study = chosen.checkpoint, chosen.data.study
+    value, study = chosen.value, chosen.data.study
     if chosen.run is None:
         stored = study.get_trials(deepcopy=False)[chosen.trial].value
     else:
         stored = confirming_runs(study)[chosen.run].value
     return _check(
         "the recorded value is the checkpoint's",
-        "" if stored == checkpoint.value else f"{stored}, but the checkpoint's {checkpoint.value}",
-        f"{checkpoint.value:.4f}, epoch {checkpoint.epoch}",
+        "" if stored == value else f"{stored}, but the checkpoint's {value}",
+        f"{value:.4f}, epoch {chosen.checkpoint.epoch}",
     )
 
 

@@ -1,9 +1,13 @@
 """What selection works on: a study whose trials are done, with its data; and the models of a study:
-the best trial's, and the confirmed winner's."""
+the best trial's, and the confirmed winner's.
+
+Of a study with folds no trial has a model: what it stands for is the setting that won, trained once
+on all speakers outside the test part for as many epochs as its folds were.
+"""
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,11 @@ from fdan.inference.model_folder import SpeechModel, read_model
 from fdan.inference.model_writer import write_model
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
+from fdan.training.folds.checkpoint import load_checkpoint
 from fdan.training.training_data import TrainingData, load_training_data
 from search.config.spec import StudySpec
 from search.selection.confirm import FOLDER, Setting, winning_setting
+from search.selection.refit import REFIT, train_refit
 from search.study.status import best_trial
 from search.worker.data import WorkerData
 from search.worker.trial_folder import CHECKPOINT, trial_folder
@@ -41,6 +47,8 @@ class StudyData:
     worker_data: WorkerData  # task and split as workers open them
     baseline_uar: float | None  # validation UAR that the search has to beat
     tags: Mapping[str, Any]  # of every run in MLflow
+    folds: tuple[Split, ...] = ()
+    """What trials train on, if not on `split`, which is then what the final model trains on."""
 
     def load(self, run: RunConfig) -> TrainingData:
         """What such a run trains on, in this process and on the CPU: the driver's node may have no
@@ -56,7 +64,8 @@ class ChosenModel:
     data: StudyData
     folder: Path
     model: SpeechModel
-    trained: Path  # folder of the trial, or confirming run, that trained it
+    trained: Path  # folder of the trial, or confirming run, that the model is of
+    refit: Path | None = None  # where there are folds, the folder that it was trained in
 
     @property
     def trial(self) -> int:
@@ -72,37 +81,58 @@ class ChosenModel:
     @property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint that the model was made of."""
-        return Checkpoint.load(self.trained / CHECKPOINT)
+        return Checkpoint.load((self.refit or self.trained) / CHECKPOINT)
+
+    @property
+    def value(self) -> float:
+        """The value of the trial, or confirming run, by its own checkpoint."""
+        return load_checkpoint(self.trained / CHECKPOINT).value
 
 
-def write_models(data: StudyData, settings: Sequence[Setting]) -> ChosenModel | None:
-    """Write the best trial's model and, where settings were confirmed, the winner's. Returns the
-    one that the study stands for; None where no trial is complete.
+def write_models(
+    data: StudyData, settings: Sequence[Setting], notify: Callable[[str], None]
+) -> ChosenModel | None:
+    """Write the best trial's model and, where settings were confirmed, the winner's; of a study
+    with folds the latter alone, if there is one. Returns the one that the study stands for; None
+    where no trial is complete.
 
     Args:
         data: The study.
         settings: Settings that were confirmed, the best mean first.
+        notify: Function that shows the user a line.
     """
-    chosen = None
-    if (best := best_trial(data.study)) is not None:
+    chosen, winner = None, winning_setting(settings)
+    if (best := best_trial(data.study)) is not None and not (data.folds and winner):
         trained = trial_folder(data.folder, best.number)
-        chosen = _write(data, BEST, trained, {"trial": best.number})
-    if (winner := winning_setting(settings)) is not None:
+        chosen = _write(data, BEST, trained, {"trial": best.number}, notify)
+    if winner is not None:
         run = winner.median_run
         trained = trial_folder(data.folder / FOLDER, run)
-        chosen = _write(data, WINNER, trained, {"trial": winner.trial, "confirm_run": run})
+        facts = {"trial": winner.trial, "confirm_run": run}
+        chosen = _write(data, WINNER, trained, facts, notify)
     return chosen
 
 
-def _write(data: StudyData, name: str, trained: Path, facts: Mapping[str, int]) -> ChosenModel:
-    """Write the model that was trained in a trial's folder, unless it is written already."""
+def _write(
+    data: StudyData,
+    name: str,
+    trained: Path,
+    facts: Mapping[str, int],
+    notify: Callable[[str], None],
+) -> ChosenModel:
+    """Write the model that was trained in a trial's folder, or is trained now, unless it is written
+    already."""
     folder = data.folder / name
+    refit = data.folder / REFIT / name / trained.name if data.folds else None
     with contextlib.suppress(Exception):  # absent, damaged or another version's: written anew
         model = read_model(folder)
         if facts.items() <= model.facts.items():
-            return ChosenModel(data, folder, model, trained)
-    checkpoint = Checkpoint.load(trained / CHECKPOINT)
+            return ChosenModel(data, folder, model, trained, refit)
+    if refit is None:
+        checkpoint = Checkpoint.load(trained / CHECKPOINT)
+    else:
+        checkpoint = train_refit(data, trained, refit, notify)
     shutil.rmtree(folder, ignore_errors=True)  # with the old model's answers on the test part
     source = origin(data.task, data.spec.settings.split)
     write_model(folder, checkpoint, {**source, "study": data.folder.name, **facts})
-    return ChosenModel(data, folder, read_model(folder), trained)
+    return ChosenModel(data, folder, read_model(folder), trained, refit)

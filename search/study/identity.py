@@ -3,10 +3,13 @@
 import contextlib
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any, Final
 
-from fdan.run_config import RunConfig
+from fdan.config import Config
+from fdan.data.split import SplitConfig
+from fdan.run_config import RUN_CONFIGS
 from search.optimizer.space import Value
 from search.study.folder import Facts, StudyError, moved_text, read_study_file
 from tracking.uri import absolute_uri, sqlite_file
@@ -14,6 +17,13 @@ from tracking.uri import absolute_uri, sqlite_file
 IDENTITY = "identity"  # the study's user attribute that holds its Identity
 
 _OTHER = {"space": "another space", "split": "another split", "fixed": "other fixed settings"}
+
+_CONFIGS: Final[tuple[type[Config], ...]] = (SplitConfig, *RUN_CONFIGS)
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    setting.name: setting.default for config in _CONFIGS for setting in fields(config)
+}
+"""An earlier version, which did not have a setting yet, did what is its default."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,8 @@ def describe_differences(stored: Facts, requested: Identity) -> list[str]:
     differing = []
     for name, now in asdict(requested).items():
         before = stored.get(name)
-        if name == "fixed":
-            before = {**_later_settings(now), **(before or {})}
+        if name in ("split", "fixed") and before is not None:
+            before = {k: _DEFAULTS[k] for k in now if k in _DEFAULTS} | before
         if before == now or (name == "data" and now is None):
             continue
         if name == "data":
@@ -107,13 +117,6 @@ def describe_differences(stored: Facts, requested: Identity) -> list[str]:
         else:
             differing.append(f"{_OTHER[name]} ({_changes(before or {}, now)})")
     return differing
-
-
-def _later_settings(now: Facts) -> dict[str, object]:
-    """Settings that have their default value now, by name. A study that began before a setting
-    existed has none of it stored; its default is what was done before."""
-    defaults = RunConfig().as_dict()
-    return {k: v for k, v in now.items() if k in defaults and v == defaults[k]}
 
 
 def _changes(before: Facts, now: Facts) -> str:

@@ -12,6 +12,7 @@ from search.worker.store_sync import NodeError, PublishedStores
 from search.worker.trainable import node_id
 
 if TYPE_CHECKING:
+    from fdan.data.split import SplitConfig
     from fdan.data.store import Store
     from fdan.data.task import Task
     from fdan.run_config import RunConfig
@@ -32,6 +33,12 @@ class WorkerData:
     published: PublishedStores | None = None  # for other nodes; None: they see the same paths
     home: str = ""  # Ray's id of the driver's node
 
+    @property
+    def split_config(self) -> SplitConfig:
+        from fdan.data.split import SplitConfig
+
+        return SplitConfig.from_mapping(self.split)
+
     def run_config(self, params: Mapping[str, Any], name: str) -> RunConfig:
         """A trial's whole configuration.
 
@@ -44,19 +51,21 @@ class WorkerData:
         return RunConfig.from_mapping({**self.fixed, **params}, name)
 
 
-_cached: dict[str, TrainingData] = {}
+_cached: dict[str, tuple[TrainingData, ...]] = {}
 """The data of this process's last trial: with reuse_actors, the next one mostly needs the same."""
 
 
-def load_data(data: WorkerData, run: RunConfig, notify: Callable[[str], None]) -> TrainingData:
-    """What a trial trains on, on this worker's device.
+def load_data(
+    data: WorkerData, run: RunConfig, notify: Callable[[str], None]
+) -> tuple[TrainingData, ...]:
+    """What a trial trains on, on this worker's device: that of each fold, or of the one split.
 
     Args:
         data: Data of the study.
         run: Configuration of the trial; its backbone decides what is loaded.
         notify: Function that shows the user a line about this node.
     """
-    from fdan.data.split import SplitConfig, split
+    from fdan.data.folds import trained_splits
     from fdan.device import choose_device
     from fdan.training.training_data import load_training_data
 
@@ -65,8 +74,10 @@ def load_data(data: WorkerData, run: RunConfig, notify: Callable[[str], None]) -
     if key not in _cached:
         _cached.clear()
         task = _open_task(data, notify)
-        parts = split(task, SplitConfig.from_mapping(data.split))
-        _cached[key] = load_training_data(task, parts, run, choose_device(data.device), data.cache)
+        splits = trained_splits(task, data.split_config)
+        device = choose_device(data.device)
+        loaded = load_training_data(task, splits[0], run, device, data.cache)
+        _cached[key] = tuple(loaded.divided(task, division) for division in splits)
     return _cached[key]
 
 

@@ -124,6 +124,17 @@ def test_other_data_is_not_compared(
     assert better.passed is None
 
 
+def test_folds_leave_the_test_part_alone(pair: Callable[..., Pair]) -> None:
+    challenger, champion = pair("good", "bad")
+    file = champion.folder / "model.json"
+    facts = json.loads(file.read_text())
+    facts["split"]["folds"] = "loso"
+    file.unlink()
+    file.write_text(json.dumps(facts))
+    same, _ = champion_gates(challenger, champion, True)
+    assert same.passed, same.reason
+
+
 def test_another_corpus_is_named(pair: Callable[..., Pair]) -> None:
     """As after the demo's search, whose champion has the default name."""
     challenger, champion = pair("good", "bad")

@@ -1,0 +1,1 @@
+"""A run that trains several folds of its data side by side."""
