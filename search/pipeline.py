@@ -18,19 +18,20 @@ from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.device import choose_device
-from fdan.evaluation.baseline import baseline_uar
+from fdan.evaluation.yardsticks import YardstickData
 from fdan.machine.cpus import use_all_cpus
 from fdan.machine.home import ensure_home
 from fdan.machine.rights import follow_group
 from fdan.model.backbones import find_weights
 from fdan.run_config import RunConfig
-from fdan.training.training_data import load_training_data
+from fdan.training.training_data import TrainingData, load_training_data
 from search.config.options import sections
 from search.config.spec import StudySpec
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.results.provenance import tags
 from search.selection.winner import StudyData
+from search.selection.yardsticks import validation_yardsticks
 from search.stages import FinishedStudy, notifier, run_stages
 from search.study.folder import driver_lock, record_start, write_begun
 from search.study.identity import RequestedStudy, check_same_study
@@ -104,14 +105,16 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             driving.enter_context(driver_lock(folder))
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
-        baseline = _prepare_training(spec, task, split, worker_data, console)
+        features = _prepare_training(spec, task, split, worker_data, console)
+        with console.status("yardsticks"):
+            yardsticks = validation_yardsticks(YardstickData(task, split, features), notify)
         study = _open_study(spec, requested, notify)
         mend_places(spec.tracking_uri, notify)
         if spec.remembered:
             notify(f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
             labels = tags(spec, task)
-            data = StudyData(spec, study, task, split, folder, worker_data, baseline, labels)
+            data = StudyData(spec, study, task, split, folder, worker_data, yardsticks, labels)
             return run_stages(data, isolated_model, console, start)
 
 
@@ -155,10 +158,10 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
 
 def _prepare_training(
     spec: StudySpec, task: Task, split: Split, worker_data: WorkerData, console: Console
-) -> float | None:
+) -> TrainingData | None:
     """Compute frozen features once with all cores; weights that cannot be had end the search here,
-    in one line. On a cluster, the workers do both. Returns the validation UAR of the baseline that
-    the search has to beat; None where the backbones are trained, and on a cluster."""
+    in one line. On a cluster, the workers do both. None there, and where the backbones are
+    trained."""
     if spec.cluster is not None:
         return None
     run = RunConfig.from_mapping(spec.settings.run)
@@ -168,8 +171,7 @@ def _prepare_training(
     device = choose_device("cuda:0" if spec.device == "cuda" else "cpu")
     with Preparing(console) as progress:
         cache, show = worker_data.cache, progress.features
-        data = load_training_data(task, split, run, device, cache, show)
-        return baseline_uar(data, data.acoustic_validation)
+        return load_training_data(task, split, run, device, cache, show)
 
 
 def _open_study(
