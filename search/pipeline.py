@@ -9,6 +9,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import optuna
 from rich.console import Console
@@ -20,19 +21,20 @@ from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.device import choose_device
-from fdan.evaluation.baseline import baseline_uar
+from fdan.evaluation.yardsticks import YardstickData
 from fdan.machine.cpus import use_all_cpus
 from fdan.machine.home import ensure_home
 from fdan.machine.rights import follow_group
 from fdan.model.backbones import find_weights
 from fdan.run_config import RunConfig
-from fdan.training.training_data import load_training_data
+from fdan.training.training_data import TrainingData, load_training_data
 from search.config.options import sections
 from search.config.spec import StudySpec
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
 from search.results.provenance import tags
 from search.selection.winner import StudyData
+from search.selection.yardsticks import validation_yardsticks
 from search.stages import FinishedStudy, notifier, run_stages
 from search.study.folder import driver_lock, record_start, write_begun
 from search.study.identity import RequestedStudy, check_same_study
@@ -46,7 +48,7 @@ from search.worker.data import WorkerData
 from search.worker.store_sync import publish_stores
 from tracking.backend.moved import mend_places
 from tracking.promotion.isolated_model import IsolatedModel
-from tracking.result import StudyResult
+from tracking.result import StudyResult, YardstickUar
 from tracking.uri import mask_password
 
 
@@ -110,14 +112,18 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             driving.enter_context(driver_lock(folder))
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
-        baseline = _prepare_training(spec, task, folds or (split,), worker_data, console)
+        features = _prepare_training(spec, task, split, worker_data, console)
+        with console.status("yardsticks"):
+            yardsticks = _mean_yardsticks(task, folds or (split,), features, notify)
         study = _open_study(spec, requested, notify)
         mend_places(spec.tracking_uri, notify)
         if spec.remembered:
             notify(f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
             labels = tags(spec, task)
-            data = StudyData(spec, study, task, split, folder, worker_data, baseline, labels, folds)
+            data = StudyData(
+                spec, study, task, split, folder, worker_data, yardsticks, labels, folds
+            )
             return run_stages(data, isolated_model, console, start)
 
 
@@ -160,16 +166,11 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
 
 
 def _prepare_training(
-    spec: StudySpec,
-    task: Task,
-    splits: Sequence[Split],
-    worker_data: WorkerData,
-    console: Console,
-) -> float | None:
+    spec: StudySpec, task: Task, split: Split, worker_data: WorkerData, console: Console
+) -> TrainingData | None:
     """Compute frozen features once with all cores; weights that cannot be had end the search here,
-    in one line. On a cluster, the workers do both. Returns the validation UAR of the baseline that
-    the search has to beat, the mean over folds; None where the backbones are trained, and on a
-    cluster."""
+    in one line. On a cluster, the workers do both. None there, and where the backbones are
+    trained."""
     if spec.cluster is not None:
         return None
     run = RunConfig.from_mapping(spec.settings.run)
@@ -179,10 +180,28 @@ def _prepare_training(
     device = choose_device("cuda:0" if spec.device == "cuda" else "cpu")
     with Preparing(console) as progress:
         cache, show = worker_data.cache, progress.features
-        loaded = load_training_data(task, splits[0], run, device, cache, show)
-    folds = [loaded.divided(task, split) for split in splits]
-    scores = [baseline_uar(data, data.acoustic_validation) for data in folds]
-    return statistics.fmean(score for score in scores if score is not None)
+        return load_training_data(task, split, run, device, cache, show)
+
+
+def _mean_yardsticks(
+    task: Task,
+    splits: Sequence[Split],
+    features: TrainingData | None,
+    notify: Callable[[str], None],
+) -> tuple[YardstickUar, ...]:
+    """What the search has to beat: the yardsticks' validation UARs, the mean over folds; those that
+    each fold has."""
+    scores: dict[str, list[YardstickUar]] = {}
+    for number, split in enumerate(splits):
+        own = None if features is None else features.divided(task, split)
+        tell = notify if number == 0 else lambda _: None
+        for score in validation_yardsticks(YardstickData(task, split, own), tell):
+            scores.setdefault(score.name, []).append(score)
+    return tuple(
+        replace(of_folds[0], uar=statistics.fmean(score.uar for score in of_folds))
+        for of_folds in scores.values()
+        if len(of_folds) == len(splits)
+    )
 
 
 def _open_study(

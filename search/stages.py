@@ -29,6 +29,7 @@ from search.results.summary import SearchEnd, summary
 from search.selection import confirm
 from search.selection.test_score import score_test, stored_score
 from search.selection.winner import ChosenModel, StudyData, write_models
+from search.selection.yardsticks import scored_metrics, validation_metrics
 from search.study.events import StudyCallback
 from search.study.folder import share_checkpoints
 from search.study.open import HOME
@@ -41,17 +42,7 @@ from tracking.promotion.isolated_model import IsolatedModel
 from tracking.promotion.promote import PromotionOptions, Verdict, promote
 from tracking.report.selectors import confirm_end
 from tracking.result import StudyResult
-from tracking.tags import (
-    BASELINE_UAR,
-    COMPLETE,
-    CONFIRM,
-    CONFIRMATION,
-    FAIL,
-    PAUSED,
-    SEARCH,
-    STUDY_RUN,
-    TEST_PREFIX,
-)
+from tracking.tags import COMPLETE, CONFIRM, CONFIRMATION, FAIL, PAUSED, SEARCH, STUDY_RUN
 from tracking.tracker import Tracker
 
 _DRAIN_S: Final = 60.0
@@ -122,12 +113,10 @@ def run_stages(
         _closing(tracker),
     ):
         tracker.open_study(data.study.study_name, parameters(data), data.tags)
-        if data.baseline_uar is not None:
-            tracker.log_metrics(STUDY_RUN, 0, {BASELINE_UAR: data.baseline_uar})
-            notify(
-                "to beat: logistic regression on the same frozen speech features and split,"
-                f" validation UAR {data.baseline_uar:.4f}"
-            )
+        if data.yardsticks:
+            tracker.log_metrics(STUDY_RUN, 0, validation_metrics(data.yardsticks))
+            words = (f"{y.title}, validation UAR {y.uar:.4f}" for y in data.yardsticks)
+            notify(f"to beat on the same speech and split: {'; '.join(words)}")
         data = _with_gpu_share(data, stop, notify)
         with make_ray_session(data.spec, data.folder) as ray, TrialFigures() as drawing:
             rounds = RoundContext(data.worker_data, ray, stop, console)
@@ -292,11 +281,7 @@ def _select_model(context: _Context, settings: list[confirm.Setting]) -> ChosenM
         tested = stored.score
         # On each start, since a driver may have died between scoring and recording; the tracker
         # passes over what it has.
-        scores = {"war": tested.war, "uar": tested.uar, "wf1": tested.wf1}
-        if tested.baseline_uar is not None:
-            scores[BASELINE_UAR] = tested.baseline_uar
-        metrics = {TEST_PREFIX + name: score for name, score in scores.items()}
-        context.tracker.log_metrics(STUDY_RUN, len(tested.again), metrics)
+        context.tracker.log_metrics(STUDY_RUN, len(tested.again), scored_metrics(tested))
     return chosen
 
 

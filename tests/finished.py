@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from fdan.corpora import Source
@@ -20,8 +21,9 @@ from fdan.data.prepare import prepare
 from fdan.data.provenance import origin
 from fdan.data.split import Split, SplitConfig, describe, split
 from fdan.data.task import Task
+from fdan.emotions import EMOTIONS
 from fdan.evaluation.predictions import Predictions
-from fdan.evaluation.statistics import LEVEL, bootstrap
+from fdan.evaluation.statistics import LEVEL, bootstrap, compare
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS, read_model
 from fdan.inference.model_writer import write_model
@@ -35,6 +37,7 @@ from tracking.json_types import decode
 from tracking.result import (
     PREDICTIONS,
     WINNER,
+    YARDSTICK_PREDICTIONS,
     Check,
     ClassScore,
     Confirmation,
@@ -42,12 +45,14 @@ from tracking.result import (
     Confusions,
     Cost,
     Importances,
+    PairedDifference,
     Part,
     Range,
     ScoreInterval,
     SpeakerScore,
     StudyResult,
     TestScore,
+    YardstickScore,
 )
 from tracking.tracker import Tracker
 from tracking.uri import default_uri
@@ -55,6 +60,8 @@ from tracking.uri import default_uri
 EXPERIMENT: Final = "fdan-search"
 
 GOOD: Final = {"layers": 1, "lr": 0.03, "epochs": 10}
+YARDSTICK: Final = "logistic_regression"
+
 BAD: Final = {"layers": 1, "lr": 1e-6, "epochs": 1}
 """Settings that learn the demo corpus, and that leave a network at chance."""
 
@@ -113,6 +120,37 @@ def make_all(runs: Path) -> None:
         finish(corpus, corpus.train(**settings), runs / name, default_uri(runs), track=False)
 
 
+def anger(found: Predictions) -> Predictions:
+    """Anger, whatever is said: what learns nothing is not distinguishable from it."""
+    answers = np.zeros((len(found), len(EMOTIONS)))
+    answers[:, 0] = 1
+    return replace(found, probabilities=answers)
+
+
+def with_yardsticks(study: Path, answers: Mapping[str, Predictions]) -> StudyResult:
+    """Give a study other yardsticks, with these answers on the test part."""
+    result, folder = StudyResult.load(study), study / WINNER
+    winner, scores = Predictions.read(folder / PREDICTIONS), []
+    for name, predictions in answers.items():
+        file = folder / YARDSTICK_PREDICTIONS.format(name)
+        file.unlink(missing_ok=True)  # it may be a link to another study's
+        predictions.write(file)
+        interval, paired = bootstrap(predictions), compare(winner, predictions)
+        scores.append(
+            YardstickScore(
+                name,
+                name.replace("_", " "),
+                predictions.measures().uar,
+                ScoreInterval(interval.low, interval.high, LEVEL, interval.groups, interval.by),
+                PairedDifference(paired.difference, paired.low, paired.high, paired.p),
+            )
+        )
+    assert result.test is not None
+    result = replace(result, test=replace(result.test, yardsticks=tuple(scores)))
+    result.save(study)
+    return result
+
+
 def finish(
     corpus: Corpus,
     checkpoint: Checkpoint,
@@ -123,7 +161,8 @@ def finish(
     track: bool = True,
 ) -> StudyResult:
     """A study in the folder `study` whose confirmed winner, confirm run 1 of trial 3, is this
-    checkpoint. `answers` may put other answers in the place of the model's."""
+    checkpoint. `answers` may put other answers in the place of the model's. Its one yardstick
+    always says anger."""
     folder = study / WINNER
     study.mkdir(parents=True, exist_ok=True)
     facts = {**origin(corpus.task, SPLIT), "study": study.name}
@@ -131,9 +170,8 @@ def finish(
     found = answers(_answers(corpus, folder))
     found.write(folder / PREDICTIONS)
     study_id = _track(study, uri) if track else f"{study.name}-untracked"
-    result = _result(corpus, checkpoint, study, uri, study_id, found)
-    result.save(study)
-    return result
+    _result(corpus, checkpoint, study, uri, study_id, found).save(study)
+    return with_yardsticks(study, {YARDSTICK: anger(found)})
 
 
 def _answers(corpus: Corpus, folder: Path) -> Predictions:

@@ -23,6 +23,7 @@ from tracking.uri import located_uri, portable_uri
 RESULT: Final = "result.json"
 WINNER: Final = "winner"  # folder of the confirmed winner's model, beside RESULT
 PREDICTIONS: Final = "test.csv"  # in it: the model's answers on the test part, by utterance
+YARDSTICK_PREDICTIONS: Final = "test-{}.csv"  # beside that: a yardstick's, by its name
 REPORT: Final = "report.html"  # the study's report, beside RESULT
 _FORMAT: Final = 2
 
@@ -260,6 +261,36 @@ class Rescoring:
 
 
 @dataclass(frozen=True)
+class YardstickUar:
+    """What a yardstick (fdan/evaluation/yardsticks) reaches on the validation part."""
+
+    name: str
+    title: str
+    uar: float
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The winner's UAR less a yardstick's on the same utterances (fdan/evaluation/statistics)."""
+
+    value: float
+    low: float  # low .. high: the 95 % interval
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class YardstickScore:
+    """A yardstick on the test part, beside the model that was scored."""
+
+    name: str
+    title: str
+    uar: float
+    interval: ScoreInterval
+    difference: PairedDifference
+
+
+@dataclass(frozen=True)
 class TestScore:
     """Scores of one model on the test part, which is used once."""
 
@@ -277,6 +308,7 @@ class TestScore:
     baseline_uar: float | None
     model_sha256: str  # of the scored model.safetensors
     again: tuple[Rescoring, ...]  # the newest one is the score above
+    yardsticks: tuple[YardstickScore, ...] = ()  # that were measured: none by earlier releases
 
 
 @dataclass(frozen=True)
@@ -326,6 +358,7 @@ class StudyResult:
     test: TestScore | None
     checks: tuple[Check, ...]
     effects: Mapping[str, Effect] = dataclasses.field(default_factory=dict)  # the largest first
+    yardsticks: tuple[YardstickUar, ...] = ()  # on the validation part
 
     def to_json(self) -> str:
         """The content of result.json."""

@@ -64,6 +64,9 @@ VALUE: Final = "value"  # the objective, each epoch
 BEST_VALUE: Final = "best_value"  # on the study's run, with the number of ended trials as the step
 BASELINE_UAR: Final = "baseline_uar"  # on the study's run: of logistic regression on the same data
 TEST_PREFIX: Final = "test/"  # on the study's run: war, uar, wf1, baseline_uar on the test part
+YARDSTICK_PREFIX: Final = "yardstick/"
+"""On the study's run, with a yardstick's name and /uar: on the validation part; behind TEST_PREFIX
+on the test part, with /difference and /p of the winner beside it, too."""
 TIME_PREFIX: Final = "time/"  # seconds, which differ from one training to the next
 
 # Stages, and what runs are called.

@@ -1,39 +1,37 @@
 """From a corpus to a prepared store: hashed, decoded in parallel, resumable, in place at once.
 
-While it is made, a store lies in `NAME.partial`: the images so far and, in `done.jsonl`, one
-line a file. Both only grow, in the order of the corpus, so that whatever a kill leaves behind is
-a beginning that the next start continues.
+While it is made, a store lies in `NAME.partial` (fdan/data/partial_store.py).
 """
 
+import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fdan.corpora import STORE, Listing, Source, read
 from fdan.data import store as stored
 from fdan.data.content_hash import Content, ContentCache
+from fdan.data.partial_store import Done, PartialStore
 from fdan.errors import DataError
-from fdan.files import JsonLines, write_atomic
+from fdan.files import write_atomic
 from fdan.lock import wait_for_lock
 from fdan.machine.cpus import cpu_count
 from fdan.machine.rights import explain
-from fdan.media.pixels import Pixels, Settings, image_shape, reading, settings_to_dict
+from fdan.media.pixels import Settings, image_shape, reading, settings_to_dict
 from fdan.media.pool import DecoderPool
 from fdan.media.spectrogram import SpectrogramSettings
-
-_DONE: Final = "done.jsonl"
+from fdan.media.speech_statistics import DESCRIPTION
 
 _PROGRESS_INTERVAL_S: Final = 0.1  # progress is reported at most this often
 
@@ -85,17 +83,13 @@ def prepare(
             if not cache.knows(paths):  # then there is something to decode
                 pool.start()
             contents = cache.hash(paths, count, lambda done: report("hashing", done, len(paths)))
-            return _open_or_make(_Corpus(source, listing, settings, contents), root, pool, report)
+            corpus = _Corpus(source, listing, settings, contents)
+            store = _open_or_make(corpus, root, pool, report)
+            if source.modality == "acoustic" and store.statistics is None:
+                store = _add_statistics(store, corpus, pool, report)
+            return store
     except OSError as error:
         raise DataError(f"cannot prepare {source} in {root}: {explain(error, root)}") from error
-
-
-class _Done(TypedDict):
-    """Outcome of one file of the corpus: a line of done.jsonl."""
-
-    images: int
-    reason: str  # why it is unreadable, empty if it is not
-    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -146,7 +140,7 @@ class _Corpus:
         made = {n: c for n, c in store.counts.items() if not n.startswith(stored.PASSED_OVER)}
         return replace(store, counts={**made, **self._passed_over}, problems=self._problems)
 
-    def manifest(self, done: Sequence[_Done]) -> dict[str, object]:
+    def manifest(self, done: Sequence[Done]) -> dict[str, object]:
         """The store's manifest. DataError if too little of the corpus is readable."""
         source, rows, files = self.source, self.listing.rows, self.files
         unreadable = [
@@ -175,6 +169,7 @@ class _Corpus:
             "settings": settings_to_dict(self.settings),
             "fingerprint": self.fingerprint,
             "shape": [len(each), *image_shape(self.settings)],
+            **({"statistics": DESCRIPTION} if source.modality == "acoustic" else {}),
             "counts": {
                 "files": len(rows),
                 "images": len(each),
@@ -205,7 +200,7 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
         if folder.exists():  # another process was first
             return corpus.open(folder)
         partial = root / f"{folder.name}.partial"
-        with _PartialStore(partial, image_shape(corpus.settings)) as store:
+        with PartialStore(partial, corpus.settings) as store:
             left = range(len(store.done), len(rows))
             unreadable = sum(bool(entry["reason"]) for entry in store.done)
             answers = pool.read([rows[at].path for at in left if not contents[at].problem])
@@ -224,75 +219,29 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
     return corpus.open(folder)
 
 
-class _PartialStore(AbstractContextManager["_PartialStore"]):
-    """A store that is being made: its two files grow together, file by file of the corpus."""
-
-    def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:
-        self.done: list[_Done] = []
-        self._shape = shape
-        self._folder = folder
-        folder.mkdir(exist_ok=True)
-        self._images = (folder / stored.IMAGES).open("a+b")
-        self._resume()
-        self._lines = JsonLines(folder / _DONE)
-
-    def __exit__(self, *_: object) -> None:
-        self._images.close()
-        self._lines.close()
-
-    def add(self, answer: Pixels | str) -> None:
-        """Append the next file of the corpus: its images, or the reason why there are none."""
-        entry: _Done
-        if isinstance(answer, str):
-            entry = {"images": 0, "reason": answer, "counts": {}}
-        else:
-            assert answer.images.shape[1:] == self._shape and answer.images.dtype == np.uint8
-            entry = {"images": len(answer.images), "reason": "", "counts": answer.counts}
-            # Images first: a line stands for images that are there.
-            self._images.write(answer.images.tobytes())
-            self._images.flush()
-        self._lines.append(entry)
-        self.done.append(entry)
-
-    def finish(self, manifest: dict[str, object]) -> None:
-        """Complete the files; what is left is to rename the folder."""
-        count = sum(entry["images"] for entry in self.done)
-        with (self._folder / stored.IMAGES).open("r+b") as file:
-            file.write(_npy_header((count, *self._shape)))
-            os.fsync(file.fileno())
-        write_atomic(self._folder / stored.MANIFEST, json.dumps(manifest), sync=True)
-        (self._folder / _DONE).unlink()
-
-    def _resume(self) -> None:
-        """Keep what an earlier run left, as far as images and lines agree."""
-        header, lines = _npy_header((0, *self._shape)), self._folder / _DONE
-        size, end = self._images.seek(0, os.SEEK_END), len(header)
-        self._images.seek(0)
-        if self._images.read(end) != header:
-            self._images.truncate(0)
-            self._images.write(header)
-        elif lines.exists():
-            for line in lines.read_bytes().splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # torn by the kill
-                    break
-                after = end + entry["images"] * int(np.prod(self._shape))
-                if after > size:
-                    break
-                end = after
-                self.done.append(entry)
-        self._images.truncate(end)
-        write_atomic(lines, "".join(f"{json.dumps(entry)}\n" for entry in self.done))
+def _add_statistics(
+    store: stored.Store, corpus: _Corpus, pool: DecoderPool, report: _Report
+) -> stored.Store:
+    """A store of an earlier release with the statistics of its speech, which are computed now: the
+    corpus has the fingerprint that the store has, so its files are the same. Without them where one
+    of the files cannot be read this time."""
+    paths = dict(zip(corpus.files, (row.path for row in corpus.listing.rows), strict=True))
+    rows = []
+    for answer in pool.read([paths[file] for file in store.files]):
+        if isinstance(answer, str) or answer.statistics is None:
+            return store
+        rows.append(answer.statistics)
+        report("statistics of speech", len(rows), len(store))
+    statistics = np.concatenate(rows)
+    with contextlib.suppress(OSError):  # whoever may not write there has them for this process
+        file = store.folder / stored.STATISTICS
+        write_atomic(file, lambda path: _save(path, statistics), sync=True)
+    return replace(store, statistics=statistics)
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """NumPy's file header; NumPy leaves room in it for the first axis to grow."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
-    )
-    return header.getvalue()
+def _save(path: Path, array: NDArray[np.float32]) -> None:
+    with path.open("wb") as file:  # np.save would add a suffix to the name
+        np.save(file, array)
 
 
 def _throttled(source: Source, progress: stored.ProgressCallback) -> _Report:

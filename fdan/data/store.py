@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from fdan.corpora.listing import PARTS
 from fdan.emotions import EMOTIONS, MODALITIES
 from fdan.errors import DataError
+from fdan.media.speech_statistics import COLUMNS, DESCRIPTION, VERSION
 
 FORMAT: Final = 1
 IMAGES: Final = "images.npy"
+STATISTICS: Final = f"mfcc-v{VERSION}.npy"
+"""Beside the images of speech, one row each: fdan/media/speech_statistics. Stores of earlier
+releases have none until they are prepared again (fdan/data/prepare.py)."""
 MANIFEST: Final = "manifest.json"
 
 PASSED_OVER: Final = "passed over: "
@@ -55,6 +59,7 @@ class Store:
     unreadable: list[dict[str, str]] = field(default_factory=list)
     problems: list[dict[str, str]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    statistics: NDArray[np.float32] | None = None  # (N, COLUMNS) of speech; None: not computed
 
     def __len__(self) -> int:
         return len(self.emotions)
@@ -105,10 +110,25 @@ def _checked(folder: Path, manifest: dict[str, Any]) -> Store:
     return Store(
         folder=folder,
         images=images,
+        statistics=_statistics(folder, manifest, len(images)),
         emotions=np.array([EMOTIONS.index(name) for name in samples["emotions"]], dtype=np.int64),
         **{name: samples[name] for name in _PER_SAMPLE},
         **{name: manifest[name] for name in (*_HEAD, *_FILES)},
     )
+
+
+def _statistics(folder: Path, manifest: dict[str, Any], samples: int) -> NDArray[np.float32] | None:
+    """The store's speech statistics. A store that is older than they are may have got them since:
+    its manifest, by which a cluster's nodes tell whether their copies are alike, stays as it is."""
+    if not (folder / STATISTICS).exists():
+        if manifest.get("statistics") == DESCRIPTION:
+            raise _damaged(folder, f"it has no {STATISTICS}")
+        return None
+    statistics: NDArray[np.float32] = np.load(folder / STATISTICS, allow_pickle=False)
+    shape = samples, COLUMNS
+    if statistics.shape != shape or statistics.dtype != np.float32:
+        raise _damaged(folder, f"{STATISTICS} holds {statistics.shape}, not {shape}")
+    return statistics
 
 
 def _damaged(folder: Path, why: str) -> DataError:

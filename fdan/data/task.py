@@ -25,6 +25,15 @@ class Samples:
     corpora: tuple[str, ...]
     contents: tuple[str, ...]  # SHA-256 of each sample's file
 
+    @cached_property
+    def people(self) -> tuple[str | None, ...]:
+        """Each sample's speaker, of two corpora with the corpus's name, since these may call
+        different people the same."""
+        if len(set(self.corpora)) < 2:
+            return self.speakers
+        pairs = zip(self.corpora, self.speakers, strict=True)
+        return tuple(None if name is None else f"{corpus}/{name}" for corpus, name in pairs)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -99,6 +108,13 @@ class Task:
             inside = (indices >= start) & (indices < end)
             images[inside] = store.images[indices[inside] - start]
         return images
+
+    @cached_property
+    def statistics(self) -> NDArray[np.float32] | None:
+        """(N, COLUMNS) MFCC statistics of all speech (fdan/media/speech_statistics); None where a
+        store has none."""
+        statistics = [s.statistics for s in self.acoustic if s.statistics is not None]
+        return np.concatenate(statistics) if len(statistics) == len(self.acoustic) else None
 
     def emotions(self, modality: str) -> list[str]:
         """Emotions of which there is at least one sample, in the order of EMOTIONS."""

@@ -1,1 +1,1 @@
-"""Evaluation of predictions: statistics, stored predictions, the baseline."""
+"""Evaluation of predictions: statistics, stored predictions, the yardsticks."""

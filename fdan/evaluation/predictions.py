@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from fdan.emotions import EMOTIONS
 from fdan.errors import DataError
 from fdan.files import write_atomic
 from fdan.metrics import Ints, Measures, confusion_matrix, measures
+
+if TYPE_CHECKING:
+    from fdan.data.task import Task
 
 COLUMNS: Final = ("content", "utterance", "speaker", "emotion", "predicted", *EMOTIONS)
 
@@ -123,6 +126,26 @@ class Predictions:
             np.array([EMOTIONS.index(emotion) for emotion in truth], dtype=np.int64),
             np.array(probabilities, dtype=np.float64),
         )
+
+
+def speech_predictions(
+    task: Task, part: Ints, probabilities: npt.NDArray[np.float64]
+) -> Predictions:
+    """What somebody answered on some of a task's utterances.
+
+    Args:
+        task: The data.
+        part: (n,) numbers of acoustic samples.
+        probabilities: (n, 7), rows add up to 1.
+    """
+    samples = task.samples("acoustic")
+    return Predictions(
+        contents=tuple(samples.contents[i] for i in part),
+        utterances=tuple(samples.utterances[i] for i in part),
+        speakers=tuple(samples.people[i] for i in part),
+        truth=samples.labels[part],
+        probabilities=probabilities,
+    )
 
 
 def _probabilities(row: list[str], number: int) -> list[float]:

@@ -38,6 +38,8 @@ class Pixels:
 
     images: NDArray[np.uint8]
     counts: dict[str, int] = field(default_factory=dict)
+    statistics: NDArray[np.float32] | None = None
+    """(n, COLUMNS) MFCC statistics (fdan/media/speech_statistics), where they were asked for"""
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
@@ -93,20 +95,21 @@ def image_shape(settings: Settings) -> tuple[int, int, int]:
     return settings.face_size, settings.face_size, 3
 
 
-def read_pixels(path: Path, settings: Settings) -> Pixels:
+def read_pixels(path: Path, settings: Settings, *, statistics: bool = False) -> Pixels:
     """The images of one file: a speech image, or the faces of a video or still image. DataError:
     it is unusable; the message is a reason that continues its name.
 
     Args:
         path: The media file.
         settings: Settings that the images depend on.
+        statistics: Whether speech gets its MFCC statistics, too.
     """
     try:
         if table_of(path) is None and not path.stat().st_size:
             raise DataError("is empty (0 bytes)")
         with _utf8_name(path) as file:
             if isinstance(settings, SpectrogramSettings):
-                return _speech(file, settings)
+                return _speech(file, settings, statistics)
             return _faces(file, settings)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})") from error
@@ -125,8 +128,9 @@ def _utf8_name(path: Path) -> Iterator[Path]:
         yield link
 
 
-def _speech(path: Path, settings: SpectrogramSettings) -> Pixels:
+def _speech(path: Path, settings: SpectrogramSettings, statistics: bool) -> Pixels:
     from fdan.media.spectrogram import spectrogram_image
+    from fdan.media.speech_statistics import speech_statistics
 
     counts: Counter[str] = Counter()
     speech = read_speech(path, settings.sample_rate, counts)
@@ -134,7 +138,8 @@ def _speech(path: Path, settings: SpectrogramSettings) -> Pixels:
     excess = len(speech) - settings.length
     counts["longer than the window, cut"] += excess > 0
     counts["shorter, padded"] += excess < 0
-    return Pixels(image[None], dict(counts))
+    described = speech_statistics(speech, settings.sample_rate)[None] if statistics else None
+    return Pixels(image[None], dict(counts), described)
 
 
 def _faces(path: Path, settings: FaceSettings) -> Pixels:

@@ -71,12 +71,12 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
         speech: (samples,) float32.
         settings: Window, step and bands.
     """
-    librosa = _import_librosa()
+    librosa = import_librosa()
     spectrum = librosa.stft(
         speech.astype(np.float64), n_fft=settings.n_fft, hop_length=settings.hop
     )
     power = np.square(np.abs(spectrum)).astype(np.float32)
-    mel = _mel_filters(settings.sample_rate, settings.n_fft, settings.mels) @ power
+    mel = mel_filters(settings.sample_rate, settings.n_fft, settings.mels) @ power
     decibels: NDArray[np.float32] = librosa.power_to_db(mel, ref=float(mel.max()), top_db=TOP_DB)
     return decibels
 
@@ -141,7 +141,7 @@ def _interpolate(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 @functools.cache
-def _import_librosa() -> ModuleType:
+def import_librosa() -> ModuleType:
     """Import librosa, which takes seconds. numba compiles parts of it and keeps them in a folder:
     a temporary one where neither librosa's nor the user's can be written to, as in containers."""
     ensure_home()
@@ -156,8 +156,14 @@ def _import_librosa() -> ModuleType:
 
 
 @functools.lru_cache(maxsize=8)
-def _mel_filters(sample_rate: int, n_fft: int, mels: int) -> NDArray[np.float32]:
-    """(mels, 1 + n_fft // 2): triangular filters on Slaney's mel scale, each of unit area."""
+def mel_filters(sample_rate: int, n_fft: int, mels: int) -> NDArray[np.float32]:
+    """(mels, 1 + n_fft // 2): triangular filters on Slaney's mel scale, each of unit area.
+
+    Args:
+        sample_rate: Sample rate of the speech, in Hz.
+        n_fft: Window of the spectrogram, in samples.
+        mels: Number of bands.
+    """
     mel = importlib.import_module("librosa.filters").mel
     # In double precision first: in single, librosa rounds each weight twice.
     filters = mel(sr=sample_rate, n_fft=n_fft, n_mels=mels, dtype=np.float64)

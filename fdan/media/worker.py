@@ -23,6 +23,7 @@ from fdan.files import first_line
 from fdan.machine.libraries import load_library
 from fdan.media.pixels import Pixels, Settings, read_pixels
 from fdan.media.spectrogram import SpectrogramSettings, log_mel
+from fdan.media.speech_statistics import speech_statistics
 
 OUT_OF_MEMORY: Final = 77
 MEMORY_MB: Final = 2000
@@ -63,6 +64,7 @@ def _prepare(settings: Settings) -> str | None:
         # What librosa loads when it is first used is not part of the first file's time.
         try:
             log_mel(np.zeros(settings.n_fft, np.float32), settings)
+            speech_statistics(np.zeros(settings.n_fft, np.float32), settings.sample_rate)
         except Exception as error:
             return f"librosa makes no spectrograms here: {first_line(error)}"
     return None
@@ -84,7 +86,7 @@ def _bound_memory() -> None:
 
 def _answer(path: Path, settings: Settings) -> Pixels | str:
     try:
-        return read_pixels(path, settings)
+        return read_pixels(path, settings, statistics=True)
     except FdanError as error:
         return str(error)
     except Exception as error:  # one bad file of many must not end the run

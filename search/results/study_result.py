@@ -118,6 +118,7 @@ def study_result(
         test=None if scored is None else scored.score,
         checks=() if chosen is None else check_model(chosen),
         effects=effects(study, {d.name: d.distribution for d in spec.space.dimensions}, noise),
+        yardsticks=data.yardsticks,
     )
 
 

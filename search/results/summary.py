@@ -69,7 +69,8 @@ def summary(end: SearchEnd) -> str:
 
 def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:
     result, folder = end.result, end.folder
-    against = "" if result.baseline is None else f" (logistic regression: {result.baseline:.4f})"
+    beside = "; ".join(f"{y.title}: {y.uar:.4f}" for y in result.yardsticks)
+    against = f" ({beside})" if beside else ""
     yield f"best trial {best.number}: validation UAR {best.value:.4f}{against}"
     chosen = winning_setting(end.settings)
     if end.settings:
@@ -140,6 +141,12 @@ def _tested(score: TestScore) -> Iterator[str]:
         f"               95 % interval of the UAR, over {interval.groups} {interval.by}s:"
         f" {interval.low:.4f} .. {interval.high:.4f}"
     )
+    for yardstick in score.yardsticks:
+        less = yardstick.difference
+        yield (
+            f"               above {yardstick.title} ({yardstick.uar:.4f}) by {less.value:+.4f}"
+            f" ({less.low:+.4f} .. {less.high:+.4f}, p = {less.p:.4f})"
+        )
 
 
 def _relative(path: Path) -> str:

@@ -7,12 +7,13 @@ from typing import Final
 
 import optuna
 
-from fdan.evaluation.baseline import baseline_uar
-from fdan.evaluation.predictions import Predictions
+from fdan.evaluation.predictions import Predictions, speech_predictions
 from fdan.evaluation.statistics import LEVEL, bootstrap
+from fdan.evaluation.yardsticks import LOGISTIC_REGRESSION
 from fdan.files import sha256_file
 from fdan.inference.model_folder import TENSORS
 from search.selection.winner import ChosenModel
+from search.selection.yardsticks import score_yardsticks
 from search.study.writer import set_attributes
 from tracking import result
 from tracking.json_types import decode
@@ -39,11 +40,12 @@ def stored_score(study: optuna.Study) -> Scored | None:
 
 
 def score_test(chosen: ChosenModel, reason: str | None, notify: Callable[[str], None]) -> None:
-    """Score the study's model on the test part, and store the score in the study and the answers
-    utterance by utterance beside the model.
+    """Score the study's model and the yardsticks on the test part, and store the scores in the
+    study and the answers utterance by utterance beside the model.
 
     A study asks once: whoever chooses among models by their test scores has no test part left. The
-    same model again is no second question. Another one needs a reason in words.
+    same model again is no second question, nor are yardsticks that were not measured yet, by an
+    earlier release, say. Another model needs a reason in words.
 
     Args:
         chosen: Model of the study.
@@ -52,9 +54,12 @@ def score_test(chosen: ChosenModel, reason: str | None, notify: Callable[[str], 
     """
     digest, stored = sha256_file(chosen.folder / TENSORS), stored_score(chosen.data.study)
     answers, before = chosen.folder / result.PREDICTIONS, None if stored is None else stored.score
-    if before is not None and before.model_sha256 == digest:
+    if stored is not None and before is not None and before.model_sha256 == digest:
         if not answers.exists():  # a driver died between the two
             _predict(chosen).write(answers)
+        yardsticks = score_yardsticks(chosen, Predictions.read(answers), before.yardsticks)
+        if yardsticks != before.yardsticks:
+            _store(chosen, Scored(replace(before, yardsticks=yardsticks), stored.confusion))
         if reason is not None:
             notify(
                 f"the test part was scored for this very model on {before.scored[:10]}: nothing is"
@@ -74,33 +79,26 @@ def score_test(chosen: ChosenModel, reason: str | None, notify: Callable[[str], 
     if before is not None:
         rescoring = result.Rescoring(score.scored, reason, score.uar, before.uar)
         score = replace(score, again=(*before.again, rescoring))
-    confusion = predictions.measures().confusion.tolist()
-    set_attributes(chosen.data.study, {TEST: {**asdict(score), "confusion": confusion}})
+    _store(chosen, Scored(score, tuple(map(tuple, predictions.confusion.tolist()))))
     predictions.write(answers)
+
+
+def _store(chosen: ChosenModel, scored: Scored) -> None:
+    values = {**asdict(scored.score), "confusion": scored.confusion}
+    set_attributes(chosen.data.study, {TEST: values})
 
 
 def _predict(chosen: ChosenModel) -> Predictions:
     """The model's answers on the test part, utterance by utterance."""
     task, test = chosen.data.task, chosen.data.split.acoustic_test
-    samples = task.samples("acoustic")
-    speakers = samples.speakers
-    if len(set(samples.corpora)) > 1:  # which may call different people the same
-        pairs = zip(samples.corpora, speakers, strict=True)
-        speakers = tuple(None if name is None else f"{corpus}/{name}" for corpus, name in pairs)
-    return Predictions(
-        contents=tuple(samples.contents[i] for i in test),
-        utterances=tuple(samples.utterances[i] for i in test),
-        speakers=tuple(speakers[i] for i in test),
-        truth=samples.labels[test],
-        probabilities=chosen.model.probabilities(task.images("acoustic", test)),
-    )
+    probabilities = chosen.model.probabilities(task.images("acoustic", test))
+    return speech_predictions(task, test, probabilities)
 
 
 def _score(chosen: ChosenModel, predictions: Predictions, digest: str) -> result.TestScore:
     measured, interval, run = predictions.measures(), bootstrap(predictions), chosen.model.run
-    baseline = None
-    if run.model.tuning == "frozen":
-        baseline = baseline_uar(chosen.data.load(run), chosen.data.split.acoustic_test)
+    yardsticks = score_yardsticks(chosen, predictions, ())
+    baseline = next((y.uar for y in yardsticks if y.name == LOGISTIC_REGRESSION), None)
     per_class, per_speaker = predictions.per_class(), predictions.per_speaker()
     return result.TestScore(
         trial=chosen.trial,
@@ -119,6 +117,7 @@ def _score(chosen: ChosenModel, predictions: Predictions, digest: str) -> result
         baseline_uar=baseline,
         model_sha256=digest,
         again=(),
+        yardsticks=yardsticks,
     )
 
 

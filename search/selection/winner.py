@@ -18,6 +18,7 @@ from fdan.data.provenance import origin
 from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.device import choose_device
+from fdan.evaluation.yardsticks import LOGISTIC_REGRESSION
 from fdan.inference.model_folder import SpeechModel, read_model
 from fdan.inference.model_writer import write_model
 from fdan.run_config import RunConfig
@@ -30,7 +31,7 @@ from search.selection.refit import REFIT, train_refit
 from search.study.status import best_trial
 from search.worker.data import WorkerData
 from search.worker.trial_folder import CHECKPOINT, trial_folder
-from tracking.result import WINNER
+from tracking.result import WINNER, YardstickUar
 
 BEST = "best"  # folder of the best trial's model; the confirmed winner's is WINNER
 
@@ -45,10 +46,16 @@ class StudyData:
     split: Split
     folder: Path
     worker_data: WorkerData  # task and split as workers open them
-    baseline_uar: float | None  # validation UAR that the search has to beat
+    yardsticks: tuple[YardstickUar, ...]  # validation UARs that the search has to beat
     tags: Mapping[str, Any]  # of every run in MLflow
     folds: tuple[Split, ...] = ()
     """What trials train on, if not on `split`, which is then what the final model trains on."""
+
+    @property
+    def baseline_uar(self) -> float | None:
+        """Validation UAR of the logistic regression; None where there are no features for it."""
+        named = (y.uar for y in self.yardsticks if y.name == LOGISTIC_REGRESSION)
+        return next(named, None)
 
     def load(self, run: RunConfig) -> TrainingData:
         """What such a run trains on, in this process and on the CPU: the driver's node may have no

@@ -34,6 +34,7 @@ from tracking.result import (
     Importance,
     Importances,
     Matrix,
+    PairedDifference,
     Part,
     Range,
     Rescoring,
@@ -43,6 +44,8 @@ from tracking.result import (
     TestScore,
     TrialRecord,
     UnreadableFile,
+    YardstickScore,
+    YardstickUar,
 )
 
 SPACE: dict[str, Dimension] = {
@@ -293,6 +296,32 @@ def non_finite(of: StudyResult) -> StudyResult:
             of.importances,
             values=dict.fromkeys(of.importances.values, Importance(math.nan, 0, 1)),
         ),
+    )
+
+
+def beside_yardsticks(of: StudyResult) -> StudyResult:
+    """Two yardsticks: one that the winner beats, one that beats it."""
+    assert of.test is not None
+    scores = tuple(
+        YardstickScore(
+            name,
+            title,
+            of.test.uar - difference,
+            ScoreInterval(of.test.uar - 0.2, of.test.uar + 0.2, 0.95, 3, "speaker"),
+            PairedDifference(difference, difference - 0.05, difference + 0.06, p),
+        )
+        for name, title, difference, p in (
+            ("logistic_regression", "logistic regression", 0.1234, 0.0021),
+            ("mfcc_svm", "SVM on MFCC statistics", -0.0711, 0.0312),
+        )
+    )
+    return replace(
+        of,
+        yardsticks=(
+            YardstickUar("logistic_regression", "logistic regression", 0.4321),
+            YardstickUar("mfcc_svm", "SVM on MFCC statistics", 0.9876),
+        ),
+        test=replace(of.test, yardsticks=scores),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.tracking.results import shapes
+from tests.tracking.results import beside_yardsticks, shapes
 from tracking.result import RESULT, Choices, Range, ResultError, StudyResult
 from tracking.uri import default_uri
 
@@ -32,7 +32,8 @@ def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was(study: Path)
     (study / RESULT).write_text(text)
     result = StudyResult.load(study)
     again = json.loads(result.to_json())
-    assert again.pop("effects") == {}
+    assert again.pop("effects") == {} and again.pop("yardsticks") == []
+    assert again["test"].pop("yardsticks") == []
     for name in ("ended", "runs", "budget", "seeds_each", "noise"):
         assert again["confirm"].pop(name) == ("budget" if name == "ended" else None)
     for setting in again["confirm"]["settings"]:
@@ -47,6 +48,14 @@ def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was(study: Path)
     ), "what an earlier release did not write"  # fmt: skip
     assert result.test.again[0].before == 0.7
     assert result.trials[-1].values[0] == (1, result.trials[-1].values[0][1])
+
+
+def test_yardsticks_are_saved_and_loaded(study: Path) -> None:
+    result = beside_yardsticks(shapes()["whole"])
+    result.save(study)
+    assert StudyResult.load(study) == result
+    values = json.loads((study / RESULT).read_text())
+    assert values["test"]["yardsticks"][1]["difference"]["p"] == 0.0312
 
 
 @pytest.mark.parametrize("name", ["whole", "wide", "hostile", "bare", "no-trials", "one-seed"])
@@ -92,6 +101,8 @@ DAMAGE: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda r: r["trials"][1].update(value="0.7"), r"trials\[1\].value is '0.7'"),
     (lambda r: r["trials"][0]["values"][2].append(1), r"trials\[0\].values\[2\] is"),
     (lambda r: r["test"]["interval"].update(low=True), "test.interval.low is 'True'"),
+    (lambda r: r["test"].update(yardsticks=[{}]), r"test.yardsticks\[0\]: difference, interval"),
+    (lambda r: r.update(yardsticks=1), "yardsticks is '1'"),
     (lambda r: r["space"]["lr"].update(type="real"), r"space\['lr'\].type is 'real'"),
     (lambda r: r["fixed"].update(lr=[1]), r"fixed\['lr'\] is '\[1\]'"),
     (lambda r: r.update(confusion=None), "confusion: test, validation missing"),

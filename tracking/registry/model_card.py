@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, Final
 
-from tracking.result import StudyResult, TestScore
+from tracking.result import StudyResult, TestScore, YardstickScore
 
 _SPEAKERS: Final = 12  # speakers that are listed in the description; the whole card has them all
 
@@ -39,8 +39,8 @@ def model_card(
     assert test is not None and confirm is not None
     best = next(setting for setting in confirm.settings if setting.trial == confirm.winner)
     protocol, acoustic = str(facts["split"]["protocol"]), facts["preparation"]["acoustic"]
-    baseline = ""
-    if test.baseline_uar is not None:
+    baseline = "".join(map(_beside, test.yardsticks))
+    if not test.yardsticks and test.baseline_uar is not None:  # of an earlier release
         baseline = (
             "- **Logistic regression** on the same features and split: UAR"
             f" {test.baseline_uar:.3f}\n"
@@ -98,6 +98,15 @@ def model_card(
         sections.pop()
         note = _CUT
     return card
+
+
+def _beside(yardstick: YardstickScore) -> str:
+    title, less = yardstick.title, yardstick.difference
+    return (
+        f"- **{title[:1].upper()}{title[1:]}** on the same speech and split: UAR"
+        f" {yardstick.uar:.3f}; the model is above it by {less.value:+.3f} ({less.low:+.3f} to"
+        f" {less.high:+.3f}, p = {less.p:.4f})\n"
+    )
 
 
 def _per_speaker(test: TestScore, limit: int | None) -> str:

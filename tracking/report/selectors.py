@@ -13,6 +13,7 @@ from tracking.result import (
     StudyResult,
     TestScore,
     TrialRecord,
+    YardstickUar,
 )
 from tracking.tags import COMPLETE
 
@@ -72,6 +73,14 @@ def winners_test(result: StudyResult) -> TestScore | None:
         return None
     run = None if result.confirm is None else result.confirm.run
     return test if (test.trial, test.run) == (best.number, run) else None
+
+
+def yardsticks(result: StudyResult) -> tuple[YardstickUar, ...]:
+    """What the yardsticks reach on the validation part. Earlier releases had one."""
+    regression = result.baseline
+    if not result.yardsticks and is_number(regression):
+        return (YardstickUar("logistic_regression", "logistic regression", regression),)
+    return tuple(y for y in result.yardsticks if is_number(y.uar))
 
 
 def reached(trial: TrialRecord) -> float | None:

@@ -118,4 +118,4 @@ def probe(folder: Path, work: WorkerData, stop: StopSignal, address: str = "loca
     task = _open_task(work, print)
     parts = split(task, SplitConfig.from_mapping(work.split))
     spec, study = resolve(parse(words).options), optuna.create_study()
-    return find_gpu_share(StudyData(spec, study, task, parts, folder, work, None, {}), stop)
+    return find_gpu_share(StudyData(spec, study, task, parts, folder, work, (), {}), stop)

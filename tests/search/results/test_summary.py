@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.results.summary import SearchEnd, summary
-from tests.tracking.results import shapes
+from tests.tracking.results import beside_yardsticks, shapes
 
 PAGE = "/#/experiments/1/runs"
 
@@ -29,3 +29,17 @@ def test_where_to_compare_trials_without_a_password(uri: str, words: str, tmp_pa
     assert words in text
     assert "secret" not in text
     assert ("http://127.0.0.1:5000" in text) == ("backend-store-uri" in text)
+
+
+def test_the_yardsticks_stand_beside_the_winner(tmp_path: Path) -> None:
+    result = beside_yardsticks(shapes()["whole"])
+    assert result.test is not None
+    end = SearchEnd(result, tmp_path, stopped="", seconds=1.0, tracking_uri="", page=None)
+    text = summary(end)
+    assert "(logistic regression: 0.4321; SVM on MFCC statistics: 0.9876)" in text
+    uar = result.test.uar
+    for title, beside, words in (
+        ("logistic regression", uar - 0.1234, "+0.1234 (+0.0734 .. +0.1834, p = 0.0021)"),
+        ("SVM on MFCC statistics", uar + 0.0711, "-0.0711 (-0.1211 .. -0.0111, p = 0.0312)"),
+    ):
+        assert f"above {title} ({beside:.4f}) by {words}" in text

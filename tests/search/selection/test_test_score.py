@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from fdan.corpora import demo
 from fdan.data.provenance import reopen
 from fdan.emotions import EMOTIONS
 from fdan.evaluation.predictions import Predictions
-from fdan.evaluation.statistics import bootstrap
+from fdan.evaluation.statistics import bootstrap, compare
 from fdan.inference.model_folder import read_model
 from fdan.metrics import confusion_matrix, measures
 from search.cli import main as command
-from search.selection.test_score import Scored, stored_score
+from search.selection.test_score import TEST, Scored, stored_score
 from search.study.storage import open_storage
 from tracking.result import StudyResult
 
@@ -74,6 +75,52 @@ def another_model_needs_a_reason(
     return found
 
 
+def yardsticks_are_scored_with_the_model(
+    study: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their answers lie beside the model's; a study of an earlier release has them measured by
+    --score-test."""
+    result, model = StudyResult.load(study), study / "best"
+    test = result.test
+    assert test is not None and test.baseline_uar == test.yardsticks[0].uar
+    assert [y.name for y in test.yardsticks] == ["logistic_regression", "mfcc_svm"]
+    assert [y.name for y in result.yardsticks] == ["logistic_regression", "mfcc_svm"]
+    answers = Predictions.read(model / "test.csv")
+    files = {score.name: model / f"test-{score.name}.csv" for score in test.yardsticks}
+    stored = {name: file.read_bytes() for name, file in files.items()}
+    for score in test.yardsticks:
+        beside = Predictions.read(files[score.name])
+        assert beside.contents == answers.contents and beside.speakers == answers.speakers
+        assert beside.measures().uar == score.uar
+        paired, difference = compare(answers, beside), score.difference
+        assert (paired.difference, paired.p) == (difference.value, difference.p)
+    with sqlite3.connect(study.parent / "mlflow.db") as database:
+        rows = dict(
+            database.execute(
+                "select key, value from latest_metrics m join runs r using (run_uuid)"
+                " where r.name = 's'"
+            )
+        )
+    for score, seen in zip(test.yardsticks, result.yardsticks, strict=True):
+        assert rows[f"yardstick/{score.name}/uar"] == seen.uar
+        assert rows[f"test/yardstick/{score.name}/uar"] == score.uar
+        assert rows[f"test/yardstick/{score.name}/difference"] == score.difference.value
+        assert rows[f"test/yardstick/{score.name}/p"] == score.difference.p
+
+    # As an earlier release left it: the model is not asked again, but they are.
+    held = optuna.load_study(study_name="s", storage=open_storage(None, study))
+    earlier = {k: v for k, v in held.user_attrs[TEST].items() if k != "yardsticks"}
+    held.set_user_attr(TEST, earlier)
+    for file in files.values():
+        file.unlink()
+    found = stored_score(held)
+    assert found is not None and found.score.yardsticks == ()
+    assert command.main([*flags, "--trials", "1", "--score-test"]) == 0
+    capsys.readouterr()
+    assert StudyResult.load(study).test == test
+    assert {name: file.read_bytes() for name, file in files.items()} == stored
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = demo.generate(tmp_path / "demo", speakers=4, takes=2, workers=1)
@@ -107,6 +154,7 @@ def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert answers.measures().uar == alone.uar
     interval = bootstrap(answers)
     assert f"{interval.low:.4f} .. {interval.high:.4f}" in out
+    yardsticks_are_scored_with_the_model(runs / "s", flags, capsys)
 
     # Extended until another trial is the best: the figure stays that of the trial it was asked of.
     for trials in (4, 8, 12):

@@ -18,7 +18,7 @@ import pytest
 
 from fdan.emotions import EMOTIONS
 from fdan.errors import FdanError
-from tests.tracking.results import HOSTILE, result, shapes
+from tests.tracking.results import HOSTILE, beside_yardsticks, result, shapes
 from tracking import report
 from tracking.report.logged import NotLogged, log
 from tracking.result import ResultError, StudyResult
@@ -252,6 +252,30 @@ def test_the_figures_are_the_results(tmp_path: Path) -> None:
     assert f'Epochs saved by pruning</h3><p class="value">{saved}<' in page
     for trial in of.trials:
         assert trial.reason in page
+
+
+def test_the_yardsticks_stand_beside_the_winner(tmp_path: Path) -> None:
+    of = beside_yardsticks(SHAPES["whole"])
+    page, beside = written(of, tmp_path)
+    assert of.test is not None
+    told = section(page, "winner")
+    values = dict(re.findall(r'<h3>([^<]*)</h3><p class="value">([^<]*)</p>', told))
+    assert values["Logistic regression"] == "0.432"
+    assert values["SVM on MFCC statistics"] == "0.988"
+    row = "| logistic regression | {:.3f} | {:.3f} to {:.3f} | +0.123 | +0.073 to +0.183 | 0.0021 |"
+    beside = beside.replace("\\+", "+")
+    uar = of.test.uar
+    assert row.format(uar - 0.1234, uar - 0.2, uar + 0.2) in beside
+    assert "The validation UAR of the yardstick SVM on MFCC statistics" in beside
+    assert "The validation UAR of the yardstick logistic" not in beside
+    worse = "of the test part, the winner is worse than SVM on MFCC statistics."
+    assert worse in beside and "not distinguishable" not in beside
+    for label in ("validation, SVM on MFCC statistics", "test, SVM on MFCC statistics"):
+        assert label in told
+    scores = tuple(replace(y, difference=replace(y.difference, p=0.05)) for y in of.test.yardsticks)
+    _, tie = written(replace(of, test=replace(of.test, yardsticks=scores)), tmp_path)
+    named = "logistic regression and SVM on MFCC statistics"
+    assert f"the winner is not distinguishable from {named}." in tie
 
 
 def test_the_pictures_are_of_the_results(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from tracking.report.formatting import (
     setting,
     signed,
 )
-from tracking.report.selectors import complete, explained, winner, winners_test
-from tracking.result import Choices, Dimension, ScoreInterval, StudyResult, TrialRecord
+from tracking.report.selectors import complete, explained, winner, winners_test, yardsticks
+from tracking.result import Choices, Dimension, ScoreInterval, StudyResult, TestScore, TrialRecord
 
 _FEW_SPEAKERS: Final = 10
+_SIGNIFICANT: Final = 0.05  # as promotion has it
 _LEVEL: Final = percent(0.95)
 
 
@@ -78,6 +79,8 @@ def winner_blocks(result: StudyResult) -> Iterator[Block]:
     rows = list(_rows(result, best))
     if len(rows) > 1:
         yield _evidence(result, rows)
+    if (test := winners_test(result)) is not None and test.yardsticks:
+        yield from _beside_yardsticks(test)
     yield from _cautions(result, best)
     if result.space:
         params = {name: setting(value) for name, value in best.params.items()}
@@ -92,7 +95,7 @@ def winner_blocks(result: StudyResult) -> Iterator[Block]:
         )
     else:
         yield Note("Nothing was searched: all trials had the same settings.")
-    if (test := winners_test(result)) is not None:
+    if test is not None:
         which = f"trial {best.number}"
         if (confirm := result.confirm) is not None:
             which = (
@@ -136,11 +139,12 @@ def _cards(result: StudyResult, best: TrialRecord) -> Iterator[tuple[str, str, s
         than = ": more than fresh seeds give." if more else "; fresh seeds give no less."
         said = f"The search had said {score(first.search_value)}{than}"
         yield ("Optimism", signed(first.optimism), said)
-    if is_number(result.baseline):
-        words = "Validation UAR on the same features and split"
-        if test is not None and is_number(test.baseline_uar):
-            words += f"; {score(test.baseline_uar)} on the test part"
-        yield ("Logistic regression", score(result.baseline), f"{words}.")
+    for yardstick in yardsticks(result):
+        words = "Validation UAR on the same speech and split"
+        if test is not None and (uar := _tested(test).get(yardstick.name)) is not None:
+            words += f"; {score(uar)} on the test part"
+        title = yardstick.title
+        yield (f"{title[:1].upper()}{title[1:]}", score(yardstick.uar), f"{words}.")
 
 
 def _evidence(result: StudyResult, rows: list[Row]) -> Figure:
@@ -168,23 +172,27 @@ def _rows(result: StudyResult, best: TrialRecord) -> Iterator[Row]:
         first = result.confirm.settings[0]
         label, alone = f"validation, {count(len(first.values), 'fresh seed')}", test is None
         yield Row(label, first.mean, first.low, first.high, first.values, strong=alone)
-    if is_number(result.baseline):
-        yield Row("validation, regression", result.baseline)
+    for yardstick in yardsticks(result):
+        yield Row(f"validation, {yardstick.title}", yardstick.uar)
     if test is not None:
         yield Row("test, winner", test.uar, test.interval.low, test.interval.high, strong=True)
-        if is_number(test.baseline_uar):
-            yield Row("test, regression", test.baseline_uar)
+        for tested in test.yardsticks:
+            bounds = tested.interval
+            yield Row(f"test, {tested.title}", tested.uar, bounds.low, bounds.high)
+        if not test.yardsticks and is_number(test.baseline_uar):
+            yield Row("test, logistic regression", test.baseline_uar)
 
 
 def _cautions(result: StudyResult, best: TrialRecord) -> Iterator[Block]:
-    test, confirm, baseline = winners_test(result), result.confirm, result.baseline
+    test, confirm = winners_test(result), result.confirm
     value = best.value if confirm is None else confirm.settings[0].mean
-    if is_number(baseline) and is_number(value) and baseline >= value:
-        yield Note(
-            "A logistic regression on the same features has a validation UAR that is no lower than"
-            f" the winner's, {score(baseline)} against {score(value)}: on this evidence the"
-            " search has not beaten its yardstick."
-        )
+    for yardstick in yardsticks(result):
+        if is_number(value) and yardstick.uar >= value:
+            yield Note(
+                f"The validation UAR of the yardstick {yardstick.title}, on the same speech and"
+                f" split, is no lower than the winner's, {score(yardstick.uar)} against"
+                f" {score(value)}: on this evidence the search has not beaten its yardstick."
+            )
     if confirm is not None and len(confirm.settings[0].values) == 1:
         yield Note("With one fresh seed there is no interval: confirm with three or more.")
     if test is None:
@@ -205,6 +213,35 @@ def _cautions(result: StudyResult, best: TrialRecord) -> Iterator[Block]:
             f" {score(again.uar)}. The reason given: {sentence(again.reason or 'none')}"
             " A test part that was asked more than once has had a say in the choice."
         )
+
+
+def _tested(test: TestScore) -> dict[str, float]:
+    """The yardsticks' UAR on the test part, by name."""
+    uars = {yardstick.name: yardstick.uar for yardstick in test.yardsticks}
+    if not uars and is_number(test.baseline_uar):  # of an earlier release
+        uars["logistic_regression"] = test.baseline_uar
+    return uars
+
+
+def _beside_yardsticks(test: TestScore) -> Iterator[Block]:
+    """The winner beside each yardstick, on the same utterances of the test part."""
+    rows = [
+        (
+            *(y.title, score(y.uar), interval(y.interval.low, y.interval.high)),
+            signed(y.difference.value),
+            f"{signed(y.difference.low)} to {signed(y.difference.high)}",
+            f"{y.difference.p:.4f}",
+        )
+        for y in test.yardsticks
+    ]
+    head = ("yardstick", "test UAR", f"{_LEVEL} interval", "winner above", "interval", "p")
+    yield Table(head, rows)
+    close = [y for y in test.yardsticks if y.difference.p >= _SIGNIFICANT]
+    worse = [y for y in test.yardsticks if y not in close and y.difference.value < 0]
+    for which, words in ((worse, "is worse than"), (close, "is not distinguishable from")):
+        if which:
+            named = " and ".join(yardstick.title for yardstick in which)
+            yield Note(f"On the same utterances of the test part, the winner {words} {named}.")
 
 
 def _sure(bounds: ScoreInterval) -> str:

@@ -1,0 +1,129 @@
+"""Yardsticks: simple systems that hear the same speech, are fitted to the same training part and
+are asked about the same utterances as a search's winner, which is worth its trials only if it is
+better than they are.
+
+A further one is an entry of YARDSTICKS: whatever measures, stores, shows and asks them goes over
+that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fdan.emotions import EMOTIONS
+from fdan.evaluation.logistic_regression import fit_logistic_regression
+from fdan.evaluation.mfcc_svm import fit_mfcc_svm
+from fdan.evaluation.predictions import Predictions, speech_predictions
+from fdan.metrics import Ints
+
+if TYPE_CHECKING:
+    from fdan.data.split import Split
+    from fdan.data.task import Task
+    from fdan.training.training_data import TrainingData
+
+LOGISTIC_REGRESSION: Final = "logistic_regression"
+MFCC_SVM: Final = "mfcc_svm"
+
+Answer = Callable[[Ints], npt.NDArray[np.float64]]
+"""(n,) numbers of acoustic samples to (n, 7) probabilities"""
+
+
+@dataclass(frozen=True)
+class YardstickData:
+    """What yardsticks learn from."""
+
+    task: Task
+    split: Split
+    features: TrainingData | None
+    """with frozen features of speech; None where the backbones are tuned, or nobody computed them
+    here"""
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be fitted to the training part, in words; empty where it can."""
+        labels = self.task.samples("acoustic").labels[self.split.acoustic_train]
+        return "" if len(np.unique(labels)) > 1 else "its training part has one emotion"
+
+
+class Yardstick(Protocol):
+    """A simple system. Its fit is the same each time for the same data."""
+
+    @property
+    def name(self) -> str:
+        """Its name in files and in MLflow: letters and underscores."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+    def missing(self, data: YardstickData) -> str:
+        """Why it cannot be measured on these data, in words; empty where it can."""
+
+    def fit(self, data: YardstickData) -> Answer:
+        """Fit it to the training part, and to nothing else; returns what answers."""
+
+
+@dataclass(frozen=True)
+class _LogisticRegression:
+    name: str = LOGISTIC_REGRESSION
+    title: str = "logistic regression"
+
+    def missing(self, data: YardstickData) -> str:
+        if data.features is None or data.features.acoustic.arrays[0].ndim != 2:
+            return "there are no frozen features here"
+        return data.problem
+
+    def fit(self, data: YardstickData) -> Answer:
+        assert data.features is not None
+        domain, train = data.features.acoustic, data.features.acoustic_train
+
+        def inputs(samples: Ints) -> npt.NDArray[np.float32]:
+            features: npt.NDArray[np.float32] = domain.select(samples).cpu().numpy()
+            return features
+
+        model = fit_logistic_regression(inputs(train), domain.labels[train])
+        return lambda samples: model(inputs(samples))
+
+
+@dataclass(frozen=True)
+class _MfccSvm:
+    name: str = MFCC_SVM
+    title: str = "SVM on MFCC statistics"
+
+    def missing(self, data: YardstickData) -> str:
+        if data.task.statistics is not None:
+            return data.problem
+        (store, *_) = (s for s in data.task.acoustic if s.statistics is None)
+        return (
+            f"{store.folder} is of an earlier release and has no statistics of its speech; to"
+            " prepare its corpus again adds them"
+        )
+
+    def fit(self, data: YardstickData) -> Answer:
+        statistics, train = data.task.statistics, data.split.acoustic_train
+        assert statistics is not None
+        samples = data.task.samples("acoustic")
+        people = [samples.people[i] for i in train.tolist()]
+        model = fit_mfcc_svm(statistics[train], samples.labels[train], people)
+        return lambda numbers: model(statistics[numbers])
+
+
+YARDSTICKS: Final[tuple[Yardstick, ...]] = (_LogisticRegression(), _MfccSvm())
+
+
+def yardstick_predictions(yardstick: Yardstick, data: YardstickData, part: Ints) -> Predictions:
+    """Fit a yardstick and have it answer.
+
+    Args:
+        yardstick: One that is not missing on these data.
+        data: What it learns from.
+        part: (n,) numbers of the acoustic samples that it is asked about.
+    """
+    probabilities = yardstick.fit(data)(part)
+    assert probabilities.shape == (len(part), len(EMOTIONS))
+    return speech_predictions(data.task, part, probabilities)
