@@ -29,8 +29,7 @@ _FORMAT: Final = 2
 
 ParameterValue: TypeAlias = bool | int | float | str | None  # value of a hyperparameter
 Curve: TypeAlias = tuple[tuple[int, float], ...]  # (epoch, value) pairs in the order of the epochs
-Matrix: TypeAlias = tuple[tuple[int, ...], ...]
-"""Counts, 7 x 7: a row for each true emotion, a column for each predicted one."""
+Matrix: TypeAlias = tuple[tuple[int, ...], ...]  # counts, 7 x 7: rows true, columns predicted
 
 
 def with_runs(words: Sequence[str], runs: Path) -> list[str]:
@@ -140,8 +139,7 @@ LARGER: Final = "larger"
 SMALLER: Final = "smaller"
 UNSEEN: Final = "unseen"
 UNKNOWN: Final = "unknown"
-"""A setting's effect beside the noise of the seed; or there is none that can be told from chance;
-or there is one, and the noise was not measured."""
+"""Of a setting, beside the noise of the seed; none: it cannot be told from chance."""
 
 
 @dataclass(frozen=True)

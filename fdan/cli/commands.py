@@ -228,7 +228,7 @@ def _data_and_settings(arguments: argparse.Namespace, *, gpu: bool) -> tuple[Dat
 
 def _list_unreadable(store: Store, console: Console) -> None:
     manifest = f"{_short(store.folder)}/{MANIFEST}"
-    for what, files in (("unreadable", store.unreadable), ("missing", store.problems)):
+    for what, files in (("unreadable", store.unreadable), ("left out or missing", store.problems)):
         for file in files[:_MAX_LISTED]:
             console.print(f"  {what}: {file['path']}: {file['reason']}", style="yellow")
         if len(files) > _MAX_LISTED:

@@ -95,7 +95,7 @@ def print_left_out(task: Task, console: Console) -> None:
         prepare = "python -m fdan prepare lists all"
         for what, files, where in (
             ("unreadable", store.unreadable, listed),
-            ("missing", store.problems, prepare),
+            ("left out or missing", store.problems, prepare),
         ):
             if files:
                 line = (

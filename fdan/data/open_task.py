@@ -13,7 +13,7 @@ from fdan.config import Config, option
 from fdan.corpora import FOLDERS, STORE, Listing, Row, Source, parse_source, read, read_suffixes
 from fdan.corpora.class_names import read_emotion_names
 from fdan.corpora.demo import CODES, BackgroundDemo, DemoSettings, speaker_name
-from fdan.corpora.listing import VIDEO, suffix
+from fdan.corpora.listing import VIDEO, describe_counts, suffix
 from fdan.data.prepare import prepare
 from fdan.data.settings import Settings
 from fdan.data.split import Split, split
@@ -27,7 +27,7 @@ from fdan.data.store import (
 )
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS, MODALITIES
-from fdan.errors import ConfigError
+from fdan.errors import ConfigError, DataError
 from fdan.files import is_utf8
 from fdan.machine.rights import follow_group
 from fdan.media.faces import FaceSettings
@@ -35,6 +35,7 @@ from fdan.media.pixels import settings_to_dict
 from fdan.media.spectrogram import SpectrogramSettings
 
 _DEMO: Final = "demo"
+_MAX_LEFT_OUT: Final = 5  # files or folders that an error names
 
 _SPEECH_FIRST = MODALITIES[::-1]  # so that a corpus without usable speech is refused at once
 
@@ -158,7 +159,30 @@ def open_task(
         return _without_other_modality(store, source, data.sources)
 
     task = _task(data.sources, prepared)
-    return task, split(task, settings.split)
+    try:
+        return task, split(task, settings.split)
+    except DataError as error:  # of too few samples, perhaps, and these would be more
+        raise DataError(f"{error}{_left_out(task)}") from None
+
+
+def _left_out(task: Task) -> str:
+    """What the stores could not use of their corpora, for the end of an error."""
+    lines = []
+    for store in (*task.acoustic, *task.visual):
+        files = (*store.problems, *store.unreadable)
+        passed_over = {
+            name.removeprefix(PASSED_OVER): count
+            for name, count in store.counts.items()
+            if name.startswith(PASSED_OVER)
+        }
+        told = [f"{file['path']}: {file['reason']}" for file in files[:_MAX_LEFT_OUT]]
+        more = f" and {len(files) - _MAX_LEFT_OUT} more" if len(files) > _MAX_LEFT_OUT else ""
+        told += [f"not used: {describe_counts(passed_over)}"] if passed_over else []
+        if told:
+            lines.append(
+                f"; left out of {store.corpus} ({store.modality}): {'; '.join(told)}{more}"
+            )
+    return "".join(lines)
 
 
 def generation_progress(folder: Path, progress: ProgressCallback) -> Callable[[int, int], None]:

@@ -209,13 +209,13 @@ def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator)
         possible = ["paper"] + ["official"] * ({"train", "test"} <= set(samples.parts))
         raise DataError(
             f"corpus {', '.join(nameless)} names no speakers, so protocol 'speaker' cannot divide"
-            f" it: use protocol {' or '.join(possible)}"
+            f" it: use --protocol {' or '.join(possible)}"
         )
     if len(speakers) < 3:
         names = ", ".join(name for _, name in speakers)
         raise DataError(
             f"protocol 'speaker' needs at least 3 acoustic speakers, here is {len(speakers)}"
-            f" ({names}): add a source or use protocol paper"
+            f" ({names}): add a source or use --protocol paper"
         )
     classes = {name: set(samples.labels[own].tolist()) for name, own in speakers.items()}
     everything = set.union(*classes.values())
@@ -261,7 +261,7 @@ def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator)
             speakers = len(group_by_speaker(samples, range(len(samples))))
             raise DataError(
                 f"corpus {corpus} has no train and test parts of its own, so protocol 'official'"
-                f" cannot divide it: use protocol {'speaker or ' if speakers > 2 else ''}paper"
+                f" cannot divide it: use --protocol {'speaker or ' if speakers > 2 else ''}paper"
             )
     train, test = parts["train"], parts["test"]
     if "validation" in parts:

@@ -90,6 +90,18 @@ def test_films_that_no_table_names_are_told_though_both_modalities_read_films(
     assert "meld (acoustic): not used: 1 .mp4" in told(done.stdout)
 
 
+def test_too_few_samples_are_refused_with_what_was_left_out(run: Run, tmp_path: Path) -> None:
+    corpus = class_folders(tmp_path / "c", "angry", "happy", each=3)
+    class_folders(corpus, "suprise", each=6)
+    for number in (1, 2):
+        (corpus / "angry" / f"{number}.wav").unlink()
+    (corpus / "angry" / "1.heic").touch()
+    task = ("--task", f"folders:{corpus}", *SIZES, "--protocol", "paper")
+    line = refused(run, *FDAN, "prepare", *task)
+    assert "only 1 anger sample" in line and "(did you mean 'surprise'?): 6 files left out" in line
+    assert "not used: 1 .heic" in line
+
+
 def test_what_lies_there_instead_is_told(run: Run, odd: Path) -> None:
     line = refused(run, *FDAN, "prepare", "--task", f"meld:{odd}")
     assert "none of MELD's tables" in line and "it holds 28 .png, 28 .wav, 2 .heic" in line

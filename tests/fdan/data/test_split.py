@@ -99,10 +99,10 @@ def test_speaker_refused() -> None:
     with pytest.raises(DataError, match="at least 3 acoustic speakers, here is 2 "):
         split(task_of(acted("AB")), SplitConfig())
     faces = store("folders", "visual", fer())
-    with pytest.raises(DataError, match=r"folders names no speakers.*use protocol paper$"):
+    with pytest.raises(DataError, match=r"folders names no speakers.*use --protocol paper$"):
         split(task_of(fer(), faces, corpus="folders"), SplitConfig())
     parts = fer() + fer(part="test")
-    with pytest.raises(DataError, match=r"use protocol paper or official$"):
+    with pytest.raises(DataError, match=r"use --protocol paper or official$"):
         split(task_of(parts, faces, corpus="folders"), SplitConfig())
     # All faces are of held-out people.
     only_a = store("savee", "visual", acted("A"))

@@ -162,6 +162,7 @@ def test_a_web_server_is_no_cluster(
 ) -> None:
     """Such as Ray's dashboard, whose port people know."""
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)  # we hang up early
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{server.server_port}"
