@@ -65,7 +65,7 @@ _WORKER: Final[_Rules] = (
     (f"{_ROOT}search/worker/trial_folder.py", (), CHECKPOINTS),
     (f"{_ROOT}fdan/training/frozen_features.py", (), FEATURES),
     (f"{_ROOT}fdan/training/train.py", ("_with_tensors",), CHECKPOINTS),
-    (f"{_ROOT}fdan/training/train.py", ("_epoch",), STEPS),
+    (f"{_ROOT}fdan/training/train.py", ("_pass",), STEPS),
     (
         f"{_ROOT}fdan/training/validate.py",
         ("make_bank", "predict_logits", "score_logits"),

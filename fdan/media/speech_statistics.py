@@ -2,6 +2,7 @@
 yardstick (fdan/evaluation/yardsticks.py)."""
 
 import importlib
+import warnings
 from typing import Final
 
 import numpy as np
@@ -41,7 +42,9 @@ def speech_statistics(speech: NDArray[np.float32], sample_rate: int) -> NDArray[
     feature = importlib.import_module("librosa.feature")
     excess = max(0, len(speech) - round(_LONGEST_S * sample_rate))
     speech = speech[excess // 2 : len(speech) - (excess - excess // 2)]
-    spectrum = librosa.stft(speech, n_fft=_N_FFT, hop_length=_HOP)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of speech that is shorter than a frame
+        spectrum = librosa.stft(speech, n_fft=_N_FFT, hop_length=_HOP)
     mel = mel_filters(sample_rate, _N_FFT, _BANDS) @ np.square(np.abs(spectrum))
     mfcc = feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=COEFFICIENTS)
     frames = np.concatenate([mfcc, feature.delta(mfcc, mode="nearest")]).astype(np.float64)

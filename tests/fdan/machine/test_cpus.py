@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fdan.files import PROJECT_ROOT
 from fdan.machine import cpus
 
 V2 = "0::/user.slice/job.scope\n"
@@ -95,6 +97,17 @@ def test_the_count_is_the_least(
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     monkeypatch.setattr(os, "cpu_count", lambda: bound)
     assert cpus.cpu_count() == count
+
+
+def test_a_search_that_is_bound_to_one_cpu_plans_for_one(tmp_path: Path) -> None:
+    if shutil.which("taskset") is None or cpus.cpu_count() == 1:
+        pytest.skip("no taskset here, or no second CPU")
+    command = [sys.executable, str(PROJECT_ROOT / "search" / "run.py"), "--dry-run"]
+    plans = [
+        subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+        for words in (["taskset", "-c", "0", *command], command)
+    ]
+    assert ["may use 1 CPU of" in plan.stdout for plan in plans] == [True, False]
 
 
 PINNED = """

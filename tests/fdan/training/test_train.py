@@ -92,10 +92,10 @@ def test_alpha_narrows_the_gap_between_modalities(frozen_data: Make, run_of: Mak
     [
         {"tuning": "frozen", "layers": 2},
         {"tuning": "frozen", "layers": 0, "alpha": 0.0, "context": "none"},
-        {"tuning": "full", "epochs": 3, "batch": 5},
+        {"tuning": "full", "epochs": 2, "batch": 5},
         {"tuning": "frozen", "layers": 1, "epochs": 4, **RECIPE},
-        {"tuning": "full", "epochs": 3, "batch": 5, **RECIPE},
-        {"tuning": "full", "epochs": 3, "batch": 5, "system": "speech", **RECIPE},
+        {"tuning": "full", "epochs": 2, "batch": 5, **RECIPE},
+        {"tuning": "full", "epochs": 2, "batch": 5, "system": "speech", **RECIPE},
     ],
 )
 def test_going_on_equals_never_having_stopped(

@@ -106,6 +106,16 @@ def test_another_identity_under_the_name_is_refused(
     assert (tmp_path / STUDY_FILE).read_text() == held
 
 
+def test_another_database_is_refused_before_anything_is_made_in_it(tmp_path: Path) -> None:
+    """Typed in another working folder, where a file of that name lies, too."""
+    first, second = (f"sqlite:///{tmp_path}/{name}.db" for name in "ab")
+    open_one(open_storage(first, tmp_path), tmp_path, shown=first)
+    (tmp_path / "b.db").touch()
+    with pytest.raises(StudyError, match=rf"with storage {first}, now {second}: choose another"):
+        check_same_study(RequestedStudy("one", tmp_path, second, BASE))
+    assert (tmp_path / "b.db").read_bytes() == b""
+
+
 def test_another_programs_study_is_refused(tmp_path: Path) -> None:
     store = open_storage(None, tmp_path)
     optuna.create_study(storage=store, study_name="one", direction="minimize").ask()

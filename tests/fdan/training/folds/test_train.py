@@ -186,7 +186,7 @@ def test_folds_of_two_sizes_are_two_groups(
         ({"layers": 1}, (14, 28, 42, 56)),  # a group
         ({"layers": 1}, (14, 35)),
         ({"layers": 1, **RECIPE}, (21, 42)),
-        ({"tuning": "full", "epochs": 3, "batch": 5}, (7,)),
+        ({"tuning": "full", "epochs": 2, "batch": 5}, (7,)),
     ],
     ids=["group", "of other sizes", "recipe", "full"],
 )
