@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fdan.config import Config
 from fdan.data.split import SplitConfig
@@ -20,7 +20,7 @@ _OTHER = {"space": "another space", "split": "another split", "fixed": "other fi
 
 _CONFIGS: Final[tuple[type[Config], ...]] = (SplitConfig, *RUN_CONFIGS)
 
-_DEFAULTS: Final[Mapping[str, Any]] = {
+_DEFAULTS: Final[Facts] = {
     setting.name: setting.default for config in _CONFIGS for setting in fields(config)
 }
 """An earlier version, which did not have a setting yet, did what is its default."""

@@ -223,7 +223,7 @@ def _same_data(context: GateContext) -> str:
     return f"data and split of {champion.version}"
 
 
-def _without_folds(fact: Any) -> Any:
+def _without_folds(fact: object) -> object:
     """Folds divide what the test part leaves, which is the same with any."""
     return {k: v for k, v in fact.items() if k != "folds"} if isinstance(fact, Mapping) else fact
 
