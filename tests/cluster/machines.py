@@ -123,6 +123,7 @@ class Machine:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         # A machine without a way out takes packages from where this one has them.
         environment = f"UV_CACHE_DIR={uv_cache()} UV_LINK_MODE=symlink UV_OFFLINE=1"
+        environment += " RAY_worker_niceness=0"  # as beside it (tests/conftest.py)
         if self._wheels is not None:
             environment += f" PIP_NO_INDEX=1 PIP_FIND_LINKS={self._wheels}"
         (self.disk / "sshd_config").write_text(

@@ -112,8 +112,9 @@ class Home:
         return found
 
     def left_behind(self) -> dict[int, list[str]]:
-        """What still runs half a minute after the driver: Ray's own end a few seconds after it."""
-        deadline = time.monotonic() + 30
+        """What still runs a while after the driver: Ray's own end a few seconds after it, which on
+        a busy machine are many."""
+        deadline = time.monotonic() + 90
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
         return self.processes()

@@ -244,8 +244,9 @@ def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
             assert driver.stdout is not None
             assert driver.stdout.readline() == "false\n", "its workers are not pinned to one core"
             if gone != "leave":
-                (process,) = nodes.head_node.all_processes[gone]
-                process.process.kill()
+                for node in (nodes.head_node, *nodes.worker_nodes):  # it may be on either
+                    for process in node.all_processes.get(gone, ()):
+                        process.process.kill()
             _, said = driver.communicate(timeout=120)
         finally:
             driver.kill()
