@@ -225,11 +225,12 @@ with ray_session.connected(sys.argv[2], Path(sys.argv[1])):
 """
 
 
-@pytest.mark.parametrize("gone", ["gcs_server", "raylet", "leave"])
+@pytest.mark.parametrize("gone", ["gcs_server", "leave"])
 def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
     tmp_path: Path, nodes: Cluster, gone: str
 ) -> None:
-    """Ray's core ends the process. Whoever leaves a cluster that is up says nothing."""
+    """Ray's core ends the process where the cluster's GCS goes; where a raylet does, Ray raises
+    what the next test is about. Whoever leaves a cluster that is up says nothing."""
     command = [sys.executable, "-c", JOINED, str(tmp_path), "auto", gone]
     environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     with subprocess.Popen(
@@ -244,9 +245,8 @@ def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
             assert driver.stdout is not None
             assert driver.stdout.readline() == "false\n", "its workers are not pinned to one core"
             if gone != "leave":
-                for node in (nodes.head_node, *nodes.worker_nodes):  # it may be on either
-                    for process in node.all_processes.get(gone, ()):
-                        process.process.kill()
+                (process,) = nodes.head_node.all_processes[gone]
+                process.process.kill()
             _, said = driver.communicate(timeout=120)
         finally:
             driver.kill()
