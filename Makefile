@@ -12,7 +12,7 @@ SEARCH_ARGS ?=
 .PHONY: search test test-long lint types unit bench clean
 
 search: .venv/ready
-	$(BIN)/python search/run.py --trials 50 --epochs 60 --confirm 5 --seeds 5 --promote $(SEARCH_ARGS)
+	$(BIN)/python search/run.py --trials 50 --epochs 60 --confirm 5 --seeds 5 --promote --accept-yardstick-tie $(SEARCH_ARGS)
 
 test: lint types unit
 
