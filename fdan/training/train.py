@@ -108,9 +108,7 @@ class RunProgress:
         with seeded(seed_for(run.training.seed, batches.INITIAL_WEIGHTS)):
             head = Head(run.model)
         if run.model.tuning == "full":
-            return Network(
-                head, {m: build_backbone(data.weights) for m in run.model.modalities}
-            ), {}
+            return Network(head, {m: build_backbone(data.weights) for m in modalities}), {}
         for modality in modalities:
             head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
         return Network(head), {}

@@ -229,8 +229,8 @@ with ray_session.connected(sys.argv[2], Path(sys.argv[1])):
 def test_what_becomes_of_a_study_whose_cluster_goes_is_its_last_line(
     tmp_path: Path, nodes: Cluster, gone: str
 ) -> None:
-    """Ray's core ends the process where the cluster's GCS goes; where a raylet does, Ray raises
-    what the next test is about. Whoever leaves a cluster that is up says nothing."""
+    """Ray's core ends the process where the cluster's GCS goes. (Where raylets alone are killed, a
+    process that asks nothing of Ray went on for two minutes.) Whoever leaves says nothing."""
     command = [sys.executable, "-c", JOINED, str(tmp_path), "auto", gone]
     environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     with subprocess.Popen(
