@@ -149,8 +149,17 @@ class Progress(StudyCallback):
             now = time.monotonic()
             if now - self._last_line >= _HEARTBEAT_S:
                 with self._lock:
-                    head = self._headline(now)
-                self.say(head)
+                    line = self._headline(now) + self._epochs()
+                self.say(line)
+
+    def _epochs(self) -> str:
+        """How far the running ones are, for a line: a study's first trial ends after minutes."""
+        epochs = sorted(row.epoch for row in self.running.values())
+        if not epochs or epochs[-1] == 0:
+            return ""
+        first, last = epochs[0], epochs[-1]
+        done = f"epoch {last}" if first == last else f"epochs {first} to {last}"
+        return f"; {done} of {self.epochs}"
 
     def _render(self) -> RenderableType:
         now = time.monotonic()

@@ -49,7 +49,7 @@ def test_a_study_goes_on_in_a_folder_that_was_moved_or_copied(
     server["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     for command, code in (
         (["-m", "fdan", "predict", "--model", "models:/fdan@champion", clip], 0),
-        (["-m", "tracking", "champion"], 0),
+        (["-m", "tracking", "champion", "--runs", copy], 0),
         (["-m", "tracking", "report", copy / "s", "--open", "no"], 0),
         (["-m", "tracking", "flush", copy / "s"], 0),
         (["-m", "tracking", "promote", copy / "s", "--name", "own"], 0),

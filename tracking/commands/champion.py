@@ -11,7 +11,7 @@ exit codes: 0 there is a champion; 1 there is none; 2 MLflow is unavailable
 import argparse
 import json
 
-from tracking.commands import add_registry
+from tracking.commands import add_registry, add_runs, registry_uri
 
 _TAGS = (
     *("verdict", "promoted", "study", "trial", "seed", "task", "data", "protocol"),
@@ -23,14 +23,14 @@ _TAGS = (
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     add_registry(command)
+    add_runs(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from tracking.registry.download import tracking_uri
     from tracking.registry.registry import CHAMPION, Registry
     from tracking.uri import mask_password
 
-    uri = arguments.tracking_uri or tracking_uri()
+    uri = registry_uri(arguments)
     registry = Registry(uri, arguments.name)
     aliases, versions = registry.aliases(), registry.versions()
     number = aliases.get(CHAMPION)

@@ -11,7 +11,7 @@ exit codes: 0 done; 2 there is no previous champion, or MLflow is unavailable
 
 import argparse
 
-from tracking.commands import add_registry, print_step
+from tracking.commands import add_registry, add_runs, print_step, registry_uri
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -19,12 +19,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--reason", metavar="TEXT", default="no reason given", help="why, in words; stored as a tag"
     )
     add_registry(command)
+    add_runs(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from tracking.promotion.rollback import rollback
-    from tracking.registry.download import tracking_uri
 
-    uri = arguments.tracking_uri or tracking_uri()
+    uri = registry_uri(arguments)
     print(rollback(uri, arguments.name, arguments.reason, print_step))
     return 0
