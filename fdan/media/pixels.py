@@ -29,6 +29,9 @@ ODDITIES: Final = (LOUDEST, CUT, *SEVERAL_STREAMS.values())
 READING: Final = 2
 """Raised by one whenever files of some kinds only give other pixels."""
 
+_LATER: Final = {"reference": "clip"}
+"""Settings that came after stores had been made, with what every image was made with before."""
+
 Settings = SpectrogramSettings | FaceSettings
 
 
@@ -43,8 +46,13 @@ class Pixels:
 
 
 def settings_to_dict(settings: Settings) -> dict[str, Any]:
-    """Everything that the pixels depend on, as a store's manifest and a model keep it."""
-    return {**settings.as_dict(), "version": VERSION}
+    """Everything that the pixels depend on, as a store's manifest and a model keep it. A setting
+    that came later stands there unless it is what every image was made with before."""
+    values = settings.as_dict()
+    for name, before in _LATER.items():
+        if values.get(name) == before:
+            del values[name]
+    return {**values, "version": VERSION}
 
 
 def settings_from_dict(modality: str, stored: Mapping[str, Any]) -> Settings:

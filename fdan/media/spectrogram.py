@@ -18,6 +18,10 @@ from fdan.machine.home import ensure_home
 
 TOP_DB: Final = 80.0  # shown below the loudest cell: the default of librosa.power_to_db
 
+FIXED_DB: Final = 20.0
+"""Mel power, of samples in -1 .. 1, that `reference` fixed shows as white. In RAVDESS a hundredth
+of all cells is above -2 dB, and the loudest one has 31 dB."""
+
 
 @dataclass(frozen=True)
 class SpectrogramSettings(Config):
@@ -40,6 +44,12 @@ class SpectrogramSettings(Config):
     spectrogram_size: int = option(
         224, "height and width of the speech image", unit="pixels", low=16
     )
+    reference: str = option(
+        "clip",
+        "what is white: clip: each clip's own loudest cell; fixed: one level in all clips, so that"
+        " loud speech differs from soft (recordings of equal gain)",
+        choices=("clip", "fixed"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,8 +70,8 @@ class SpectrogramSettings(Config):
 
 
 def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArray[np.float32]:
-    """Mel power spectrogram in dB below its own maximum: (mels, 1 + samples // hop) float32 in
-    [-80, 0], the lowest band first.
+    """Mel power spectrogram in dB below its own maximum, or below FIXED_DB: (mels, 1 + samples //
+    hop) float32 in [-80, 0], the lowest band first.
 
     It is librosa.power_to_db(librosa.feature.melspectrogram(...), ref=np.max) in double precision
     up to the power, which gives each pixel the value that it has in stores made before librosa
@@ -69,7 +79,7 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
 
     Args:
         speech: (samples,) float32.
-        settings: Window, step and bands.
+        settings: Window, step, bands and reference.
     """
     librosa = import_librosa()
     spectrum = librosa.stft(
@@ -77,7 +87,11 @@ def log_mel(speech: NDArray[np.float32], settings: SpectrogramSettings) -> NDArr
     )
     power = np.square(np.abs(spectrum)).astype(np.float32)
     mel = mel_filters(settings.sample_rate, settings.n_fft, settings.mels) @ power
-    decibels: NDArray[np.float32] = librosa.power_to_db(mel, ref=float(mel.max()), top_db=TOP_DB)
+    decibels: NDArray[np.float32]
+    if settings.reference == "fixed":
+        decibels = librosa.power_to_db(mel, ref=10 ** (FIXED_DB / 10), top_db=None)
+        return np.clip(decibels, -TOP_DB, 0)
+    decibels = librosa.power_to_db(mel, ref=float(mel.max()), top_db=TOP_DB)
     return decibels
 
 

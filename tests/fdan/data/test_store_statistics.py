@@ -65,7 +65,8 @@ def test_they_are_made_with_the_store(source: Source, tmp_path: Path) -> None:
 def test_the_fingerprint_is_that_of_earlier_releases(source: Source, tmp_path: Path) -> None:
     """Of the files' contents and the images' settings, as 1.0 computed it."""
     store = prepare(source, SPEECH, tmp_path / "stores", workers=1)
-    digest = hashlib.sha256(json.dumps([1, {**SPEECH.as_dict(), "version": 1}]).encode())
+    earlier = {name: v for name, v in SPEECH.as_dict().items() if name != "reference"}
+    digest = hashlib.sha256(json.dumps([1, {**earlier, "version": 1}]).encode())
     for i, file in enumerate(store.files):
         emotion = ["anger", "disgust", "happiness"][i % 3]
         row = [file, store.contents[i], emotion, store.speakers[i], store.utterances[i], None]

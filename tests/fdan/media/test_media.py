@@ -182,6 +182,33 @@ def test_log_mel_is_librosas(settings: SpectrogramSettings) -> None:
     np.testing.assert_allclose(ours, expected, atol=80e-5, rtol=0)
 
 
+def test_a_fixed_reference_keeps_loud_and_soft_apart() -> None:
+    speech = tone(1.0, 300)
+    images = {
+        reference: [
+            spectrogram_image(gain * speech, SpectrogramSettings(seconds=1.0, reference=reference))
+            for gain in (np.float32(1), np.float32(0.1))
+        ]
+        for reference in ("clip", "fixed")
+    }
+    loud, soft = images["clip"]
+    assert np.array_equal(loud, soft)
+    loud, soft = images["fixed"]
+    # A tenth of the amplitude is 20 dB less, a quarter of the range.
+    assert abs(np.median(loud[soft > 0] - soft[soft > 0]) - 255 / 4) <= 1
+    assert not spectrogram_image(
+        0 * speech, SpectrogramSettings(seconds=1.0, reference="fixed")
+    ).any()
+
+
+def test_a_later_setting_leaves_earlier_stores_what_they_are() -> None:
+    stored = settings_to_dict(SpectrogramSettings())
+    assert "reference" not in stored
+    fixed = SpectrogramSettings(reference="fixed")
+    assert settings_to_dict(fixed)["reference"] == "fixed"
+    assert settings_from_dict("acoustic", settings_to_dict(fixed)) == fixed
+
+
 def test_image_orientation_and_range() -> None:
     settings = SpectrogramSettings(seconds=1.0, spectrogram_size=96)
     low = np.concatenate([tone(0.5, 150), np.zeros(RATE // 2, np.float32)])
