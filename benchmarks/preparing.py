@@ -251,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     reached, found = True, dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="fdan-preparing-") as name:
         work = Path(name)
-        demo = generate(work / "demo", speakers=options.speakers, takes=TAKES)
+        demo = generate(work / "demo", speakers=options.speakers, takes=TAKES, uneven=False)
         sources = {
             "speech, demo": Source("demo", demo, "acoustic"),
             "speech, many": Source("folders", speech(demo, work / "speech"), "acoustic"),

@@ -80,7 +80,9 @@ class Corpus:
 
     @classmethod
     def make(cls, runs: Path, speakers: int = 6, takes: int = 2, seed: int = 0) -> Corpus:
-        sounds = generate(runs / "demo", speakers=speakers, takes=takes, seed=seed, workers=2)
+        sounds = generate(
+            runs / "demo", speakers=speakers, takes=takes, uneven=False, seed=seed, workers=2
+        )
         stores = [
             prepare(Source("demo", sounds, modality), settings, runs / "stores", workers=2)
             for modality, settings in (

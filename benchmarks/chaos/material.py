@@ -40,7 +40,7 @@ def make(folder: Path) -> Material:
     from fdan.run_config import RunConfig
     from fdan.training.training_data import load_training_data
 
-    corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES)
+    corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES, uneven=False)
     runs = folder / "runs"
     data = DataConfig(task=f"demo:{corpus}", runs=runs)
     settings = make_settings({}, data.preset(gpu=False))

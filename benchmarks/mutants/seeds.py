@@ -26,7 +26,7 @@ def make_seeds(folder: Path, seed: int) -> Seeds:
     Args:
         folder: where the demo corpus is written; it may be removed afterwards.
     """
-    corpus = generate(folder, speakers=2, takes=1, seed=seed, workers=1)
+    corpus = generate(folder, speakers=2, takes=1, uneven=False, seed=seed, workers=1)
     clips = sorted((corpus / "AudioData").rglob("*.wav"))
     films = sorted((corpus / "VisualData").rglob("*.avi"))
     pictures = [_frames(film) for film in films]

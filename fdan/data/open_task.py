@@ -262,10 +262,9 @@ def _list_demo(source: Source) -> Listing:
     acoustic = source.modality == "acoustic"
     folder, suffix = ("AudioData", ".wav") if acoustic else ("VisualData", ".avi")
     rows = []
-    for speaker, emotion, take in itertools.product(
-        range(settings.speakers), EMOTIONS, range(settings.takes)
-    ):
-        name, file = speaker_name(speaker), f"{CODES[emotion]}{take + 1:02d}"
-        path = source.path / folder / name / f"{file}{suffix}"
-        rows.append(Row(path, emotion, name, f"{name}_{file}"))
+    for speaker, emotion in itertools.product(range(settings.speakers), EMOTIONS):
+        for take in range(settings.sounds(emotion) if acoustic else settings.takes):
+            name, file = speaker_name(speaker), f"{CODES[emotion]}{take + 1:02d}"
+            path = source.path / folder / name / f"{file}{suffix}"
+            rows.append(Row(path, emotion, name, f"{name}_{file}"))
     return Listing(tuple(sorted(rows, key=lambda row: row.path.as_posix())))

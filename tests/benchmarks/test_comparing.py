@@ -93,7 +93,7 @@ def test_naive_media_are_ours(tmp_path: Path) -> None:
     from fdan.corpora import Source
     from fdan.corpora.demo import generate
 
-    demo = generate(tmp_path / "demo", speakers=1, takes=1)
+    demo = generate(tmp_path / "demo", speakers=1, takes=1, uneven=False)
     for modality in ("acoustic", "visual"):
         source = Source("demo", demo, modality)
         paths = [row.path for row in preparing.read(source).rows]

@@ -139,7 +139,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             url = database.database("mlflow")
         # It trusts everybody there: a password of any kind will do, and can be looked for.
         url = url.replace("@", f":{secrets.token_hex(12)}@")
-        demo.generate(head.home / "data", speakers=4, takes=1, workers=1)
+        demo.generate(head.home / "data", speakers=4, takes=1, uneven=False, workers=1)
         (laptop.home / "postgres-url").write_text(url + "\n")
         values = {
             "head_ip": HEAD,

@@ -41,4 +41,6 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four speakers, an utterance of each emotion: wav and avi files in SAVEE's layout."""
-    return generate(tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, workers=1)
+    return generate(
+        tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, uneven=False, workers=1
+    )

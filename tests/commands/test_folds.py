@@ -26,7 +26,9 @@ FLAGS = [*SMALL, "--trials", "3", "--epochs", "4", "--pruner", "none", "--concur
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return generate(tmp_path_factory.mktemp("five") / "demo", speakers=5, takes=2, workers=1)
+    return generate(
+        tmp_path_factory.mktemp("five") / "demo", speakers=5, takes=2, uneven=False, workers=1
+    )
 
 
 def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def make_study(tmp_path: Path) -> MakeStudy:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four speakers, an utterance of each emotion."""
-    return demo.generate(tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, workers=1)
+    return demo.generate(
+        tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, uneven=False, workers=1
+    )
 
 
 @pytest.fixture(scope="session")

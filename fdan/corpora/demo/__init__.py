@@ -1,9 +1,11 @@
 """The demo corpus: synthetic voices and faces, written as real WAV and AVI files.
 
 It stands in for a corpus that nobody may ship. In both modalities the emotion lies in what carries
-it in people (prosody; the geometry of brows, eyes and mouth), graded and blurred from utterance to
-utterance, while speaker, channel and noise change what a network sees without depending on the
-emotion. The layout is SAVEE's (`AudioData/DC/a01.wav`, `VisualData/DC/a01.avi`).
+it in people (prosody and its course from the first syllable to the last; the geometry of brows,
+eyes and mouth), graded and blurred from utterance to utterance, while speaker, channel and noise
+change what a network sees without depending on the emotion. As in films, some emotions are heard
+far more rarely than others, while each is seen equally often. The layout is SAVEE's
+(`AudioData/DC/a01.wav`, `VisualData/DC/a01.avi`).
 
 Every file depends on (seed, speaker, emotion, take) alone, so the bytes are the same whatever the
 number of processes.
@@ -36,8 +38,19 @@ from fdan.machine.cpus import cpu_count
 
 CODES: Final = {emotion: code for code, emotion in savee.CODES.items()}  # SAVEE's file codes
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Written into demo.json: a corpus made by another version of the generator is another corpus."""
+
+_SPOKEN: Final = {
+    "anger": 1.0,
+    "disgust": 0.5,
+    "fear": 0.5,
+    "happiness": 5 / 3,
+    "neutral": 4.0,
+    "sadness": 2 / 3,
+    "surprise": 0.5,
+}
+"""Utterances of an uneven corpus, in parts of its filmed ones: about MELD's shares of emotions."""
 
 _STALE_S: Final = 24 * 3600.0
 """A corpus is written in seconds to minutes: one begun so long ago was left by a killed process."""
@@ -47,9 +60,25 @@ _STALE_S: Final = 24 * 3600.0
 class DemoSettings(Config):
     """What the bytes of a demo corpus depend on."""
 
-    speakers: int = option(12, "speakers", low=1, high=676)
-    takes: int = option(6, "utterances per emotion and speaker", low=1, high=99)
+    speakers: int = option(16, "speakers", low=1, high=676)
+    takes: int = option(6, "films of each emotion and speaker", low=1, high=24)
     seed: int = option(0, "seed of everything in the corpus", low=0)
+    uneven: bool = option(
+        True, "sounds of some emotions are far rarer than of others; else each film has its sound"
+    )
+
+    def sounds(self, emotion: str) -> int:
+        """Utterances of an emotion of each speaker that are heard; `takes` of them are seen."""
+        return max(1, round(_SPOKEN[emotion] * self.takes)) if self.uneven else self.takes
+
+    def utterances(self, emotion: str) -> int:
+        """Utterances of an emotion of each speaker that are heard, seen or both."""
+        return max(self.takes, self.sounds(emotion))
+
+    @property
+    def total(self) -> int:
+        """Utterances of the whole corpus."""
+        return self.speakers * sum(map(self.utterances, EMOTIONS))
 
 
 def speaker_name(index: int) -> str:
@@ -65,33 +94,29 @@ def speaker_name(index: int) -> str:
 def generate(
     folder: Path,
     *,
-    speakers: int = 12,
-    takes: int = 6,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    **settings: int,
 ) -> Path:
     """Write the corpus to a folder, which is complete or absent. ConfigError: a setting is out of
     its range. DataError: the folder holds something else, such as one with other settings.
 
     Args:
         folder: Target folder; returned at once if it holds the corpus already.
-        speakers: Number of speakers.
-        takes: Number of utterances per emotion and speaker.
-        seed: Seed of everything in the corpus.
         progress: Callback, given (utterances done, of how many).
         workers: Number of processes, one a core by default.
+        settings: Those of DemoSettings that are not their defaults.
     """
-    settings = DemoSettings(speakers=speakers, takes=takes, seed=seed)
-    if _exists(folder, settings):
+    chosen = DemoSettings.from_mapping(settings)
+    if _exists(folder, chosen):
         return folder
     missing = [above for above in folder.parents if not above.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = _partial(folder)
         try:
-            _write_all(partial, settings, progress or (lambda done, total: None), workers)
-            text = json.dumps(_manifest(settings), indent=2) + "\n"
+            _write_all(partial, chosen, progress or (lambda done, total: None), workers)
+            text = json.dumps(_manifest(chosen), indent=2) + "\n"
             (partial / MANIFEST).write_text(text, encoding="utf-8")
             # mkdtemp's 0700 would keep other accounts out.
             partial.chmod(stat.S_IMODE((partial / "AudioData").stat().st_mode))
@@ -103,7 +128,7 @@ def generate(
                     above.rmdir()
     except OSError as error:
         # Another process may have finished the same corpus meanwhile.
-        if not _exists(folder, settings):
+        if not _exists(folder, chosen):
             reason = error.strerror or error
             raise DataError(f"{folder}: the demo corpus cannot be written: {reason}") from error
     return folder
@@ -159,7 +184,7 @@ def _write_all(
     Plain subprocesses: what multiprocessing spawns imports the caller's main script, torch with
     it, and fork is unsafe beside torch's threads. All of them write their counts into one pipe.
     """
-    total = settings.speakers * len(EMOTIONS) * settings.takes
+    total = settings.total
     for modality in ("AudioData", "VisualData"):
         for speaker in range(settings.speakers):
             (folder / modality / speaker_name(speaker)).mkdir(parents=True)

@@ -38,7 +38,7 @@ def _work(task: str) -> None:
         for speaker, emotion in itertools.islice(cells, part, None, parts):
             _write_cell(Path(folder), settings, speaker, emotion)
             # One write, which the pipe keeps whole; print makes two where PYTHONUNBUFFERED is set.
-            os.write(sys.stdout.fileno(), f"{settings.takes}\n".encode())
+            os.write(sys.stdout.fileno(), f"{settings.utterances(emotion)}\n".encode())
     except OSError as error:  # a full disk, say
         sys.exit(f"error: {error}")
 
@@ -48,14 +48,17 @@ def _write_cell(folder: Path, settings: DemoSettings, speaker: int, emotion: str
     name = speaker_name(speaker)
     voice = Voice(np.random.default_rng([settings.seed, speaker, 1]))
     face = Face(np.random.default_rng([settings.seed, speaker, 2]))
-    for take in range(settings.takes):
+    for take in range(settings.utterances(emotion)):
         # As in SAVEE, all say the same sentences: the words carry no emotion and no speaker.
         sentence = Sentence(np.random.default_rng([settings.seed, take, 3]))
         rng = np.random.default_rng([settings.seed, speaker, EMOTIONS.index(emotion), take, 4])
         sound, opening = speak(voice, sentence, emotion, rng)
         file = f"{CODES[emotion]}{take + 1:02d}"
-        _write_wav(folder / "AudioData" / name / f"{file}.wav", sound)
-        _write_avi(folder / "VisualData" / name / f"{file}.avi", film(face, emotion, opening, rng))
+        if take < settings.sounds(emotion):
+            _write_wav(folder / "AudioData" / name / f"{file}.wav", sound)
+        if take < settings.takes:
+            frames = film(face, emotion, opening, rng)
+            _write_avi(folder / "VisualData" / name / f"{file}.avi", frames)
 
 
 def _write_wav(path: Path, sound: Array) -> None:

@@ -33,18 +33,35 @@ _BANDWIDTHS: Final = np.array([80.0, 100, 140, 220])  # Hz
 # in dB; tilt in dB an octave (more is brighter); share of breath; log of the jitter; pauses a
 # syllable.
 _PROSODY: Final = {
-    #          level range slope final tremor tempo loud tilt breath jitter pause
-    "anger": (3.5, 6.0, -3.0, -4.0, 0.0, 0.20, 10.0, 4.5, -0.2, 0.5, 0.03),
-    "disgust": (-3.0, 3.0, -3.0, -2.0, 0.0, -0.45, 1.0, 2.0, 0.1, 1.6, 0.15),
-    "fear": (6.0, 1.5, 1.0, 0.5, 0.8, 0.50, -2.0, -0.5, 0.4, 0.5, 0.08),
-    "happiness": (4.5, 10.0, 0.0, 1.0, 0.0, 0.15, 6.0, 2.0, 0.0, 0.0, 0.02),
-    "neutral": (0.0, 2.5, -1.5, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03),
-    "sadness": (-1.5, 1.0, -3.0, -1.0, 0.3, -0.55, -8.0, -3.5, 0.6, 0.2, 0.20),
-    "surprise": (5.5, 4.0, 8.0, 12.0, 0.0, 0.0, 3.0, 0.5, 0.5, 0.0, 0.02),
+    # level range slope final tremor tempo loud tilt breath jitter pause
+    "anger": (1.2, 0.6, -1.0, -1.4, 0.0, 0.07, 3.5, 1.6, -0.02, 0.05, 0.003),
+    "disgust": (-1.0, 0.3, -1.0, -0.7, 0.0, -0.16, 0.4, 0.7, 0.01, 0.16, 0.015),
+    "fear": (2.1, 0.2, 0.4, 0.2, 0.08, 0.18, -0.7, -0.2, 0.04, 0.05, 0.008),
+    "happiness": (1.6, 1.0, 0.0, 0.4, 0.0, 0.05, 2.1, 0.7, 0.0, 0.0, 0.002),
+    "neutral": (0.0, 0.3, -0.5, -0.4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.003),
+    "sadness": (-0.5, 0.1, -1.0, -0.4, 0.03, -0.19, -2.8, -1.2, 0.06, 0.02, 0.02),
+    "surprise": (1.9, 0.4, 2.8, 4.2, 0.0, 0.0, 1.1, 0.2, 0.05, 0.0, 0.002),
 }
 # How far one utterance strays from that, and how far a speaker's own habit does.
 _STRAY: Final = np.array([0.7, 0.5, 0.8, 0.6, 0.1, 0.06, 1.1, 0.4, 0.08, 0.15, 0.02])
 _HABIT: Final = np.array([0.0, 0.4, 0.3, 0.3, 0.0, 0.06, 0.6, 0.25, 0.06, 0.15, 0.01])
+
+# How an utterance goes on from its first syllable to its last: whether loudness, brightness and
+# tempo rise (1) or fall (-1). Means and deviations over the utterance, such as those of MFCC,
+# hardly tell a rise from a fall; a spectrogram shows which it is.
+_COURSE: Final = {
+    # pitch loud tilt tempo
+    "anger": (1, 1, 1, 1),
+    "disgust": (1, 1, 1, -1),
+    "fear": (1, 1, -1, 1),
+    "happiness": (1, 1, -1, -1),
+    "neutral": (1, -1, 1, 1),
+    "sadness": (1, -1, 1, -1),
+    "surprise": (1, -1, -1, 1),
+}
+# From the middle to the end: semitones, dB, dB an octave, log2 of the tempo.
+_RISE: Final = np.array([3.0, 6.0, 3.0, 0.3])
+_UNSTEADY: Final = 0.3  # of a rise, from utterance to utterance
 
 
 class Voice:
@@ -57,8 +74,8 @@ class Voice:
         self.tract = (1.1 if high else 0.95) * np.exp(rng.normal(0, 0.04))
         self.habit = rng.normal(0, _HABIT)  # (11,), added to the prosody
         # (6,), dB, cosine series over log frequency: microphone and room.
-        self.channel = rng.normal(0, 1.2, 6) / np.sqrt(np.arange(1, 7))
-        self.noise = rng.uniform(-62, -57)  # dB below full scale
+        self.channel = rng.normal(0, 2.4, 6) / np.sqrt(np.arange(1, 7))
+        self.noise = rng.uniform(-62, -51)  # dB below full scale
         self.hum = rng.uniform(-4, -2)  # slope of the noise's spectrum, dB an octave
 
 
@@ -90,9 +107,12 @@ def speak(
     stray = rng.normal(0, _STRAY)
     prosody = np.array(_PROSODY[emotion]) * rng.uniform(0.8, 1.2) + voice.habit + stray
     level, span, slope, final, tremor, tempo, loud, tilt, breath, jitter, pause = prosody
-    starts, lengths, total = _timing(sentence, tempo, max(pause, 0), rng)
+    course = np.array(_COURSE[emotion]) * rng.uniform(0.6, 1.4) + rng.normal(0, _UNSTEADY, 4)
+    higher, louder, brighter, faster = _RISE * course
+    starts, lengths, total = _timing(sentence, (tempo, faster), max(pause, 0), rng)
     at = np.arange(total)
-    contour = (level, max(span, 0.3), slope, final, max(tremor, 0))
+    through = np.clip((at - starts[0]) / (starts[-1] + lengths[-1] - starts[0]), 0, 1) * 2 - 1
+    contour = (level, max(span, 0.3), slope + 2 * higher, final, max(tremor, 0))
     pitch = _pitch(at, starts, lengths, contour, rng)
     f0 = voice.pitch * 2 ** (pitch / 12)
 
@@ -108,10 +128,10 @@ def speak(
 
     pulses = _pulses(np.repeat(f0, HOP), 0.006 * np.exp(np.clip(jitter, -1, 2)), rng)
     air = rng.normal(0, 1, pulses.shape)
-    envelope = _envelope(formants, tilt)
+    envelope = _envelope(formants, tilt + brighter * through)
     hiss = 1 / (1 + (3500 * voice.tract / np.maximum(_BINS, 1)) ** 4)
     breathy = 0.012 * np.exp(2.5 * np.clip(breath, -0.5, 0.7))
-    voiced = opening[:, None] * envelope
+    voiced = (opening * 10 ** (louder * through / 20))[:, None] * envelope
     spectrum = _frames(pulses) * voiced + _frames(air) * (
         breathy * voiced + 0.05 * friction[:, None] * hiss
     )
@@ -119,11 +139,13 @@ def speak(
 
 
 def _timing(
-    sentence: Sentence, tempo: float, pause: float, rng: np.random.Generator
+    sentence: Sentence, tempo: tuple[float, float], pause: float, rng: np.random.Generator
 ) -> tuple[Array, Array, int]:
-    """Starts and lengths of the syllables and the whole utterance's length, all in frames."""
+    """Starts and lengths of the syllables and the whole utterance's length, all in frames. tempo:
+    its log2, and by how much that rises from the middle to the end."""
     count = len(sentence.lengths)
-    seconds = sentence.lengths * 2 ** (-tempo) * np.exp(rng.normal(0, 0.08, count))
+    faster = tempo[0] + tempo[1] * np.linspace(-1, 1, count)
+    seconds = sentence.lengths * 2**-faster * np.exp(rng.normal(0, 0.08, count))
     gaps = (rng.random(count) < pause) * rng.uniform(0.12, 0.3, count)
     lengths = np.maximum(seconds * SAMPLE_RATE / HOP, 6)
     before = rng.uniform(0.05, 0.15) + np.cumsum(gaps) - gaps[0]
@@ -167,8 +189,9 @@ def _pulses(f0: Array, jitter: float, rng: np.random.Generator) -> Array:
     return (early + late).astype(np.float64)
 
 
-def _envelope(formants: Array, tilt: float) -> Array:
-    """Magnitude of the vocal tract, (frames, bins), for formants (frames, 4) in Hz."""
+def _envelope(formants: Array, tilt: Array) -> Array:
+    """Magnitude of the vocal tract, (frames, bins), for formants (frames, 4) in Hz and the source's
+    tilt (frames,) in dB an octave."""
     bins, resonances = _BINS**2, np.ones((len(formants), len(_BINS)))
     for f, width in zip(formants.T[:, :, None] ** 2, _BANDWIDTHS, strict=True):
         apart = f - bins
@@ -177,7 +200,7 @@ def _envelope(formants: Array, tilt: float) -> Array:
         resonances *= np.minimum(f / np.sqrt(apart, out=apart), 30)
     octaves = np.log2(np.maximum(_BINS, 60) / 500)
     # Four formants alone fall by 48 dB an octave above the last; real tracts have more of them.
-    source = 10 ** ((-7 + tilt) * octaves / 20) * (1 + (_BINS / 3800) ** 2) ** 1.5
+    source = 10 ** ((-7 + tilt[:, None]) * octaves / 20) * (1 + (_BINS / 3800) ** 2) ** 1.5
     resonances *= source
     return resonances
 

@@ -54,7 +54,7 @@ def test_media_are_decoded_figures_drawn_and_a_corpus_written(tmp_path: Path) ->
         drawn = figures.submit(job, {}).result(300)
     assert not figures.undrawn
     assert [file.name for file in drawn] == ["config.json", "learning_curve.png"]
-    generate(tmp_path / "demo", speakers=1, takes=1, workers=1)
+    generate(tmp_path / "demo", speakers=1, takes=1, uneven=False, workers=1)
 
 
 def test_why_a_process_cannot_start_is_told(

@@ -46,7 +46,7 @@ def test_speech_needs_no_opencv_and_faces_say_what_they_need(opencv: str, tmp_pa
         next(faces.read([tmp_path / "face.png"]))
     assert str(caught.value) == f"decoding faces {opencv}"
     with pytest.raises(DataError) as caught:
-        generate(tmp_path / "demo", speakers=1, takes=1, workers=1)
+        generate(tmp_path / "demo", speakers=1, takes=1, uneven=False, workers=1)
     assert opencv in str(caught.value)
     assert not (tmp_path / "demo").exists()
 

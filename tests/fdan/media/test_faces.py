@@ -33,7 +33,7 @@ def all_sizes(grey: Grey, smallest: int) -> Box | None:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Grey]:
     """Faces of the demo corpus: (128, 128) each."""
-    folder = generate(tmp_path_factory.mktemp("demo"), speakers=2, takes=1)
+    folder = generate(tmp_path_factory.mktemp("demo"), speakers=2, takes=1, uneven=False)
     files = sorted((folder / "VisualData").rglob("*.avi"))
     return [
         cv2.equalizeHist(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))

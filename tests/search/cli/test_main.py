@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from fdan.corpora import demo, read
 from fdan.data.open_task import DataConfig, plan_task
 from fdan.data.settings import make_settings
+from fdan.emotions import EMOTIONS
 from fdan.inference.model_folder import read_model
 from fdan.lock import Lock
 from fdan.training.checkpoint import Checkpoint
@@ -293,11 +294,11 @@ def test_dry_run_of_a_study_that_is_there(
 def test_dry_run_knows_the_demo_corpus_before_it_exists(tmp_path: Path, corpus: Path) -> None:
     task = plan_task(DataConfig(runs=tmp_path), make_settings({}, "demo"))
     settings = demo.DemoSettings()
-    count = settings.speakers * settings.takes * 7
-    assert len(task.samples("acoustic")) == count
-    assert len(task.samples("visual")) == 3 * count
+    heard = settings.speakers * sum(map(settings.sounds, EMOTIONS))
+    assert len(task.samples("acoustic")) == heard == 16 * 53
+    assert len(task.samples("visual")) == 3 * settings.speakers * settings.takes * 7
     # The listing that the generator's own files give, for a corpus of another size.
-    small = demo.DemoSettings(speakers=4, takes=1)
+    small = demo.DemoSettings(speakers=4, takes=1, uneven=False)
     for source in DataConfig(task=f"demo:{corpus}").sources:
         rows = read(source).rows
         assert len(rows) == small.speakers * small.takes * 7

@@ -123,7 +123,7 @@ def yardsticks_are_scored_with_the_model(
 
 @pytest.mark.usefixtures("ray_here")
 def test_the_test_part_is_scored_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus = demo.generate(tmp_path / "demo", speakers=4, takes=2, workers=1)
+    corpus = demo.generate(tmp_path / "demo", speakers=4, takes=2, uneven=False, workers=1)
     runs = tmp_path / "runs"
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "s"]
     flags += ["--concurrent", "1", "--seed", "1"]
