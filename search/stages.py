@@ -312,7 +312,10 @@ def _promote(context: _Context, chosen: ChosenModel | None, end: StudyEnd) -> Ve
     if not end.complete or chosen is None:
         context.notify(f"not promoted: the study is not finished ({end.text})")
         return None
-    options = PromotionOptions(uri=context.data.spec.tracking_uri)
+    spec = context.data.spec
+    options = PromotionOptions(
+        uri=spec.tracking_uri, accept_yardstick_tie=spec.confirm.accept_yardstick_tie
+    )
     try:
         return promote(
             context.data.folder, options, isolated_model=context.isolated_model, log=context.notify

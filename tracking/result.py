@@ -260,7 +260,7 @@ class Rescoring:
 
 @dataclass(frozen=True)
 class YardstickUar:
-    """What a yardstick (fdan/evaluation/yardsticks) reaches on the validation part."""
+    """A yardstick (fdan/evaluation/yardsticks) on the validation part."""
 
     name: str
     title: str
@@ -278,12 +278,9 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
-class YardstickScore:
+class YardstickScore(YardstickUar):
     """A yardstick on the test part, beside the model that was scored."""
 
-    name: str
-    title: str
-    uar: float
     interval: ScoreInterval
     difference: PairedDifference
 

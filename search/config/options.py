@@ -144,6 +144,12 @@ class ConfirmConfig(Config):
         "is better than the present one",
         "",
     )
+    accept_yardstick_tie: bool = option(
+        False,
+        "with --promote, accept a winner that is not distinguishable from a yardstick, such as\n"
+        "logistic regression, on the test part; the registry keeps that it was accepted",
+        "",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -89,7 +89,7 @@ def test_a_second_account_goes_on_with_the_study_of_the_first(corpus: Path, tmp_
         assert private(group) == []
     server = {"MLFLOW_TRACKING_URI": f"sqlite:///{group / 'runs' / 'mlflow.db'}"}
     for user, command, shown in (
-        (ANNA, ["promote", str(group / "runs" / "s")], "fdan/1"),
+        (ANNA, ["promote", str(group / "runs" / "s"), "--accept-yardstick-tie"], "fdan/1"),
         (BEN, ["champion"], "fdan/1"),
         (BEN, ["report", str(group / "runs" / "s"), "--open", "no"], "logged to MLflow"),
     ):

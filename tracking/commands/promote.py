@@ -5,6 +5,9 @@ alias `champion` names) if it passes all promotion gates:
 
   - The study is finished, its winner confirmed with fresh seeds and scored on the test part, and
     its own checks hold.
+  - Paired tests say that it is better than each yardstick (logistic regression, SVM on MFCC
+    statistics) on the same utterances (p < 0.05). A winner that is not distinguishable from one
+    passes with --accept-yardstick-tie. One that is significantly worse never passes.
   - The model is the one that was scored. Packaged and loaded by itself, it gives the same answers.
   - A paired test on the same utterances says that it is better than the champion (p < 0.05). A
     winner that is not distinguishable passes with --accept-tie if it needs fewer multiply-adds. One
@@ -40,6 +43,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help=text)
     text = "accept a winner that is not distinguishable from the champion, but cheaper"
     add("--accept-tie", action="store_true", help=text)
+    text = "accept a winner that is not distinguishable from a yardstick; its version says so"
+    add("--accept-yardstick-tie", action="store_true", help=text)
     text = "where its stores are now (default: where the study had them)"
     add("--stores", type=Path, metavar="FOLDER", help=text)
     add_registry(command, "the study's")
@@ -50,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = arguments
     options = PromotionOptions(
-        given.name, given.tracking_uri, given.dry_run, given.accept_tie, given.stores
+        given.name,
+        given.tracking_uri,
+        given.dry_run,
+        given.accept_tie,
+        given.stores,
+        given.accept_yardstick_tie,
     )
     verdict = promote(study_folder(arguments.study), options, log=print_step)
     if options.dry_run and verdict.gates:

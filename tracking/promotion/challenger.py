@@ -22,7 +22,7 @@ from tracking.registry.download import file_digests
 from tracking.registry.model_card import model_card
 from tracking.registry.package import build_package
 from tracking.registry.registry import ModelVersion, Registry
-from tracking.result import PREDICTIONS, StudyResult
+from tracking.result import PREDICTIONS, YARDSTICK_PREDICTIONS, StudyResult, YardstickScore
 from tracking.uri import mask_password
 
 _REPRODUCED_UTTERANCES: Final = 64  # of the test part, which the packaged model answers again
@@ -56,6 +56,16 @@ class Challenger:
     def predictions(self) -> Predictions:
         """Its predictions for the test part."""
         return Predictions.read(self.folder / PREDICTIONS)
+
+    @cached_property
+    def yardsticks(self) -> dict[str, Predictions]:
+        """What the yardsticks that were scored beside it answered on the test part, by title."""
+        test = self.result.test
+        assert test is not None
+        files = {
+            y.title: self.folder / YARDSTICK_PREDICTIONS.format(y.name) for y in test.yardsticks
+        }
+        return {title: Predictions.read(file) for title, file in files.items()}
 
     @cached_property
     def data(self) -> tuple[Task, Split]:
@@ -113,10 +123,19 @@ class Challenger:
             "test.uar.interval": f"{interval.low:.4f} to {interval.high:.4f} ({over})",
             "test.samples": test.samples,
             "test.scored": test.scored,
+            **{f"test.yardstick.{y.name}": _beside(y) for y in test.yardsticks},
             "multiply_adds": multiply_adds(self.model),
             "git": result.git,
             **{f"version.{name}": value for name, value in result.versions.items()},
         }
+
+
+def _beside(yardstick: YardstickScore) -> str:
+    less = yardstick.difference
+    return (
+        f"UAR {yardstick.uar:.4f}, the model {less.value:+.4f} ({less.low:+.4f} to"
+        f" {less.high:+.4f}, p = {less.p:.4f})"
+    )
 
 
 def multiply_adds(model: SpeechModel) -> int:

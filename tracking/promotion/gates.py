@@ -1,15 +1,23 @@
 """The promotion gates: what the winner of a study has to pass to become champion. The first ones
-are about the study alone; then it must not have been rolled back before and is compared with the
-champion; last, the package that would be registered must reproduce its predictions.
+are about the study alone, the yardsticks among them; then it must not have been rolled back before
+and is compared with the champion; last, the package that would be registered must reproduce its
+predictions.
 
 One rule for the champion: a paired test says that the winner is better (p < 0.05), or it is not
 distinguishable, cheaper, and a person accepts that. A significant loss is never accepted.
+
+One rule for the yardsticks, for the first champion, too: paired tests say that the winner is better
+than each of them, or it is worse than none, and a person accepts that. No p is corrected for their
+number. To be better than the best, every test has to say so, which chance does no more often than
+the least of them alone (an intersection-union test): a correction would make the gate no safer. To
+be worse than one, a single test is enough, and chance says that the more often the more yardsticks
+there are: that is on the side of refusing.
 
 Each gate has its reason in words. Nothing here changes anything: the same gates answer `--dry-run`.
 """
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +31,17 @@ from fdan.evaluation.statistics import Comparison, compare
 from fdan.inference.model_folder import SpeechModel, read_model
 from tracking.promotion.challenger import Challenger, multiply_adds
 from tracking.registry.registry import ModelVersion, RegistryError
-from tracking.result import PREDICTIONS
+from tracking.result import PREDICTIONS, YARDSTICK_PREDICTIONS
 from tracking.tags import COMPLETE
 
 _TOLERANCE: Final = 1e-5  # of the packaged model's probabilities, against the stored ones
 _SIGNIFICANT: Final = 0.05
+_ACCEPT: Final = "--accept-yardstick-tie"
 _FIRST: Final = "there is no champion yet: the first one"
+
+
+Standing = Literal["better", "worse", "tie"]
+"""What paired comparisons say of the challenger."""
 
 
 class GateFailed(FdanError):  # noqa: N818
@@ -66,6 +79,7 @@ class GateContext:
     challenger: Challenger
     champion: Champion | None  # None if there is none yet; the challenger passes, then
     accept_tie: bool  # pass a challenger not distinguishable from the champion, but cheaper
+    accept_yardstick_tie: bool = False  # pass a challenger that is not better than each yardstick
 
 
 @dataclass(frozen=True)
@@ -182,6 +196,53 @@ def _scores_reproduced(context: GateContext) -> str:
     return f"{PREDICTIONS} gives {values}"
 
 
+def _better_than_yardsticks(context: GateContext) -> str:
+    challenger, test = context.challenger, context.challenger.result.test
+    assert test is not None
+    if not test.yardsticks:
+        words = "no yardstick was measured on the test part"
+        if context.accept_yardstick_tie:
+            return f"{words}, accepted with {_ACCEPT}"
+        raise GateFailed(
+            f"{words} (by an earlier release, say): {challenger.result.command} --score-test"
+            f" measures them, where it can; {_ACCEPT} promotes without"
+        )
+    for score in test.yardsticks:
+        computed = challenger.yardsticks[score.title].measures().uar
+        if abs(computed - score.uar) > 1e-12:
+            values = f"UAR {computed:.6f}, recorded is {score.uar:.6f}"
+            raise GateFailed(f"{YARDSTICK_PREDICTIONS.format(score.name)} gives {values}")
+    comparisons = {
+        title: compare(challenger.predictions, yardstick)
+        for title, yardstick in challenger.yardsticks.items()
+    }
+    standing = beside_yardsticks(list(comparisons.values()))
+    named = [
+        f"{title} (UAR {c.difference:+.4f}, 95 % {c.low:+.4f} to {c.high:+.4f}, p = {c.p:.4f})"
+        for title, c in comparisons.items()
+        if challenger_is(c) == standing
+    ]
+    words = f"{' and '.join(named)} on {test.samples} utterances"
+    match standing:
+        case "better":
+            return f"better than {words}"
+        case "worse":
+            raise GateFailed(f"worse than the yardstick {words}")
+    tie = f"not distinguishable from the yardstick {words}"
+    if not context.accept_yardstick_tie:
+        raise GateFailed(f"{tie}; {_ACCEPT} promotes it all the same")
+    return f"{tie}, accepted with {_ACCEPT}"
+
+
+def beside_yardsticks(comparisons: Sequence[Comparison]) -> Standing:
+    """Verdict on a challenger that was compared with each yardstick: better than all of them, worse
+    than one, or neither."""
+    verdicts = [challenger_is(comparison) for comparison in comparisons]
+    if "worse" in verdicts:
+        return "worse"
+    return "tie" if "tie" in verdicts else "better"
+
+
 def _data_unchanged(context: GateContext) -> str:
     challenger, facts = context.challenger, context.challenger.model.facts
     for name in ("data", "split", "preparation"):
@@ -266,7 +327,7 @@ def _better_than_champion(context: GateContext) -> str:
     return f"a tie, accepted because it is cheaper ({costs}): {words}"
 
 
-def challenger_is(comparison: Comparison) -> Literal["better", "worse", "tie"]:
+def challenger_is(comparison: Comparison) -> Standing:
     """Verdict of a paired comparison on the challenger."""
     if comparison.p >= _SIGNIFICANT:
         return "tie"
@@ -290,6 +351,7 @@ def _package_reproduces_predictions(context: GateContext) -> str:
     return f"{len(again)} utterances asked again, probabilities differ by {difference:.0e} at most"
 
 
+YARDSTICKS: Final = "better than the yardsticks"
 BETTER: Final = "better than the champion"
 
 # Name of a gate; its check, which returns why it is passed, or raises FdanError or OSError; gates
@@ -301,6 +363,7 @@ _GATES: Final[tuple[tuple[str, Callable[[GateContext], str], tuple[str, ...] | N
     ("invariants hold", _invariants_hold, ()),
     ("scored model unchanged", _scored_model_unchanged, ("test part scored",)),
     ("scores reproduced", _scores_reproduced, ("test part scored",)),
+    (YARDSTICKS, _better_than_yardsticks, ("test part scored", "scores reproduced")),
     ("data unchanged", _data_unchanged, ("winner confirmed",)),
     ("not rolled back before", _not_rolled_back, ()),
     ("data is the champion's", _same_data, None),

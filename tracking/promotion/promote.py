@@ -50,6 +50,7 @@ class PromotionOptions:
     dry_run: bool = False
     accept_tie: bool = False  # pass a winner not distinguishable from the champion, but cheaper
     stores: Path | None = None  # folder of the study's stores, if they were moved
+    accept_yardstick_tie: bool = False  # pass a winner that is not better than every yardstick
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,15 @@ class _Promotion:
         if version is not None:
             champion = gates.Champion(version, partial(download_version, self.registry, version))
             replaced = str(version)
-        context = gates.GateContext(self.challenger, champion, self.options.accept_tie)
+        options = self.options
+        context = gates.GateContext(
+            self.challenger, champion, options.accept_tie, options.accept_yardstick_tie
+        )
         verdicts = gates.evaluate_gates(context, self.options.dry_run)
         failed = gates.first_failed(verdicts.values())
-        reason = (failed or verdicts[gates.BETTER]).reason
+        reason = "; ".join(verdicts[name].reason for name in (gates.BETTER, gates.YARDSTICKS))
+        if failed is not None:
+            reason = failed.reason
         return Verdict(failed is None, False, reason, tuple(verdicts.values()), replaced=replaced)
 
     def _register(
@@ -245,10 +251,11 @@ class _Promotion:
             self.registry.client.set_tag(run_id, PROMOTION, line)
 
     def _record_refusal(self, verdict: Verdict) -> Verdict:
-        """A winner that lost against the champion says so on its runs. A study that is not fit to
-        be compared leaves no trace, nor does one that another promotion has made champion meanwhile
-        (the one accepted a tie, the other did not): its runs say that."""
-        if any(gate.name == gates.BETTER and gate.passed is False for gate in verdict.gates):
+        """A winner that lost against a yardstick or the champion says so on its runs. A study that
+        is not fit to be compared leaves no trace, nor does one that another promotion has made
+        champion meanwhile (the one accepted a tie, the other did not): its runs say that."""
+        lost = (gates.YARDSTICKS, gates.BETTER)
+        if any(gate.name in lost and gate.passed is False for gate in verdict.gates):
             champion = self.registry.version_by_alias(CHAMPION)
             if champion is None or not self.challenger.is_version(champion):
                 self._tag_runs(f"refused: {verdict.reason}")

@@ -18,7 +18,7 @@ from fdan.evaluation import statistics
 from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.statistics import Comparison, bootstrap, compare, mean_interval
 from fdan.metrics import confusion_matrix, measures
-from tracking.promotion.gates import challenger_is
+from tracking.promotion.gates import beside_yardsticks, challenger_is
 
 Array = npt.NDArray[Any]
 
@@ -216,12 +216,12 @@ REPETITIONS = 400
 SIZES = (50, 40, 50, 75, 125, 90, 70)
 
 
-def simulated(random: np.random.Generator, better: float) -> tuple[Predictions, Predictions]:
-    """Two models' answers on 500 utterances; the first one's true UAR is higher by `better`.
+def simulated(random: np.random.Generator, *gains: float) -> list[Predictions]:
+    """Models' answers on 500 utterances; their true UARs are 0.5 and these gains.
 
     Each is right with a probability made of its own strengths (emotions it is good or bad at,
     which leave its true UAR as it is), the speaker's difficulty and the utterance's. Of three
-    utterances in ten both give one answer or none does: they learnt from the same data.
+    utterances in ten all are right or all are wrong: they learnt from the same data.
     """
     truth = np.repeat(np.arange(7), SIZES)
     n = len(truth)
@@ -230,13 +230,13 @@ def simulated(random: np.random.Generator, better: float) -> tuple[Predictions, 
     alike, common = random.random(n) < 0.3, random.random(n)
     speakers = tuple(f"s{i}" for i in owner)
     models = []
-    for gain in (better, 0.0):
+    for gain in gains:
         strength = random.uniform(-0.1, 0.1, 7)
         right = 0.5 + gain + (strength - strength.mean())[truth] + shared
         hit = np.where(alike, common, random.random(n)) < right
         answers = np.where(hit, truth, (truth + random.integers(1, 7, n)) % 7)
         models.append(said(truth, answers, speakers))
-    return models[0], models[1]
+    return models
 
 
 def promoted(better: float, monkeypatch: pytest.MonkeyPatch) -> float:
@@ -245,7 +245,7 @@ def promoted(better: float, monkeypatch: pytest.MonkeyPatch) -> float:
     random = np.random.default_rng(2024)
     found = 0
     for _ in range(REPETITIONS):
-        found += challenger_is(compare(*simulated(random, better))) == "better"
+        found += challenger_is(compare(*simulated(random, better, 0.0))) == "better"
     return found / REPETITIONS
 
 
@@ -255,3 +255,39 @@ def test_an_equal_model_is_hardly_ever_promoted(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_better_model_is_nearly_always_promoted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert promoted(0.1, monkeypatch) >= 0.8
+
+
+# The gate of the yardsticks
+
+
+def beside(monkeypatch: pytest.MonkeyPatch, better: float, *yardsticks: float) -> dict[str, float]:
+    """The share of repetitions in which a winner is better than the yardsticks, worse, or
+    neither."""
+    monkeypatch.setattr(statistics, "_TOSSES", 2000)
+    random = np.random.default_rng(2024)
+    shares = {"better": 0.0, "worse": 0.0, "tie": 0.0}
+    for _ in range(REPETITIONS):
+        winner, *others = simulated(random, better, *yardsticks)
+        shares[beside_yardsticks([compare(winner, other) for other in others])] += 1 / REPETITIONS
+    return shares
+
+
+@pytest.mark.parametrize("yardsticks", [(0.0,), (0.0, 0.0), (0.0, -0.2), (0.0, -0.1, 0.05)])
+def test_a_winner_that_equals_a_yardstick_is_hardly_ever_better(
+    yardsticks: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many others there are, and however good: it has to be better than each."""
+    assert beside(monkeypatch, 0.0, *yardsticks)["better"] <= 0.05
+
+
+@pytest.mark.parametrize("yardsticks", [(0.0,), (0.0, 0.0), (0.0, 0.0, -0.1)])
+def test_a_winner_that_is_better_than_the_yardsticks_nearly_always_is(
+    yardsticks: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert beside(monkeypatch, 0.1, *yardsticks)["better"] >= 0.8
+
+
+def test_a_winner_that_is_worse_than_one_yardstick_nearly_always_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert beside(monkeypatch, 0.0, 0.1, -0.1)["worse"] >= 0.8

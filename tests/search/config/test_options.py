@@ -38,6 +38,7 @@ OPTIONS = st.fixed_dictionaries(
         "stop_early": st.just("auto") | st.floats(0, 0.999),
         "score_again": TEXT,
         "promote": st.booleans(),
+        "accept_yardstick_tie": st.booleans(),
         "augment": st.booleans(),
         "gpus_per_trial": st.just("auto") | st.sampled_from([0.0, 0.25, 1.0, 2.0]),
         "acoustic": st.lists(TEXT, min_size=1, max_size=3).map(tuple),

@@ -106,6 +106,7 @@ def test_two_at_once_do_not_both_win(
     for kind in ("good", "bad"):
         folder = link(finished / kind, tmp_path / kind)
         words = ("promote", str(folder), "--tracking-uri", uri, "--name", name)
+        words += ("--accept-yardstick-tie",)
         started[kind] = python("-c", QUICK, *words)
     ended = {}
     for kind, process in started.items():

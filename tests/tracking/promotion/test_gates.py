@@ -53,7 +53,8 @@ def champion_gates(
     challenger: Challenger, champion: Champion | None, accept_tie: bool
 ) -> tuple[Gate, Gate]:
     """The two gates that are about the champion."""
-    gates = evaluate_gates(GateContext(challenger, champion, accept_tie), evaluate_all=False)
+    context = GateContext(challenger, champion, accept_tie, accept_yardstick_tie=True)
+    gates = evaluate_gates(context, evaluate_all=False)
     return gates["data is the champion's"], gates[BETTER]
 
 

@@ -66,7 +66,8 @@ def changed(study: Path, **fields: Any) -> None:
 
 
 def test_a_dry_run_changes_nothing(database: Tables, study: Study) -> None:
-    assert main(["promote", str(study("bad")), "--dry-run", "--tracking-uri", database.uri]) == 0
+    options = ["--dry-run", "--accept-yardstick-tie", "--tracking-uri", database.uri]
+    assert main(["promote", str(study("bad")), *options]) == 0
     assert not any(registered(database).values())
 
 
@@ -76,7 +77,7 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     bad, good, small = study("bad"), study("good"), study("small")
     uri = database.uri
 
-    first = promote(bad, PromotionOptions(uri=uri))
+    first = promote(bad, PromotionOptions(uri=uri, accept_yardstick_tie=True))
     assert (first.promoted, first.changed, first.version) == (True, True, "fdan/1")
     assert "first" in first.reason
     assert aliases(database) == {CHAMPION: "1"}
@@ -90,7 +91,7 @@ def test_a_champion_is_made_replaced_and_restored(database: Tables, study: Study
     assert aliases(database) == {CHAMPION: "2", PREVIOUS: "1"}
 
     before = registered(database)
-    worse = promote(bad, PromotionOptions(uri=uri, accept_tie=True))
+    worse = promote(bad, PromotionOptions(uri=uri, accept_tie=True, accept_yardstick_tie=True))
     assert not worse.promoted and "worse than the champion" in worse.reason
     tie = promote(small, PromotionOptions(uri=uri))
     assert not tie.promoted and "not distinguishable" in tie.reason
