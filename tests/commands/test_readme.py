@@ -150,8 +150,8 @@ def test_command(command: str, home: Path, data: dict[str, str]) -> None:
 
 
 def promote_nevertheless(study: Path) -> None:
-    """Make the winner of two short trials champion, for the commands that come after, by taking away
-    the yardsticks that it does not reach."""
+    """Make the winner of two short trials champion, for the commands that come after, by taking
+    away the yardsticks that it does not reach."""
     with_yardsticks(study, {YARDSTICK: anger(Predictions.read(study / "winner" / "test.csv"))})
     options = PromotionOptions(accept_yardstick_tie=True)
     verdict = promote(study, options)
