@@ -9,7 +9,7 @@ that list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -24,10 +24,12 @@ from fdan.metrics import Ints
 if TYPE_CHECKING:
     from fdan.data.split import Split
     from fdan.data.task import Task
+    from fdan.run_config import RunConfig
     from fdan.training.training_data import TrainingData
 
 LOGISTIC_REGRESSION: Final = "logistic_regression"
 MFCC_SVM: Final = "mfcc_svm"
+SPEECH_ALONE: Final = "speech_alone"
 
 Answer = Callable[[Ints], npt.NDArray[np.float64]]
 """(n,) numbers of acoustic samples to (n, 7) probabilities"""
@@ -42,6 +44,8 @@ class YardstickData:
     features: TrainingData | None
     """with frozen features of speech; None where the backbones are tuned, or nobody computed them
     here"""
+    recipe: RunConfig | None = None
+    """the winner's; None where there is none yet"""
 
     @property
     def problem(self) -> str:
@@ -61,6 +65,10 @@ class Yardstick(Protocol):
     def title(self) -> str:
         """What people call it."""
 
+    @property
+    def follows_winner(self) -> bool:
+        """Whether it needs the winner's recipe, and so comes after the search only."""
+
     def missing(self, data: YardstickData) -> str:
         """Why it cannot be measured on these data, in words; empty where it can."""
 
@@ -72,6 +80,7 @@ class Yardstick(Protocol):
 class _LogisticRegression:
     name: str = LOGISTIC_REGRESSION
     title: str = "logistic regression"
+    follows_winner: bool = False
 
     def missing(self, data: YardstickData) -> str:
         if data.features is None or data.features.acoustic.arrays[0].ndim != 2:
@@ -94,6 +103,7 @@ class _LogisticRegression:
 class _MfccSvm:
     name: str = MFCC_SVM
     title: str = "SVM on MFCC statistics"
+    follows_winner: bool = False
 
     def missing(self, data: YardstickData) -> str:
         if data.task.statistics is not None:
@@ -113,7 +123,45 @@ class _MfccSvm:
         return lambda numbers: model(statistics[numbers])
 
 
-YARDSTICKS: Final[tuple[Yardstick, ...]] = (_LogisticRegression(), _MfccSvm())
+@dataclass(frozen=True)
+class _SpeechAlone:
+    """The winner's recipe without faces, attention and LMMD: what do they add?"""
+
+    name: str = SPEECH_ALONE
+    title: str = "speech alone"
+    follows_winner: bool = True
+
+    def missing(self, data: YardstickData) -> str:
+        if data.recipe is None:
+            return "its recipe is the winner's"
+        if data.recipe.model.system == "speech":
+            return "the winner is speech alone itself"
+        if data.features is None or data.recipe.model.tuning != "frozen":
+            return "tuned backbones would be trained once more; --system speech searches it"
+        return data.problem
+
+    def fit(self, data: YardstickData) -> Answer:
+        import torch
+
+        from fdan.training.train import train
+        from fdan.training.validate import predict_logits, restore_network
+
+        assert data.recipe is not None and data.features is not None
+        features = data.features
+        model = replace(data.recipe.model, system="speech")
+        run = replace(data.recipe, model=model)
+        last = train(run, features, lambda *_: None, device=features.acoustic.device)
+        network = restore_network(last).eval().to(features.acoustic.device)
+
+        def answer(samples: Ints) -> npt.NDArray[np.float64]:
+            logits = predict_logits(network, features.acoustic, samples, ())
+            probabilities: npt.NDArray[np.float64] = torch.softmax(logits.double(), 1).numpy()
+            return probabilities
+
+        return answer
+
+
+YARDSTICKS: Final[tuple[Yardstick, ...]] = (_LogisticRegression(), _MfccSvm(), _SpeechAlone())
 
 
 def yardstick_predictions(yardstick: Yardstick, data: YardstickData, part: Ints) -> Predictions:

@@ -29,6 +29,8 @@ def validation_yardsticks(
     """
     scores = []
     for yardstick in YARDSTICKS:
+        if yardstick.follows_winner:
+            continue
         if reason := yardstick.missing(data):
             notify(f"yardstick left out: {yardstick.title} ({reason})")
             continue
@@ -55,7 +57,7 @@ def score_yardsticks(
         return tuple(scored)
     run, data = chosen.model.run, chosen.data
     features = data.load(run) if run.model.tuning == "frozen" else None
-    material = YardstickData(data.task, data.split, features)
+    material = YardstickData(data.task, data.split, features, run)
     for yardstick in missing:
         if not yardstick.missing(material):
             answers = yardstick_predictions(yardstick, material, data.split.acoustic_test)

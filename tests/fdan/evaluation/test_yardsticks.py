@@ -25,18 +25,25 @@ from fdan.evaluation.predictions import Predictions
 from fdan.evaluation.yardsticks import (
     LOGISTIC_REGRESSION,
     MFCC_SVM,
+    SPEECH_ALONE,
     YARDSTICKS,
     YardstickData,
     yardstick_predictions,
 )
 from fdan.media.speech_statistics import COLUMNS
 from fdan.model.backbones import Weights
+from fdan.run_config import RunConfig
+from fdan.training.train import train
 from fdan.training.training_data import Domain, TrainingData
+from fdan.training.validate import predict_logits, restore_network
 
 Array = npt.NDArray[np.float32]
 
 SPEAKERS, EACH = 8, 14  # utterances of a speaker, two of each emotion
 BY_NAME = {yardstick.name: yardstick for yardstick in YARDSTICKS}
+BEFORE = [yardstick for yardstick in YARDSTICKS if not yardstick.follows_winner]
+SMALL = {"backbone": "resnet18", "weights": "none", "tuning": "frozen", "width": 16}
+RECIPE = RunConfig.from_mapping({**SMALL, "epochs": 3, "batch": 8, "lr": 0.02})
 
 
 def speech(seed: int = 0, columns: int = COLUMNS) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -203,7 +210,7 @@ def test_nothing_outside_the_training_part_is_looked_at() -> None:
     spoilt = made(*bad)
     labels = spoilt.task.samples("acoustic").labels
     labels[poisoned] = 0
-    for yardstick in YARDSTICKS:
+    for yardstick in BEFORE:
         alone, found = (yardstick_predictions(yardstick, d, part) for d in (clean, spoilt))
         np.testing.assert_array_equal(found.probabilities, alone.probabilities)
         with pytest.raises(ValueError, match="NaN"):  # the poison is there
@@ -213,7 +220,7 @@ def test_nothing_outside_the_training_part_is_looked_at() -> None:
 def test_answers_are_the_same_each_time_and_are_stored_as_a_models_are(tmp_path: Path) -> None:
     statistics, _ = speech()
     data = made(statistics, statistics)
-    for yardstick in YARDSTICKS:
+    for yardstick in BEFORE:
         part = data.split.acoustic_test
         one, other = (yardstick_predictions(yardstick, data, part) for _ in range(2))
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
@@ -228,18 +235,40 @@ def test_what_is_missing_is_said() -> None:
     assert {y.name: y.missing(made(statistics, statistics)) for y in YARDSTICKS} == {
         LOGISTIC_REGRESSION: "",
         MFCC_SVM: "",
+        SPEECH_ALONE: "its recipe is the winner's",
     }
     nothing = made(None, None)
     assert "no frozen features" in BY_NAME[LOGISTIC_REGRESSION].missing(nothing)
     assert "/stores/acoustic is of an earlier release" in BY_NAME[MFCC_SVM].missing(nothing)
     alone = made(statistics, statistics)
     alone.task.samples("acoustic").labels[alone.split.acoustic_train] = 3
+    alone = replace(alone, recipe=RECIPE)
     assert {y.missing(alone) for y in YARDSTICKS} == {"its training part has one emotion"}
     tuned = made(statistics, statistics)
     assert tuned.features is not None
     images = Domain.from_arrays([np.zeros((len(features), 4, 4, 1), np.uint8)], features)
     full = replace(tuned, features=replace(tuned.features, acoustic=images))
     assert BY_NAME[LOGISTIC_REGRESSION].missing(full) and not BY_NAME[MFCC_SVM].missing(full)
+    recipe = replace(RECIPE, model=replace(RECIPE.model, tuning="full"))
+    assert "--system speech" in BY_NAME[SPEECH_ALONE].missing(replace(full, recipe=recipe))
+    recipe = replace(RECIPE, model=replace(RECIPE.model, system="speech"))
+    assert "itself" in BY_NAME[SPEECH_ALONE].missing(replace(tuned, recipe=recipe))
+
+
+def test_speech_alone_is_the_recipe_without_faces() -> None:
+    features, _ = speech(seed=3, columns=512)
+    data = replace(made(None, features), recipe=RECIPE)
+    assert data.features is not None
+    other = replace(data.features.visual, arrays=(torch.randn(len(features), 512),))
+    without = replace(data, features=replace(data.features, visual=other))
+    part = data.split.acoustic_test
+    found = [yardstick_predictions(BY_NAME[SPEECH_ALONE], d, part) for d in (data, without)]
+    np.testing.assert_array_equal(found[0].probabilities, found[1].probabilities)
+    run = replace(RECIPE, model=replace(RECIPE.model, system="speech"))
+    network = restore_network(train(run, data.features, lambda *_: None)).eval()
+    logits = predict_logits(network, data.features.acoustic, part, ())
+    np.testing.assert_array_equal(found[0].predicted, logits.argmax(1).numpy())
+    assert found[0].measures().uar > 2 / 7
 
 
 def test_speakers_of_two_corpora_are_not_mixed_up() -> None:
