@@ -150,9 +150,9 @@ def test_folds_hold_out_whole_speakers() -> None:
     _, labels = speech()
     owner = np.array(people())
     held_out = []
-    for train, part in folds(labels, people()):
-        assert not set(owner[train]) & set(owner[part])
-        assert sorted([*train, *part]) == list(range(len(labels)))
+    for rest, part in folds(labels, people()):
+        assert not set(owner[rest]) & set(owner[part])
+        assert sorted([*rest, *part]) == list(range(len(labels)))
         held_out += part.tolist()
     assert sorted(held_out) == list(range(len(labels)))
 
