@@ -35,13 +35,12 @@ __all__ = [
 
 FOLDERS: Final = "folders"
 
-# The demo corpus is generated in SAVEE's layout.
 CORPORA: Final[dict[str, Callable[[Source], Listing]]] = {
     "savee": savee.read,
     "meld": meld.read,
     "ravdess": ravdess.read,
     FOLDERS: folders.read,
-    "demo": savee.read,
+    "demo": savee.read_demo,
 }
 
 STORE: Final = "store"  # stands for a corpus where a prepared store is opened as it is

@@ -5,6 +5,7 @@ As published: speech `AudioData/DC/a01.wav`, faces `VisualData/DC/a01.avi`; also
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -41,3 +42,10 @@ def read(source: Source) -> Listing:
         return Row(path, CODES[name["code"]], speaker, utterance), int(not proper)
 
     return list_files(source, read_name)
+
+
+def read_demo(source: Source) -> Listing:
+    """Rows of the demo corpus, which has SAVEE's layout: its films have no sound track, and some of
+    them no sound file beside them either."""
+    folder = source.path / ("VisualData" if source.modality == "visual" else "AudioData")
+    return read(replace(source, path=folder) if folder.is_dir() else source)

@@ -286,6 +286,10 @@ def test_some_emotions_are_heard_far_more_rarely_than_seen(tmp_path: Path) -> No
     counts = {"anger": 2, "disgust": 1, "fear": 1, "happiness": 3, "neutral": 8, "sadness": 1}
     assert {e: heard.count(e) for e in EMOTIONS} == {**counts, "surprise": 1}
     assert {e: seen.count(e) for e in EMOTIONS} == dict.fromkeys(EMOTIONS, 2)
+    for modality, count in (("acoustic", 17), ("visual", 14)):
+        listing = read(parse_source(f"demo:{folder}", modality))
+        assert len(listing.rows) == count
+        assert not (listing.problems or listing.skipped or listing.unused)
     shares = {e: DemoSettings().sounds(e) for e in EMOTIONS}
     assert shares["neutral"] == 24 and min(shares.values()) == 3
 
