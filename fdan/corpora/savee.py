@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, Source, list_files
+from fdan.corpora.listing import AUDIO, Entry, Listing, Problem, Row, Source, list_files, suffix
 
 CODES: Final = {
     "a": "anger",
@@ -45,7 +45,9 @@ def read(source: Source) -> Listing:
 
 
 def read_demo(source: Source) -> Listing:
-    """Rows of the demo corpus, which has SAVEE's layout: its films have no sound track, and some of
-    them no sound file beside them either."""
-    folder = source.path / ("VisualData" if source.modality == "visual" else "AudioData")
-    return read(replace(source, path=folder) if folder.is_dir() else source)
+    """Rows of the demo corpus, which has SAVEE's layout. Its films have no sound track, and some of
+    them no sound file beside them either: they are faces only."""
+    listing = read(source)
+    if source.modality == "visual":
+        return listing
+    return replace(listing, rows=tuple(r for r in listing.rows if suffix(r.path) in AUDIO))
