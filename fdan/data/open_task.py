@@ -178,7 +178,8 @@ def open_task(
     """
     task = prepare_task(data, settings, progress, demo)
     with naming_left_out(task):
-        return task, split(task, settings.split)
+        parts = split(task, settings.split)
+    return task, parts
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,6 +77,8 @@ class StudySpec:
     options: Mapping[str, Any]
     """Options given now or when the study was started: enough to make this spec again."""
     remembered: tuple[str, ...] = ()  # options of an earlier start among them, as a command line
+    extra_tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of each of its runs in MLflow, beside those that every study has."""
 
     @classmethod
     def make(cls, **options: Any) -> StudySpec:
@@ -121,6 +123,11 @@ class StudySpec:
         """The same study with a device that is decided, and remembered: tomorrow the cluster's GPU
         nodes may be there a minute later, or not."""
         return resolve({**self.options, "device": device}, self.remembered)
+
+    def with_folds(self, folds: int | str) -> StudySpec:
+        """The same study with folds that are decided (search/config/folds.py)."""
+        values = {**self.settings.values, "folds": folds}
+        return replace(self, settings=replace(self.settings, values=values))
 
     @property
     def cluster_named(self) -> str:

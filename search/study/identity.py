@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fdan.config import Config
-from fdan.data.split import SplitConfig
+from fdan.data.split import NO_FOLDS, SplitConfig
 from fdan.run_config import RUN_CONFIGS
 from search.optimizer.space import Value
 from search.study.folder import Facts, StudyError, moved_text, read_study_file
@@ -21,7 +21,8 @@ _OTHER = {"space": "another space", "split": "another split", "fixed": "other fi
 _CONFIGS: Final[tuple[type[Config], ...]] = (SplitConfig, *RUN_CONFIGS)
 
 _DEFAULTS: Final[Facts] = {
-    setting.name: setting.default for config in _CONFIGS for setting in fields(config)
+    **{setting.name: setting.default for config in _CONFIGS for setting in fields(config)},
+    "folds": NO_FOLDS,  # what is decided today is the default no longer
 }
 """An earlier version, which did not have a setting yet, did what is its default."""
 
