@@ -107,8 +107,8 @@ def test_a_poisoned_test_part_changes_nothing_that_is_searched(
     ("folds", "words"),
     [
         ("9", "use folds at most 4, loso or none"),
-        ("1", "folds = '1': expected none, loso (leave one speaker out) or a whole number from 2"),
-        ("lso", "expected none, loso"),
+        ("1", "folds = '1': expected auto, none, loso (leave one speaker out) or a whole number from 2"),
+        ("lso", "expected auto, none, loso"),
     ],
 )
 def test_folds_that_cannot_be_had(run: Run, five: Path, folds: str, words: str) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.long
 FLAGS = ["--backbone", "resnet18", "--weights", "none", "--tuning", "frozen", "--width", "32"]
 FLAGS += ["--spectrogram-size", "32", "--face-size", "32", "--epochs", "1", "--workers", "1"]
 FLAGS += ["--pruner", "none", "--study", "s", "--confirm", "1", "--seeds", "1"]
+FLAGS += ["--folds", "none"]
 
 
 def digests(folder: Path) -> dict[str, str]:

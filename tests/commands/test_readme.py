@@ -44,6 +44,7 @@ def blocks(kind: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
 SMALL = ["--spectrogram-size", "32", "--face-size", "32"]
 SHORT = ["--epochs", "2", *SMALL, "--backbone", "resnet18", "--tuning", "frozen"]
+SHORT += ["--folds", "none"]
 
 
 @pytest.fixture(scope="module")
