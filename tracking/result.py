@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
+from tracking.command_line import command_now
 from tracking.json_types import decode, required
 from tracking.uri import located_uri, portable_uri
 
@@ -30,29 +30,6 @@ _FORMAT: Final = 2
 ParameterValue: TypeAlias = bool | int | float | str | None  # value of a hyperparameter
 Curve: TypeAlias = tuple[tuple[int, float], ...]  # (epoch, value) pairs in the order of the epochs
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]  # counts, 7 x 7: rows true, columns predicted
-
-
-def with_runs(words: Sequence[str], runs: Path) -> list[str]:
-    """A search's command line for the runs folder as it is now.
-
-    Args:
-        words: A command line, possibly with the place that the folder had.
-        runs: The folder of studies; `./runs` needs no option.
-    """
-    kept = list(words)
-    while "--runs" in kept:
-        place = kept.index("--runs")
-        del kept[place : place + 2]
-    return kept if runs == Path.cwd() / "runs" else [*kept, "--runs", str(runs)]
-
-
-def _command_now(command: str, runs: Path) -> str:
-    try:
-        words = shlex.split(command)
-    except ValueError:  # not written by a search
-        return command
-    now = with_runs(words, runs)
-    return command if now == words else shlex.join(now)
 
 
 class ResultError(FdanError):
@@ -357,6 +334,7 @@ class StudyResult:
     checks: tuple[Check, ...]
     effects: Mapping[str, Effect] = dataclasses.field(default_factory=dict)  # the largest first
     yardsticks: tuple[YardstickUar, ...] = ()  # on the validation part
+    folds: int = 0  # that each trial trains, its value being their mean; 0: one split
 
     def to_json(self) -> str:
         """The content of result.json."""
@@ -394,7 +372,7 @@ class StudyResult:
             return dataclasses.replace(
                 result,
                 tracking_uri=located_uri(result.tracking_uri, runs),
-                command=_command_now(result.command, runs),
+                command=command_now(result.command, runs),
             )
         except ValueError as error:
             raise ResultError(f"{file}: damaged ({error}); {again}") from None

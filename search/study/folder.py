@@ -24,7 +24,7 @@ from fdan.files import PROJECT_ROOT, write_atomic
 from fdan.lock import Lock, LockHeld, NoLocks
 from fdan.machine.rights import explain
 from search.worker.trial_folder import TRIALS
-from tracking.result import with_runs
+from tracking.command_line import with_runs
 from tracking.uri import sqlite_file, sqlite_uri
 
 Facts = Mapping[str, Any]  # JSON values by name

@@ -25,6 +25,7 @@ from tracking.result import Choices, Dimension, ScoreInterval, StudyResult, Test
 _FEW_SPEAKERS: Final = 10
 _SIGNIFICANT: Final = 0.05  # as promotion has it
 _LEVEL: Final = percent(0.95)
+_ONE_SEED: Final = "One seed, not confirmed."
 
 
 def verdict(result: StudyResult) -> str:
@@ -127,11 +128,13 @@ def _cards(result: StudyResult, best: TrialRecord) -> Iterator[tuple[str, str, s
     else:
         yield ("Test UAR", score(test.uar), f"{_sure(test.interval)}.")
     if result.confirm is None:
-        yield ("Validation UAR", score(best.value), "One seed, not confirmed.")
+        words = f"{_over_folds(result)}, one seed, not confirmed." if result.folds else _ONE_SEED
+        yield ("Validation UAR", score(best.value), words)
         yield ("Optimism", NOTHING, "Unknown: only fresh seeds can tell how lucky it was.")
     else:
         first = result.confirm.settings[0]
         words = f"Mean of {count(len(first.values), 'fresh seed')}"
+        words += f", {_over_folds(result).lower()}" * (result.folds > 0)
         if is_number(first.low):
             words += f"; {_LEVEL} interval {interval(first.low, first.high)}"
         yield ("Confirmed validation UAR", score(first.mean), f"{words}.")
@@ -140,11 +143,16 @@ def _cards(result: StudyResult, best: TrialRecord) -> Iterator[tuple[str, str, s
         said = f"The search had said {score(first.search_value)}{than}"
         yield ("Optimism", signed(first.optimism), said)
     for yardstick in yardsticks(result):
-        words = "Validation UAR on the same speech and split"
+        same = count(result.folds, "fold") if result.folds else "split"
+        words = f"Validation UAR on the same speech and {same}"
         if test is not None and (uar := _tested(test).get(yardstick.name)) is not None:
             words += f"; {score(uar)} on the test part"
         title = yardstick.title
         yield (f"{title[:1].upper()}{title[1:]}", score(yardstick.uar), f"{words}.")
+
+
+def _over_folds(result: StudyResult) -> str:
+    return f"Mean over {count(result.folds, 'fold')}"
 
 
 def _evidence(result: StudyResult, rows: list[Row]) -> Figure:
