@@ -18,6 +18,7 @@ from fdan.data.task import Task
 from fdan.errors import ConfigError
 from fdan.files import sha256_file
 from fdan.run_config import RUN_CONFIGS, RunConfig
+from search.config.nested import check_nested
 from search.config.options import (
     AUTO,
     ConfirmConfig,
@@ -195,7 +196,8 @@ class StudySpec:
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""
         task_name = "demo" if self.settings.preset == "demo" else task.name.lower()
-        return self.study.study or re.sub(r"[^a-z0-9]+", "-", task_name).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", task_name).strip("-")
+        return self.study.study or (name if self.study.nested is None else f"{name}-nested")
 
     def identity(self, data: str | None) -> Identity:
         """What all trials of the study share. data: the task's fingerprint; None where it is not
@@ -260,6 +262,7 @@ def resolve(
         options=absolute_places(options),
         remembered=tuple(remembered),
     )
+    check_nested(study, spec.confirm, settings)
     if spec.confirm.promote:
         check_registry(spec.tracking_uri, environment)
     return spec
