@@ -63,15 +63,15 @@ def run_study(spec: StudySpec) -> StudyResult:
 
     Args:
         spec: `StudySpec.make(trials=20, ...)`, whose options are those of the command line. One
-            that is nested is for `search.nested.run_nested.run_nested`.
+            that is nested is for `search.nested.pipeline.run_nested`.
 
     Raises:
         FdanError: A mistake that the user can correct, in one line.
     """
     if spec.study.nested is not None:
         raise ConfigError(
-            f"nested = {spec.study.nested}: run_study runs one study; call"
-            " search.nested.run_nested.run_nested(spec), which runs one for each outer fold"
+            f"nested = {spec.study.nested}: run_study runs one study; call run_nested(spec) of"
+            " search.nested.pipeline, which runs one for each outer fold"
         )
     return run(spec).result
 

@@ -1,5 +1,6 @@
 """`--folds auto`, resolved: whether a study's trials train folds, and why."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from fdan.data.folds import default_folds
@@ -16,13 +17,14 @@ class DecidedFolds(NamedTuple):
     reason: str
 
 
-def decide_folds(spec: StudySpec, task: Task) -> DecidedFolds:
+def decide_folds(spec: StudySpec, task: Task, outer: str | None = None) -> DecidedFolds:
     """Decide on the folds of a study, once its data are known. A study that exists keeps what it
     has: none, where it is of a release that had no folds.
 
     Args:
         spec: The study.
         task: Its data.
+        outer: An outer fold that it consists of, where it is nested: all of them have the same.
     """
     config = spec.settings.split
     if config.folds != AUTO_FOLDS:
@@ -32,7 +34,7 @@ def decide_folds(spec: StudySpec, task: Task) -> DecidedFolds:
     if before.get("protocol") == config.protocol:
         folds = before.get("folds", NO_FOLDS)
         return DecidedFolds(spec.with_folds(folds), "as this study has had from its beginning")
-    default = default_folds(task, config)
+    default = default_folds(task, config if outer is None else replace(config, outer=outer))
     return DecidedFolds(spec.with_folds(default.folds), default.reason)
 
 

@@ -35,6 +35,8 @@ JOURNAL_FILE: Final = "journal.log"
 
 ARGUMENTS: Final = "arguments"  # key of study.json: those of the newest start, without passwords
 RUNS: Final = "runs"  # key of study.json: the runs folder at that start; the folder may be moved
+NESTED: Final = "nested"  # key of study.json: --nested of a nested study, whose folder that is
+OUTER_FOLDS: Final = "outer_folds"  # beside it: their number
 BEGUN: Final = "begun.json"  # has both keys while data are prepared, before study.json exists
 
 

@@ -11,7 +11,7 @@ from fdan.config import Config
 from fdan.data.split import NO_FOLDS, SplitConfig
 from fdan.run_config import RUN_CONFIGS
 from search.optimizer.space import Value
-from search.study.folder import Facts, StudyError, moved_text, read_study_file
+from search.study.folder import NESTED, Facts, StudyError, moved_text, read_study_file
 from tracking.uri import absolute_uri, sqlite_file
 
 IDENTITY = "identity"  # the study's user attribute that holds its Identity
@@ -65,6 +65,11 @@ def check_same_study(requested: RequestedStudy) -> None:
     recorded = read_study_file(requested.folder)
     if recorded is None:
         return
+    if NESTED in recorded:
+        raise StudyError(
+            f"study '{requested.name}' in {requested.folder} is a nested one: choose another"
+            f" --study, or give --nested {recorded[NESTED]} to continue it"
+        )
     differing = describe_differences(recorded, requested.identity)
     before, now = str(recorded.get("storage")), requested.storage_name
     before = absolute_uri(moved_text(before, recorded, requested.folder))

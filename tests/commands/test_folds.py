@@ -107,7 +107,10 @@ def test_a_poisoned_test_part_changes_nothing_that_is_searched(
     ("folds", "words"),
     [
         ("9", "use folds at most 4, loso or none"),
-        ("1", "folds = '1': expected auto, none, loso (leave one speaker out) or a whole number from 2"),
+        (
+            "1",
+            "folds = '1': expected auto, none, loso (leave one speaker out) or a whole",
+        ),
         ("lso", "expected auto, none, loso"),
     ],
 )

@@ -1,0 +1,62 @@
+"""What a nested study prints: a line for each outer fold, and its end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from search.formatting import format_duration, format_settings, relative_path
+from tracking.nested_result import NESTED_REPORT, NestedResult, OuterResult, PooledScore
+from tracking.report.nested import agreement_words
+
+
+def outer_line(fold: OuterResult, count: int) -> str:
+    """What came of an outer fold, in a line.
+
+    Args:
+        fold: The outer fold.
+        count: How many there are.
+    """
+    fresh = "" if fold.confirmed_uar is None else f", fresh seeds {fold.confirmed_uar:.4f}"
+    return (
+        f"outer fold {fold.fold} of {count}, tests {', '.join(fold.speakers)}: UAR"
+        f" {fold.test_uar:.4f} on {fold.samples} utterances; the search said"
+        f" {fold.search_uar:.4f}{fresh}"
+    )
+
+
+def nested_summary(result: NestedResult, folder: Path, seconds: float) -> str:
+    """The last lines of a nested study.
+
+    Args:
+        result: Its result so far.
+        folder: Its folder.
+        seconds: Duration of the whole command.
+    """
+    lines = [f"\nnested study {result.study}: {result.reason}, in {format_duration(seconds)}"]
+    for fold in result.folds:
+        lines += [outer_line(fold, result.outer), f"  {format_settings(fold.params)}"]
+    if result.pooled is not None:
+        lines += _pooled(result.pooled)
+        agreed = (f"{name} {agreement_words(own)}" for name, own in result.agreement.items())
+        lines.append(f"chosen settings: {'; '.join(agreed)}")
+    if len(result.folds) < result.outer:
+        lines.append("the same command goes on with the other outer folds")
+    lines.append(f"report:          {relative_path(folder / NESTED_REPORT)}")
+    return "\n".join(lines)
+
+
+def _pooled(pooled: PooledScore) -> Iterator[str]:
+    bounds = pooled.interval
+    yield (
+        f"outer test parts: UAR {pooled.uar:.4f}, WAR {pooled.war:.4f}, w-F1 {pooled.wf1:.4f}"
+        f" ({pooled.samples} utterances)"
+    )
+    yield (
+        f"                 95 % interval of the UAR, over {bounds.groups} {bounds.by}s:"
+        f" {bounds.low:.4f} .. {bounds.high:.4f}"
+    )
+    for yardstick in pooled.yardsticks:
+        less = yardstick.difference
+        yield (
+            f"                 above {yardstick.title} ({yardstick.uar:.4f}) by {less.value:+.4f}"
+            f" ({less.low:+.4f} .. {less.high:+.4f}, p = {less.p:.4f})"
+        )
