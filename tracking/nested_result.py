@@ -19,10 +19,16 @@ from typing import Final
 from fdan.files import write_atomic
 from tracking.command_line import command_now
 from tracking.json_types import decode
-from tracking.result import ParameterValue, ResultError, ScoreInterval, YardstickScore
+from tracking.result import (
+    NESTED_RESULT,
+    ParameterValue,
+    ResultError,
+    ScoreInterval,
+    StudyResult,
+    YardstickScore,
+)
 from tracking.uri import located_uri, portable_uri
 
-NESTED_RESULT: Final = "nested.json"
 NESTED_REPORT: Final = "nested.html"  # beside it, as Markdown, too
 
 
@@ -109,3 +115,9 @@ class NestedResult:
             tracking_uri=located_uri(result.tracking_uri, runs),
             command=command_now(result.command, runs),
         )
+
+
+def load_result(study: Path) -> StudyResult | NestedResult:
+    """The result in the folder of a study, or of a nested one. Raises ResultError, in one line."""
+    nested = (study / NESTED_RESULT).exists()
+    return NestedResult.load(study) if nested else StudyResult.load(study)

@@ -25,6 +25,7 @@ WINNER: Final = "winner"  # folder of the confirmed winner's model, beside RESUL
 PREDICTIONS: Final = "test.csv"  # in it: the model's answers on the test part, by utterance
 YARDSTICK_PREDICTIONS: Final = "test-{}.csv"  # beside that: a yardstick's, by its name
 REPORT: Final = "report.html"  # the study's report, beside RESULT
+NESTED_RESULT: Final = "nested.json"  # in place of RESULT, in a nested study's folder
 _FORMAT: Final = 2
 
 ParameterValue: TypeAlias = bool | int | float | str | None  # value of a hyperparameter
@@ -356,6 +357,12 @@ class StudyResult:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if (study / NESTED_RESULT).exists():
+                outer = f"{study}-outer-1"
+                raise ResultError(
+                    f"{study}: is a nested study's; give the folder of an outer fold's study, such"
+                    f" as {outer}"
+                ) from None
             raise ResultError(
                 f"{study}: no {RESULT} in it; a search writes it at its end, so {again}"
             ) from None

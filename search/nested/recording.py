@@ -14,8 +14,9 @@ from search.nested.plan import NestedPlan
 from search.results.provenance import parameters, tags
 from search.results.study_result import EXPERIMENT
 from search.study.folder import read_study_file, record_start, write_study_file
-from tracking.nested_result import NESTED_RESULT, NestedResult, PooledScore
-from tracking.report.nested import write_nested
+from tracking import report
+from tracking.nested_result import NestedResult, PooledScore
+from tracking.result import NESTED_RESULT
 from tracking.tags import NESTED, NESTED_ID, OUTER, STUDY_RUN, TEST_PREFIX, YARDSTICK_PREFIX
 from tracking.tracker import Tracker
 
@@ -58,7 +59,7 @@ def record_result(
     """
     folder = plan.folder
     result.save(folder)
-    files = [folder / NESTED_RESULT, *write_nested(folder)]
+    files = [folder / NESTED_RESULT, *report.write(folder)]
     with _run_in_mlflow(plan) as tracker:
         for fold in result.folds:
             seen = {"search_uar": fold.search_uar, "test_uar": fold.test_uar}

@@ -19,8 +19,9 @@ from search.study.folder import (
     read_study_file,
 )
 from search.study.status import StudyStatus, read_status
-from tracking.nested_result import NESTED_RESULT, NestedResult
+from tracking.nested_result import NestedResult
 from tracking.outbox.delivery_state import Backlog, read_backlog
+from tracking.result import NESTED_RESULT
 from tracking.tags import COMPLETE
 
 

@@ -55,16 +55,27 @@ def summary(end: SearchEnd) -> str:
     lines.append(f"all trials:    {relative_path(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():
         lines.append(f"report:        {relative_path(folder / REPORT)}")
-    path, uri = end.page or "", mask_password(end.tracking_uri)
-    if uri.startswith("http"):
-        lines.append(f"compare them:  {uri.rstrip('/')}{path}")
-    else:  # a database, which has no pages of its own
-        beside = Path(sys.executable).with_name("mlflow")
-        mlflow = relative_path(beside) if beside.exists() else "mlflow"
-        command = [mlflow, "ui", "--workers", "1", "--backend-store-uri", uri]
-        lines.append(f"compare them:  {shlex.join(command)}")
-        lines.append(f"               then open http://127.0.0.1:5000{path}")
+    lines += where_to_compare(end.tracking_uri, end.page)
     return "\n".join(lines)
+
+
+def where_to_compare(tracking_uri: str, page: str | None) -> Iterator[str]:
+    """How to look at MLflow's pages.
+
+    Args:
+        tracking_uri: Its server or database.
+        page: Path of the experiment in its UI, if known.
+    """
+    path, uri = page or "", mask_password(tracking_uri)
+    if uri.startswith("http"):
+        yield f"compare them:  {uri.rstrip('/')}{path}"
+        return
+    # A database, which has no pages of its own.
+    beside = Path(sys.executable).with_name("mlflow")
+    mlflow = relative_path(beside) if beside.exists() else "mlflow"
+    command = [mlflow, "ui", "--workers", "1", "--backend-store-uri", uri]
+    yield f"compare them:  {shlex.join(command)}"
+    yield f"               then open http://127.0.0.1:5000{path}"
 
 
 def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:

@@ -4,7 +4,9 @@ study's result.json alone."""
 from pathlib import Path
 from typing import Final
 
+from tracking.nested_result import NESTED_REPORT, NestedResult, load_result
 from tracking.report.formatting import count, moment, sentence, short
+from tracking.report.nested import nested_page
 from tracking.report.page import Page
 from tracking.report.sections.confusion import confusion_blocks
 from tracking.report.sections.curves import curves_blocks
@@ -40,11 +42,12 @@ _WORDS: Final = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
 
 
 def write(study: Path, out: Path | None = None) -> list[Path]:
-    """Write the report of a study, as HTML and beside it as Markdown, each whole or not at all.
+    """Write the report of a study, nested or not, as HTML and beside it as Markdown, each whole or
+    not at all.
 
     Args:
         study: The study's folder.
-        out: The page's file; None: REPORT in the study's folder.
+        out: The page's file; None: REPORT in the study's folder, NESTED_REPORT in a nested one's.
 
     Returns:
         The page and the Markdown.
@@ -54,7 +57,10 @@ def write(study: Path, out: Path | None = None) -> list[Path]:
         FdanError: `out` is not named as a page.
         OSError: A file cannot be written.
     """
-    return _page(StudyResult.load(study)).write(out or study / REPORT)
+    result = load_result(study)
+    if isinstance(result, NestedResult):
+        return nested_page(result).write(out or study / NESTED_REPORT)
+    return _page(result).write(out or study / REPORT)
 
 
 def _page(result: StudyResult) -> Page:

@@ -1,10 +1,9 @@
 """The report of a nested study, out of its nested.json alone."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
-from tracking.nested_result import NESTED_REPORT, Agreement, NestedResult, OuterResult, PooledScore
+from tracking.nested_result import Agreement, NestedResult, OuterResult, PooledScore
 from tracking.report.blocks import WORDS, Block, Cards, Code, Facts, Figure, Note, Table, Text
 from tracking.report.drawing import Linear, Row, around, rows_picture
 from tracking.report.formatting import (
@@ -28,22 +27,8 @@ from tracking.result import ScoreInterval
 _FEW_SPEAKERS: Final = 10
 
 
-def write_nested(study: Path, out: Path | None = None) -> list[Path]:
-    """Write the report of a nested study, as HTML and beside it as Markdown.
-
-    Args:
-        study: The nested study's folder.
-        out: The page's file; None: NESTED_REPORT in the study's folder.
-
-    Returns:
-        The page and the Markdown.
-
-    Raises:
-        ResultError: The folder holds no result.
-        FdanError: `out` is not named as a page.
-        OSError: A file cannot be written.
-    """
-    result = NestedResult.load(study)
+def nested_page(result: NestedResult) -> Page:
+    """The report's page."""
     state = result.state.lower()
     lines = (
         short(result.task),
@@ -51,7 +36,7 @@ def write_nested(study: Path, out: Path | None = None) -> list[Path]:
         f"{state}: {short(result.reason, 200)}" if result.reason else state,
         f"written {moment(result.written)}",
     )
-    page = Page(
+    return Page(
         f"Nested study {short(result.study, 60)}",
         [sentence(line).rstrip(".") for line in lines],
         nested_verdict(result),
@@ -62,7 +47,6 @@ def write_nested(study: Path, out: Path | None = None) -> list[Path]:
             ("provenance", "Provenance", list(_provenance_blocks(result))),
         ],
     )
-    return page.write(out or study / NESTED_REPORT)
 
 
 def nested_verdict(result: NestedResult) -> str:
@@ -73,9 +57,8 @@ def nested_verdict(result: NestedResult) -> str:
     done = f"{len(result.folds)} of {result.outer} outer folds are done. "
     before = "" if len(result.folds) == result.outer else done
     return (
-        f"{before}Searched, confirmed and trained without them, the models name the emotion of"
-        f" {count(pooled.samples, 'utterance')} by unheard speakers with a UAR of"
-        f" {score(pooled.uar)} ({_sure(pooled.interval)})."
+        f"{before}On {count(pooled.samples, 'utterance')} of speakers that their searches never"
+        f" heard, the winners have a UAR of {score(pooled.uar)} ({_sure(pooled.interval)})."
     )
 
 
@@ -197,8 +180,9 @@ def _setting_blocks(result: NestedResult) -> Iterator[Block]:
     ]
     yield Table(head, rows, (1, 1 + len(result.folds)))
     yield Text(
-        "Where the outer folds choose alike, the setting matters and is found; where they spread"
-        " over the whole range, it matters little, or the corpus is too small to tell."
+        "Where the outer folds choose alike, the search finds the setting again without some of the"
+        " speakers; where they spread over the whole range, it matters little, or the corpus is too"
+        " small to tell."
     )
 
 
