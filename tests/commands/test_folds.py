@@ -30,7 +30,8 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
-    flags = [*SEARCH, "--study", "f", "--task", f"demo:{five}", *FLAGS, "--folds", "loso"]
+    """Nobody chose its folds: four of five speakers are left, which are too few for one split."""
+    flags = [*SEARCH, "--study", "f", "--task", f"demo:{five}", *FLAGS, "--folds", "auto"]
     flags += ["--confirm", "1", "--seeds", "2", "--score-test"]
     shown = run(*flags, "--dry-run")
     assert shown.returncode == 0, shown.stderr
@@ -38,11 +39,12 @@ def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
     assert "fold 4 trains on" in shown.stdout
     done = run(*flags)
     assert done.returncode == 0, done.stderr
+    assert "folds loso: 4 speakers are left for training and validation, fewer than" in done.stderr
     assert "training the final model: all speakers outside the test part" in done.stderr
     study = tmp_path / "runs" / "f"
     result = json.loads((study / "result.json").read_text())
     assert all(check["ok"] for check in result["checks"]), result["checks"]
-    assert result["origin"]["split"]["folds"] == "loso"
+    assert result["origin"]["split"]["folds"] == "loso" and result["folds"] == 4
     assert result["test"]["samples"] == 14
     # The final model: of the winner's setting and epochs, trained on all but the test part.
     model = read_model(study / "winner")
@@ -62,6 +64,7 @@ def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in kept.iterdir()}
     again = run(*flags)
     assert again.returncode == 0, again.stderr
+    assert "folds loso: as this study has had from its beginning" in again.stderr
     assert "training the final model" not in again.stderr
     assert before == {file: file.stat().st_mtime_ns for file in kept.iterdir()}
     # A trial is repeated from its run in MLflow, folds and all.
