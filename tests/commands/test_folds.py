@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sqlite3
 import wave
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
     assert "folds loso: as this study has had from its beginning" in again.stderr
     assert "training the final model" not in again.stderr
     assert before == {file: file.stat().st_mtime_ns for file in kept.iterdir()}
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as database:
+        rows = database.execute("select distinct value from tags where key = 'folds'").fetchall()
+    assert rows == [("4 folds",)]
     # A trial is repeated from its run in MLflow, folds and all.
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     with (study / "figures" / "trials.csv").open() as table:

@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("nested")
 
 
-def search(home: Path, corpus: Path, *words: str) -> list[str]:
+def search(corpus: Path, *words: str) -> list[str]:
     own = ["--task", f"demo:{corpus}", *FLAGS, *words]
     return [sys.executable, str(ROOT / "search/run.py"), *own]
 
@@ -53,7 +53,7 @@ def figures(home: Path, name: str) -> dict[str, Any]:
 def undisturbed(home: Path, corpus: Path) -> str:
     """What a nested study prints to which nothing happens."""
     done = subprocess.run(
-        search(home, corpus, "--study", "u", "--nested", "2"),
+        search(corpus, "--study", "u", "--nested", "2"),
         cwd=home,
         capture_output=True,
         text=True,
@@ -68,7 +68,7 @@ def undisturbed(home: Path, corpus: Path) -> str:
 def test_stopped_after_its_first_outer_fold_it_goes_on(
     home: Path, corpus: Path, undisturbed: str
 ) -> None:
-    words = search(home, corpus, "--study", "d", "--nested", "2")
+    words = search(corpus, "--study", "d", "--nested", "2")
     errors, second = home / "err.txt", home / "runs" / "d-outer-2"
     with errors.open("wb") as err:
         process = subprocess.Popen(words, cwd=home, stderr=err, start_new_session=True)
@@ -138,7 +138,8 @@ def test_what_is_said_of_it(home: Path, corpus: Path, undisturbed: str) -> None:
     assert json.loads(said("-m", "search", "status", "u", "--json"))["done"] == 2
     assert "2/2 folds" in said("-m", "search", "list")
     assert "nested.html" in said("-m", "tracking", "report", "runs/u", "--open", "no")
-    planned = said(*search(home, corpus, "--study", "new", "--nested", "loso", "--dry-run")[1:])
+    planned = said(*search(corpus, "--study", "new", "--nested", "loso", "--estimate")[1:])
+    assert "all 4 one after another: about " in planned
     assert "4 outer folds (--nested loso), 4 left" in planned and "8 trials in all" in planned
     assert "outer fold 3 tests CN 7; 21 others are searched on" in planned
     assert not (home / "runs" / "new").exists()

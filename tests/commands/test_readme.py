@@ -85,10 +85,12 @@ def shrunk(words: list[str], home: Path) -> list[str]:
         return ["make", "-C", str(ROOT), "-n", "-o", ".venv/ready", "test"]
     if words[:2] == ["python", "search/run.py"]:
         weights = [] if "--weights" in words else ["--weights", "none"]
+        nested = ["--nested", "2"] if "--nested" in words else []
         return [
             sys.executable,
             str(ROOT / "search/run.py"),
             *words[2:],
+            *nested,
             *("--trials", "1", "--seeds", "1"),
             *SHORT,
             *weights,
