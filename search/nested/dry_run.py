@@ -1,7 +1,5 @@
 """`--dry-run` of a nested study: its first outer fold's study as any other, then all of them."""
 
-from dataclasses import replace
-
 from fdan.cli.terminal import table_console
 from fdan.data.open_task import plan_task
 from search.config.spec import StudySpec
@@ -32,11 +30,9 @@ def dry_run_nested(spec: StudySpec, *, estimate_time: bool) -> None:
     left = [number for number in plan.numbers if not _is_tested(plan, number)]
     estimate = None
     if left:
-        outer = plan.outer_spec(left[0])
         budget = spec.study.time_budget
-        if budget is not None:
-            outer = replace(outer, study=replace(outer.study, time_budget=budget / len(left)))
-        estimate = dry_run(outer, estimate_time=estimate_time)
+        share = None if budget is None else budget / len(left)
+        estimate = dry_run(plan.outer_spec(left[0], share), estimate_time=estimate_time)
     console = table_console()
     trials = len(left) * spec.trials
     console.print(
