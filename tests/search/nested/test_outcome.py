@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import recall_score
 
 from fdan.emotions import EMOTIONS
 from fdan.evaluation.predictions import Predictions, pooled_predictions, speech_predictions
@@ -68,10 +69,15 @@ def finish(plan: NestedPlan, number: int, **changes: object) -> StudyResult:
 def test_the_figure_is_of_all_answers_together(plan: NestedPlan) -> None:
     studies = {number: finish(plan, number) for number in plan.numbers}
     found = nested_result(plan, "id")
-    pooled = pooled_predictions([answers(plan, n, RIGHT[n]) for n in plan.numbers])
+    own = [answers(plan, n, RIGHT[n]) for n in plan.numbers]
+    pooled = pooled_predictions(own)
     assert len(pooled) == len(TASK.samples("acoustic")), "every utterance once"
     measured, interval = pooled.measures(), bootstrap(pooled)
     assert found.pooled is not None
+    truth = np.concatenate([answer.truth for answer in own])
+    said = np.concatenate([answer.predicted for answer in own])
+    assert found.pooled.uar == pytest.approx(recall_score(truth, said, average="macro"))
+    assert found.pooled.war == pytest.approx(np.mean(truth == said))
     assert (found.pooled.uar, found.pooled.war) == (measured.uar, measured.war)
     bounds = found.pooled.interval
     assert (bounds.low, bounds.high) == (interval.low, interval.high)
