@@ -80,10 +80,19 @@ def _absolute(text: str) -> Path:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from search.cli.status_view import show_status
+    from search.cli.status_view import show_nested_status, show_status
+    from search.nested.status import is_nested, read_nested_status
     from search.study.status import read_status
 
-    status = read_status(arguments.runs, arguments.name, arguments.storage)
+    runs, name, storage = arguments.runs, arguments.name, arguments.storage
+    if is_nested(runs / name):
+        nested = read_nested_status(runs, name, storage)
+        if arguments.json:
+            print(json.dumps(asdict(nested), indent=1))
+        else:
+            show_nested_status(nested)
+        return 0
+    status = read_status(runs, name, storage)
     if arguments.json:
         print(json.dumps(asdict(status), indent=1))
     else:

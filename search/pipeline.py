@@ -21,6 +21,7 @@ from fdan.data.open_task import open_task
 from fdan.data.split import Split, SplitConfig
 from fdan.data.task import Task
 from fdan.device import choose_device
+from fdan.errors import ConfigError
 from fdan.evaluation.yardsticks import YardstickData
 from fdan.machine.cpus import use_all_cpus
 from fdan.machine.home import ensure_home
@@ -28,6 +29,7 @@ from fdan.machine.rights import follow_group
 from fdan.model.backbones import find_weights
 from fdan.run_config import RunConfig
 from fdan.training.training_data import TrainingData, load_training_data
+from search.config.folds import decide_folds, folds_line
 from search.config.options import sections
 from search.config.spec import StudySpec
 from search.optimizer.pruners import make_pruner
@@ -60,11 +62,17 @@ def run_study(spec: StudySpec) -> StudyResult:
     main thread, the first Ctrl-C ends the study early: the same call continues it.
 
     Args:
-        spec: `StudySpec.make(trials=20, ...)`, whose options are those of the command line.
+        spec: `StudySpec.make(trials=20, ...)`, whose options are those of the command line. One
+            that is nested is for `search.nested.pipeline.run_nested`.
 
     Raises:
         FdanError: A mistake that the user can correct, in one line.
     """
+    if spec.study.nested is not None:
+        raise ConfigError(
+            f"nested = {spec.study.nested}: run_study runs one study; call run_nested(spec) of"
+            " search.nested.pipeline, which runs one for each outer fold"
+        )
     return run(spec).result
 
 
@@ -76,15 +84,9 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         demo: Demo corpus that is being written already.
     """
     start = time.monotonic()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     console = Console(stderr=True)
     notify = notifier(console)
-    use_all_cpus()  # a notebook's own process has torch already; the workers follow these variables
-    if line := ensure_home():
-        notify(line)
-    check_address(spec.cluster, spec.cluster_named)
-    follow_group(spec.runs)
-    spec = decide_device(spec, notify)
+    spec = start_driver(spec, notify)
     with contextlib.ExitStack() as driving:
         if spec.study.study is not None:  # otherwise its data name it
             folder = spec.runs / spec.study.study
@@ -93,6 +95,8 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         with Preparing(console) as progress:
             task, split = open_task(spec.data, spec.settings, progress, demo)
         print_left_out(task, console)
+        decided = decide_folds(spec, task)
+        spec = decided.spec
         folds: tuple[Split, ...] = ()
         if spec.settings.split.has_folds:
             folds = fold_splits(task, spec.settings.split)
@@ -110,6 +114,8 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         check_same_study(requested)
         if spec.study.study is None:
             driving.enter_context(driver_lock(folder))
+        if line := folds_line(decided):
+            notify(line)
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
         features = _prepare_training(spec, task, split, worker_data, console)
@@ -120,11 +126,27 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
         if spec.remembered:
             notify(f"study {name}, as before: {shlex.join(spec.remembered)}")
         with IsolatedModel() as isolated_model:
-            labels = tags(spec, task)
+            labels = tags(spec, task, len(folds))
             data = StudyData(
                 spec, study, task, split, folder, worker_data, yardsticks, labels, folds
             )
             return run_stages(data, isolated_model, console, start)
+
+
+def start_driver(spec: StudySpec, notify: Callable[[str], None]) -> StudySpec:
+    """What a driver does before anything else. Returns the study with its device decided.
+
+    Args:
+        spec: The study.
+        notify: Function that shows the user a line.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    use_all_cpus()  # a notebook's own process has torch already; the workers follow these variables
+    if line := ensure_home():
+        notify(line)
+    check_address(spec.cluster, spec.cluster_named)
+    follow_group(spec.runs)
+    return decide_device(spec, notify)
 
 
 def decide_device(spec: StudySpec, notify: Callable[[str], None]) -> StudySpec:

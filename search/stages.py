@@ -112,7 +112,7 @@ def run_stages(
         _stopping_on_signals(stop, console),
         _closing(tracker),
     ):
-        tracker.open_study(data.study.study_name, parameters(data), data.tags)
+        tracker.open_study(data.study.study_name, parameters(spec, data.task), data.tags)
         if data.yardsticks:
             tracker.log_metrics(STUDY_RUN, 0, validation_metrics(data.yardsticks))
             words = (f"{y.title}, validation UAR {y.uar:.4f}" for y in data.yardsticks)

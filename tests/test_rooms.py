@@ -20,6 +20,7 @@ ROOMS = {
     "search": (
         ("run", "__main__"),
         ("cli",),
+        ("nested",),
         ("pipeline",),
         ("stages",),
         ("planning",),
@@ -38,7 +39,7 @@ ROOMS = {
         ("tracker",),
         ("registry", "outbox"),
         ("backend",),
-        ("tags", "uri", "result", "record", "json_types"),
+        ("tags", "uri", "result", "nested_result", "record", "json_types", "command_line"),
     ),
     "fdan": (
         ("__main__",),

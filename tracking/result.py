@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from fdan.errors import FdanError
 from fdan.files import write_atomic
+from tracking.command_line import command_now
 from tracking.json_types import decode, required
 from tracking.uri import located_uri, portable_uri
 
@@ -25,34 +25,12 @@ WINNER: Final = "winner"  # folder of the confirmed winner's model, beside RESUL
 PREDICTIONS: Final = "test.csv"  # in it: the model's answers on the test part, by utterance
 YARDSTICK_PREDICTIONS: Final = "test-{}.csv"  # beside that: a yardstick's, by its name
 REPORT: Final = "report.html"  # the study's report, beside RESULT
+NESTED_RESULT: Final = "nested.json"  # in place of RESULT, in a nested study's folder
 _FORMAT: Final = 2
 
 ParameterValue: TypeAlias = bool | int | float | str | None  # value of a hyperparameter
 Curve: TypeAlias = tuple[tuple[int, float], ...]  # (epoch, value) pairs in the order of the epochs
 Matrix: TypeAlias = tuple[tuple[int, ...], ...]  # counts, 7 x 7: rows true, columns predicted
-
-
-def with_runs(words: Sequence[str], runs: Path) -> list[str]:
-    """A search's command line for the runs folder as it is now.
-
-    Args:
-        words: A command line, possibly with the place that the folder had.
-        runs: The folder of studies; `./runs` needs no option.
-    """
-    kept = list(words)
-    while "--runs" in kept:
-        place = kept.index("--runs")
-        del kept[place : place + 2]
-    return kept if runs == Path.cwd() / "runs" else [*kept, "--runs", str(runs)]
-
-
-def _command_now(command: str, runs: Path) -> str:
-    try:
-        words = shlex.split(command)
-    except ValueError:  # not written by a search
-        return command
-    now = with_runs(words, runs)
-    return command if now == words else shlex.join(now)
 
 
 class ResultError(FdanError):
@@ -354,6 +332,7 @@ class StudyResult:
     checks: tuple[Check, ...]
     effects: Mapping[str, Effect] = dataclasses.field(default_factory=dict)  # the largest first
     yardsticks: tuple[YardstickUar, ...] = ()  # on the validation part
+    folds: int = 0  # that each trial trains, its value being their mean; 0: one split
 
     def to_json(self) -> str:
         """The content of result.json."""
@@ -375,6 +354,12 @@ class StudyResult:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if (study / NESTED_RESULT).exists():
+                outer = f"{study}-outer-1"
+                raise ResultError(
+                    f"{study}: is a nested study's; give the folder of an outer fold's study, such"
+                    f" as {outer}"
+                ) from None
             raise ResultError(
                 f"{study}: no {RESULT} in it; a search writes it at its end, so {again}"
             ) from None
@@ -391,7 +376,7 @@ class StudyResult:
             return dataclasses.replace(
                 result,
                 tracking_uri=located_uri(result.tracking_uri, runs),
-                command=_command_now(result.command, runs),
+                command=command_now(result.command, runs),
             )
         except ValueError as error:
             raise ResultError(f"{file}: damaged ({error}); {again}") from None

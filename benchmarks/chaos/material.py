@@ -43,7 +43,7 @@ def make(folder: Path) -> Material:
     corpus = generate(folder / "corpus", speakers=SPEAKERS, takes=TAKES, uneven=False)
     runs = folder / "runs"
     data = DataConfig(task=f"demo:{corpus}", runs=runs)
-    settings = make_settings({}, data.preset(gpu=False))
+    settings = make_settings({"folds": "none"}, data.preset(gpu=False))
     task, parts = open_task(data, settings)
     run = RunConfig.from_mapping(settings.run)
     load_training_data(task, parts, run, torch.device("cpu"), runs / "features")

@@ -58,6 +58,7 @@ class Ours:
             "--concurrent": AT_ONCE,
             "--cpus-per-trial": THREADS,
             "--device": "cpu",
+            "--folds": "none",
             "--tracking-uri": self._ground.tracking_uri,
         }
         if study.storage is not None:

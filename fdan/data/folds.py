@@ -6,23 +6,26 @@ allow it. A fold's validation speakers are kept out of its training, their faces
 that stands under several speakers, a fold's training has none that its validation has.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
+from fdan.data.outer import OuterFold
+from fdan.data.speakers import (
+    Indices,
+    Speaker,
+    divide_speakers,
+    group_by_speaker,
+    list_speakers,
+    nameless_corpora,
+    speaker_of,
+)
 from fdan.data.split import (
     LOSO,
     NO_FOLDS,
-    TRIES,
-    Indices,
-    Speaker,
     Split,
     SplitConfig,
-    group_by_speaker,
     make_split,
-    speaker_of,
     split,
     training_faces,
     without_copies,
@@ -56,7 +59,7 @@ def fold_splits(task: Task, config: SplitConfig) -> tuple[Split, ...]:
     assert config.has_folds
     test = split(task, replace(config, folds=NO_FOLDS)).acoustic_test
     samples, rest, speakers = task.samples("acoustic"), *_left_by(task, test)
-    if nameless := sorted({samples.corpora[i] for i in rest if speaker_of(samples, i) is None}):
+    if nameless := nameless_corpora(samples, rest):
         raise DataError(
             f"folds = {config.folds}: folds are by speaker, and corpus {', '.join(nameless)} names"
             " none: use folds none"
@@ -66,14 +69,14 @@ def fold_splits(task: Task, config: SplitConfig) -> tuple[Split, ...]:
         possible = f"at most {len(speakers)}, loso or none" if len(speakers) > 1 else "none"
         raise DataError(
             f"folds = {config.folds}: {len(speakers)} speaker{'s' * (len(speakers) != 1)}"
-            f" ({_names(list(speakers))}) left for training and validation: use folds {possible},"
-            " or a smaller test part"
+            f" ({list_speakers([*speakers])}) left for training and validation: use folds"
+            f" {possible}, or a smaller test part"
         )
-    folds = _divide(speakers, samples.labels, count, config.split_seed)
+    folds = divide_speakers(speakers, samples.labels, count, (config.split_seed, _STREAM))
     splits = tuple(_fold_split(task, config, set(fold), test) for fold in folds)
     for number, (fold, division) in enumerate(zip(folds, splits, strict=True), start=1):
         name = f"folds = {config.folds}: fold {number} of {count} (validation speakers"
-        _check(task, division, f"{name} {_names(fold)})", rest)
+        _check(task, division, f"{name} {list_speakers(fold)})", rest)
     return splits
 
 
@@ -103,8 +106,9 @@ def refit_split(task: Task, config: SplitConfig) -> Split:
 
 def default_folds(task: Task, config: SplitConfig) -> FoldsDefault:
     """The folds of a task whose user did not choose any: one speaker each where fewer than
-    ENOUGH_SPEAKERS are left for training and validation, none otherwise. DataError: the protocol
-    is not possible.
+    ENOUGH_SPEAKERS are left for training and validation, none otherwise. All outer folds of a task
+    have the same: those of the one that leaves the fewest speakers. DataError: the protocol is not
+    possible.
 
     Args:
         task: The data.
@@ -112,12 +116,19 @@ def default_folds(task: Task, config: SplitConfig) -> FoldsDefault:
     """
     if config.protocol != "speaker":
         return FoldsDefault(NO_FOLDS, f"protocol {config.protocol} has its own parts")
-    _, speakers = _left_by(task, split(task, replace(config, folds=NO_FOLDS)).acoustic_test)
-    left = f"{len(speakers)} speakers are left for training and validation"
-    if len(speakers) >= ENOUGH_SPEAKERS:
+    configs = [replace(config, folds=NO_FOLDS)]
+    if config.has_outer:
+        count = OuterFold.parse(config.outer).count
+        numbers = range(1, count + 1)
+        configs = [replace(configs[0], outer=str(OuterFold(n, count))) for n in numbers]
+    tests = [split(task, own).acoustic_test for own in configs]
+    fewest = min(len(_left_by(task, test)[1]) for test in tests)
+    left = f"{fewest} speakers are left for training and validation"
+    if fewest >= ENOUGH_SPEAKERS:
         return FoldsDefault(NO_FOLDS, f"{left}, which is enough for one split")
     try:
-        fold_splits(task, replace(config, folds=LOSO))
+        for own in configs:
+            fold_splits(task, replace(own, folds=LOSO))
     except DataError as error:
         return FoldsDefault(NO_FOLDS, f"{left}, but {error}")
     return FoldsDefault(LOSO, f"{left}, fewer than {ENOUGH_SPEAKERS}: each of them validates once")
@@ -140,39 +151,6 @@ def _left_by(task: Task, test: Indices) -> tuple[list[int], dict[Speaker, list[i
     others = [index for index in range(len(samples)) if index not in held_out]
     rest = without_copies(samples, others, held_out)
     return rest, group_by_speaker(samples, rest)
-
-
-def _divide(
-    speakers: Mapping[Speaker, Sequence[int]], labels: Indices, count: int, seed: int
-) -> list[list[Speaker]]:
-    """The speakers of each fold. Each speaker, those with most samples first, goes where the sum of
-    squares of the folds' shares of every emotion, and of all samples, grows least."""
-    counts = {
-        speaker: np.append(np.bincount(labels[own], minlength=len(EMOTIONS)), len(own))
-        for speaker, own in speakers.items()
-    }
-    totals = np.maximum(1, sum(counts.values()))
-    rng = np.random.default_rng((seed, _STREAM))
-    first: list[list[Speaker]] = []
-    for _ in range(TRIES):
-        order = [list(speakers)[at] for at in rng.permutation(len(speakers))]
-        order.sort(key=lambda speaker: -len(speakers[speaker]))
-        folds: list[list[Speaker]] = [[] for _ in range(count)]
-        shares = np.zeros((count, len(EMOTIONS) + 1))
-        for number, speaker in enumerate(order):
-            empty = [fold for fold in range(count) if not folds[fold]]
-            possible = empty if len(order) - number == len(empty) else range(count)
-            own = counts[speaker] / totals
-            growth = np.round(shares @ own, 12)
-            fold = min(possible, key=lambda fold: (growth[fold], len(folds[fold]), fold))
-            folds[fold].append(speaker)
-            shares[fold] += own
-        folds = sorted(sorted(fold) for fold in folds)
-        first = first or folds
-        held = [sum(counts[speaker] for speaker in fold) for fold in folds]
-        if all(((totals > own) | (own == 0)).all() for own in held):
-            return folds  # whichever fold is held out, each emotion is left for training
-    return first
 
 
 def _fold_split(task: Task, config: SplitConfig, fold: Collection[Speaker], test: Indices) -> Split:
@@ -210,8 +188,3 @@ def _check(task: Task, division: Split, fold: str, rest: Sequence[int]) -> None:
             f"{fold} leaves no visual sample for training (the faces of held-out speakers are kept"
             " out): add a visual source, or use folds none"
         )
-
-
-def _names(speakers: Sequence[Speaker]) -> str:
-    names = [name for _, name in speakers]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

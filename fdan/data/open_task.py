@@ -1,8 +1,9 @@
 """The data that a command names, opened as a task (the demo corpus is generated, and what is not
 prepared yet is prepared) or planned as one, from its corpora's listings alone."""
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -133,17 +134,17 @@ class DataConfig(Config):
         return None
 
 
-def open_task(
+def prepare_task(
     data: DataConfig,
     settings: Settings,
     progress: ProgressCallback = no_progress,
     demo: BackgroundDemo | None = None,
-) -> tuple[Task, Split]:
-    """Open the task and its split, after preparing what is not prepared yet.
+) -> Task:
+    """Open the task, after preparing what is not prepared yet.
 
     Args:
         data: The sources.
-        settings: Settings of preparation and split.
+        settings: Settings of preparation.
         progress: Callback that is given the progress.
         demo: The demo corpus, where it is being written already.
     """
@@ -158,10 +159,36 @@ def open_task(
         store = prepare(source, own, folder, workers=data.workers, progress=progress)
         return _without_other_modality(store, source, data.sources)
 
-    task = _task(data.sources, prepared)
+    return _task(data.sources, prepared)
+
+
+def open_task(
+    data: DataConfig,
+    settings: Settings,
+    progress: ProgressCallback = no_progress,
+    demo: BackgroundDemo | None = None,
+) -> tuple[Task, Split]:
+    """Open the task and its split, after preparing what is not prepared yet.
+
+    Args:
+        data: The sources.
+        settings: Settings of preparation and split.
+        progress: Callback that is given the progress.
+        demo: The demo corpus, where it is being written already.
+    """
+    task = prepare_task(data, settings, progress, demo)
+    with naming_left_out(task):
+        parts = split(task, settings.split)
+    return task, parts
+
+
+@contextlib.contextmanager
+def naming_left_out(task: Task) -> Iterator[None]:
+    """What is raised here of a task that cannot be divided names what its stores could not use: too
+    few samples, perhaps, and these would be more."""
     try:
-        return task, split(task, settings.split)
-    except DataError as error:  # of too few samples, perhaps, and these would be more
+        yield
+    except DataError as error:
         raise DataError(f"{error}{_left_out(task)}") from None
 
 

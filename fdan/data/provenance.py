@@ -36,10 +36,13 @@ def origin(task: Task, config: SplitConfig) -> dict[str, Any]:
 
 
 def _split_facts(config: SplitConfig) -> dict[str, Any]:
-    """Without folds it is the split of models that know none, and reads as theirs does."""
+    """Without folds, or no outer one, it is the split of models that know none, and reads as theirs
+    does."""
     facts = config.as_dict()
     if not config.has_folds:
         del facts["folds"]
+    if not config.has_outer:
+        del facts["outer"]
     return facts
 
 

@@ -7,40 +7,46 @@ the corpus's own parts.
 
 Whatever the protocol, a recording that a corpus holds twice never lies on both sides.
 
-What the test part leaves may be divided into folds instead (fdan/data/folds.py).
+The test part may be an outer fold (fdan/data/outer.py). What it leaves may be divided into folds
+(fdan/data/folds.py).
 """
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fdan.config import Above, Config, option
+from fdan.data.outer import NO_OUTER, OuterFold, outer_speakers, parse_outer
+from fdan.data.speakers import (
+    TRIES,
+    Indices,
+    Speaker,
+    group_by_speaker,
+    grouped,
+    list_speakers,
+    nameless_corpora,
+    speaker_of,
+)
 from fdan.data.task import Samples, Task
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError, DataError
 
-Indices = NDArray[np.int64]
-Speaker = tuple[str, str]
-K = TypeVar("K")
-
-TRIES: Final = 200  # divisions, before one that lacks a class in some part is accepted
-
+AUTO_FOLDS: Final = "auto"
 NO_FOLDS: Final = "none"
 LOSO: Final = "loso"
 
 
 def _parse_folds(text: str) -> int | str:
-    if text in (NO_FOLDS, LOSO):
+    if text in (AUTO_FOLDS, NO_FOLDS, LOSO):
         return text
     with contextlib.suppress(ValueError):
         if (number := int(text)) >= 2:
             return number
-    raise ValueError("expected none, loso (leave one speaker out) or a whole number from 2")
+    raise ValueError("expected auto, none, loso (leave one speaker out) or a whole number from 2")
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,19 @@ class SplitConfig(Config):
     )
     split_seed: int = option(0, "seed of the division", low=0)
     folds: int | str = option(
-        NO_FOLDS,
-        "none: one split; K: the speakers outside the test part in K folds, each of which"
-        " validates once; loso: leave one speaker out",
-        "K|loso|none",
+        AUTO_FOLDS,
+        "of a search. none: one split; K: the speakers outside the test part in K folds, each of"
+        " which validates once; loso: leave one speaker out; auto: loso where fewer than eight"
+        " speakers are left for training and validation, else none",
+        "auto|none|K|loso",
         parse=_parse_folds,
+    )
+    outer: str = option(
+        NO_OUTER,
+        "I/K: the test part is the I-th of K outer folds of all speakers, one of those that"
+        " --nested searches one after another",
+        "none|I/K",
+        parse=parse_outer,
     )
 
     def __post_init__(self) -> None:
@@ -82,6 +96,16 @@ class SplitConfig(Config):
             raise ConfigError(
                 f"folds = {self.folds}: folds keep speakers apart, and protocol paper has each of"
                 " them in all parts: use protocol speaker, or folds none"
+            )
+        if self.protocol != "speaker" and self.has_outer:
+            kind = "a test part of its own" if self.protocol == "official" else "them in all parts"
+            raise ConfigError(
+                f"outer = {self.outer}: outer folds divide the speakers, and protocol"
+                f" {self.protocol} has {kind}: use protocol speaker, or outer none"
+            )
+        if self.has_outer and self.test is not None:
+            raise ConfigError(
+                f"test = {self.test}: outer = {self.outer} is the test part: leave one of them out"
             )
         if self.protocol == "official" and self.test is not None:
             raise ConfigError(f"test = {self.test}: protocol official has a test part of its own")
@@ -93,11 +117,18 @@ class SplitConfig(Config):
 
     @property
     def has_folds(self) -> bool:
-        """Whether a trial trains several folds."""
-        return self.folds != NO_FOLDS
+        """Whether a trial trains several folds. Not yet where that is for a search to decide."""
+        return self.folds not in (AUTO_FOLDS, NO_FOLDS)
+
+    @property
+    def has_outer(self) -> bool:
+        """Whether the test part is an outer fold."""
+        return self.outer != NO_OUTER
 
     @property
     def test_fraction(self) -> float:
+        if self.has_outer:
+            return 1 / OuterFold.parse(self.outer).count
         if self.test is not None:
             return self.test
         return 0.2 if self.protocol == "paper" else 0.25  # section 3.2: 2/10
@@ -202,27 +233,27 @@ _Parts = tuple[Sequence[int], Sequence[int], Sequence[int], frozenset[Speaker]]
 
 
 def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator) -> _Parts:
+    outer: list[Speaker] = []
+    if config.has_outer:
+        outer = outer_speakers(samples, config.outer, config.split_seed)
     speakers = group_by_speaker(samples, range(len(samples)))
-    pairs = zip(samples.corpora, samples.speakers, strict=True)
-    nameless = sorted({corpus for corpus, name in pairs if name is None})
-    if nameless:
+    if nameless := nameless_corpora(samples, range(len(samples))):
         possible = ["paper"] + ["official"] * ({"train", "test"} <= set(samples.parts))
         raise DataError(
             f"corpus {', '.join(nameless)} names no speakers, so protocol 'speaker' cannot divide"
             f" it: use --protocol {' or '.join(possible)}"
         )
     if len(speakers) < 3:
-        names = ", ".join(name for _, name in speakers)
         raise DataError(
             f"protocol 'speaker' needs at least 3 acoustic speakers, here is {len(speakers)}"
-            f" ({names}): add a source or use --protocol paper"
+            f" ({list_speakers([*speakers])}): add a source or use --protocol paper"
         )
     classes = {name: set(samples.labels[own].tolist()) for name, own in speakers.items()}
     everything = set.union(*classes.values())
     fallback: list[list[Speaker]] | None = None
     for _ in range(TRIES):
         order = [list(speakers)[at] for at in rng.permutation(len(speakers))]
-        test = _chosen(order, speakers, config.test_fraction * len(samples), leave=2)
+        test = outer or _chosen(order, speakers, config.test_fraction * len(samples), leave=2)
         order = [speaker for speaker in order if speaker not in test]
         validation = _chosen(order, speakers, config.validation * len(samples), leave=1)
         train = [speaker for speaker in order if speaker not in validation]
@@ -234,11 +265,7 @@ def _by_speaker(samples: Samples, config: SplitConfig, rng: np.random.Generator)
             fallback = parts
     else:
         if fallback is None:
-            raise DataError(
-                "protocol 'speaker': no division of the speakers leaves every emotion in the"
-                " training part; use another split_seed, smaller test and validation parts, or"
-                " protocol paper"
-            )
+            raise DataError(_without_an_emotion(config, outer))
         parts = fallback
     train_i, validation_i, test_i = (
         [index for speaker in part for index in speakers[speaker]] for part in parts
@@ -254,7 +281,7 @@ def _as_paper(samples: Samples, config: SplitConfig, rng: np.random.Generator) -
 
 
 def _officially(samples: Samples, config: SplitConfig, rng: np.random.Generator) -> _Parts:
-    parts = _grouped(range(len(samples)), samples.parts.__getitem__)
+    parts = grouped(range(len(samples)), samples.parts.__getitem__)
     for corpus in dict.fromkeys(samples.corpora):
         own = {p for p, name in zip(samples.parts, samples.corpora, strict=True) if name == corpus}
         if None in own or not {"train", "test"} <= own:
@@ -302,8 +329,8 @@ def _stratified(
     """
     rest: list[int] = []
     taken: list[int] = []
-    for emotion, own in sorted(_grouped(among, samples.labels.tolist().__getitem__).items()):
-        groups = list(_grouped(own, samples.contents.__getitem__).values())
+    for emotion, own in sorted(grouped(among, samples.labels.tolist().__getitem__).items()):
+        groups = list(grouped(own, samples.contents.__getitem__).values())
         if len(groups) < 2:
             raise DataError(
                 f"only {len(groups)} {EMOTIONS[emotion]} sample is left for training and {part}:"
@@ -320,14 +347,6 @@ def _stratified(
     return rest, taken
 
 
-def _grouped(indices: Iterable[int], key: Callable[[int], K]) -> dict[K, list[int]]:
-    """The indices of each key, in the order in which they come."""
-    groups: dict[K, list[int]] = {}
-    for index in indices:
-        groups.setdefault(key(index), []).append(index)
-    return groups
-
-
 def without_copies(samples: Samples, indices: Iterable[int], others: Iterable[int]) -> list[int]:
     """`indices` without those whose recording is also one of `others`.
 
@@ -340,48 +359,41 @@ def without_copies(samples: Samples, indices: Iterable[int], others: Iterable[in
     return [index for index in indices if samples.contents[index] not in elsewhere]
 
 
-def speaker_of(samples: Samples, index: int) -> Speaker | None:
-    """A sample's speaker by corpus and name; None where the corpus names none.
-
-    Args:
-        samples: Samples of one modality.
-        index: Index into them.
-    """
-    name = samples.speakers[index]
-    return None if name is None else (samples.corpora[index], name)
-
-
-def group_by_speaker(samples: Samples, among: Iterable[int]) -> dict[Speaker, list[int]]:
-    """Indices of each named speaker of each corpus, in a fixed order.
-
-    Args:
-        samples: Samples of one modality.
-        among: Indices into them.
-    """
-    speakers = _grouped(among, lambda index: speaker_of(samples, index))
-    return dict(sorted((name, own) for name, own in speakers.items() if name is not None))
+def _without_an_emotion(config: SplitConfig, outer: Sequence[Speaker]) -> str:
+    if outer:
+        return (
+            f"outer fold {config.outer} tests {list_speakers(outer)}, and no division of the others"
+            " leaves every emotion in the training part: use more outer folds, another split_seed,"
+            " or a corpus in which more speakers have each emotion"
+        )
+    return (
+        "protocol 'speaker': no division of the speakers leaves every emotion in the training"
+        " part; use another split_seed, smaller test and validation parts, or protocol paper"
+    )
 
 
 def _check(task: Task, config: SplitConfig, division: Split) -> None:
     acoustic = task.samples("acoustic")
+    name, remedy = f"protocol '{config.protocol}'", "other fractions or another protocol"
+    if config.has_outer:
+        name, remedy = f"outer fold {config.outer}", "or fewer outer folds"
     for part in ("train", "validation", "test"):
         labels = acoustic.labels[getattr(division, f"acoustic_{part}")]
         emotions = len(set(labels.tolist()))
         if emotions < 2:
             raise DataError(
-                f"protocol '{config.protocol}': acoustic {part} holds {len(labels)} samples of"
-                f" {emotions} emotions, at least 2 are needed; use more data, other fractions or"
-                " another protocol"
+                f"{name}: acoustic {part} holds {len(labels)} samples of {emotions} emotions, at"
+                f" least 2 are needed; use more data, {remedy}"
             )
     trained = {EMOTIONS[label] for label in acoustic.labels[division.acoustic_train]}
     unseen = [emotion for emotion in task.emotions("acoustic") if emotion not in trained]
     if unseen:
         raise DataError(
-            f"protocol '{config.protocol}': no {unseen[0]} sample is left in the training part;"
-            " use another split_seed, other fractions or another protocol"
+            f"{name}: no {unseen[0]} sample is left in the training part; use another split_seed,"
+            f" {remedy}"
         )
     if not len(division.visual_train):
         raise DataError(
-            f"protocol '{config.protocol}': no visual sample is left for training (the faces of"
-            " held-out speakers and of test parts are kept out); add a visual source"
+            f"{name}: no visual sample is left for training (the faces of held-out speakers and of"
+            " test parts are kept out); add a visual source"
         )

@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,17 @@ class Predictions:
             np.array([EMOTIONS.index(emotion) for emotion in truth], dtype=np.int64),
             np.array(probabilities, dtype=np.float64),
         )
+
+
+def pooled_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """Several models' answers, each on utterances of its own, as one. parts: at least one."""
+    return Predictions(
+        contents=tuple(content for part in parts for content in part.contents),
+        utterances=tuple(utterance for part in parts for utterance in part.utterances),
+        speakers=tuple(speaker for part in parts for speaker in part.speakers),
+        truth=np.concatenate([part.truth for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+    )
 
 
 def speech_predictions(

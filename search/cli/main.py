@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
+from fdan.corpora.demo import BackgroundDemo
 from fdan.machine.cpus import use_all_cpus
 from search.config import options, resume_options
-from search.config.spec import resolve
+from search.config.spec import StudySpec, resolve
 from search.optimizer.pruners import PRUNERS
 from search.optimizer.samplers import N_STARTUP_TRIALS, SAMPLERS
 
@@ -29,6 +30,8 @@ examples:
       speech of RAVDESS and faces of FER2013, for at most two hours
   python search/run.py --task savee:/data/SAVEE --space paper --sampler grid --lr 0.001 --dry-run
       the paper's grid on SAVEE with the learning rate pinned: shows the plan, starts nothing
+  python search/run.py --task savee:/data/SAVEE --nested loso --confirm 3
+      each of its four speakers tested by a search that never heard them: how good all this is
   python search/run.py --trials 50 --lr 0.01 --print-config > study.toml
   python search/run.py --config study.toml
       the same study from a file"""
@@ -63,18 +66,38 @@ def _main(argv: Sequence[str] | None) -> int:
     if note := resume_options.new_study_note(command.options):
         print(note, file=sys.stderr)
     if command.dry_run or command.estimate:
-        from search.planning.dry_run import dry_run
-
-        dry_run(spec, estimate_time=command.estimate)
+        _dry_run(spec, estimate_time=command.estimate)
         return 0
     # While one core imports torch and Ray, the others have something to do.
     demo = spec.data.generate_demo()
     with demo or contextlib.nullcontext():
-        from search.pipeline import run
+        summary, code = _run(spec, demo)
+    print(summary)
+    return code
 
-        finished = run(spec, demo)
-    print(finished.summary)
-    return finished.exit_code
+
+def _dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
+    if spec.study.nested is not None:
+        from search.nested.dry_run import dry_run_nested
+
+        dry_run_nested(spec, estimate_time=estimate_time)
+        return
+    from search.planning.dry_run import dry_run
+
+    dry_run(spec, estimate_time=estimate_time)
+
+
+def _run(spec: StudySpec, demo: BackgroundDemo | None) -> tuple[str, int]:
+    """Run a study, or a nested one. Returns its last lines and the exit code."""
+    if spec.study.nested is not None:
+        from search.nested.pipeline import run as run_nested
+
+        nested = run_nested(spec, demo)
+        return nested.summary, nested.exit_code
+    from search.pipeline import run
+
+    finished = run(spec, demo)
+    return finished.summary, finished.exit_code
 
 
 @dataclass(frozen=True)

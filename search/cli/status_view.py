@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fdan.errors import FdanError
 from search.formatting import format_duration, format_value
+from search.nested.status import NestedStatus, is_nested, read_nested_status
 from search.study.folder import BEGUN, STUDY_FILE
 from search.study.status import StudyStatus, read_status
 
@@ -54,6 +55,37 @@ def show_status(status: StudyStatus) -> None:
         if trial.heard_s is not None:
             text += f", last epoch {format_duration(trial.heard_s)} ago"
         table.add_row(label, text)
+    _show_end(status, table, _COMMANDS.get(status.state, "it was started with"), console)
+
+
+def show_nested_status(status: NestedStatus) -> None:
+    """Print a nested study in a few lines, one for each outer fold that was begun."""
+    console = Console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("nested study", f"[bold]{status.name}[/], {escape(status.folder)}")
+    table.add_row("state", _STATES[status.state].format(driver=status.driver))
+    table.add_row("outer folds", f"{status.done} of {status.outer} done")
+    for study in status.studies:
+        best = "" if study.value is None else f", best validation UAR {study.value:.4f}"
+        text = f"{study.state}, {study.done} of {study.wanted} trials{best}"
+        table.add_row(study.name, escape(text))
+    if status.uar is not None:
+        table.add_row("outer test UAR", _with_interval(status))
+    command = "this continues it" if status.state == "stopped" else "it was started with"
+    _show_end(status, table, command, console)
+
+
+def _with_interval(status: NestedStatus) -> str:
+    interval = f" ({format_value(status.low)} .. {format_value(status.high)})"
+    return f"{status.uar:.4f}{interval}, over {status.done} of {status.outer} outer folds"
+
+
+def _show_end(
+    status: StudyStatus | NestedStatus, table: Table, what: str, console: Console
+) -> None:
+    """Print what was gathered, then where its records are, and its command. what: it does."""
     if status.tracking_uri:
         sent = f"{status.tracking_uri} has all {status.recorded} records"
         if status.unsent:
@@ -63,7 +95,7 @@ def show_status(status: StudyStatus) -> None:
     if status.unsent and status.state != "running":
         flush = shlex.join(["python", "-m", "tracking", "flush", status.folder])
         _show_command("this sends what waits", flush, console)
-    _show_command(_COMMANDS.get(status.state, "it was started with"), status.command, console)
+    _show_command(what, status.command, console)
 
 
 def show_studies(runs: Path) -> None:
@@ -79,20 +111,30 @@ def show_studies(runs: Path) -> None:
     unreadable: list[str] = []
     for name in names:
         try:
-            status = read_status(runs, name, None)
+            state, done, best = _row(runs, name)
         except FdanError as error:
             table.add_row(name, "?", "", "", "")
             unreadable.append(f"{name}: {' '.join(str(error).split())}")
             continue
-        best = "" if status.value is None else f"{status.value:.4f} (trial {status.best})"
         files = [f for n in _RECORDS for f in (runs / name).glob(n)]
         last_change = max(file.stat().st_mtime for file in files)
         changed = datetime.fromtimestamp(last_change, UTC).astimezone()
-        done = f"{status.done}/{status.wanted}" if status.wanted else ""
-        table.add_row(name, status.state, done, best, f"{changed:%Y-%m-%d %H:%M}")
+        table.add_row(name, state, done, best, f"{changed:%Y-%m-%d %H:%M}")
     console.print(table, highlight=False)
     for line in unreadable:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _row(runs: Path, name: str) -> tuple[str, str, str]:
+    """A study's state, what of it is done, and its best value; of a nested one, its outer folds,
+    and the figure of their test parts."""
+    if is_nested(runs / name):
+        nested = read_nested_status(runs, name, None)
+        tested = "" if nested.uar is None else f"{nested.uar:.4f} (outer test)"
+        return nested.state, f"{nested.done}/{nested.outer} folds", tested
+    status = read_status(runs, name, None)
+    best = "" if status.value is None else f"{status.value:.4f} (trial {status.best})"
+    return status.state, f"{status.done}/{status.wanted}" if status.wanted else "", best
 
 
 def _show_command(what: str, command: str, console: Console) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from fdan.config import Above, Config, option
 from fdan.data.open_task import DataConfig
 from fdan.data.settings import DATA_CONFIGS
+from fdan.data.split import LOSO
 from fdan.errors import ConfigError, unknown
 from fdan.files import read_text
 from fdan.run_config import RUN_CONFIGS
@@ -53,6 +54,15 @@ def _parse_share(text: str) -> float | str:
     return _auto_or_number(text, lambda x: 0 <= x < 1 or (x >= 1 and x.is_integer()), expected)
 
 
+def _parse_nested(text: str) -> int | str:
+    if text == LOSO:
+        return text
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) >= 2:
+            return number
+    raise ValueError("expected loso (one outer fold for each speaker) or a whole number from 2")
+
+
 @dataclass(frozen=True)
 class StudyConfig(Config):
     """A study's name, its length and where its records go."""
@@ -80,6 +90,15 @@ class StudyConfig(Config):
         "NOISE|auto",
         default_text="never",
         parse=_parse_noise,
+    )
+    nested: int | str | None = option(
+        None,
+        "K outer folds of all speakers, loso: one for each of them. Each is tested by a search\n"
+        "of its own, which never hears it; the result is that of all their tests. Slow, and for\n"
+        "a corpus of few speakers the only figure to trust",
+        "K|loso",
+        default_text="one search",
+        parse=_parse_nested,
     )
     storage: str | None = option(
         None,

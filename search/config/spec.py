@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from fdan.data.task import Task
 from fdan.errors import ConfigError
 from fdan.files import sha256_file
 from fdan.run_config import RUN_CONFIGS, RunConfig
+from search.config.nested import check_nested
 from search.config.options import (
     AUTO,
     ConfirmConfig,
@@ -77,6 +78,8 @@ class StudySpec:
     options: Mapping[str, Any]
     """Options given now or when the study was started: enough to make this spec again."""
     remembered: tuple[str, ...] = ()  # options of an earlier start among them, as a command line
+    extra_tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of each of its runs in MLflow, beside those that every study has."""
 
     @classmethod
     def make(cls, **options: Any) -> StudySpec:
@@ -121,6 +124,11 @@ class StudySpec:
         """The same study with a device that is decided, and remembered: tomorrow the cluster's GPU
         nodes may be there a minute later, or not."""
         return resolve({**self.options, "device": device}, self.remembered)
+
+    def with_folds(self, folds: int | str) -> StudySpec:
+        """The same study with folds that are decided (search/config/folds.py)."""
+        values = {**self.settings.values, "folds": folds}
+        return replace(self, settings=replace(self.settings, values=values))
 
     @property
     def cluster_named(self) -> str:
@@ -188,7 +196,8 @@ class StudySpec:
     def name(self, task: Task) -> str:
         """The study's name: given, or the task's in letters that suit a folder."""
         task_name = "demo" if self.settings.preset == "demo" else task.name.lower()
-        return self.study.study or re.sub(r"[^a-z0-9]+", "-", task_name).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", task_name).strip("-")
+        return self.study.study or (name if self.study.nested is None else f"{name}-nested")
 
     def identity(self, data: str | None) -> Identity:
         """What all trials of the study share. data: the task's fingerprint; None where it is not
@@ -253,6 +262,7 @@ def resolve(
         options=absolute_places(options),
         remembered=tuple(remembered),
     )
+    check_nested(study, spec.confirm, settings)
     if spec.confirm.promote:
         check_registry(spec.tracking_uri, environment)
     return spec

@@ -1,17 +1,27 @@
 """`--dry-run`: what a study would do, printed. Nothing is started and no cluster is asked."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from fdan.cli.terminal import print_left_out, table_console
-from fdan.data.folds import default_folds, fold_splits, refit_split, validation_speakers
+from fdan.data.folds import (
+    FoldsDefault,
+    default_folds,
+    fold_splits,
+    refit_split,
+    validation_speakers,
+)
 from fdan.data.open_task import plan_task
 from fdan.data.split import NO_FOLDS, PartCount, SplitConfig, describe, split
 from fdan.data.task import Task
 from fdan.machine.cpus import cpu_count
+from search.config.folds import decide_folds
 from search.config.spec import StudySpec
 from search.formatting import format_duration, format_value
 from search.optimizer.pruners import describe_decisions
@@ -20,18 +30,24 @@ from search.study.identity import RequestedStudy, check_same_study
 from search.study.status import StudyStatus, read_status
 from tracking.uri import mask_password
 
+if TYPE_CHECKING:
+    from search.planning.estimate import Estimate
 
-def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
-    """Print settings, space, split and planned trials. StudyError where the study would be refused.
+
+def dry_run(spec: StudySpec, *, estimate_time: bool) -> Estimate | None:
+    """Print settings, space, split and planned trials. Returns the time estimate, if one was made.
+    StudyError where the study would be refused.
 
     Args:
         spec: The study.
         estimate_time: Whether to time training steps and print how long the study would take.
     """
     task = plan_task(spec.data, spec.settings)
+    given = spec
+    spec, reason = decide_folds(spec, task)
     divide = refit_split if spec.settings.split.has_folds else split
     division = divide(task, spec.settings.split)
-    fold_lines = list(_folds(task, spec.settings.split))  # before anything is printed
+    fold_lines = list(_folds(task, spec.settings.split, reason))  # before anything is printed
     console = table_console()
     try:
         stored = _stored_study(spec, task)
@@ -39,7 +55,7 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
         if not spec.device_is_open:
             raise
         # It was begun when the cluster, which is not asked here, had a GPU.
-        return dry_run(spec.on_device("cuda"), estimate_time=estimate_time)
+        return dry_run(given.on_device("cuda"), estimate_time=estimate_time)
     parts = describe(task, division)
     console.print(f"[bold]study {spec.name(task)}[/]: {task.name}, {spec.runs / spec.name(task)}")
     for table in (_settings(spec), _space(spec), _split(parts)):
@@ -58,13 +74,15 @@ def dry_run(spec: StudySpec, *, estimate_time: bool) -> None:
     for line in _plan(spec, stored):
         console.print(line)
     remaining = spec.trials - (0 if stored is None else stored.done)
-    if estimate_time and remaining > 0:
-        from search.planning.estimate import estimate_study
+    if not estimate_time or remaining <= 0:
+        return None
+    from search.planning.estimate import estimate_study
 
-        with console.status("timing training steps"):
-            left = replace(spec, study=replace(spec.study, trials=remaining))
-            estimate = estimate_study(left, task)
-        estimate.print_to(console)
+    with console.status("timing training steps"):
+        left = replace(spec, study=replace(spec.study, trials=remaining))
+        estimate = estimate_study(left, task)
+    estimate.print_to(console)
+    return estimate
 
 
 def _stored_study(spec: StudySpec, task: Task) -> StudyStatus | None:
@@ -149,10 +167,11 @@ def _split(parts: list[PartCount]) -> Table:
     return table
 
 
-def _folds(task: Task, config: SplitConfig) -> Iterator[str]:
-    """The folds, or why there are none. DataError where those that were chosen cannot be had."""
+def _folds(task: Task, config: SplitConfig, reason: str) -> Iterator[str]:
+    """The folds, or why there are none. DataError where those that were chosen cannot be had.
+    reason: Why they are these, where no option says so."""
     if not config.has_folds:
-        usual = default_folds(task, config)
+        usual = FoldsDefault(NO_FOLDS, reason) if reason else default_folds(task, config)
         if usual.folds == NO_FOLDS:
             yield f"  one split: {usual.reason}"
         else:
@@ -160,6 +179,8 @@ def _folds(task: Task, config: SplitConfig) -> Iterator[str]:
         return
     folds = fold_splits(task, config)
     yield f"  {len(folds)} folds (--folds {config.folds}), which a trial trains side by side:"
+    if reason:
+        yield f"    {reason}"
     for number, fold in enumerate(folds, start=1):
         names = ", ".join(validation_speakers(task, fold))
         yield (

@@ -16,17 +16,33 @@ from fdan.data.split import SplitConfig
 from fdan.data.task import Task
 from fdan.files import PROJECT_ROOT
 from search.config.spec import StudySpec
-from tracking.tags import CPU, DATA, DEVICE, GIT, PROTOCOL, SEED, TASK, THREADS, VERSION_PREFIX
+from tracking.tags import (
+    CPU,
+    DATA,
+    DEVICE,
+    FOLDS,
+    GIT,
+    OUTER,
+    PROTOCOL,
+    SEED,
+    TASK,
+    THREADS,
+    VERSION_PREFIX,
+)
 
 if TYPE_CHECKING:
     from search.selection.winner import StudyData
 
 
-def parameters(data: StudyData) -> dict[str, Any]:
-    """Parameters of the parent run: settings that its trials share, and the space."""
-    spec = data.spec
+def parameters(spec: StudySpec, task: Task) -> dict[str, Any]:
+    """Parameters of a study's own run: settings that its trials share, and the space.
+
+    Args:
+        spec: The study.
+        task: Data of the study.
+    """
     return {
-        "task": data.task.name,
+        "task": task.name,
         "sampler": spec.search.sampler,
         "pruner": spec.search.pruner,
         "trials": spec.trials,
@@ -36,13 +52,19 @@ def parameters(data: StudyData) -> dict[str, Any]:
     }
 
 
-def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
+def tags(spec: StudySpec, task: Task, folds: int = 0) -> dict[str, Any]:
     """Tags of every run: data, protocol, seed, the versions of the code, and what it ran on.
 
     Args:
         spec: The study.
         task: Data of the study.
+        folds: Number of folds that each trial trains; 0: one split.
     """
+    own: dict[str, object] = {**spec.extra_tags}
+    if folds:
+        own[FOLDS] = f"{folds} folds"
+    if spec.settings.split.has_outer:
+        own[OUTER] = spec.settings.split.outer
     return {
         TASK: task.name,
         DATA: task.fingerprint,
@@ -52,6 +74,7 @@ def tags(spec: StudySpec, task: Task) -> dict[str, Any]:
         CPU: cpu(),
         THREADS: spec.per_trial.cpus,
         DEVICE: spec.device,
+        **own,
         **versions(),
     }
 

@@ -119,6 +119,7 @@ def study_result(
         checks=() if chosen is None else check_model(chosen),
         effects=effects(study, {d.name: d.distribution for d in spec.space.dimensions}, noise),
         yardsticks=data.yardsticks,
+        folds=len(data.folds),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.formatting import format_duration, format_value
+from search.formatting import format_duration, format_value, relative_path
 from search.selection.confirm import Setting, winning_setting
 from search.selection.test_score import model_name
 from search.selection.winner import BEST
@@ -52,19 +52,30 @@ def summary(end: SearchEnd) -> str:
         lines.append("no trial is complete, so there is no best one")
         for failed in in_state(result, FAIL)[:1]:
             lines.append(f"the first failure: trial {failed.number}: {failed.reason}")
-    lines.append(f"all trials:    {_relative(folder / 'figures' / 'trials.csv')}")
+    lines.append(f"all trials:    {relative_path(folder / 'figures' / 'trials.csv')}")
     if (folder / REPORT).exists():
-        lines.append(f"report:        {_relative(folder / REPORT)}")
-    path, uri = end.page or "", mask_password(end.tracking_uri)
-    if uri.startswith("http"):
-        lines.append(f"compare them:  {uri.rstrip('/')}{path}")
-    else:  # a database, which has no pages of its own
-        beside = Path(sys.executable).with_name("mlflow")
-        mlflow = _relative(beside) if beside.exists() else "mlflow"
-        command = [mlflow, "ui", "--workers", "1", "--backend-store-uri", uri]
-        lines.append(f"compare them:  {shlex.join(command)}")
-        lines.append(f"               then open http://127.0.0.1:5000{path}")
+        lines.append(f"report:        {relative_path(folder / REPORT)}")
+    lines += where_to_compare(end.tracking_uri, end.page)
     return "\n".join(lines)
+
+
+def where_to_compare(tracking_uri: str, page: str | None) -> Iterator[str]:
+    """How to look at MLflow's pages.
+
+    Args:
+        tracking_uri: Its server or database.
+        page: Path of the experiment in its UI, if known.
+    """
+    path, uri = page or "", mask_password(tracking_uri)
+    if uri.startswith("http"):
+        yield f"compare them:  {uri.rstrip('/')}{path}"
+        return
+    # A database, which has no pages of its own.
+    beside = Path(sys.executable).with_name("mlflow")
+    mlflow = relative_path(beside) if beside.exists() else "mlflow"
+    command = [mlflow, "ui", "--workers", "1", "--backend-store-uri", uri]
+    yield f"compare them:  {shlex.join(command)}"
+    yield f"               then open http://127.0.0.1:5000{path}"
 
 
 def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:
@@ -92,17 +103,17 @@ def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:
         yield f"{what:<14} {named}{verdict.reason}"
     model_folder = folder / (BEST if chosen is None else WINNER)
     if model_folder.is_dir():
-        yield f"its model:     {_relative(model_folder)}"
+        yield f"its model:     {relative_path(model_folder)}"
         uri = end.tracking_uri if verdict is not None and verdict.promoted else None
         yield f"predict:       {_predict(model_folder, uri, folder.parent, end.clip)}"
 
 
 def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | None) -> str:
     """The command that names the emotion of a file, with the champion or the model in a folder."""
-    words = [_relative(Path(sys.executable)), "-m", "fdan", "predict"]
-    file = "clip.wav" if clip is None else _relative(clip)
+    words = [relative_path(Path(sys.executable)), "-m", "fdan", "predict"]
+    file = "clip.wav" if clip is None else relative_path(clip)
     if tracking_uri is None:
-        return shlex.join([*words, _relative(model), file])
+        return shlex.join([*words, relative_path(model), file])
     # Without a word, predict looks into ./runs/mlflow.db.
     own = tracking_uri == default_uri(runs) and runs == Path.cwd() / "runs"
     before = "" if own else f"MLFLOW_TRACKING_URI={shlex.quote(mask_password(tracking_uri))} "
@@ -147,9 +158,3 @@ def _tested(score: TestScore) -> Iterator[str]:
             f"               above {yardstick.title} ({yardstick.uar:.4f}) by {less.value:+.4f}"
             f" ({less.low:+.4f} .. {less.high:+.4f}, p = {less.p:.4f})"
         )
-
-
-def _relative(path: Path) -> str:
-    """As short as one can type it from here."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

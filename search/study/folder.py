@@ -24,7 +24,7 @@ from fdan.files import PROJECT_ROOT, write_atomic
 from fdan.lock import Lock, LockHeld, NoLocks
 from fdan.machine.rights import explain
 from search.worker.trial_folder import TRIALS
-from tracking.result import with_runs
+from tracking.command_line import with_runs
 from tracking.uri import sqlite_file, sqlite_uri
 
 Facts = Mapping[str, Any]  # JSON values by name
@@ -35,6 +35,8 @@ JOURNAL_FILE: Final = "journal.log"
 
 ARGUMENTS: Final = "arguments"  # key of study.json: those of the newest start, without passwords
 RUNS: Final = "runs"  # key of study.json: the runs folder at that start; the folder may be moved
+NESTED: Final = "nested"  # key of study.json: --nested of a nested study, whose folder that is
+OUTER_FOLDS: Final = "outer_folds"  # beside it: their number
 BEGUN: Final = "begun.json"  # has both keys while data are prepared, before study.json exists
 
 

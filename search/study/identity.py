@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from fdan.config import Config
-from fdan.data.split import SplitConfig
+from fdan.data.split import NO_FOLDS, SplitConfig
 from fdan.run_config import RUN_CONFIGS
 from search.optimizer.space import Value
-from search.study.folder import Facts, StudyError, moved_text, read_study_file
+from search.study.folder import NESTED, Facts, StudyError, moved_text, read_study_file
 from tracking.uri import absolute_uri, sqlite_file
 
 IDENTITY = "identity"  # the study's user attribute that holds its Identity
@@ -21,7 +21,8 @@ _OTHER = {"space": "another space", "split": "another split", "fixed": "other fi
 _CONFIGS: Final[tuple[type[Config], ...]] = (SplitConfig, *RUN_CONFIGS)
 
 _DEFAULTS: Final[Facts] = {
-    setting.name: setting.default for config in _CONFIGS for setting in fields(config)
+    **{setting.name: setting.default for config in _CONFIGS for setting in fields(config)},
+    "folds": NO_FOLDS,  # what is decided today is the default no longer
 }
 """An earlier version, which did not have a setting yet, did what is its default."""
 
@@ -64,6 +65,11 @@ def check_same_study(requested: RequestedStudy) -> None:
     recorded = read_study_file(requested.folder)
     if recorded is None:
         return
+    if NESTED in recorded:
+        raise StudyError(
+            f"study '{requested.name}' in {requested.folder} is a nested one: choose another"
+            f" --study, or give --nested {recorded[NESTED]} to continue it"
+        )
     differing = describe_differences(recorded, requested.identity)
     before, now = str(recorded.get("storage")), requested.storage_name
     before = absolute_uri(moved_text(before, recorded, requested.folder))

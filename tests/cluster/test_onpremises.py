@@ -41,6 +41,7 @@ SEARCH = [*("ray", "submit", str(CONFIG), "search/run.py", "--")]
 FLAGS = ["--task", "demo:data", "--study", "s", "--pruner", "none", "--epochs", str(EPOCHS)]
 FLAGS += ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32"]
 FLAGS += ["--weights", "none", "--tuning", "frozen", "--workers", "1", "--cpus-per-trial", "2"]
+FLAGS += ["--folds", "none"]
 
 
 @pytest.fixture(scope="module")

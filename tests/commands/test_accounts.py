@@ -18,6 +18,7 @@ ANNA, BEN = 4001, 4002
 
 SMALL = ["--spectrogram-size", "32", "--face-size", "32", "--workers", "1"]
 TRAIN = [*SMALL, "--backbone", "resnet18", "--weights", "none", "--tuning", "frozen"]
+TRAIN += ["--folds", "none"]
 
 Done = subprocess.CompletedProcess[str]
 

@@ -21,6 +21,7 @@ from tests.commands.conftest import Run
 FDAN = ("-m", "fdan")
 SEARCH = ("search/run.py",)
 SMALL = ("--spectrogram-size", "32", "--face-size", "32", "--backbone", "resnet18")
+SMALL += ("--folds", "none")
 RANDOM = ("--weights", "none", "--tuning", "frozen", "--epochs", "1")
 
 

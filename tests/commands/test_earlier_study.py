@@ -24,7 +24,7 @@ HERE: Final = Path(__file__).parent / "earlier_study"
 EXPECTED: Final[dict[str, Any]] = json.loads((HERE / "expected.json").read_text())
 LISTS: Final = ("space", "trials", "parts", "checks", "curves", "importances", "unreadable")
 SINCE: Final = {
-    "result": ["effects", "yardsticks"],
+    "result": ["effects", "folds", "yardsticks"],
     "metrics": ["yardstick/logistic_regression/uar", "yardstick/mfcc_svm/uar"],
 }
 """What later code adds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sqlite3
 import wave
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
-    flags = [*SEARCH, "--study", "f", "--task", f"demo:{five}", *FLAGS, "--folds", "loso"]
+    """Nobody chose its folds: four of five speakers are left, which are too few for one split."""
+    flags = [*SEARCH, "--study", "f", "--task", f"demo:{five}", *FLAGS, "--folds", "auto"]
     flags += ["--confirm", "1", "--seeds", "2", "--score-test"]
     shown = run(*flags, "--dry-run")
     assert shown.returncode == 0, shown.stderr
@@ -40,11 +42,12 @@ def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
     assert "fold 4 trains on" in shown.stdout
     done = run(*flags)
     assert done.returncode == 0, done.stderr
+    assert "folds loso: 4 speakers are left for training and validation, fewer than" in done.stderr
     assert "training the final model: all speakers outside the test part" in done.stderr
     study = tmp_path / "runs" / "f"
     result = json.loads((study / "result.json").read_text())
     assert all(check["ok"] for check in result["checks"]), result["checks"]
-    assert result["origin"]["split"]["folds"] == "loso"
+    assert result["origin"]["split"]["folds"] == "loso" and result["folds"] == 4
     assert result["test"]["samples"] == 14
     # The final model: of the winner's setting and epochs, trained on all but the test part.
     model = read_model(study / "winner")
@@ -64,8 +67,12 @@ def test_a_study_with_folds(run: Run, five: Path, tmp_path: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in kept.iterdir()}
     again = run(*flags)
     assert again.returncode == 0, again.stderr
+    assert "folds loso: as this study has had from its beginning" in again.stderr
     assert "training the final model" not in again.stderr
     assert before == {file: file.stat().st_mtime_ns for file in kept.iterdir()}
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as database:
+        rows = database.execute("select distinct value from tags where key = 'folds'").fetchall()
+    assert rows == [("4 folds",)]
     # A trial is repeated from its run in MLflow, folds and all.
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     with (study / "figures" / "trials.csv").open() as table:
@@ -109,8 +116,11 @@ def test_a_poisoned_test_part_changes_nothing_that_is_searched(
     ("folds", "words"),
     [
         ("9", "use folds at most 4, loso or none"),
-        ("1", "folds = '1': expected none, loso (leave one speaker out) or a whole number from 2"),
-        ("lso", "expected none, loso"),
+        (
+            "1",
+            "folds = '1': expected auto, none, loso (leave one speaker out) or a whole",
+        ),
+        ("lso", "expected auto, none, loso"),
     ],
 )
 def test_folds_that_cannot_be_had(run: Run, five: Path, folds: str, words: str) -> None:

@@ -19,6 +19,7 @@ FLAGS += ["--spectrogram-size", "32", "--face-size", "32", "--epochs", "1", "--w
 FLAGS += ["--pruner", "none", "--study", "s", "--confirm", "1", "--seeds", "1"]
 ACCEPT = "--accept-yardstick-tie"  # of a corpus of 28 utterances and a trial of one epoch
 PROMOTE = ["--promote", ACCEPT]
+FLAGS += ["--folds", "none"]
 
 
 def digests(folder: Path) -> dict[str, str]:

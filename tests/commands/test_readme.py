@@ -47,6 +47,7 @@ def blocks(kind: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
 SMALL = ["--spectrogram-size", "32", "--face-size", "32"]
 SHORT = ["--epochs", "2", *SMALL, "--backbone", "resnet18", "--tuning", "frozen"]
+SHORT += ["--folds", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +89,12 @@ def shrunk(words: list[str], home: Path) -> list[str]:
         return ["make", "-C", str(ROOT), "-n", "-o", ".venv/ready", "test"]
     if words[:2] == ["python", "search/run.py"]:
         weights = [] if "--weights" in words else ["--weights", "none"]
+        nested = ["--nested", "2"] if "--nested" in words else []
         return [
             sys.executable,
             str(ROOT / "search/run.py"),
             *words[2:],
+            *nested,
             *("--trials", "1", "--seeds", "1"),
             *SHORT,
             *weights,

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 FLAGS = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "4"]
 FLAGS += ["--workers", "1", "--study", "s", "--trials", "2", "--confirm", "1", "--seeds", "1"]
-FLAGS += ["--pruner", "none"]
+FLAGS += ["--pruner", "none", "--folds", "none"]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.long
 TRIALS, EPOCHS = 3, 80
 FLAGS = ["--study", "s", "--trials", str(TRIALS), "--concurrent", "2", "--epochs", str(EPOCHS)]
 FLAGS += ["--pruner", "none", "--backbone", "resnet18", "--tuning", "frozen", "--weights", "none"]
-FLAGS += ["--spectrogram-size", "32", "--face-size", "32", "--workers", "1"]
+FLAGS += ["--spectrogram-size", "32", "--face-size", "32", "--workers", "1", "--folds", "none"]
 MARK = "FDAN_SURVIVAL"
 
 

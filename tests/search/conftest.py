@@ -64,6 +64,7 @@ DISCRETE = SPACE.replace("high = 1.0", "high = 1.0\nstep = 0.5")
 
 
 SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32"]
+SMALL += ["--folds", "none"]
 
 
 @pytest.fixture(autouse=True)

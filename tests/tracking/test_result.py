@@ -33,6 +33,7 @@ def test_a_file_of_an_earlier_release_is_read_and_written_as_it_was(study: Path)
     result = StudyResult.load(study)
     again = json.loads(result.to_json())
     assert again.pop("effects") == {} and again.pop("yardsticks") == []
+    assert again.pop("folds") == 0
     assert again["test"].pop("yardsticks") == []
     for name in ("ended", "runs", "budget", "seeds_each", "noise"):
         assert again["confirm"].pop(name) == ("budget" if name == "ended" else None)

@@ -3,7 +3,8 @@
 Write one self-contained HTML page (no network, no script) and the same as Markdown beside it: the
 winner and how certain that is, the ranking, how the search went, which settings mattered, confusion
 matrices, learning curves, cost, failures, data, and the command that continues the study. Both are
-made from the study's result.json alone, and logged to the study's run in MLflow.
+made from the study's result.json alone (a nested study's from its nested.json, and it says what the
+outer folds gave), and logged to the study's run in MLflow.
 
   python -m tracking report runs/demo
   python -m tracking report runs/demo --out /tmp/demo.html --open no
@@ -23,7 +24,7 @@ from pathlib import Path
 from fdan.errors import FdanError, disk_full
 from fdan.machine.rights import denied, explain
 from tracking.commands import STUDY, study_folder
-from tracking.result import StudyResult
+from tracking.nested_result import load_result
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     except NotLogged as error:
         print(f"not logged to MLflow: {' '.join(str(error).split())}", file=sys.stderr)
     else:
-        print(f"logged to MLflow, with the run of study '{StudyResult.load(study).study}'")
+        print(f"logged to MLflow, with the run of study '{load_result(study).study}'")
     if arguments.open == "yes" or (arguments.open == "auto" and _has_screen()):
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(files[0].resolve().as_uri())

@@ -79,6 +79,7 @@ def model_card(
         "per_emotion": _table(("emotion", "recall", "precision", "utterances"), per_emotion),
         "per_speaker": _per_speaker(test, None if limit is None else _SPEAKERS),
         "counts": ", ".join(f"{n} {state}" for state, n in result.counts.items() if n),
+        "validated": _validated(result),
         "settings": len(confirm.settings),
         "values": ", ".join(f"{value:.3f}" for value in best.values),
         "mean": mean,
@@ -98,6 +99,16 @@ def model_card(
         sections.pop()
         note = _CUT
     return card
+
+
+def _validated(result: StudyResult) -> str:
+    """What the search went by."""
+    if not result.folds:
+        return "on the validation part alone"
+    return (
+        f"by the mean over {result.folds} folds, in which each speaker outside the test part"
+        " validates once; this model was then trained on all of these speakers"
+    )
 
 
 def _beside(yardstick: YardstickScore) -> str:

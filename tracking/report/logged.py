@@ -13,8 +13,8 @@ from tracking.backend.server import (
     ServerUnavailable,
     ServerUnusable,
 )
+from tracking.nested_result import load_result
 from tracking.outbox.delivery_state import Target
-from tracking.result import StudyResult
 from tracking.tags import STUDY_RUN, identity
 from tracking.uri import is_masked, mask_password, sqlite_file
 
@@ -37,7 +37,7 @@ def log(study: Path, files: Sequence[Path], uri: str | None = None) -> str:
     Returns:
         The run's id.
     """
-    result = StudyResult.load(study)
+    result = load_result(study)
     uri = uri or result.tracking_uri
     if is_masked(uri):
         raise NotLogged(f"the password of {uri} was not kept; give the whole URI: --tracking-uri")

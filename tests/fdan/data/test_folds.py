@@ -179,10 +179,11 @@ def _seed_that_tests(task: Task, name: str) -> int:
 
 @pytest.mark.parametrize("text", ["1", "0", "-2", "all", "2.5", ""])
 def test_what_folds_may_be(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"expected none, loso .* or a whole number from 2"):
+    with pytest.raises(ConfigError, match=r"expected auto, none, loso .* or a whole number from 2"):
         SplitConfig(folds=text)
     assert SplitConfig(folds="5").folds == SplitConfig(folds=5).folds == 5
-    assert SplitConfig(folds="loso").has_folds and not SplitConfig().has_folds
+    assert SplitConfig(folds="loso").has_folds and not SplitConfig(folds="none").has_folds
+    assert SplitConfig().folds == "auto" and not SplitConfig().has_folds, "not decided yet"
 
 
 def test_folds_where_few_speakers_are_left() -> None:

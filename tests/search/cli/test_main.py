@@ -250,6 +250,7 @@ def test_dry_run_of_a_study_that_is_there(
     """It plans what is left, and is refused where the search would be."""
     runs = tmp_path / "runs"
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", "--study", "s", "--epochs", "12"]
+    flags += ["--folds", "none"]
     of = resolve(parse([*flags, "--trials", "7", "--lr", "0.02"]).options)
     (runs / "s").mkdir(parents=True)
     opened = open_study(

@@ -29,6 +29,7 @@ from tracking.result import StudyResult
 pytestmark = pytest.mark.long
 
 SMALL = ["--backbone", "resnet18", "--spectrogram-size", "32", "--face-size", "32", "--epochs", "1"]
+SMALL += ["--folds", "none"]
 
 
 def line(text: str, start: str) -> str:

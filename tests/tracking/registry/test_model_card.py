@@ -107,3 +107,12 @@ def test_one_seed_and_no_speakers(result: StudyResult, facts: dict[str, Any]) ->
     bare = dataclasses.replace(changed(result, per_speaker={}), confirm=confirm)
     text = model_card(bare, facts, "fdan", URI)
     assert "names no speakers" in text and "(95 %" not in text
+
+
+def test_it_says_how_many_folds_the_search_went_by(
+    result: StudyResult, facts: dict[str, Any]
+) -> None:
+    assert "on the validation part alone" in model_card(result, facts, "fdan", URI)
+    text = model_card(dataclasses.replace(result, folds=4), facts, "fdan", URI)
+    assert "by the mean over 4 folds, in which each speaker outside the test part" in text
+    assert "on the validation part alone" not in text

@@ -14,13 +14,19 @@ _NAMES: Final = {"visual": "faces", "acoustic": "speech"}
 
 def data_blocks(result: StudyResult) -> Iterator[Block]:
     split = result.origin.get("split", {})
-    yield Facts(
-        (
-            ("task", result.task),
-            ("split", ", ".join(f"{name} {setting(value)}" for name, value in split.items())),
-            ("fingerprint", str(result.origin["data"])),
-        )
-    )
+    facts = [
+        ("task", result.task),
+        ("split", ", ".join(f"{name} {setting(value)}" for name, value in split.items())),
+        ("fingerprint", str(result.origin["data"])),
+    ]
+    if result.folds:
+        said = "each trial trains all of them, and its value is their mean"
+        final = "the winner's model is trained on all speakers outside the test part"
+        facts.insert(2, ("folds", f"{count(result.folds, 'fold')} by speaker: {said}; {final}"))
+    if "outer" in split:
+        words = "the test part is this one of the outer folds of all speakers"
+        facts.insert(2, ("outer fold", f"{split['outer']}: {words}"))
+    yield Facts(facts)
     if result.parts:
         yield from _parts(result)
     else:

@@ -19,12 +19,13 @@ from tracking.report.formatting import (
     setting,
     signed,
 )
+from tracking.report.sections.yardsticks import yardstick_blocks
 from tracking.report.selectors import complete, explained, winner, winners_test, yardsticks
 from tracking.result import Choices, Dimension, ScoreInterval, StudyResult, TestScore, TrialRecord
 
 _FEW_SPEAKERS: Final = 10
-_SIGNIFICANT: Final = 0.05  # as promotion has it
 _LEVEL: Final = percent(0.95)
+_ONE_SEED: Final = "One seed, not confirmed."
 
 
 def verdict(result: StudyResult) -> str:
@@ -80,7 +81,7 @@ def winner_blocks(result: StudyResult) -> Iterator[Block]:
     if len(rows) > 1:
         yield _evidence(result, rows)
     if (test := winners_test(result)) is not None and test.yardsticks:
-        yield from _beside_yardsticks(test)
+        yield from yardstick_blocks(test.yardsticks, "of the test part", "the winner")
     yield from _cautions(result, best)
     if result.space:
         params = {name: setting(value) for name, value in best.params.items()}
@@ -127,11 +128,13 @@ def _cards(result: StudyResult, best: TrialRecord) -> Iterator[tuple[str, str, s
     else:
         yield ("Test UAR", score(test.uar), f"{_sure(test.interval)}.")
     if result.confirm is None:
-        yield ("Validation UAR", score(best.value), "One seed, not confirmed.")
+        words = f"{_over_folds(result)}, one seed, not confirmed." if result.folds else _ONE_SEED
+        yield ("Validation UAR", score(best.value), words)
         yield ("Optimism", NOTHING, "Unknown: only fresh seeds can tell how lucky it was.")
     else:
         first = result.confirm.settings[0]
         words = f"Mean of {count(len(first.values), 'fresh seed')}"
+        words += f", {_over_folds(result).lower()}" * (result.folds > 0)
         if is_number(first.low):
             words += f"; {_LEVEL} interval {interval(first.low, first.high)}"
         yield ("Confirmed validation UAR", score(first.mean), f"{words}.")
@@ -140,11 +143,16 @@ def _cards(result: StudyResult, best: TrialRecord) -> Iterator[tuple[str, str, s
         said = f"The search had said {score(first.search_value)}{than}"
         yield ("Optimism", signed(first.optimism), said)
     for yardstick in yardsticks(result):
-        words = "Validation UAR on the same speech and split"
+        same = count(result.folds, "fold") if result.folds else "split"
+        words = f"Validation UAR on the same speech and {same}"
         if test is not None and (uar := _tested(test).get(yardstick.name)) is not None:
             words += f"; {score(uar)} on the test part"
         title = yardstick.title
         yield (f"{title[:1].upper()}{title[1:]}", score(yardstick.uar), f"{words}.")
+
+
+def _over_folds(result: StudyResult) -> str:
+    return f"Mean over {count(result.folds, 'fold')}"
 
 
 def _evidence(result: StudyResult, rows: list[Row]) -> Figure:
@@ -221,27 +229,6 @@ def _tested(test: TestScore) -> dict[str, float]:
     if not uars and is_number(test.baseline_uar):  # of an earlier release
         uars["logistic_regression"] = test.baseline_uar
     return uars
-
-
-def _beside_yardsticks(test: TestScore) -> Iterator[Block]:
-    """The winner beside each yardstick, on the same utterances of the test part."""
-    rows = [
-        (
-            *(y.title, score(y.uar), interval(y.interval.low, y.interval.high)),
-            signed(y.difference.value),
-            f"{signed(y.difference.low)} to {signed(y.difference.high)}",
-            f"{y.difference.p:.4f}",
-        )
-        for y in test.yardsticks
-    ]
-    head = ("yardstick", "test UAR", f"{_LEVEL} interval", "winner above", "interval", "p")
-    yield Table(head, rows)
-    close = [y for y in test.yardsticks if y.difference.p >= _SIGNIFICANT]
-    worse = [y for y in test.yardsticks if y not in close and y.difference.value < 0]
-    for which, words in ((worse, "is worse than"), (close, "is not distinguishable from")):
-        if which:
-            named = " and ".join(yardstick.title for yardstick in which)
-            yield Note(f"On the same utterances of the test part, the winner {words} {named}.")
 
 
 def _sure(bounds: ScoreInterval) -> str:
