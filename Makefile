@@ -12,7 +12,8 @@ SEARCH_ARGS ?=
 .PHONY: search test test-long lint types unit bench clean
 
 search: .venv/ready
-	$(BIN)/python search/run.py --trials 50 --epochs 60 --confirm 5 --seeds 5 --promote $(SEARCH_ARGS)
+	$(BIN)/python search/run.py --trials 50 --epochs 60 --validation 0.375 --test 0.375 \
+	  --confirm 5 --seeds 5 --promote $(SEARCH_ARGS)
 
 test: lint types unit
 

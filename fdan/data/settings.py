@@ -27,9 +27,6 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "weights": "none",
         "tuning": "frozen",
         "epochs": 30,
-        # Few speakers train, so that there is something to overfit to; many say how well.
-        "validation": 0.375,
-        "test": 0.375,
     },
     # A head on frozen features is at its best after 10 to 20 epochs.
     "cpu": {"tuning": "frozen", "epochs": 30},

@@ -11,7 +11,7 @@ from benchmarks.real_speech import read_answers
 from fdan.corpora.demo import generate
 
 SMALL = ["--spectrogram-size", "32", "--face-size", "32", "--weights", "none", "--epochs", "1"]
-SMALL += ["--speaker-folds", "2", "--seeds", "1", "--side-by-side", "1", "--detect", "none"]
+SMALL += ["--speaker-folds", "2", "--seeds", "1", "--side-by-side", "1", "--detect", "never"]
 
 
 @pytest.fixture
