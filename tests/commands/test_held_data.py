@@ -109,14 +109,14 @@ def test_what_lies_there_instead_is_told(run: Run, odd: Path) -> None:
     assert "lies in no class folder" in line and "it holds 4 .png, 4 .wav" in line
 
 
-def test_the_search_and_its_report_tell_it_too(run: Run, odd: Path, tmp_path: Path) -> None:
+def test_the_search_and_its_report_tell_it_too(run_anew: Run, odd: Path, tmp_path: Path) -> None:
     words = ("--tuning", "frozen", "--epochs", "1", "--trials", "1", "--study", "s")
     for name in ("fdan", "search", "tracking"):  # another clone of this project, and its like
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the other clone')")
     for name in ("struct", "matplotlib", "random"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the working folder')")
-    done = run(*SEARCH, "--task", f"folders:{odd}", *SMALL, *words)
+    done = run_anew(*SEARCH, "--task", f"folders:{odd}", *SMALL, *words)
     assert done.returncode == 0, done.stderr
     assert "not used: 2 .heic, 1 .txt, 1 no suffix" in told(done.stderr)
     assert "(did you mean 'surprise'?): 4 files left out" in told(done.stderr)
