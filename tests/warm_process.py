@@ -102,7 +102,7 @@ class _Reader(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with open(self._pipe, encoding="utf-8") as file:
+        with os.fdopen(self._pipe, encoding="utf-8") as file:
             self.text = file.read()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -75,3 +76,21 @@ def _environment(changes: Mapping[str, str]) -> dict[str, str]:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four speakers, an utterance of each emotion: wav and avi files in SAVEE's layout."""
     return generate(tmp_path_factory.mktemp("corpus") / "demo", speakers=4, takes=1, workers=1)
+
+
+@pytest.fixture(scope="session")
+def prepared(corpus: Path, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with the corpus in small images, and MLflow's database without runs."""
+    runs = tmp_path_factory.mktemp("prepared") / "runs"
+    sizes = ("--spectrogram-size", "32", "--face-size", "32", "--workers", "1")
+    words = ["-m", "fdan", "prepare", "--task", f"demo:{corpus}", *sizes, "--runs", str(runs)]
+    done = execute(words, runs.parent)
+    assert done.returncode == 0, done.stderr
+    shutil.copyfile(template, runs / "mlflow.db")
+    return runs
+
+
+@pytest.fixture
+def with_prepared(prepared: Path, tmp_path: Path) -> None:
+    """For a test of what comes after preparing: a copy of `prepared` is its `runs`."""
+    shutil.copytree(prepared, tmp_path / "runs")

@@ -19,7 +19,7 @@ from tests.commands.test_bad_input import FDAN, SEARCH, refused
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "crema_d"
 WORDS = {"ANG": "OAF_angry", "DIS": "disgust", "FEA": "1_Fear"}
 WORDS |= {"HAP": "Actor_03_happy", "NEU": "neutral", "SAD": "sad"}
-SIZES = ("--spectrogram-size", "32", "--face-size", "32")
+SIZES = ("--spectrogram-size", "32", "--face-size", "32", "--workers", "1")
 SMALL = (*SIZES, "--protocol", "paper", "--backbone", "resnet18", "--weights", "none")
 
 
@@ -83,9 +83,7 @@ def test_films_that_no_table_names_are_told_though_both_modalities_read_films(
     films = meld(corpus, tmp_path / "meld")
     (films / "train_split").mkdir()  # a misspelt folder
     (films / "train_split" / "dia0_utt0.mp4").touch()
-    done = run(
-        *SEARCH, "--task", f"meld:{films}", *SMALL[:4], "--protocol", "official", "--dry-run"
-    )
+    done = run(*SEARCH, "--task", f"meld:{films}", *SIZES, "--protocol", "official", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "meld (acoustic): not used: 1 .mp4" in told(done.stdout)
 

@@ -43,6 +43,9 @@ def blocks(kind: str) -> list[str]:
 
 COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
 SMALL = ["--spectrogram-size", "32", "--face-size", "32"]
+ALONE = ["--workers", "1"]
+"""`make search` uses all cores. The others start one process, which imports its libraries."""
+
 SHORT = ["--epochs", "2", *SMALL, "--backbone", "resnet18", "--tuning", "frozen"]
 
 
@@ -88,14 +91,14 @@ def shrunk(words: list[str], home: Path) -> list[str]:
             sys.executable,
             str(ROOT / "search/run.py"),
             *words[2:],
-            *("--trials", "1", "--seeds", "1"),
+            *("--trials", "1", "--seeds", "1", "--concurrent", "1", *ALONE),
             *SHORT,
             *weights,
         ]
     if words[:4] == ["python", "-m", "fdan", "prepare"]:
-        return [sys.executable, *words[1:], *SMALL]
+        return [sys.executable, *words[1:], *SMALL, *ALONE]
     if words[:4] == ["python", "-m", "fdan", "train"]:
-        return [sys.executable, *words[1:], *SHORT, "--weights", "none"]
+        return [sys.executable, *words[1:], *SHORT, "--weights", "none", *ALONE]
     if words[0] == "python":
         if words[-1] == "RUN_ID":
             words = [*words[:-1], a_trial(home)]
@@ -204,7 +207,7 @@ def test_the_python_that_it_shows(home: Path) -> None:
         "model.predict", "answer = model.predict"
     )
     assert "fdan" in run_python(f"{predicting}\nprint(answer.emotion[0], answer.model[0])", home)
-    small = "epochs=4, spectrogram_size=32, face_size=32, backbone='resnet18'"
+    small = "epochs=4, concurrent=1, spectrogram_size=32, face_size=32, backbone='resnet18'"
     assert "epochs=4" in searching
     lines = run_python(searching.replace("epochs=4", small), home).splitlines()
     assert [line.split()[0] for line in lines[-3:]] == ["0", "1", "2"]
