@@ -107,7 +107,11 @@ def test_what_lies_there_instead_is_told(run: Run, odd: Path) -> None:
     assert "lies in no class folder" in line and "it holds 4 .png, 4 .wav" in line
 
 
-def test_the_search_and_its_report_tell_it_too(run_anew: Run, odd: Path, tmp_path: Path) -> None:
+def test_the_search_and_its_report_tell_it_too(
+    run_anew: Run, odd: Path, template: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(template, tmp_path / "runs" / "mlflow.db")
     words = ("--tuning", "frozen", "--epochs", "1", "--trials", "1", "--study", "s")
     for name in ("fdan", "search", "tracking"):  # another clone of this project, and its like
         (tmp_path / name).mkdir()
