@@ -20,7 +20,8 @@ from tests.commands.conftest import Run
 
 FDAN = ("-m", "fdan")
 SEARCH = ("search/run.py",)
-SMALL = ("--spectrogram-size", "32", "--face-size", "32", "--backbone", "resnet18")
+SMALL = ("--spectrogram-size", "32", "--face-size", "32", "--workers", "1")
+SMALL += ("--backbone", "resnet18")
 SMALL += ("--folds", "none")
 RANDOM = ("--weights", "none", "--tuning", "frozen", "--epochs", "1")
 
@@ -158,7 +159,7 @@ def test_bad_files_among_good_ones(run: Run, corpus: Path, tmp_path: Path) -> No
     films[0].write_bytes(films[0].read_bytes()[:200])
     films[1].write_bytes(b"")
     faceless(films[2])
-    done = run(*FDAN, "prepare", "--task", f"savee:{mixed}", *SMALL[:4])
+    done = run(*FDAN, "prepare", "--task", f"savee:{mixed}", *SMALL[:6])
     assert done.returncode == 0, done.stderr
     for bad in (*clips[:3], *films[:2]):
         named = f"{bad.parent.name}/{bad.name}"
@@ -173,7 +174,7 @@ def test_all_files_bad(run: Run, corpus: Path, tmp_path: Path) -> None:
     broken = keep(corpus, tmp_path / "c", lambda path: True)
     for clip in broken.rglob("*.wav"):
         clip.write_bytes(b"RIFF")
-    line = refused(run, *FDAN, "prepare", "--task", f"savee:{broken}", *SMALL[:4])
+    line = refused(run, *FDAN, "prepare", "--task", f"savee:{broken}", *SMALL[:6])
     assert "savee" in line
     assert half_written(tmp_path / "runs") == []
 
@@ -182,12 +183,13 @@ def test_csv_rows_without_a_file(run: Run, corpus: Path, tmp_path: Path) -> None
     """MELD's tables list clips that are not there: listed, and passed over."""
     root = corpora.meld(corpus, tmp_path / "MELD", missing=1)
     done = run(
-        *FDAN, "prepare", "--visual", f"meld:{root}", "--acoustic", f"demo:{corpus}", *SMALL[:4]
+        *FDAN, "prepare", "--visual", f"meld:{root}", "--acoustic", f"demo:{corpus}", *SMALL[:6]
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("dia0_utt0 has no file") == 3, done.stdout
 
 
+@pytest.mark.usefixtures("with_prepared")
 def test_weights_that_do_not_fit(run: Run, corpus: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.pth"
     torch.save({"conv1.weight": torch.zeros(3, 3)}, wrong)
@@ -200,6 +202,7 @@ def test_weights_that_do_not_fit(run: Run, corpus: Path, tmp_path: Path) -> None
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.usefixtures("with_prepared")
 def test_no_network_for_weights(run: Run, corpus: Path, tmp_path: Path) -> None:
     """The three ways out are in the line: a file, the cache folder, no pre-training."""
     # A proxy where nothing listens: the download fails at once, with or without a network.
@@ -224,6 +227,7 @@ def test_no_network_for_weights(run: Run, corpus: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.usefixtures("with_prepared")
 def test_a_study_of_that_name_with_other_settings(run: Run, corpus: Path, tmp_path: Path) -> None:
     start = [
         *SEARCH,

@@ -44,8 +44,12 @@ def keys(result: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_a_study_that_earlier_code_began_goes_on(run: Run, corpus: Path, tmp_path: Path) -> None:
+def test_a_study_that_earlier_code_began_goes_on(
+    run: Run, corpus: Path, template: Path, tmp_path: Path
+) -> None:
     shutil.copytree(corpus, tmp_path / "corpus")
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(template, tmp_path / "runs" / "mlflow.db")
     study = shutil.copytree(HERE / "s", tmp_path / "runs" / "s")
     uri = "sqlite:///runs/mlflow.db"
     done = run("search/run.py", "--runs", "runs", "--study", "s", "--tracking-uri", uri)

@@ -19,7 +19,7 @@ from tests.commands.test_bad_input import FDAN, SEARCH, refused
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "crema_d"
 WORDS = {"ANG": "OAF_angry", "DIS": "disgust", "FEA": "1_Fear"}
 WORDS |= {"HAP": "Actor_03_happy", "NEU": "neutral", "SAD": "sad"}
-SIZES = ("--spectrogram-size", "32", "--face-size", "32")
+SIZES = ("--spectrogram-size", "32", "--face-size", "32", "--workers", "1")
 SMALL = (*SIZES, "--protocol", "paper", "--backbone", "resnet18", "--weights", "none")
 
 
@@ -83,9 +83,7 @@ def test_films_that_no_table_names_are_told_though_both_modalities_read_films(
     films = meld(corpus, tmp_path / "meld")
     (films / "train_split").mkdir()  # a misspelt folder
     (films / "train_split" / "dia0_utt0.mp4").touch()
-    done = run(
-        *SEARCH, "--task", f"meld:{films}", *SMALL[:4], "--protocol", "official", "--dry-run"
-    )
+    done = run(*SEARCH, "--task", f"meld:{films}", *SIZES, "--protocol", "official", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "meld (acoustic): not used: 1 .mp4" in told(done.stdout)
 
@@ -109,14 +107,18 @@ def test_what_lies_there_instead_is_told(run: Run, odd: Path) -> None:
     assert "lies in no class folder" in line and "it holds 4 .png, 4 .wav" in line
 
 
-def test_the_search_and_its_report_tell_it_too(run: Run, odd: Path, tmp_path: Path) -> None:
+def test_the_search_and_its_report_tell_it_too(
+    run_anew: Run, odd: Path, template: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(template, tmp_path / "runs" / "mlflow.db")
     words = ("--tuning", "frozen", "--epochs", "1", "--trials", "1", "--study", "s")
     for name in ("fdan", "search", "tracking"):  # another clone of this project, and its like
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the other clone')")
     for name in ("struct", "matplotlib", "random"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the working folder')")
-    done = run(*SEARCH, "--task", f"folders:{odd}", *SMALL, *words)
+    done = run_anew(*SEARCH, "--task", f"folders:{odd}", *SMALL, *words)
     assert done.returncode == 0, done.stderr
     assert "not used: 2 .heic, 1 .txt, 1 no suffix" in told(done.stderr)
     assert "(did you mean 'surprise'?): 4 files left out" in told(done.stderr)

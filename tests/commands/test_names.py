@@ -46,7 +46,8 @@ def test_files_whose_names_are_no_utf8_are_used_or_listed(
         shutil.copy(sound, folder / f"{sound.parent.name}-{os.fsdecode(bytes([0xE9]))}.wav")
     (odd / "angry" / os.fsdecode(b"\xe9.wav")).write_bytes(b"no sound")
     (odd / "angry" / os.fsdecode(b"\xe9.mp4")).write_bytes(b"no film")
-    done = run("-m", "fdan", "prepare", "--task", f"folders:{odd}", "--protocol", "paper")
+    small = ("--spectrogram-size", "32", "--face-size", "32", "--workers", "1")
+    done = run("-m", "fdan", "prepare", "--task", f"folders:{odd}", "--protocol", "paper", *small)
     assert done.returncode == 0, done.stderr
     assert "signal" not in done.stdout
     assert "angry/\\udce9.wav" in done.stdout and "angry/\\udce9.mp4" in done.stdout

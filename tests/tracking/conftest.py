@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fdan.lock import wait_for_lock
+from tests.conftest import made_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,16 +124,6 @@ class MlflowServer:
             self.process = None
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs. Making one takes seconds, copying one does not."""
-    from mlflow.tracking import MlflowClient
-
-    path = tmp_path_factory.mktemp("template") / "empty.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def database(tmp_path: Path, template: Path) -> Tables:
     """A database of the test's own."""
@@ -182,19 +172,10 @@ def python() -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with the finished studies of tests/finished.py; the first to ask makes it, for
-    all processes that test."""
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    runs = root / "finished"
-    with wait_for_lock(root / "finished.lock"):
-        if not (runs / "done").exists():
-            from tests.finished import make_all
+    """A runs folder with the finished studies of tests/finished.py."""
+    from tests.finished import make_all
 
-            make_all(runs)
-            (runs / "done").touch()
-    return runs
+    return made_once(tmp_path_factory, "finished", make_all)
 
 
 @pytest.fixture

@@ -44,9 +44,11 @@ SMALL = [*conftest.SMALL, "--epochs", "3"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     """Prepared data and an MLflow database that several studies share."""
-    return tmp_path_factory.mktemp("runs")
+    folder = tmp_path_factory.mktemp("runs")
+    shutil.copyfile(template, folder / "mlflow.db")
+    return folder
 
 
 MakeSpec = Callable[..., StudySpec]
@@ -406,7 +408,7 @@ def test_a_whole_search(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     curves = len(list(runs.rglob("learning_curve.png")))
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "whole"]
-    flags += ["--pruner", "halving", "--seed", "3"]
+    flags += ["--pruner", "halving", "--seed", "3", "--concurrent", "1"]
     assert command.main([*flags, "--trials", "4"]) == 0
     out, err = capsys.readouterr()
     opened = optuna.load_study(study_name="whole", storage=open_storage(None, runs / "whole"))
