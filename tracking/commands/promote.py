@@ -6,8 +6,9 @@ alias `champion` names) if it passes all promotion gates:
   - The study is finished, its winner confirmed with fresh seeds and scored on the test part, and
     its own checks hold.
   - Paired tests say that it is better than each yardstick (logistic regression, SVM on MFCC
-    statistics) on the same utterances (p < 0.05). A winner that is not distinguishable from one
-    passes with --accept-yardstick-tie. One that is significantly worse never passes.
+    statistics, speech alone) on the same utterances (p < 0.05). A winner that is not
+    distinguishable from one passes with --accept-yardstick-tie. One that is significantly worse
+    never passes.
   - The model is the one that was scored. Packaged and loaded by itself, it gives the same answers.
   - A paired test on the same utterances says that it is better than the champion (p < 0.05). A
     winner that is not distinguishable passes with --accept-tie if it needs fewer multiply-adds. One
