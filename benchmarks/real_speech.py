@@ -28,7 +28,11 @@ from fdan.data.split import Split
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS
 from fdan.errors import ConfigError, unknown
-from fdan.evaluation.predictions import Predictions, speech_predictions
+from fdan.evaluation.predictions import (
+    Predictions,
+    pooled_predictions,
+    speech_predictions,
+)
 from fdan.evaluation.statistics import Comparison, bootstrap, compare
 from fdan.evaluation.yardsticks import YARDSTICKS, YardstickData, yardstick_predictions
 from fdan.files import sha256_file
@@ -171,26 +175,14 @@ def train_and_answer(workload: Workload, run: Run, threads: int) -> Answers:
             sys.exit("the command that asked for this run was killed")
 
     last = train(run.config, loaded.divided(task, unseen), stop_with_parent)
-    bank = tuple(last.tensors_under("bank").values()) or None
-    if run.config.model.layers == 0:
-        bank = ()
+    model = run.config.model
+    bank = None if model.context == "none" else tuple(last.tensors_under("bank").values())
     network = restore_network(last).eval()
     logits = predict_logits(network, loaded.acoustic, split.acoustic_test, bank)
     seconds = round(time.perf_counter() - began, 1)
     name = f"{run.system}, fold {run.fold + 1} of {workload.folds}, seed {run.seed}"
     answers = "".join(map(str, logits.argmax(1).tolist()))
     return Answers(run.key(task, split), name, answers, seconds)
-
-
-def together(parts: Sequence[Predictions]) -> Predictions:
-    """Predictions for several parts, or by several seeds for the same, as one."""
-    return Predictions(
-        tuple(c for part in parts for c in part.contents),
-        tuple(u for part in parts for u in part.utterances),
-        tuple(s for part in parts for s in part.speakers),
-        np.concatenate([part.truth for part in parts]),
-        np.concatenate([part.probabilities for part in parts]),
-    )
 
 
 @dataclass(frozen=True)
@@ -209,7 +201,7 @@ class Row:
         """This one less the other; what has one seed answers alike for each of the other's."""
         most = max(len(self.seeds), len(other.seeds))
         ours, theirs = ((row.seeds * most)[:most] for row in (self, other))
-        return compare(together(ours), together(theirs))
+        return compare(pooled_predictions(ours), pooled_predictions(theirs))
 
 
 def markdown(rows: Mapping[str, Row], command: str) -> Iterator[str]:
@@ -218,7 +210,7 @@ def markdown(rows: Mapping[str, Row], command: str) -> Iterator[str]:
     yield f"| system | UAR | 95 % interval | by seed | {first.title} less it | s a run |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for row in rows.values():
-        whole = bootstrap(together(row.seeds))
+        whole = bootstrap(pooled_predictions(row.seeds))
         less = "" if row is first else _difference(first.beside(row))
         seeds = " ".join(f"{uar:.3f}" for uar in row.uars) if len(row.seeds) > 1 else ""
         seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
@@ -306,7 +298,9 @@ def measure(given: argparse.Namespace, command: str) -> int:
     for name in names:
         own = [(run, recorded[keys[run]]) for run in runs if run.system == name]
         seeds = [
-            together([a.predictions(task, splits[r.fold]) for r, a in own if r.seed == seed])
+            pooled_predictions(
+                [a.predictions(task, splits[r.fold]) for r, a in own if r.seed == seed]
+            )
             for seed in range(given.seeds)
         ]
         seconds = float(np.mean([answers.seconds for _, answers in own]))
@@ -331,7 +325,7 @@ def _yardstick_rows(workload: Workload, task: Task, splits: Sequence[Split]) -> 
             )
             for split in splits
         ]
-        rows[yardstick.name] = Row(yardstick.title, (together(answers),), None)
+        rows[yardstick.name] = Row(yardstick.title, (pooled_predictions(answers),), None)
     return rows
 
 

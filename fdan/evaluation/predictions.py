@@ -130,7 +130,8 @@ class Predictions:
 
 
 def pooled_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Several models' answers, each on utterances of its own, as one. parts: at least one."""
+    """Several models' answers as one: each on utterances of its own, or all on the same, once a
+    model. parts: at least one."""
     return Predictions(
         contents=tuple(content for part in parts for content in part.contents),
         utterances=tuple(utterance for part in parts for utterance in part.utterances),

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from fdan.errors import DataError
 from fdan.evaluation.predictions import Predictions, pooled_predictions
-from fdan.evaluation.statistics import LEVEL, bootstrap, compare
+from fdan.evaluation.statistics import LEVEL, bootstrap
 from fdan.evaluation.yardsticks import YARDSTICKS
 from search.nested.plan import NestedPlan
 from search.results.study_result import EXPERIMENT
 from search.selection.winner import BEST
+from search.selection.yardsticks import score_yardstick
 from search.study.folder import command_line
 from tracking.nested_result import Agreement, NestedResult, OuterResult, PooledScore
 from tracking.report.selectors import winner, winners_test
@@ -22,13 +23,11 @@ from tracking.result import (
     WINNER,
     YARDSTICK_PREDICTIONS,
     Dimension,
-    PairedDifference,
     ParameterValue,
     Range,
     ResultError,
     ScoreInterval,
     StudyResult,
-    YardstickScore,
 )
 from tracking.tags import COMPLETE, PAUSED
 from tracking.uri import mask_password
@@ -111,16 +110,7 @@ def _pooled(folders: Sequence[Path]) -> PooledScore:
         files = [_answers(f, YARDSTICK_PREDICTIONS.format(yardstick.name)) for f in folders]
         if all(file.exists() for file in files):
             others = pooled_predictions([Predictions.read(file) for file in files])
-            paired = compare(answers, others)
-            yardsticks.append(
-                YardstickScore(
-                    yardstick.name,
-                    yardstick.title,
-                    others.measures().uar,
-                    _interval(others),
-                    PairedDifference(paired.difference, paired.low, paired.high, paired.p),
-                )
-            )
+            yardsticks.append(score_yardstick(yardstick, others, answers))
     return PooledScore(
         samples=len(answers),
         uar=measured.uar,

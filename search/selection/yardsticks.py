@@ -61,7 +61,7 @@ def score_yardsticks(
     for yardstick in missing:
         if not yardstick.missing(material):
             answers = yardstick_predictions(yardstick, material, data.split.acoustic_test)
-            scores[yardstick.name] = _score(yardstick, answers, predictions)
+            scores[yardstick.name] = score_yardstick(yardstick, answers, predictions)
             answers.write(_file(chosen, yardstick))
     return tuple(scores.values())
 
@@ -92,9 +92,16 @@ def _file(chosen: ChosenModel, yardstick: Yardstick) -> Path:
     return chosen.folder / result.YARDSTICK_PREDICTIONS.format(yardstick.name)
 
 
-def _score(
+def score_yardstick(
     yardstick: Yardstick, answers: Predictions, winner: Predictions
 ) -> result.YardstickScore:
+    """A yardstick's score beside the winner's.
+
+    Args:
+        yardstick: The yardstick.
+        answers: Its answers on the test part.
+        winner: The winner's, on the same utterances.
+    """
     interval, paired = bootstrap(answers), compare(winner, answers)
     return result.YardstickScore(
         yardstick.name,

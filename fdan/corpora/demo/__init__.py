@@ -50,7 +50,7 @@ _SPOKEN: Final = {
     "sadness": 2 / 3,
     "surprise": 0.5,
 }
-"""Utterances of an uneven corpus, in parts of its filmed ones: about MELD's shares of emotions."""
+"""Utterances of an uneven corpus, in parts of its filmed ones: mostly neutral ones, as in MELD."""
 
 _STALE_S: Final = 24 * 3600.0
 """A corpus is written in seconds to minutes: one begun so long ago was left by a killed process."""
