@@ -4,7 +4,9 @@ so that whatever a kill leaves behind is a beginning that the next start continu
 import io
 import json
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -13,11 +15,43 @@ from numpy.typing import NDArray
 
 from fdan.data import store as stored
 from fdan.files import JsonLines, write_atomic
+from fdan.lock import Lock, Owner, lock_owner, wait_for_lock
 from fdan.media.pixels import Pixels, Settings, image_shape
 from fdan.media.spectrogram import SpectrogramSettings
 from fdan.media.speech_statistics import COLUMNS
 
 _DONE: Final = "done.jsonl"
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """A store that a process is making now."""
+
+    name: str
+    files: int  # of the corpus, done
+    owner: Owner
+
+
+def lock_store(folder: Path, waiting: Callable[[], None]) -> Lock:
+    """The right to make a store, once no other process has it.
+
+    Args:
+        folder: The store that will be there.
+        waiting: Called about every half second while another process has it.
+    """
+    return wait_for_lock(folder.parent / f".{folder.name}.lock", waiting=waiting)
+
+
+def stores_being_made(root: Path) -> list[Preparing]:
+    """The stores that processes are making in a folder now. Only reads."""
+    found = []
+    for lock in sorted(root.glob(".*.lock")):
+        name = lock.name[1 : -len(".lock")]
+        if owner := lock_owner(lock):
+            done = root / f"{name}.partial" / _DONE
+            files = done.read_bytes().count(b"\n") if done.exists() else 0
+            found.append(Preparing(name, files, owner))
+    return found
 
 
 class Done(TypedDict):

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from fdan.corpora import STORE, Listing, Source, read
 from fdan.data import store as stored
 from fdan.data.content_hash import Content, ContentCache
-from fdan.data.partial_store import Done, PartialStore
+from fdan.data.partial_store import Done, PartialStore, lock_store
 from fdan.errors import DataError
 from fdan.files import write_atomic
-from fdan.lock import wait_for_lock
 from fdan.machine.cpus import cpu_count
 from fdan.machine.rights import explain
 from fdan.media.pixels import Settings, image_shape, reading, settings_to_dict
@@ -195,8 +194,7 @@ def _open_or_make(corpus: _Corpus, root: Path, pool: DecoderPool, report: _Repor
     folder = root / f"{source.corpus}-{source.modality}-{corpus.fingerprint[:12]}"
     if folder.exists():
         return corpus.open(folder)
-    lock = root / f".{folder.name}.lock"
-    with wait_for_lock(lock, waiting=lambda: report("waiting", 0, 0)):
+    with lock_store(folder, waiting=lambda: report("waiting", 0, 0)):
         if folder.exists():  # another process was first
             return corpus.open(folder)
         partial = root / f"{folder.name}.partial"

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fdan.data.partial_store import stores_being_made
 from fdan.errors import FdanError
 from search.formatting import format_duration, format_value
 from search.nested.status import NestedStatus, is_nested, read_nested_status
@@ -99,8 +100,16 @@ def _show_end(
 
 
 def show_studies(runs: Path) -> None:
-    """Print every study in a folder, a row each."""
+    """Print every study in a folder, a row each, and the data that are being prepared there: a
+    study whose name is made of its data is none before they are."""
     console = Console()
+    _show_rows(runs, console)
+    for store in stores_being_made(runs / "stores"):
+        line = f"data being prepared: {store.name}, {store.files} files so far ({store.owner})"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_rows(runs: Path, console: Console) -> None:
     names = sorted({file.parent.name for n in (STUDY_FILE, BEGUN) for file in runs.glob(f"*/{n}")})
     if not names:
         console.print(f"no studies in {runs}", highlight=False, soft_wrap=True)

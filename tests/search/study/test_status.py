@@ -7,10 +7,16 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from fdan.corpora import Source
+from fdan.data.prepare import prepare
+from fdan.data.store import PrepareProgress
 from fdan.lock import Lock
+from fdan.media.faces import FaceSettings
 from search import __main__ as command
 from search.optimizer.pruners import make_pruner
 from search.optimizer.samplers import make_sampler
@@ -140,6 +146,30 @@ def test_a_study_whose_data_are_being_prepared(
     assert json.loads(capsys.readouterr().out)["state"] == "begun"
     assert command.main(["list", *where]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["s", "begun"]
+
+
+def test_data_of_a_study_without_a_name_while_they_are_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word in ("angry", "happy"):
+        (tmp_path / "faces" / word).mkdir(parents=True)
+        picture = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        assert cv2.imwrite(str(tmp_path / f"faces/{word}/1.png"), picture)
+    source = Source("folders", tmp_path / "faces", "visual")
+    while_prepared: list[str] = []
+
+    def list_studies(progress: PrepareProgress) -> None:
+        if progress.stage == "decoding" and progress.done == progress.total:
+            assert command.main(["list", "--runs", str(tmp_path)]) == 0
+            while_prepared.extend(capsys.readouterr().out.splitlines())
+
+    settings = FaceSettings(face_size=16)
+    store = prepare(source, settings, tmp_path / "stores", workers=1, progress=list_studies)
+    first, second = while_prepared
+    assert first == f"no studies in {tmp_path}"
+    assert second.startswith(f"data being prepared: {store.folder.name}, 2 files so far (process ")
+    assert command.main(["list", "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"no studies in {tmp_path}\n"
 
 
 def test_a_file_in_the_place_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
