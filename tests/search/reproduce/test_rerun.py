@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -203,7 +204,12 @@ def test_a_run_stands_for_itself(made: Home, rerun: Say, tmp_path: Path) -> None
         (moved / "stores").rename(elsewhere)
         line = refused(rerun(home, run))
         assert "which is not in" in line and "--stores" in line
-        code, out, _ = rerun(home, run, "--stores", str(elsewhere))
+        elsewhere.chmod(0o2775)
+        before = os.umask(0o022)
+        try:
+            code, out, _ = rerun(home, run, "--stores", str(elsewhere))
+        finally:
+            assert os.umask(before) == 0o002, "the folder is a group's"
         assert code == 0 and "equal to the last digit" in out
         _spoil(elsewhere)
         line = refused(rerun(home, run, "--stores", str(elsewhere)))

@@ -270,3 +270,14 @@ def test_what_ray_raises_of_a_cluster_that_is_gone_is_one_line() -> None:
     assert line.endswith("the cluster is gone; nothing is lost: the same command goes on")
     with pytest.raises(RuntimeError), ray_session.telling_of_lost_cluster(None, None):
         raise RuntimeError("a fault of ours")
+
+
+def test_auto_without_a_cluster_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(ray_session.ClusterError) as caught:
+        ray_session.check_address("auto", "RAY_ADDRESS=auto")
+    line = str(caught.value)
+    assert line.startswith("RAY_ADDRESS=auto: no Ray cluster was started on this machine")
+    assert "--temp-dir: set RAY_TMPDIR to that folder" in line and "--address local" in line

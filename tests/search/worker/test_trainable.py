@@ -357,6 +357,25 @@ def work_on(study: Path) -> list[int]:
     return seen
 
 
+def test_a_groups_folder_is_followed_whatever_umask_ray_has(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    modes = []
+
+    def train(trial: TrialContext, report: Callable[[EpochResult], None]) -> None:
+        (trial.folder / "checkpoint").mkdir()
+        modes.extend((trial.folder / name).stat().st_mode for name in ("checkpoint", "lock"))
+
+    trial_folder(tmp_path, 3).mkdir(parents=True)
+    before = os.umask(0o022)
+    try:
+        config = {ASSIGNMENTS: (TrialAssignment(3, {}, 0, EPOCHS),)}
+        make_trainable(train, WorkerSetup(tmp_path, 1))(config)
+    finally:
+        os.umask(before)
+    folder, lock = modes
+    assert folder & 0o070 == 0o070 and lock & 0o060 == 0o060
+
+
 @pytest.mark.parametrize("asleep", [False, True], ids=["alive", "SIGSTOPped"])
 def test_an_orphan_that_has_the_trial_is_ended(
     asleep: bool, held: subprocess.Popen[str], tmp_path: Path
