@@ -1,14 +1,19 @@
 """Torchvision's networks as feature extractors, and where their weights come from.
 
 Pixels: uint8, (N, H, W, C), C = 3 (RGB faces) or 1 (log-mel images, repeated to three channels).
+Maps: float32, (N, H', W', C'), what enters a network's last stage.
 """
+
+from __future__ import annotations
 
 import hashlib
 import pickle
 import socket
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -58,11 +63,68 @@ class Backbone(nn.Module):
             self.body.classifier = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.body(self._pixels(images))
+        return out
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps, (N, H', W', C'), of images: the input of the last stage."""
+        early, _ = _divide(self.body)
+        maps: Tensor = early(self._pixels(images))
+        return maps.permute(0, 2, 3, 1)
+
+    def load_last_stage(self, stage: LastStage) -> None:
+        """Take over the weights of a last stage that was trained by itself."""
+        fitting = self.load_state_dict(stage.state_dict(), strict=False)
+        assert not fitting.unexpected_keys, "a last stage of another network"
+
+    def _pixels(self, images: Tensor) -> Tensor:
         # Broadcasting repeats a single channel.
         pixels = (images.float() / 255 - self.mean) / self.std
         # A transposed view, channels last: the layout that convolutions are fastest in.
-        out: Tensor = self.body(pixels.permute(0, 3, 1, 2))
-        return out
+        return pixels.permute(0, 3, 1, 2)
+
+
+class LastStage(nn.Module):
+    """A backbone's last stage by itself: maps, (N, H', W', C'), to pooled features, (N, F). Its
+    tensors are the backbone's own, under the names that they have there."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        _, self.body = _divide(backbone.body)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out: Tensor = self.body(maps.permute(0, 3, 1, 2))
+        return out.flatten(1)
+
+
+def _divide(body: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
+    """A network's parts before its last stage, and those from there on: a ResNet's layer4, or a
+    VGG's last block of convolutions. Each has its name in the network's state dict."""
+    early, last = OrderedDict[str, nn.Module](), OrderedDict(body.named_children())
+    features = last.get("features")
+    if isinstance(features, nn.Sequential):  # a VGG's, whose blocks end with a pooling each
+        pools = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+        cut = pools[-2] + 1
+        early["features"], last["features"] = features[:cut], features[cut:]
+    else:
+        while (name := next(iter(last))) != "layer4":
+            early[name] = last.pop(name)
+    return nn.Sequential(early), nn.Sequential(last)
+
+
+@cache
+def map_shape(name: str, height: int, width: int) -> tuple[int, int, int]:
+    """(H', W', C') of the maps of an image.
+
+    Args:
+        name: One of FEATURES.
+        height: The image's height in pixels.
+        width: Its width.
+    """
+    with torch.device("meta"):  # shapes alone
+        early, _ = _divide(Backbone(name).body)
+        _, channels, rows, columns = early.eval()(torch.empty(1, 3, height, width)).shape
+    return rows, columns, channels
 
 
 @dataclass(frozen=True)

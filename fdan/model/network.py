@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from fdan.emotions import EMOTIONS
 from fdan.model.attention import CrossAttention
-from fdan.model.backbones import Backbone
+from fdan.model.backbones import Backbone, LastStage
 from fdan.model.local_mmd import Kernel, lmmd
 from fdan.run_config import FEATURES, KernelConfig, ModelConfig
 
@@ -141,7 +141,8 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """A head and, unless features were computed beforehand, a backbone for each modality."""
+    """A head and, unless features were computed beforehand, a backbone for each modality, or the
+    last stage of one where the maps before it were."""
 
     def __init__(self, head: Head, backbones: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
@@ -150,15 +151,23 @@ class Network(nn.Module):
 
     @classmethod
     def from_config(cls, config: ModelConfig, *, images: bool = False) -> Network:
-        """A network without particular weights; for `images` it has backbones even if they are not
-        tuned."""
-        if config.tuning == "full" or images:
-            return cls(Head(config), {m: Backbone(config.backbone) for m in config.modalities})
-        return cls(Head(config))
+        """A network without particular weights, with what is trained of the backbones.
+
+        Args:
+            config: The network's settings.
+            images: Whether it has whole backbones, whatever of them is trained.
+        """
+        head = Head(config)
+        if config.tuning == "frozen" and not images:
+            return cls(head)
+        backbones = {m: Backbone(config.backbone) for m in config.modalities}
+        if config.tuning == "last" and not images:
+            return cls(head, {m: LastStage(whole) for m, whole in backbones.items()})
+        return cls(head, backbones)
 
     def features(self, modality: str, inputs: Tensor) -> Tensor:
-        """Pooled features, (N, F), of images, (N, H, W, C) uint8. Without backbones the inputs are
-        the features."""
+        """Pooled features, (N, F), of what the run reads: images, (N, H, W, C) uint8, or maps where
+        the backbones are last stages. Without backbones the inputs are the features."""
         if not self.backbones:
             return inputs
         x_NF: Tensor = self.backbones[modality](inputs)

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from fdan.errors import WeightsError
-from fdan.model.backbones import Backbone, build_backbone, find_weights
+from fdan.model.backbones import Backbone, LastStage, build_backbone, find_weights, map_shape
 from fdan.run_config import FEATURES
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data" / "weights"
@@ -66,6 +66,56 @@ def test_vgg_features_are_its_maps_averaged() -> None:
         normal = (pixels.float() / 255 - backbone.mean) / backbone.std
         maps = backbone.body.features(normal.permute(0, 3, 1, 2))
         torch.testing.assert_close(backbone(pixels), maps.mean((2, 3)))
+
+
+LAST = {
+    **{name: {"layer4"} for name in ("resnet18", "resnet34", "resnet50")},
+    "vgg16": {f"features.{layer}" for layer in (24, 26, 28)},
+    "vgg19": {f"features.{layer}" for layer in (28, 30, 32, 34)},
+}
+"""Where the tensors of each network's last stage are."""
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_last_stage_goes_on_from_the_maps_before_it(name: str) -> None:
+    backbone = build_backbone(find_weights(name, "none")).eval()
+    pixels = images(2, 48, 1)
+    stage = LastStage(backbone)
+    with torch.inference_mode():
+        maps = backbone.maps(pixels)
+        torch.testing.assert_close(stage(maps), backbone(pixels), rtol=1e-5, atol=1e-5)
+    assert tuple(maps.shape[1:]) == map_shape(name, 48, 48)
+    held = stage.state_dict()
+    parts = {key.removeprefix("body.") for key in held}
+    assert all(any(key.startswith(f"{part}.") for part in LAST[name]) for key in parts)
+    assert len(held) == sum(
+        any(key.startswith(f"{part}.") for part in LAST[name]) for key in backbone.body.state_dict()
+    )
+
+
+def test_a_map_of_an_image_that_is_no_square() -> None:
+    backbone = build_backbone(find_weights("resnet18", "none")).eval()
+    with torch.inference_mode():
+        maps = backbone.maps(images(1, 80)[:, :50])
+    assert tuple(maps.shape[1:]) == map_shape("resnet18", 50, 80) == (4, 5, 256)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16"])
+def test_a_last_stage_takes_its_place_in_a_backbone(name: str) -> None:
+    stage, whole = (build_backbone(find_weights(name, "none")).eval() for _ in range(2))
+    before = {key: tensor.clone() for key, tensor in whole.state_dict().items()}
+    trained = LastStage(stage)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01)
+    whole.load_last_stage(trained)
+    changed = {key for key, z in whole.state_dict().items() if not torch.equal(z, before[key])}
+    assert changed == {key for key, _ in trained.named_parameters()}
+    with torch.inference_mode():
+        torch.testing.assert_close(whole(images()), stage(images()))
+    other = build_backbone(find_weights("vgg19", "none"))
+    with pytest.raises(AssertionError, match="of another network"):
+        other.load_last_stage(trained)
 
 
 def test_without_weights_the_start_is_always_the_same() -> None:
