@@ -31,7 +31,10 @@ class ModelConfig(Config):
     backbone: str = option("resnet34", "torchvision network", choices=tuple(FEATURES))
     weights: str = option("imagenet", "what it starts from: imagenet, none, or a state dict's file")
     tuning: str = option(
-        "full", "train all of it, or keep the backbones frozen", choices=("full", "frozen")
+        "full",
+        "train all of it, of the backbones only the last stage (a ResNet's layer4, a VGG's last"
+        " block), or keep them frozen",
+        choices=("full", "last", "frozen"),
     )
     width: int = option(256, "features after the bottleneck (d)", low=1)
     layers: int = option(1, "cross-attention layers; 0 is FDAN_1", low=0, high=16)
@@ -89,7 +92,10 @@ class TrainConfig(Config):
     alpha: float = option(1e-3, "weight of the LMMD in the loss (Eq. 9); 0 is FDAN_2", low=0.0)
     lr: float = option(1e-3, "the head's learning rate, at its highest", low=Above(0.0))
     backbone_rate: float = option(
-        0.1, "the backbones' learning rate, in parts of the head's", low=Above(0.0), high=1.0
+        0.1,
+        "the learning rate of what is trained of the backbones, in parts of the head's",
+        low=Above(0.0),
+        high=1.0,
     )
     optimizer: str = option("sgd", "sgd, or adamw", choices=("sgd", "adamw"))
     schedule: str = option(
@@ -113,7 +119,11 @@ class TrainConfig(Config):
     )
     batch: int = option(32, "samples of each modality in a step", low=2)
     epochs: int = option(50, "passes over the acoustic training part", low=1)
-    augment: bool = option(True, "random masks, shifts and flips of images (full tuning only)")
+    augment: bool = option(
+        True,
+        "random masks, shifts and flips of images (full tuning), or of the maps that enter the last"
+        " stage (last), where only large ones are shifted",
+    )
     speech_moves: bool = option(
         False,
         "beside the masks, shifts of speech in time and frequency, louder or softer (full tuning"

@@ -48,7 +48,7 @@ class Preparing:
         self._show(progress.source, text, progress.stage, progress.done, progress.total)
 
     def features(self, done: int, total: int) -> None:
-        """Show how far the frozen features of one store are, of one store after another.
+        """Show how far one store's frozen features or maps are, of one store after another.
 
         Args:
             done: Number of this store's images that are done.

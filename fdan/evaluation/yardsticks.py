@@ -42,8 +42,8 @@ class YardstickData:
     task: Task
     split: Split
     features: TrainingData | None
-    """with frozen features of speech; None where the backbones are tuned, or nobody computed them
-    here"""
+    """with frozen features of speech, or without where the backbones or their last stages are
+    tuned; None where nobody loaded any here"""
     recipe: RunConfig | None = None
     """the winner's; None where there is none yet"""
 

@@ -14,7 +14,7 @@ from fdan.files import write_atomic
 from fdan.inference.model_folder import FORMAT, TENSORS
 from fdan.inference.model_source import FACTS, Facts
 from fdan.machine.rights import write_with_rights
-from fdan.model.backbones import build_backbone, find_weights
+from fdan.model.backbones import LastStage, build_backbone, find_weights
 from fdan.model.network import Network
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.validate import restore_network
@@ -25,8 +25,8 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
 
     Args:
         folder: Model folder; a model in it is replaced.
-        checkpoint: Checkpoint with network, bank and settings. A frozen run's backbones are read
-            again from where they came.
+        checkpoint: Checkpoint with network, bank and settings. What was frozen of its backbones
+            is read again from where it came.
         facts: Rest of model.json: preparation settings of both modalities, the data's
             fingerprint, the split.
     """
@@ -54,17 +54,20 @@ def write_model(folder: Path, checkpoint: Checkpoint, facts: Facts) -> None:
 
 def _with_backbones(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network from images on."""
-    network = restore_network(checkpoint)
-    if network.backbones:
+    network, model = restore_network(checkpoint), checkpoint.run.model
+    if model.tuning == "full":
         return network
-    model = checkpoint.run.model
     weights = find_weights(model.backbone, model.weights)
     if weights.sha256 != checkpoint.backbone_sha256:
         raise WeightsError(
             f"weights '{model.weights}' have changed since training: sha256 {weights.sha256[:12]},"
             f" trained with {checkpoint.backbone_sha256[:12]}"
         )
-    return Network(network.head, {m: build_backbone(weights) for m in model.modalities})
+    backbones = {m: build_backbone(weights) for m in model.modalities}
+    for modality, stage in network.backbones.items():
+        assert isinstance(stage, LastStage)
+        backbones[modality].load_last_stage(stage)
+    return Network(network.head, backbones)
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""Random changes of training images, on the device that holds them.
+"""Random changes of training images, or of the maps of them, on the device that holds them.
 
 The random numbers come from outside, uniform in 0 .. 1, one row a sample: the same numbers give
 the same images on every device.
 
-Shapes: B images, H rows (mel bands, low to high or high to low), W columns (time), C channels.
+Shapes: B images or maps, H rows (mel bands, low to high or high to low), W columns (time), C
+channels.
 """
 
 from typing import Final
@@ -42,12 +43,29 @@ def augment(modality: str, images: Tensor, draws: Tensor, moves: bool = False) -
     return (images * gain_B[:, None, None, None]).clamp_max(255)
 
 
+def augment_maps(modality: str, maps: Tensor, draws: Tensor) -> Tensor:
+    """Change the maps that enter a last stage as `augment` changes images, as far as that goes: in
+    whole cells, each of which has seen its surroundings, too. Faces are mirrored, and shifted where
+    a shift reaches a cell, in maps of 7 or more; in speech, masked cells take their channel's mean.
+
+    Args:
+        modality: One of MODALITIES.
+        maps: (B, H, W, C), float.
+        draws: (B, DRAWS[modality]), uniform in 0 .. 1.
+    """
+    if modality == "visual":
+        return _shift(maps, draws[:, 0], draws[:, 1], draws[:, 2] < 0.5)
+    # A column or row is masked if its middle is: one of four is as often as 16 of 64.
+    masked = _masked(maps, draws, middle=0.5)
+    return torch.where(masked, maps.mean((1, 2), keepdim=True), maps)
+
+
 def mix(inputs: Tensor, y_B: Tensor, share_B: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Mixup (Zhang et al. 2018): each sample with the one before it in its batch, which is in
     random order. Returns the inputs, and the targets as shares of the classes, (B, classes).
 
     Args:
-        inputs: (B, ...), images or features.
+        inputs: (B, ...), images, maps or features.
         y_B: Classes.
         share_B: Share of a sample in what becomes of it; the rest is the other's.
         classes: Number of classes.
@@ -63,18 +81,26 @@ def mix(inputs: Tensor, y_B: Tensor, share_B: Tensor, classes: int) -> tuple[Ten
 def _mask(images: Tensor, draws: Tensor) -> Tensor:
     """SpecAugment (Park et al. 2019) without its warping: one span of time and one of mel bands
     take the image's mean."""
-    _, height, width, _ = images.shape
-    columns = _span(width, _TIME_MASK, draws[:, 0], draws[:, 1])[:, None, :]
-    rows = _span(height, _MEL_MASK, draws[:, 2], draws[:, 3])[:, :, None]
     mean = images.float().mean((1, 2, 3), keepdim=True).to(images.dtype)
-    return torch.where((columns | rows)[..., None], mean, images)
+    return torch.where(_masked(images, draws), mean, images)
 
 
-def _span(length: int, share: float, size: Tensor, place: Tensor) -> Tensor:
-    """(B, length), true inside a span of up to `share` of the length."""
+def _masked(images: Tensor, draws: Tensor, middle: float = 0.0) -> Tensor:
+    """(B, H, W, 1), true where a span of time or of mel bands is masked."""
+    _, height, width, _ = images.shape
+    columns = _span(width, _TIME_MASK, draws[:, 0], draws[:, 1], middle)[:, None, :]
+    rows = _span(height, _MEL_MASK, draws[:, 2], draws[:, 3], middle)[:, :, None]
+    return (columns | rows)[..., None]
+
+
+def _span(length: int, share: float, size: Tensor, place: Tensor, middle: float) -> Tensor:
+    """(B, length), true inside a span of up to `share` of the length. middle: The point of a row or
+    column, 0 .. 1, that has to be inside."""
     size = size * share * length
     start = place * (length - size)
     at = torch.arange(length, device=size.device)
+    if middle:
+        at = at + middle
     return (at >= start[:, None]) & (at < (start + size)[:, None])
 
 

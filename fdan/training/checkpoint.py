@@ -41,9 +41,9 @@ class Checkpoint:
     history: tuple[float, ...]  # validation UAR of each epoch so far
     backbone_sha256: str  # the weights' file that the backbones started from or are
     data: str  # the fingerprint of data and split
-    # On the CPU: model.* (the head; the backbones only if they were trained), trained.* (the
-    # weights of the last step, where those of the model are their average), momentum.* and
-    # variance.* (the optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights).
+    # On the CPU: model.* (the head; of the backbones what was trained), trained.* (the weights of
+    # the last step, where those of the model are their average), momentum.* and variance.* (the
+    # optimizer's), bank.* (Z_v^i of the bank's faces, of this epoch's weights).
     tensors: dict[str, Tensor]
 
     @property

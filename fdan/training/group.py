@@ -47,10 +47,11 @@ those, by their index, that diverged in it."""
 def group_key(run: RunConfig) -> Hashable | None:
     """Runs with equal keys can train as a group on the same data, from whatever epochs; they differ
     in alpha, lr, momentum, decay, epochs, seed, kernels, ratio, scale and how wide a fixed
-    bandwidth is. None: the run has to train alone, since its backbones are tuned, or by what a
-    group does not do: AdamW, mixup, dropout, an average of weights, speech alone."""
+    bandwidth is. None: the run has to train alone, since its backbones or their last stages are
+    tuned, or by what a group does not do: AdamW, mixup, dropout, an average of weights, speech
+    alone."""
     model, training = run.model, run.training
-    alone = (model.tuning == "full", model.system != "fdan", model.dropout, training.mixup)
+    alone = (model.tuning != "frozen", model.system != "fdan", model.dropout, training.mixup)
     if any((*alone, training.average, training.optimizer != "sgd")):
         return None
     return model, training.batch, run.kernel.bandwidth is None, training.smoothing

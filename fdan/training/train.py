@@ -19,11 +19,11 @@ from fdan.emotions import MODALITIES
 from fdan.errors import ConfigError, FdanError
 from fdan.machine.cuda_graph import Function, make_graphed, side_stream
 from fdan.metrics import Ints
-from fdan.model.backbones import build_backbone
+from fdan.model.backbones import LastStage, build_backbone
 from fdan.model.network import CLASSES, Bank, Head, Network, fdan_loss, speech_loss
 from fdan.run_config import RunConfig
 from fdan.training import batches
-from fdan.training.augment import augment, mix
+from fdan.training.augment import augment, augment_maps, mix
 from fdan.training.averaging import WeightAverage
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.optimizer import (
@@ -109,6 +109,9 @@ class RunProgress:
             head = Head(run.model)
         if run.model.tuning == "full":
             return Network(head, {m: build_backbone(data.weights) for m in modalities}), {}
+        if run.model.tuning == "last":
+            stages = {m: LastStage(build_backbone(data.weights)) for m in modalities}
+            return Network(head, stages), {}
         for modality in modalities:
             head.fit(modality, data.domain(modality).select(data.train_samples(modality)).cpu())
         return Network(head), {}
@@ -272,14 +275,16 @@ def _make_step(
     draws, visual ones first, to the four losses, (4,)."""
     alpha, kernel = run.training.alpha, run.kernel
     smoothing, mixing = run.training.smoothing, run.training.mixup > 0
-    augmenting = run.training.augment and run.model.tuning == "full"
+    augmenting, tuning = run.training.augment, run.model.tuning
     device = data.acoustic.device
     modalities = run.model.modalities
 
     def features(modality: str, index: Tensor, y: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         inputs = data.domain(modality).take(index)
-        if augmenting:
+        if augmenting and tuning == "full":
             inputs = augment(modality, inputs, draws, run.training.speech_moves)
+        elif augmenting and tuning == "last":
+            inputs = augment_maps(modality, inputs, draws)
         if mixing:
             inputs, y = mix(inputs, y, draws[:, -1], CLASSES)
         with half_precision(device):

@@ -20,7 +20,7 @@ from fdan.errors import DataError
 from fdan.metrics import Ints
 from fdan.model.backbones import Weights, find_weights
 from fdan.run_config import FEATURES, ModelConfig, RunConfig
-from fdan.training.frozen_features import Progress, as_tensor, cached_features
+from fdan.training.frozen_features import Progress, as_tensor, cached_features, cached_maps
 
 if TYPE_CHECKING:
     from fdan.data.split import Split
@@ -32,8 +32,8 @@ class Domain:
     """All samples of one modality, several stores one after the other."""
 
     arrays: tuple[Tensor, ...]
-    """Images, (N, H, W, C) uint8, or features, (N, F) float32. On the CPU the stores stay the
-    memory maps that they are."""
+    """Images, (N, H, W, C) uint8, maps, (N, H', W', C') float32, or features, (N, F) float32. On
+    the CPU the stores stay the memory maps that they are."""
     labels: Ints
 
     @classmethod
@@ -92,7 +92,7 @@ class TrainingData:
     visual_train: Ints
     acoustic_train: Ints
     acoustic_validation: Ints
-    weights: Weights  # the backbones' initial ones or, if frozen, those behind the features
+    weights: Weights  # the backbones' initial ones, also behind what frozen stages computed
     fingerprint: str  # names data and split
 
     def __post_init__(self) -> None:
@@ -133,9 +133,11 @@ class TrainingData:
         """Assert that this data was loaded for this kind of run."""
         assert self.weights.backbone == model.backbone, "loaded for another backbone"
         for domain in (self.visual, self.acoustic):
-            is_features = domain.arrays[0].ndim == 2
-            assert is_features == (model.tuning == "frozen"), "loaded for the other tuning"
-            assert not is_features or domain.arrays[0].shape[1] == FEATURES[model.backbone]
+            array = domain.arrays[0]
+            images = "full" if array.dtype == torch.uint8 else "last"
+            tuning = "frozen" if array.ndim == 2 else images
+            assert tuning == model.tuning, "loaded for another tuning"
+            assert tuning != "frozen" or array.shape[1] == FEATURES[model.backbone]
 
 
 def load_training_data(
@@ -146,8 +148,9 @@ def load_training_data(
     cache: Path,
     progress: Progress | None = None,
 ) -> TrainingData:
-    """Load the task's stores as a run of this kind reads them: images, or for frozen backbones
-    their features. The result serves every run with the same backbone, weights and tuning.
+    """Load the task's stores as a run of this kind reads them: images, or what the frozen stages of
+    its backbones make of them. The result serves every run with the same backbone, weights and
+    tuning.
     DataError: stores do not go together, or a part is empty. WeightsError: no such weights.
 
     Args:
@@ -155,17 +158,22 @@ def load_training_data(
         split: Split into parts.
         run: The kind of run.
         device: Device that the data go to.
-        cache: The folder that keeps features; those that it lacks are computed now.
-        progress: Callback while a store's features are computed.
+        cache: The folder that keeps features and maps; those that it lacks are computed now.
+        progress: Callback while a store's features or maps are computed.
     """
     weights = find_weights(run.model.backbone, run.model.weights)
 
     def domain(modality: str) -> Domain:
-        stores = task.stores(modality)
-        arrays: list[npt.NDArray[Any]] = [store.images for store in stores]
+        stores, labels = task.stores(modality), task.samples(modality).labels
+        arrays: list[npt.NDArray[Any]]
         if run.model.tuning == "frozen":
             arrays = [cached_features(own, weights, cache, device, progress) for own in stores]
-        return Domain.from_arrays(arrays, task.samples(modality).labels).to(device)
+            return Domain.from_arrays(arrays, labels).to(device)
+        images = Domain.from_arrays([store.images for store in stores], labels)
+        if run.model.tuning == "full":
+            return images.to(device)
+        arrays = [cached_maps(own, weights, cache, device, progress) for own in stores]
+        return Domain.from_arrays(arrays, labels).to(device)
 
     return TrainingData(
         visual=domain("visual"),

@@ -49,7 +49,7 @@ def score_checkpoint(checkpoint: Checkpoint, data: TrainingData, samples: Ints) 
 
 
 def restore_network(checkpoint: Checkpoint, *, trained: bool = False) -> Network:
-    """The checkpoint's network on the CPU; its backbones only if they were trained.
+    """The checkpoint's network on the CPU, with what was trained of its backbones.
 
     Args:
         checkpoint: The checkpoint.

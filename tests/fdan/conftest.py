@@ -56,6 +56,31 @@ def _image_data(
     return _parts(made, find_weights("resnet18", "none"))
 
 
+def _map_data(**sizes: int) -> TrainingData:
+    """The maps of `_image_data` that enter resnet18's last stage."""
+    from dataclasses import replace
+
+    import torch
+
+    from fdan.model.backbones import build_backbone
+
+    data = _image_data(**sizes)
+    backbone = build_backbone(data.weights).eval()
+    domains = {}
+    for modality in ("visual", "acoustic"):
+        domain = data.domain(modality)
+        with torch.no_grad():
+            maps = tuple(backbone.maps(images).contiguous() for images in domain.arrays)
+        domains[modality] = replace(domain, arrays=maps)
+    return replace(data, **domains)
+
+
+def _data_of(tuning: str, **sizes: int) -> TrainingData:
+    """Data as a run of this tuning reads them."""
+    make = {"frozen": _frozen_data, "last": _map_data, "full": _image_data}[tuning]
+    return make(**sizes)
+
+
 def _parts(made: dict[str, Domain], weights: Weights) -> TrainingData:
     from fdan.training.training_data import TrainingData
 
@@ -139,6 +164,16 @@ def frozen_data() -> Callable[..., TrainingData]:
 @pytest.fixture(scope="session")
 def image_data() -> Callable[..., TrainingData]:
     return _image_data
+
+
+@pytest.fixture(scope="session")
+def map_data() -> Callable[..., TrainingData]:
+    return _map_data
+
+
+@pytest.fixture(scope="session")
+def data_of() -> Callable[..., TrainingData]:
+    return _data_of
 
 
 @pytest.fixture(scope="session")

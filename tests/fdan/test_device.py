@@ -77,14 +77,14 @@ def a_step(run: RunConfig, data: TrainingData) -> Callable[[], Tensor]:
     [
         {"tuning": "full", "layers": 2, "alpha": 0.1},
         {"tuning": "full", "layers": 0, "alpha": 0.0, "momentum": 0.0},
+        {"tuning": "last", "layers": 1, "alpha": 0.1},
+        {"tuning": "last", "layers": 1, "mixup": 0.2, "system": "speech"},
         {"tuning": "frozen", "layers": 1, "alpha": 0.1},
         {"tuning": "frozen", "layers": 0, "bandwidth": 2.0},
     ],
 )
-def test_a_step_looks_at_no_number(
-    settings: dict[str, Any], frozen_data: Make, image_data: Make, run_of: Make
-) -> None:
-    data = image_data() if settings["tuning"] == "full" else frozen_data()
+def test_a_step_looks_at_no_number(settings: dict[str, Any], data_of: Make, run_of: Make) -> None:
+    data = data_of(settings["tuning"])
     step = a_step(run_of(**settings), data)
     with NothingFromTheHost():
         for _ in range(2):
@@ -149,18 +149,15 @@ def test_calls_are_eager_at_first_then_recorded_once_for_each_shape() -> None:
     assert len({place for place, values in seen[4:] if len(values) == 3}) == 1
 
 
-@pytest.mark.parametrize("tuning", ["frozen", "full"])
+@pytest.mark.parametrize("tuning", ["frozen", "last", "full"])
 def test_training_from_recordings_is_training(
     tuning: str,
-    frozen_data: Make,
-    image_data: Make,
+    data_of: Make,
     run_of: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if tuning == "full":
-        run, data = run_of(**FULL), image_data()
-    else:
-        run, data = run_of(batch=9), frozen_data()
+    run = run_of(batch=9) if tuning == "frozen" else run_of(**{**FULL, "tuning": tuning})
+    data = data_of(tuning)
     assert len(data.acoustic_train) % run.training.batch > 1, "a last batch of another size"
     plain, tape = last_of(run, data), Tape()
     monkeypatch.setattr(

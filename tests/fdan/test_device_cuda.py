@@ -36,6 +36,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"tuning": "frozen", "layers": 2, "alpha": 0.1, "batch": 9},
     {"tuning": "frozen", "layers": 0, "alpha": 0.0, "momentum": 0.0, "batch": 9},
     {"tuning": "full", "layers": 1, "alpha": 0.1, "batch": 9, "lr": 1e-4},
+    {"tuning": "last", "layers": 1, "alpha": 0.1, "batch": 9, "lr": 1e-4},
 ]
 
 

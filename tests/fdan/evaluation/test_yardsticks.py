@@ -251,6 +251,11 @@ def test_what_is_missing_is_said() -> None:
     assert BY_NAME[LOGISTIC_REGRESSION].missing(full) and not BY_NAME[MFCC_SVM].missing(full)
     recipe = replace(RECIPE, model=replace(RECIPE.model, tuning="full"))
     assert "--system speech" in BY_NAME[SPEECH_ALONE].missing(replace(full, recipe=recipe))
+    maps = Domain.from_arrays([np.zeros((len(features), 2, 2, 256), np.float32)], features)
+    last = replace(tuned, features=replace(tuned.features, acoustic=maps))
+    assert "no frozen features" in BY_NAME[LOGISTIC_REGRESSION].missing(last)
+    recipe = replace(RECIPE, model=replace(RECIPE.model, tuning="last"))
+    assert "--system speech" in BY_NAME[SPEECH_ALONE].missing(replace(last, recipe=recipe))
     recipe = replace(RECIPE, model=replace(RECIPE.model, system="speech"))
     assert "itself" in BY_NAME[SPEECH_ALONE].missing(replace(tuned, recipe=recipe))
 

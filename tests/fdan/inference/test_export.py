@@ -48,6 +48,7 @@ def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"layers": 1, "backbone": "resnet34", "context": "none"},
         {"layers": 3, "backbone": "resnet50", "tuning": "full", "context": "none"},
         {"layers": 1, "backbone": "vgg16"},
+        {"layers": 1, "tuning": "last"},
     ],
     ids=lambda settings: " ".join(str(value) for value in settings.values()),
 )

@@ -226,6 +226,34 @@ def test_a_fully_trained_model_keeps_its_own_backbones(
     )
 
 
+def test_a_model_whose_last_stage_was_trained_is_whole(
+    map_data: Make, image_data: Make, run_of: Make, tmp_path: Path
+) -> None:
+    """It reads images, and answers what the checkpoint does for their maps; what comes before the
+    last stage is as its weights are."""
+    data = map_data()
+    last = train(run_of(tuning="last", epochs=2, batch=7), data, lambda *_: None)
+    write_model(tmp_path / "model", last, {})
+    held = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
+    weights = build_backbone(data.weights).state_dict()
+    for modality in ("acoustic", "visual"):
+        for name, tensor in weights.items():
+            whole = f"model.backbones.{modality}.{name}"
+            if name.startswith("body.layer4."):
+                assert torch.equal(held[whole], last.tensors[whole]), name
+                assert not torch.equal(held[whole], tensor), name
+            else:
+                assert torch.equal(held[whole], tensor), name
+    images = image_data().acoustic.select(data.acoustic_validation).numpy()
+    np.testing.assert_allclose(
+        read_model(tmp_path / "model").probabilities(images),
+        score_checkpoint(last, data, data.acoustic_validation).probabilities,
+        atol=1e-5,
+    )
+    with pytest.raises(WeightsError, match="changed since training"):
+        write_model(tmp_path / "other", replace(last, backbone_sha256="0" * 64), {})
+
+
 def test_weights_that_changed_since_training_are_refused(
     trained: Checkpoint, tmp_path: Path
 ) -> None:

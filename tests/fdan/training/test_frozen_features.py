@@ -1,4 +1,5 @@
-"""Frozen features: computed once, shared, complete or absent."""
+"""Frozen features, and the maps that enter a last stage: computed once, shared, complete or
+absent."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from fdan.model.backbones import build_backbone, find_weights
-from fdan.training.frozen_features import cached_features
+from fdan.training.frozen_features import cached_features, cached_maps
 
 CPU = torch.device("cpu")
 WEIGHTS = find_weights("resnet18", "none")
@@ -50,6 +51,27 @@ def test_other_stores_and_backbones_have_files_of_their_own(tmp_path: Path) -> N
     cached_features(pictures(fingerprint="e" * 40), WEIGHTS, tmp_path, CPU)
     cached_features(pictures(), find_weights("resnet34", "none"), tmp_path, CPU)
     assert len(list(tmp_path.glob("*.npy"))) == 3
+
+
+def test_maps_are_those_before_the_last_stage_and_are_kept(tmp_path: Path) -> None:
+    store, heard = pictures(70), []
+    found = cached_maps(store, WEIGHTS, tmp_path, CPU, lambda done, n: heard.append((done, n)))
+    with torch.inference_mode():
+        expected = build_backbone(WEIGHTS).eval().maps(torch.from_numpy(store.images))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert heard == [(32, 70), (64, 70), (70, 70)]
+    assert isinstance(found, np.memmap) and found.dtype == np.float32
+    again = cached_maps(store, WEIGHTS, tmp_path, CPU, lambda *_: pytest.fail("computed again"))
+    np.testing.assert_array_equal(again, found)
+
+
+def test_maps_and_features_of_a_store_are_two_files(tmp_path: Path) -> None:
+    maps = cached_maps(pictures(), WEIGHTS, tmp_path, CPU)
+    features = cached_features(pictures(), WEIGHTS, tmp_path, CPU)
+    assert (maps.shape, features.shape) == ((5, 2, 2, 256), (5, 512))
+    kept = sorted(file.name for file in tmp_path.glob("*.npy"))
+    start = f"{'f' * 24}-resnet18-{WEIGHTS.sha256[:16]}"
+    assert kept == [f"{start}-5x32x32.npy", f"{start}-maps-5x32x32.npy"]
 
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_which_runs_may_go_together(frozen_data: Make, run_of: Make) -> None:
     ):
         assert group_key(run_of(**shape)) != group_key(run)
     alone = ({"optimizer": "adamw"}, {"mixup": 0.2}, {"dropout": 0.1}, {"average": 0.9})
-    for lonely in ({"tuning": "full"}, {"system": "speech"}, *alone):
+    for lonely in ({"tuning": "full"}, {"tuning": "last"}, {"system": "speech"}, *alone):
         assert group_key(run_of(**lonely)) is None
     with pytest.raises(AssertionError, match="no group"):
         together([run, run_of(layers=2)], frozen_data())

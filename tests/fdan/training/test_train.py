@@ -14,9 +14,10 @@ import torch
 
 from fdan import device as runtime
 from fdan.errors import ConfigError, DataError, DeviceError
+from fdan.model.backbones import build_backbone
 from fdan.run_config import RunConfig, TrainConfig
 from fdan.training import batches
-from fdan.training.augment import DRAWS, augment, mix
+from fdan.training.augment import DRAWS, augment, augment_maps, mix
 from fdan.training.averaging import WeightAverage
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.optimizer import learning_rate_factor
@@ -96,12 +97,15 @@ def test_alpha_narrows_the_gap_between_modalities(frozen_data: Make, run_of: Mak
         {"tuning": "frozen", "layers": 1, "epochs": 4, **RECIPE},
         {"tuning": "full", "epochs": 2, "batch": 5, **RECIPE},
         {"tuning": "full", "epochs": 2, "batch": 5, "system": "speech", **RECIPE},
+        {"tuning": "last", "epochs": 3, "batch": 5},
+        {"tuning": "last", "epochs": 2, "batch": 5, **RECIPE},
+        {"tuning": "last", "epochs": 2, "batch": 5, "system": "speech", **RECIPE},
     ],
 )
 def test_going_on_equals_never_having_stopped(
-    settings: dict[str, Any], frozen_data: Make, image_data: Make, run_of: Make, tmp_path: Path
+    settings: dict[str, Any], data_of: Make, run_of: Make, tmp_path: Path
 ) -> None:
-    data = image_data() if settings["tuning"] == "full" else frozen_data()
+    data = data_of(settings["tuning"])
     run = run_of(**settings)
     whole, seen = collect(run, data)
     again, _ = collect(run, data)
@@ -190,12 +194,11 @@ def test_seeds_differ_and_the_global_generator_is_left_alone(
     assert not torch.equal(one.tensors[name], other.tensors[name])
 
 
-def test_score_repeats_the_last_validation(
-    frozen_data: Make, image_data: Make, run_of: Make
-) -> None:
+def test_score_repeats_the_last_validation(data_of: Make, run_of: Make) -> None:
     for data, settings in (
-        (frozen_data(), {}),
-        (image_data(), {"tuning": "full", "epochs": 1, "batch": 5}),
+        (data_of("frozen"), {}),
+        (data_of("last"), {"tuning": "last", "epochs": 1, "batch": 5}),
+        (data_of("full"), {"tuning": "full", "epochs": 1, "batch": 5}),
     ):
         for context in ("bank", "none"):
             last, seen = collect(run_of(**settings, context=context), data)
@@ -220,15 +223,20 @@ def test_the_validation_part_takes_no_part_in_training(frozen_data: Make, run_of
         assert torch.equal(tensor, two.tensors[name]), name
 
 
-def test_full_tuning_trains_the_backbones_at_a_tenth(image_data: Make, run_of: Make) -> None:
+@pytest.mark.parametrize(
+    ("tuning", "first"), [("full", "conv1.weight"), ("last", "layer4.0.conv1.weight")]
+)
+def test_what_is_tuned_is_trained_at_a_tenth(
+    tuning: str, first: str, data_of: Make, run_of: Make
+) -> None:
     # After one step without decay a weight has moved by its rate times its momentum buffer.
-    data = image_data(acoustic=9, visual=9)
-    settings = {"tuning": "full", "epochs": 1, "batch": 16, "decay": 0.0, "augment": False}
+    data = data_of(tuning, acoustic=9, visual=9)
+    settings = {"tuning": tuning, "epochs": 1, "batch": 16, "decay": 0.0, "augment": False}
     slow, fast = (collect(run_of(**settings, lr=lr), data)[0] for lr in (0.01, 0.03))
     assert slow.step == 1
     for name, factor in (
         ("head.classifier.weight", 1.0),
-        ("backbones.visual.body.conv1.weight", 0.1),
+        (f"backbones.visual.body.{first}", 0.1),
         ("backbones.acoustic.body.layer4.1.conv2.weight", 0.1),
     ):
         moved = slow.tensors[f"model.{name}"] - fast.tensors[f"model.{name}"]
@@ -236,11 +244,23 @@ def test_full_tuning_trains_the_backbones_at_a_tenth(image_data: Make, run_of: M
         torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.parametrize("tuning", ["frozen", "full"])
-def test_a_loss_that_is_not_finite_ends_the_run(
-    tuning: str, frozen_data: Make, image_data: Make, run_of: Make
-) -> None:
-    data = image_data() if tuning == "full" else frozen_data()
+def test_of_the_backbones_only_the_last_stage_is_trained(map_data: Make, run_of: Make) -> None:
+    data = map_data()
+    start = RunProgress(run_of(tuning="last"), data, None).start_network()[0].state_dict()
+    last, _ = collect(run_of(tuning="last", epochs=1, batch=7), data)
+    trained = {name: z for name, z in last.tensors.items() if name.startswith("model.backbones.")}
+    assert {name.split(".")[2] for name in trained} == {"visual", "acoustic"}
+    assert {name.split(".")[4] for name in trained} == {"layer4"}
+    weights = build_backbone(data.weights).state_dict()
+    for name, tensor in trained.items():
+        key = name.split(".", 3)[3]
+        assert torch.equal(start[name.removeprefix("model.")], weights[key]), name
+        assert not torch.equal(tensor, weights[key]), name
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "last", "full"])
+def test_a_loss_that_is_not_finite_ends_the_run(tuning: str, data_of: Make, run_of: Make) -> None:
+    data = data_of(tuning)
     with pytest.raises(Diverged, match=r"is (nan|inf) at step \d+ of \d+ in epoch \d"):
         collect(run_of(tuning=tuning, lr=1e9, epochs=3, batch=5), data)
 
@@ -400,10 +420,52 @@ def test_augmentation_never_leaves_the_image_range_or_size() -> None:
         assert out.shape == images.shape and out.min() >= 0 and out.max() <= 255
 
 
-def test_augmentation_is_for_full_tuning_and_can_be_off(image_data: Make, run_of: Make) -> None:
-    data = image_data()
+def test_maps_of_faces_are_mirrored_and_shifted_by_whole_cells() -> None:
+    maps = torch.rand(1, 3, 3, 8)
+    mirrored = augment_maps("visual", maps, torch.tensor([[0.5, 0.5, 0.1, 0.0]]))
+    assert torch.equal(mirrored, maps.flip(2))
+    far = torch.tensor([[1.0, 1.0, 0.9, 0.0]])
+    assert torch.equal(augment_maps("visual", maps, far), maps), "too small to be shifted"
+    maps = torch.rand(1, 14, 14, 8)
+    shifted = augment_maps("visual", maps, far)
+    assert torch.equal(shifted[:, :13, :13], maps[:, 1:, 1:])
+
+
+def test_maps_of_speech_lose_cells_as_often_as_images_pixels() -> None:
+    """A tenth of the columns, at the edges as often as elsewhere; of rows as many as the span."""
+    count = 20_000
+    draws = torch.rand(count, DRAWS["acoustic"], generator=torch.Generator().manual_seed(0))
+    draws[:, 2] = 0.0  # no rows
+    maps = torch.rand(1, 4, 4, 2).expand(count, 4, 4, 2)
+    out = augment_maps("acoustic", maps, draws)
+    masked = (out != maps).all(3).all(1).float()
+    assert masked.sum(1).max() == 1 and masked.mean() == pytest.approx(0.1, abs=0.01)
+    assert masked.mean(0).min() > 0.08
+    mean = maps[0].mean((0, 1))
+    row = int(masked.sum(1).argmax())
+    column = int(masked[row].argmax())
+    torch.testing.assert_close(out[row, :, column], mean.expand(4, 2))
+    draws[:, 0], draws[:, 2] = 0.0, 1.0
+    rows = (augment_maps("acoustic", maps, draws) != maps).all(3).all(2).float()
+    assert rows.sum(1).max() == 1 and rows.mean() == pytest.approx(0.15, abs=0.02)
+
+
+@pytest.mark.parametrize(("tuning", "changes"), [("full", True), ("last", True), ("frozen", False)])
+def test_augmentation_is_for_what_is_tuned_and_can_be_off(
+    tuning: str, changes: bool, data_of: Make, run_of: Make
+) -> None:
+    data = data_of(tuning)
     on, off = (
-        collect(run_of(tuning="full", epochs=1, batch=7, augment=flag), data)[1][0][0].metrics
+        collect(run_of(tuning=tuning, epochs=1, batch=7, augment=flag), data)[1][0][0].metrics
         for flag in (True, False)
     )
-    assert on["train/loss"] != off["train/loss"]
+    assert (on["train/loss"] != off["train/loss"]) == changes
+
+
+def test_speech_moves_with_full_tuning_only(map_data: Make, run_of: Make) -> None:
+    data = map_data()
+    moved, unmoved = (
+        collect(run_of(tuning="last", epochs=1, batch=7, speech_moves=flag), data)[0]
+        for flag in (True, False)
+    )
+    assert_same(moved, unmoved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fdan.data.split import Split, SplitConfig, split
 from fdan.data.store import Store, open_store
 from fdan.data.task import Task
 from fdan.emotions import EMOTIONS
+from fdan.errors import DataError
 from fdan.training.train import train
 from fdan.training.training_data import load_training_data
 from fdan.training.validate import score_checkpoint
@@ -72,19 +74,19 @@ def parts(task: Task) -> Split:
     return split(task, SplitConfig())
 
 
-@pytest.mark.parametrize("tuning", ["frozen", "full"])
+@pytest.mark.parametrize("tuning", ["frozen", "last", "full"])
 def test_a_run_from_stores(
     tuning: str, task: Task, parts: Split, run_of: Make, tmp_path: Path
 ) -> None:
-    run = run_of(tuning=tuning, epochs=1 if tuning == "full" else 8)
+    run = run_of(tuning=tuning, epochs=8 if tuning == "frozen" else 1)
     data = load_training_data(task, parts, run, CPU, tmp_path)
     for modality in ("visual", "acoustic"):
         np.testing.assert_array_equal(data.domain(modality).labels, task.samples(modality).labels)
+    assert len(list(tmp_path.glob("*.npy"))) == (0 if tuning == "full" else 3)
+    assert len(list(tmp_path.glob("*-maps-*.npy"))) == (3 if tuning == "last" else 0)
     if tuning == "full":
         every = np.arange(len(task.samples("visual")))
         np.testing.assert_array_equal(data.visual.select(every), task.images("visual", every))
-    else:
-        assert len(list(tmp_path.glob("*.npy"))) == 3
     last = train(run, data, lambda *_: None)
     tested = score_checkpoint(last, data, parts.acoustic_test)
     assert tested.confusion.sum() == len(parts.acoustic_test)
@@ -95,7 +97,7 @@ def test_a_run_from_stores(
 def test_on_the_cpu_nothing_is_copied(
     task: Task, parts: Split, run_of: Make, tmp_path: Path
 ) -> None:
-    for tuning in ("full", "frozen"):
+    for tuning in ("full", "last", "frozen"):
         data = load_training_data(task, parts, run_of(tuning=tuning), CPU, tmp_path)
         if tuning == "full":
             maps = [store.images for store in task.visual]
@@ -104,6 +106,27 @@ def test_on_the_cpu_nothing_is_copied(
             # Two runs of one process or of several read the same file.
             again = load_training_data(task, parts, run_of(tuning=tuning), CPU, tmp_path)
             assert torch.equal(again.acoustic.arrays[0], data.acoustic.arrays[0])
+
+
+@pytest.mark.parametrize("loaded", ["full", "last", "frozen"])
+def test_data_are_for_runs_of_their_tuning(loaded: str, data_of: Make, run_of: Make) -> None:
+    data = data_of(loaded)
+    for tuning in {"full", "last", "frozen"} - {loaded}:
+        with pytest.raises(AssertionError, match="loaded for another tuning"):
+            data.check_fits(run_of(tuning=tuning).model)
+    data.check_fits(run_of(tuning=loaded).model)
+
+
+@pytest.mark.parametrize("tuning", ["last", "full"])
+def test_images_of_two_sizes_are_refused_whatever_their_maps_are(
+    tuning: str, task: Task, parts: Split, run_of: Make, tmp_path: Path
+) -> None:
+    """Those of 32 and 30 pixels have maps of one size."""
+    first, second = task.visual
+    smaller = replace(second, images=second.images[:, :30, :30])
+    other = Task(task.acoustic, (first, smaller))
+    with pytest.raises(DataError, match="30x30x3 and 32x32x3"):
+        load_training_data(other, parts, run_of(tuning=tuning), CPU, tmp_path)
 
 
 def test_the_fingerprint_follows_data_and_split(
@@ -123,7 +146,7 @@ def test_the_fingerprint_follows_data_and_split(
 def test_no_warning_about_read_only_maps(
     task: Task, parts: Split, run_of: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    for tuning in ("full", "frozen"):
+    for tuning in ("full", "last", "frozen"):
         load_training_data(task, parts, run_of(tuning=tuning), CPU, tmp_path)
     assert not recwarn.list
 

@@ -111,22 +111,21 @@ EXACT = {"rtol": 0.0, "atol": 0.0}
         ({"layers": 1}, (14, 35)),  # of 14, 21 and 35 samples
         ({"layers": 2, **RECIPE}, (14, 28, 42, 56)),
         ({"tuning": "full", "epochs": 2, "batch": 5}, (7,)),
+        ({"tuning": "last", "epochs": 2, "batch": 5}, (7,)),
     ],
-    ids=["of other sizes", "recipe", "full"],
+    ids=["of other sizes", "recipe", "full", "last"],
 )
 def test_a_fold_by_itself_is_a_single_run_to_the_last_bit(
     settings: dict[str, Any],
     cuts: tuple[int, ...],
-    frozen_data: Make,
-    image_data: Make,
+    data_of: Make,
     run_of: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(folds_train, "Group", None)
-    full = settings.get("tuning") == "full"
-    data = image_data() if full else frozen_data()
     run = run_of(**settings)
-    folds = divide(data, cuts, tested=7 if full else TESTED)
+    tuning = run.model.tuning
+    folds = divide(data_of(tuning), cuts, tested=TESTED if tuning == "frozen" else 7)
     (told,), ended = together([run], folds)
     assert not ended
     assert_folds_are_single_runs(told, run, folds, EXACT)
@@ -187,20 +186,20 @@ def test_folds_of_two_sizes_are_two_groups(
         ({"layers": 1}, (14, 35)),
         ({"layers": 1, **RECIPE}, (21, 42)),
         ({"tuning": "full", "epochs": 2, "batch": 5}, (7,)),
+        ({"tuning": "last", "epochs": 2, "batch": 5}, (7,)),
     ],
-    ids=["group", "of other sizes", "recipe", "full"],
+    ids=["group", "of other sizes", "recipe", "full", "last"],
 )
 def test_going_on_equals_never_having_stopped(
     settings: dict[str, Any],
     cuts: tuple[int, ...],
-    frozen_data: Make,
-    image_data: Make,
+    data_of: Make,
     run_of: Make,
     tmp_path: Path,
 ) -> None:
-    full = settings.get("tuning") == "full"
-    data = image_data() if full else frozen_data()
-    run, folds = run_of(**settings), divide(data, cuts, tested=7 if full else TESTED)
+    run = run_of(**settings)
+    tuning = run.model.tuning
+    folds = divide(data_of(tuning), cuts, tested=TESTED if tuning == "frozen" else 7)
     (whole,), _ = together([run], folds)
     for stop in range(1, run.training.epochs):
         whole[stop - 1][1].save(tmp_path / "kept")
