@@ -36,6 +36,7 @@ bare       the limit: two torchvision backbones of the same weights, forward, th
            features as loss, backward, SGD with momentum and decay; the images of each step lie
            ready as normalised float32, channels last
 eager      on a GPU: as 'full', but launched piece by piece
+last       as 'full', of the last stage alone, on the maps that enter it (--tuning last)
 frozen     fdan.training.train's own epochs on features, as with --tuning frozen
 
 and by themselves, to say where the rest goes:
@@ -49,7 +50,7 @@ On a GPU all but 'eager' is recorded as a CUDA graph and the backbones compute i
 has 32 steps there and one on the CPU. Synchronisations in a step: as torch counts them, what twice
 as many steps in an epoch add.
 
-Shown are medians of ms a step; over the limit, frozen against full: medians of the rounds' ratios.
+Shown are medians of ms a step; over the limit, last against full: medians of the rounds' ratios.
 
 exit codes: 0 the goal is reached, 1 it is not: on the CPU, full at most 3 % over bare; on a GPU at
 least 0.85 of its throughput, and no synchronisation in a step"""
@@ -65,11 +66,12 @@ Call = Callable[[], object]
 
 def calls(run: RunConfig, size: int, device: torch.device) -> dict[str, Call]:
     """An epoch of each kind, ready to be called again and again."""
-    frozen = replace(run, model=replace(run.model, tuning="frozen"))
+    last, frozen = (replace(run, model=replace(run.model, tuning=t)) for t in ("last", "frozen"))
     data, steps = random_images(run, size, device), STEPS[device.type]
     kinds = {"full": ours(run, data, steps), "bare": _bare(run, data)}
     if device.type == "cuda":
         kinds["eager"] = ours(run, data, steps, eager=True)
+    kinds["last"] = ours(last, random_images(last, size, device), steps)
     kinds["frozen"] = ours(frozen, random_images(frozen, size, device), steps)
     return kinds | _parts(run, data)
 
@@ -236,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     waits = None
     with side_stream(device):
         every = calls(run, size, device)
-        large = {k: every[k] for k in ("full", "bare", "eager") if k in every}
+        large = {k: every[k] for k in ("full", "bare", "last", "eager") if k in every}
         turns = by_turns(large, options.rounds, warm=2)
         small = {k: call for k, call in every.items() if k not in large}
         parts = by_turns(small, (1 if on_gpu else 10) * options.rounds, warm=5)
@@ -252,6 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"  {kind:<10}{value:>10.2f} ms{100 * value / ms['bare']:>9.2f} % of bare;"
             f" CPU {cpu_ms[kind]:>9.2f} ms{100 * cpu_ms[kind] / cpu_ms['bare']:>9.2f} %"
         )
+    print(f"  last is {turns.faster('last', 'full'):.1f} times as fast as full")
     print(f"  frozen is {ms['full'] / ms['frozen']:.0f} times as fast as full")
     if on_gpu:
         throughput = 1 / (1 + over)

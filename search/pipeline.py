@@ -190,9 +190,9 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
 def _prepare_training(
     spec: StudySpec, task: Task, split: Split, worker_data: WorkerData, console: Console
 ) -> TrainingData | None:
-    """Compute frozen features once with all cores; weights that cannot be had end the search here,
-    in one line. On a cluster, the workers do both. None there, and where the backbones are
-    trained."""
+    """Compute frozen features, or maps, once with all cores; weights that cannot be had end the
+    search here, in one line. On a cluster, the workers do both. None there, and where whole
+    backbones are trained."""
     if spec.cluster is not None:
         return None
     run = RunConfig.from_mapping(spec.settings.run)

@@ -41,14 +41,15 @@ _SIMULATED_TRIALS: Final = 60
 _SIMULATIONS: Final = 8
 """Studies, of at most so many trials, that are simulated for the pruner's share."""
 
-_DEAREST: Final[Mapping[str, Callable[..., Value] | Value]] = {
+_DEAREST: Final[Mapping[str, Callable[..., Value] | tuple[Value, ...]]] = {
     **dict.fromkeys(("layers", "ffn", "width", "kernels", "bank"), max),
     "batch": min,
-    "context": "bank",
-    "augment": True,
-    "tuning": "full",
+    "context": ("bank",),
+    "augment": (True,),
+    "tuning": ("full", "last"),
 }
-"""With which value of a setting a step takes longest: the largest, the smallest, or this one."""
+"""With which value of a setting a step takes longest: the largest, the smallest, or the first of
+these that is searched."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Estimate:
 
     @property
     def features(self) -> float:
-        """Frozen features, computed once before the first trial."""
+        """What frozen stages compute, once before the first trial."""
         return sum(self.images[m] * seconds for m, seconds in self.timings.features.items())
 
     def print_to(self, console: Console) -> None:
@@ -116,8 +117,10 @@ class Estimate:
             confirming = format_duration(self.confirming)
             lines.append(f"confirming: at most {runs} whole trials more, about {confirming}")
         if self.features:
+            last = spec.settings.run["tuning"] == "last"
+            what = "maps before the last stage" if last else "frozen features"
             features = format_duration(self.features)
-            lines.append(f"before the first trial, once: frozen features, about {features}")
+            lines.append(f"before the first trial, once: {what}, about {features}")
         lines.append("not included: preparing the data, and other load on this machine")
         for line in lines:
             console.print(f"  {line}", markup=False, soft_wrap=True)
@@ -251,12 +254,12 @@ def _dearest_setting(space: Space, first: Mapping[str, Value]) -> dict[str, Valu
     params: dict[str, Value] = {}
     for dimension in space.dimensions:
         if dimension.active(params):
-            name, dearest = dimension.name, _DEAREST.get(dimension.name)
+            name, dearest = dimension.name, _DEAREST.get(dimension.name, ())
             if callable(dearest):
-                dearest = dearest(v for v in dimension.extremes if isinstance(v, int | float))
-            if dearest is None or not dimension.contains(dearest):
-                dearest = first.get(name, dimension.extremes[0])
-            params[name] = dearest
+                numbers = (v for v in dimension.extremes if isinstance(v, int | float))
+                dearest = (dearest(numbers),)
+            usual = first.get(name, dimension.extremes[0])
+            params[name] = next((v for v in dearest if dimension.contains(v)), usual)
     return params
 
 

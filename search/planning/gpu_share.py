@@ -7,6 +7,7 @@ memory (search/worker/training.py). One that runs out of it continues with twice
 (search/study/active_trials.py).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -14,10 +15,12 @@ from typing import Any, Final
 import ray
 import torch
 
+from fdan.data.store import Store
 from fdan.data.task import Task
 from fdan.device import CONTEXT_BYTES, choose_device
 from fdan.errors import DeviceError
 from fdan.files import first_line
+from fdan.model.backbones import map_shape
 from fdan.run_config import FEATURES, RunConfig
 from fdan.training.train import train
 from search.config.spec import TrialResources
@@ -82,9 +85,15 @@ def _data_bytes(task: Task, settings: Mapping[str, Any]) -> int:
     """Bytes of the study's data, which each trial has on its GPU."""
     stores = [*task.acoustic, *task.visual]
     model = RunConfig.from_mapping(settings).model
+    if model.tuning == "full":
+        return sum(store.images.nbytes for store in stores)
     if model.tuning == "frozen":
         return 4 * FEATURES[model.backbone] * sum(map(len, stores))
-    return sum(store.images.nbytes for store in stores)
+
+    def values(store: Store) -> int:
+        return len(store) * math.prod(map_shape(model.backbone, *store.images.shape[1:3]))
+
+    return 4 * sum(map(values, stores))
 
 
 def _measure_memory(workload: Workload) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """How long training steps take on this machine, with as many processes at once as a study runs.
 
-Real steps train on random images or features of the right sizes: time does not depend on what an
-image shows, so no data is prepared and nothing is written.
+Real steps train on random images, maps or features of the right sizes: time does not depend on what
+an image shows, so no data is prepared and nothing is written.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from fdan.emotions import MODALITIES
 from fdan.errors import FdanError
 from fdan.machine.child_process import isolated_children
 from fdan.machine.cpus import cpu_count
-from fdan.model.backbones import build_backbone, find_weights
+from fdan.model.backbones import build_backbone, find_weights, map_shape
 from fdan.run_config import FEATURES, RunConfig
 from fdan.training import validate
 from fdan.training.batches import batch_sizes
@@ -33,7 +33,7 @@ from fdan.training.training_data import Domain, TrainingData
 
 _POOL: Final = 256  # random samples of each modality; longer parts repeat them
 
-_MOST: Final = {"frozen": (32, 512), "full": (4, 64)}
+_MOST: Final = {"frozen": (32, 512), "last": (8, 128), "full": (4, 64)}
 """Steps, and validated samples, of a timed epoch; an epoch of the study may have hundreds."""
 
 # Epochs to time, and seconds that they take together at least, after one that warms up.
@@ -41,7 +41,7 @@ _MIN_EPOCHS: Final = 3
 _MIN_EPOCHS_S: Final = 1.5
 
 _MAX_EPOCHS_S: Final = 10.0  # where epochs are slower than that, a single one is timed
-_FEATURES: Final = 32  # images of each modality whose frozen features are timed
+_FEATURES: Final = 32  # images of each modality whose frozen features or maps are timed
 _BARRIER_S: Final = 120.0  # how long processes wait for each other
 
 
@@ -63,11 +63,13 @@ class Workload:
         labels = np.resize(np.array(self.classes, dtype=np.int64), _POOL)
         domains = {}
         for modality in MODALITIES:
-            if model.tuning == "frozen":
-                size = (_POOL, FEATURES[model.backbone])
-                images: Any = random.random(size, dtype=np.float32)
+            shape = self.shapes[modality]
+            if model.tuning == "full":
+                images: Any = random.integers(0, 256, (_POOL, *shape), dtype=np.uint8)
             else:
-                images = random.integers(0, 256, (_POOL, *self.shapes[modality]), dtype=np.uint8)
+                frozen = (FEATURES[model.backbone],)
+                size = frozen if model.tuning == "frozen" else map_shape(model.backbone, *shape[:2])
+                images = random.random((_POOL, *size), dtype=np.float32)
             domains[modality] = Domain.from_arrays([images], labels)
         most_steps, most_validated = _MOST[model.tuning]
         limits = (_POOL, most_steps * run.training.batch, most_validated)
@@ -106,7 +108,8 @@ class Timings:
     runs: tuple[RunTiming, ...]
     start: float  # until a process can train
     features: Mapping[str, float]
-    """For one image of each modality, on all cores; empty where backbones are trained."""
+    """What frozen stages take for one image of each modality, on all cores; empty where whole
+    backbones are trained."""
 
 
 def measure(workload: Workload, processes: int) -> Timings:
@@ -166,7 +169,7 @@ def _measure(workload: Workload, process: int, submitted: float) -> Timings:
         timings.append(_time_run(run, workload, device))
     _wait_for_others()
     features = {}
-    if runs[0].model.tuning == "frozen" and process == 0:
+    if runs[0].model.tuning != "full" and process == 0:
         features = _time_features(runs[0], workload, device)
     return Timings(tuple(timings), start, features)
 
@@ -212,12 +215,13 @@ def _time_features(run: RunConfig, workload: Workload, device: torch.device) -> 
     """Seconds for an image of each modality, with all cores as the driver computes them."""
     torch.set_num_threads(cpu_count())
     backbone = build_backbone(find_weights(run.model.backbone, "none")).to(device).eval()
+    compute = backbone if run.model.tuning == "frozen" else backbone.maps
     random, seconds = np.random.default_rng(0), {}
     for modality, shape in workload.shapes.items():
         images = random.integers(0, 256, (_FEATURES, *shape), dtype=np.uint8)
         with torch.inference_mode():
-            backbone(torch.from_numpy(images[:2]).to(device))  # warms up
+            compute(torch.from_numpy(images[:2]).to(device))  # warms up
             start = time.perf_counter()
-            backbone(torch.from_numpy(images).to(device)).cpu()
+            compute(torch.from_numpy(images).to(device)).cpu()
         seconds[modality] = (time.perf_counter() - start) / _FEATURES
     return seconds

@@ -28,7 +28,7 @@ class WorkerData:
     split: Mapping[str, Any]  # a SplitConfig
     fixed: Mapping[str, Any]  # RunConfig's settings that are not searched
     device: str  # cpu or cuda: to a worker Ray shows only the GPUs of its trial
-    cache: Path  # of features of frozen backbones; all nodes see it
+    cache: Path  # of features and maps of frozen stages; all nodes see it
     fingerprint: str  # the task's
     published: PublishedStores | None = None  # for other nodes; None: they see the same paths
     home: str = ""  # Ray's id of the driver's node

@@ -53,7 +53,7 @@ def test_peak_counts_what_is_held_at_once() -> None:
 def test_steps_of_each_kind() -> None:
     run = RunConfig.from_mapping({"backbone": "resnet18", "weights": "none", "batch": 4})
     calls = step.calls(run, 32, CPU)
-    assert list(calls) == ["full", "bare", "frozen", "batch", "pixels", "head", "SGD, head"]
+    assert list(calls) == ["full", "bare", "last", "frozen", "batch", "pixels", "head", "SGD, head"]
     turns = by_turns(calls, 1)
     assert turns.wall["full"][0] > turns.wall["batch"][0]
 

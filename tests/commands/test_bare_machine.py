@@ -37,7 +37,7 @@ def test_train_and_evaluate_from_stores(run: Run, corpus: Path, tmp_path: Path) 
 
     sources = ("--acoustic", f"store:{acoustic}", "--visual", f"store:{visual}")
     model = ("--backbone", "resnet18", "--weights", "none", "--epochs", "1", "--batch", "4")
-    for tuning in ("full", "frozen"):
+    for tuning in ("full", "last", "frozen"):
         done = run("-c", BARE, "train", *sources, *model, "--tuning", tuning, "--out", tuning)
         assert done.returncode == 0, done.stderr
         done = run("-c", BARE, "evaluate", f"{tuning}/model")

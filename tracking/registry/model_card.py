@@ -15,6 +15,8 @@ _CUT: Final = "\n\n*Cut to fit; the whole card is README.md among the version's 
 
 _SECTION: Final = "\n\n### "
 
+_TUNINGS: Final = {"frozen": "frozen", "last": "trained in its last stage"}
+
 _PROTOCOLS: Final = {
     "speaker": "speakers of the test part were never heard in training or selection",
     "paper": "of each emotion 2/10 of the speech, **of speakers heard in training, too**",
@@ -73,7 +75,7 @@ def model_card(
         "task": _escape(result.task),
         "study": _escape(result.study),
         "baseline": baseline,
-        "tuning": "frozen" if facts["run"]["tuning"] == "frozen" else "trained",
+        "tuning": _TUNINGS.get(facts["run"]["tuning"], "trained"),
         "protocol": protocol,
         "protocol_words": _PROTOCOLS.get(protocol, "see model.json"),
         "per_emotion": _table(("emotion", "recall", "precision", "utterances"), per_emotion),

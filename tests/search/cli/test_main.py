@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import sqlite3
@@ -457,6 +458,35 @@ def test_a_whole_search(
     line = errors(capsys, *flags, "--protocol", "paper")
     assert "another split (protocol: speaker, now paper)" in line
     assert len(opened.trials) == 5
+
+
+@pytest.mark.long
+def test_a_search_that_trains_last_stages(
+    corpus: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The maps before them are computed once; the winner is a whole model, which answers from
+    images as it was validated on maps."""
+    flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--study", "last"]
+    flags += ["--tuning", "last", "--trials", "2", "--confirm", "1", "--seeds", "1"]
+    flags += ["--score-test", "--concurrent", "1"]
+    assert "only --tuning frozen" in errors(capsys, *flags, "--group", "2")
+    assert command.main(flags) == 0
+    out, err = capsys.readouterr()
+    assert "yardstick left out: logistic regression (there are no frozen features here)" in err
+    assert "speech alone" not in out
+    assert len(list((runs / "features").glob("*-maps-*.npy"))) == 2
+    result = json.loads((runs / "last" / "result.json").read_text())
+    checks = {check["name"]: check["ok"] for check in result["checks"]}
+    assert checks["the model answers as its trainer did"] and all(checks.values())
+    assert [score["name"] for score in result["test"]["yardsticks"]] == ["mfcc_svm"]
+    names = read_model(runs / "last" / "winner").network.state_dict()
+    assert "backbones.acoustic.body.conv1.weight" in names
+    checkpoint = Checkpoint.load(next(runs.glob("last/trials/*/checkpoint")))
+    assert "model.backbones.acoustic.body.layer4.0.conv1.weight" in checkpoint.tensors
+    assert "model.backbones.acoustic.body.conv1.weight" not in checkpoint.tensors
+    before = {file: file.stat().st_mtime_ns for file in (runs / "features").glob("*.npy")}
+    assert command.main([*flags, "--trials", "3"]) == 0
+    assert {f: f.stat().st_mtime_ns for f in (runs / "features").glob("*.npy")} == before
 
 
 @pytest.mark.usefixtures("free_ray")

@@ -83,6 +83,15 @@ choices = ["none", "bank"]
     assert dear == {"lr": 0.1, "layers": 2, "heads": 1, "batch": 8, "context": "bank"}
 
 
+def test_the_dearest_tuning_that_is_searched() -> None:
+    for choices, dearest in (("frozen", "last", "full"), "full"), (("frozen", "last"), "last"):
+        searched = parse_space(
+            f'[dimensions.tuning]\ntype = "categorical"\nchoices = {list(choices)}\n',
+            {**KNOWN, "tuning": "frozen"},
+        )
+        assert _dearest_setting(searched, {"tuning": "frozen"}) == {"tuning": dearest}
+
+
 def test_a_corner_that_cannot_be_is_left_out(make_spec: MakeSpec, tmp_path: Path) -> None:
     """Four heads divide the smallest width and not the largest."""
     file = tmp_path / "odd.toml"
@@ -216,6 +225,20 @@ def test_trained_backbones_are_timed_on_images(
     assert measured.features == {}
 
 
+def test_a_last_stage_is_timed_on_maps_and_these_by_themselves() -> None:
+    settings = {"backbone": "resnet18", "weights": "none", "batch": 4}
+    runs = ({**settings, "tuning": "last"},)
+    shapes = {"acoustic": (64, 64, 1), "visual": (48, 48, 3)}
+    workload = Workload(runs, shapes, (400, 1000, 100), (0, 3, 6), "cpu", 1, 0.0)
+    data = workload.random_data(RunConfig.from_mapping(runs[0]))
+    data.check_fits(RunConfig.from_mapping(runs[0]).model)
+    assert [data.domain(m).arrays[0].shape[1:] for m in shapes] == [(4, 4, 256), (3, 3, 256)]
+    measured = measure(workload, 1)
+    assert measured.runs[0].steps == 250
+    assert measured.runs[0].epoch > 250 * measured.runs[0].step > 0
+    assert set(measured.features) == {"acoustic", "visual"}
+
+
 def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "runs"
     flags = ["--runs", str(runs), "--task", f"demo:{corpus}", *SMALL, "--epochs", "6"]
@@ -233,4 +256,7 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "frozen features, about ",
     ):
         assert words in out, out
+    assert command.main([*flags, "--estimate", "--trials", "2", "--tuning", "last"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "once: maps before the last stage, about " in out
     assert not runs.exists(), "nothing was written"

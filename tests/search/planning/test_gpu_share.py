@@ -51,6 +51,8 @@ def test_the_data_that_a_trial_has_on_its_gpu(work: WorkerData) -> None:
     small = {"backbone": "resnet18", "weights": "none"}
     frozen = _data_bytes(task, {**small, "tuning": "frozen"})
     assert frozen == images * FEATURES["resnet18"] * 4
+    maps = _data_bytes(task, {**small, "tuning": "last"})
+    assert maps == images * 2 * 2 * 256 * 4
     full = _data_bytes(task, {**small, "tuning": "full"})
     assert full == sum(store.images.nbytes for store in stores)
 

@@ -98,6 +98,17 @@ def test_every_protocol_has_its_words(
     assert "see model.json" not in model_card(result, other, "fdan", URI)
 
 
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [("full", "trained"), ("last", "trained in its last stage"), ("frozen", "frozen")],
+)
+def test_every_tuning_has_its_words(
+    result: StudyResult, facts: dict[str, Any], tuning: str, words: str
+) -> None:
+    other = {**facts, "run": {**facts["run"], "tuning": tuning}}
+    assert f", backbone {words}\n" in model_card(result, other, "fdan", URI)
+
+
 def test_one_seed_and_no_speakers(result: StudyResult, facts: dict[str, Any]) -> None:
     assert result.confirm is not None
     (best,) = result.confirm.settings
