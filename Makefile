@@ -27,8 +27,9 @@ types: .venv/ready
 unit: .venv/ready
 	$(BIN)/pytest -m "not long"
 
+# They wait now and then, so that two cores have work for three.
 test-long: .venv/ready
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long -n 3
 
 # One that misses its goal says so and does not keep the next from running.
 BENCHMARKS := lmmd step preparing fused sharing wall_time

@@ -1,4 +1,4 @@
-"""The chaos program's shorter form: three of each kill and one full disk, on a real study."""
+"""The chaos program's shorter form: two of each kill and one full disk, on a real study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.chaos.conftest import Chaos
 
 pytestmark = pytest.mark.long
 
-KINDS = {"driver": 3, "worker": 3, "raylet": 3, "server": 3, "stop": 3, "disk": 1}
+KINDS = {"driver": 2, "worker": 2, "raylet": 2, "server": 2, "stop": 2, "disk": 1}
 
 
 @pytest.mark.timeout(900)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -34,8 +35,9 @@ EPOCHS = 30
 
 
 @pytest.fixture(scope="module")
-def home(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def home(corpus: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     made = Home(tmp_path_factory.mktemp("confirming"), [*FLAGS, "--task", f"demo:{corpus}"])
+    shutil.copytree(prepared, made.path / "runs")
     made.flags += ["--epochs", str(EPOCHS), "--confirm", "2", "--seeds", "2", "--promote"]
     made.flags += ["--accept-yardstick-tie"]  # of a corpus of 28 utterances
     yield made

@@ -24,7 +24,7 @@ def pause(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.fixture
-def home(corpus: Path, tmp_path: Path) -> Iterator[Home]:
+def home(corpus: Path, with_prepared: None, tmp_path: Path) -> Iterator[Home]:
     # Trials that are not over before MLflow's tables are made.
     made = Home(tmp_path, [*FLAGS, "--task", f"demo:{corpus}", "--epochs", "2000"])
     yield made

@@ -4,7 +4,6 @@ test parts unseen before they are scored, and what is refused."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import ROOT, Run
+from tests.commands.conftest import ROOT, Run, execute
 from tests.commands.test_bad_input import SEARCH, SMALL, refused
 from tests.commands.test_folds import make_noise
 
@@ -27,14 +26,15 @@ FLAGS += ["--pruner", "none", "--concurrent", "1", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the studies of this file are: they share prepared data."""
-    return tmp_path_factory.mktemp("nested")
+    made = tmp_path_factory.mktemp("nested")
+    shutil.copytree(prepared, made / "runs")
+    return made
 
 
 def search(corpus: Path, *words: str) -> list[str]:
-    own = ["--task", f"demo:{corpus}", *FLAGS, *words]
-    return [sys.executable, str(ROOT / "search/run.py"), *own]
+    return [str(ROOT / "search/run.py"), "--task", f"demo:{corpus}", *FLAGS, *words]
 
 
 def read(home: Path, name: str) -> dict[str, Any]:
@@ -52,14 +52,7 @@ def figures(home: Path, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def undisturbed(home: Path, corpus: Path) -> str:
     """What a nested study prints to which nothing happens."""
-    done = subprocess.run(
-        search(corpus, "--study", "u", "--nested", "2"),
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=480,
-        check=False,
-    )
+    done = execute(search(corpus, "--study", "u", "--nested", "2"), home)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -71,7 +64,8 @@ def test_stopped_after_its_first_outer_fold_it_goes_on(
     words = search(corpus, "--study", "d", "--nested", "2")
     errors = home / "err.txt"
     with errors.open("wb") as err:
-        process = subprocess.Popen(words, cwd=home, stderr=err, start_new_session=True)
+        command = [sys.executable, *words]
+        process = subprocess.Popen(command, cwd=home, stderr=err, start_new_session=True)
     deadline = time.monotonic() + 400
     while errors.read_text().count("the first ones are starting") < 2:
         assert process.poll() is None and time.monotonic() < deadline, errors.read_text()
@@ -85,10 +79,7 @@ def test_stopped_after_its_first_outer_fold_it_goes_on(
     first = home / "runs" / "d-outer-1"
     before = {file: file.stat().st_mtime_ns for file in first.rglob("*")}
     # Its name alone goes on.
-    name_alone = [*words[:2], "--study", "d"]
-    done = subprocess.run(
-        name_alone, cwd=home, capture_output=True, text=True, timeout=480, check=False
-    )
+    done = execute([words[0], "--study", "d"], home)
     assert done.returncode == 0, done.stderr
     assert "outer fold 1 of 2, tests" in done.stderr and ": done before" in done.stderr
     assert {file: file.stat().st_mtime_ns for file in first.rglob("*")} == before
@@ -126,11 +117,7 @@ def test_each_speaker_was_tested_by_a_study_that_never_heard_it(
 
 def test_what_is_said_of_it(home: Path, corpus: Path, undisturbed: str) -> None:
     def said(*words: str) -> str:
-        command = [sys.executable, *words]
-        environment = {**os.environ, "COLUMNS": "160"}
-        done = subprocess.run(
-            command, cwd=home, env=environment, capture_output=True, text=True, check=False
-        )
+        done = execute([*words], home, COLUMNS="160")
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -139,7 +126,7 @@ def test_what_is_said_of_it(home: Path, corpus: Path, undisturbed: str) -> None:
     assert json.loads(said("-m", "search", "status", "u", "--json"))["done"] == 2
     assert "2/2 folds" in said("-m", "search", "list")
     assert "nested.html" in said("-m", "tracking", "report", "runs/u", "--open", "no")
-    planned = said(*search(corpus, "--study", "new", "--nested", "loso", "--estimate")[1:])
+    planned = said(*search(corpus, "--study", "new", "--nested", "loso", "--estimate"))
     assert "all 4 one after another: about " in planned
     assert "4 outer folds (--nested loso), 4 left" in planned and "8 trials in all" in planned
     assert "outer fold 3 tests CN 7; 21 others are searched on" in planned
@@ -155,14 +142,7 @@ def test_a_poisoned_test_part_changes_nothing_that_is_searched(
     for speaker in tested:
         for file in (copy / "AudioData" / speaker).glob("*.wav"):
             make_noise(file)
-    done = subprocess.run(
-        search(copy, "--study", "poisoned", "--outer", "1/2", "--score-test"),
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=480,
-        check=False,
-    )
+    done = execute(search(copy, "--study", "poisoned", "--outer", "1/2", "--score-test"), home)
     assert done.returncode == 0, done.stderr
     whole, poisoned = (
         json.loads((home / "runs" / name / "result.json").read_text())

@@ -4,6 +4,7 @@ of the search and for a run that confirms one."""
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,11 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
     started.kill()
 
 
-def test_trials_on_a_server(run: Run, corpus: Path, server: MlflowServer, tmp_path: Path) -> None:
+def test_trials_on_a_server(
+    run: Run, corpus: Path, prepared: Path, server: MlflowServer, tmp_path: Path
+) -> None:
     runs, data = tmp_path / "far" / "runs", f"demo:{corpus}"
+    shutil.copytree(prepared / "stores", runs / "stores")
     done = run(
         *("search/run.py", "--runs", runs, "--task", data, *FLAGS, "--tracking-uri", server.uri)
     )

@@ -60,9 +60,9 @@ def confirm_end(confirm: Confirmation) -> str:
         for setting in confirm.settings
         if len(setting.values) >= len(confirm.seeds) and setting.trial != confirm.winner
     ]
-    close = f"trial{'s' * (len(rivals) > 1)} {', '.join(rivals)}" if rivals else ""
-    why = f"not separated from {close}" if close else "no other setting held with every seed"
-    return f"the budget is spent, {runs} of at most {budget} runs: {why}"
+    close = f"not separated from trial{'s' * (len(rivals) > 1)} {', '.join(rivals)}"
+    what = close if rivals else "no other setting held"
+    return f"{what}, with all {len(confirm.seeds)} seeds of each: {runs} of at most {budget} runs"
 
 
 def winners_test(result: StudyResult) -> TestScore | None:

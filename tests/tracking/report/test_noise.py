@@ -20,13 +20,14 @@ def test_how_the_confirmation_ended_is_said(tmp_path: Path) -> None:
     assert of.confirm is not None
     first, second, third = of.confirm.settings
     budget = replace(of.confirm, runs=9, budget=9, seeds_each=3)
-    rivals = f"not separated from trials {second.trial}, {third.trial}"
-    assert confirm_end(budget) == f"the budget is spent, 9 of at most 9 runs: {rivals}"
+    rivals = f"not separated from trials {second.trial}, {third.trial}, with all"
+    seeds = f"{len(of.confirm.seeds)} seeds of each"
+    assert confirm_end(budget) == f"{rivals} {seeds}: 9 of at most 9 runs"
     fewer = replace(third, values=third.values[:2])
     close = replace(budget, runs=8, settings=(first, second, fewer))
-    assert confirm_end(close).endswith(
-        f"8 of at most 9 runs: not separated from trial {second.trial}"
-    )
+    assert confirm_end(close).startswith(f"not separated from trial {second.trial}, with all")
+    alone = replace(close, settings=(first, fewer))
+    assert confirm_end(alone) == f"no other setting held, with all {seeds}: 8 of at most 9 runs"
     separated = replace(close, ended=SEPARATED, runs=7)
     assert confirm_end(separated).startswith(
         "separated after 7 of at most 9 runs: no other setting"
@@ -37,7 +38,10 @@ def test_how_the_confirmation_ended_is_said(tmp_path: Path) -> None:
     assert confirm_end(replace(budget, settings=(first,), runs=3, budget=3)) == "", "no other"
     earlier = replace(budget, runs=None, budget=None, seeds_each=None, noise=None)
     assert confirm_end(earlier) == ""
-    for confirm, ended in ((separated, "Separated after 7 of"), (budget, "The budget is spent")):
+    for confirm, ended in (
+        (separated, "Separated after 7 of"),
+        (budget, "Not separated from trials"),
+    ):
         page, beside = written(replace(of, confirm=confirm), tmp_path)
         assert ended in section(page, "ranking") and ended in beside
     assert f"| {third.trial} | 2 |" in written(replace(of, confirm=close), tmp_path)[1]
