@@ -84,7 +84,8 @@ def test_the_last_stage_goes_on_from_the_maps_before_it(name: str) -> None:
     with torch.inference_mode():
         maps = backbone.maps(pixels)
         torch.testing.assert_close(stage(maps), backbone(pixels), rtol=1e-5, atol=1e-5)
-    assert tuple(maps.shape[1:]) == map_shape(name, 48, 48)
+    channels = {"resnet18": 256, "resnet34": 256, "resnet50": 1024}.get(name, 512)
+    assert tuple(maps.shape[1:]) == map_shape(name, 48, 48) == (3, 3, channels)
     held = stage.state_dict()
     parts = {key.removeprefix("body.") for key in held}
     assert all(any(key.startswith(f"{part}.") for part in LAST[name]) for key in parts)
