@@ -54,7 +54,7 @@ class Preparing:
             done: Number of this store's images that are done.
             total: Number of this store's images.
         """
-        self._show("frozen features", "computing", str(self._features), done, total)
+        self._show("frozen stages", "computing", str(self._features), done, total)
         self._features += done >= total
 
     def _show(self, source: str, text: str, key: str, done: int, total: int) -> None:
