@@ -98,7 +98,8 @@ def measure(folder: Path, corpus_seed: int, seeds: int) -> Corpus:
         network, bank = restore_network(checkpoint).eval(), checkpoint.tensors_under("bank")
         tested = predict_logits(network, loaded.acoustic, split.acoustic_test, tuple(bank.values()))
         systems[name].append(score_logits(tested, truth).uar)
-    material = YardstickData(task, split, loaded)
+    speech = loaded.acoustic.arrays[0].numpy()
+    material = YardstickData(task, split, speech)
     answers = {
         yardstick.title: yardstick_predictions(yardstick, material, split.acoustic_test)
         for yardstick in YARDSTICKS

@@ -39,7 +39,7 @@ from fdan.files import sha256_file
 from fdan.machine.cpus import cpu_count
 from fdan.run_config import RunConfig
 from fdan.training.train import train
-from fdan.training.training_data import TrainingData, load_training_data
+from fdan.training.training_data import TrainingData, frozen_speech, load_training_data
 from fdan.training.validate import predict_logits, restore_network
 
 ABOUT = """\
@@ -312,16 +312,13 @@ def measure(given: argparse.Namespace, command: str) -> int:
 
 
 def _yardstick_rows(workload: Workload, task: Task, splits: Sequence[Split]) -> dict[str, Row]:
-    frozen = RunConfig.from_mapping({**workload.settings.run, "tuning": "frozen"})
-    cache = workload.data.runs / "features"
-    features = load_training_data(task, splits[0], frozen, torch.device("cpu"), cache)
+    run, cache = RunConfig.from_mapping(workload.settings.run), workload.data.runs / "features"
+    speech = frozen_speech(task, run, torch.device("cpu"), cache)
     rows = {}
     for yardstick in (y for y in YARDSTICKS if not y.follows_winner):
         answers = [
             yardstick_predictions(
-                yardstick,
-                YardstickData(task, split, features.divided(task, split)),
-                split.acoustic_test,
+                yardstick, YardstickData(task, split, speech), split.acoustic_test
             )
             for split in splits
         ]

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 from rich.console import Console
 
@@ -26,9 +28,8 @@ from fdan.evaluation.yardsticks import YardstickData
 from fdan.machine.cpus import use_all_cpus
 from fdan.machine.home import ensure_home
 from fdan.machine.rights import follow_group
-from fdan.model.backbones import find_weights
 from fdan.run_config import RunConfig
-from fdan.training.training_data import TrainingData, load_training_data
+from fdan.training.training_data import frozen_speech, load_training_data
 from search.config.folds import decide_folds, folds_line
 from search.config.options import sections
 from search.config.spec import StudySpec
@@ -118,9 +119,9 @@ def run(spec: StudySpec, demo: BackgroundDemo | None = None) -> FinishedStudy:
             notify(line)
         driving.enter_context(translate_storage_errors(storage))
         worker_data = make_worker_data(spec, task)
-        features = _prepare_training(spec, task, split, worker_data, console)
+        speech = _prepare_training(spec, task, split, worker_data, console)
         with console.status("yardsticks"):
-            yardsticks = _mean_yardsticks(task, folds or (split,), features, notify)
+            yardsticks = _mean_yardsticks(task, folds or (split,), speech, notify)
         study = _open_study(spec, requested, notify)
         mend_places(spec.tracking_uri, notify)
         if spec.remembered:
@@ -189,35 +190,33 @@ def make_worker_data(spec: StudySpec, task: Task) -> WorkerData:
 
 def _prepare_training(
     spec: StudySpec, task: Task, split: Split, worker_data: WorkerData, console: Console
-) -> TrainingData | None:
-    """Compute frozen features, or maps, once with all cores; weights that cannot be had end the
-    search here, in one line. On a cluster, the workers do both. None there, and where whole
-    backbones are trained."""
+) -> npt.NDArray[np.float32] | None:
+    """Compute what frozen stages make of the images once, with all cores; weights that cannot be
+    had end the search here, in one line. Returns speech's features for the yardsticks. On a
+    cluster, the workers do both, and there are none."""
     if spec.cluster is not None:
         return None
     run = RunConfig.from_mapping(spec.settings.run)
-    if run.model.tuning == "full":
-        find_weights(run.model.backbone, run.model.weights)
-        return None
     device = choose_device("cuda:0" if spec.device == "cuda" else "cpu")
     with Preparing(console) as progress:
         cache, show = worker_data.cache, progress.features
-        return load_training_data(task, split, run, device, cache, show)
+        if run.model.tuning != "full":
+            load_training_data(task, split, run, device, cache, show)
+        return frozen_speech(task, run, device, cache, show)
 
 
 def _mean_yardsticks(
     task: Task,
     splits: Sequence[Split],
-    features: TrainingData | None,
+    speech: npt.NDArray[np.float32] | None,
     notify: Callable[[str], None],
 ) -> tuple[YardstickUar, ...]:
     """What the search has to beat: the yardsticks' validation UARs, the mean over folds; those that
     each fold has."""
     scores: dict[str, list[YardstickUar]] = {}
     for number, split in enumerate(splits):
-        own = None if features is None else features.divided(task, split)
         tell = notify if number == 0 else lambda _: None
-        for score in validation_yardsticks(YardstickData(task, split, own), tell):
+        for score in validation_yardsticks(YardstickData(task, split, speech), tell):
             scores.setdefault(score.name, []).append(score)
     return tuple(
         replace(of_folds[0], uar=statistics.fmean(score.uar for score in of_folds))

@@ -41,9 +41,10 @@ class YardstickData:
 
     task: Task
     split: Split
-    features: TrainingData | None
-    """with frozen features of speech, or without where the backbones or their last stages are
-    tuned; None where nobody loaded any here"""
+    speech: npt.NDArray[np.float32] | None
+    """(N, F) frozen features of all acoustic samples; None where nobody computed them here"""
+    features: TrainingData | None = None
+    """what the winner was trained on, where that is frozen features"""
     recipe: RunConfig | None = None
     """the winner's; None where there is none yet"""
 
@@ -83,20 +84,13 @@ class _LogisticRegression:
     follows_winner: bool = False
 
     def missing(self, data: YardstickData) -> str:
-        if data.features is None or data.features.acoustic.arrays[0].ndim != 2:
-            return "there are no frozen features here"
-        return data.problem
+        return "there are no frozen features here" if data.speech is None else data.problem
 
     def fit(self, data: YardstickData) -> Answer:
-        assert data.features is not None
-        domain, train = data.features.acoustic, data.features.acoustic_train
-
-        def inputs(samples: Ints) -> npt.NDArray[np.float32]:
-            features: npt.NDArray[np.float32] = domain.select(samples).cpu().numpy()
-            return features
-
-        model = fit_logistic_regression(inputs(train), domain.labels[train])
-        return lambda samples: model(inputs(samples))
+        assert data.speech is not None
+        speech, train = data.speech, data.split.acoustic_train
+        model = fit_logistic_regression(speech[train], data.task.samples("acoustic").labels[train])
+        return lambda samples: model(speech[samples])
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ class _SpeechAlone:
             return "its recipe is the winner's"
         if data.recipe.model.system == "speech":
             return "the winner is speech alone itself"
-        if data.features is None or data.recipe.model.tuning != "frozen":
+        if data.features is None:
             return "tuned backbones would be trained once more; --system speech searches it"
         return data.problem
 

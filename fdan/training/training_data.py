@@ -186,6 +186,24 @@ def load_training_data(
     )
 
 
+def frozen_speech(
+    task: Task, run: RunConfig, device: torch.device, cache: Path, progress: Progress | None = None
+) -> npt.NDArray[np.float32]:
+    """(N, F) features of all acoustic samples by the run's backbone as its weights have it,
+    whatever the run trains. WeightsError: no such weights.
+
+    Args:
+        task: The stores.
+        run: Configuration with the backbone and its weights.
+        device: Device that computes what the cache lacks.
+        cache: The folder that keeps features.
+        progress: Callback while a store's features are computed.
+    """
+    weights = find_weights(run.model.backbone, run.model.weights)
+    stores = task.acoustic
+    return np.concatenate([cached_features(s, weights, cache, device, progress) for s in stores])
+
+
 def _fingerprint(task: Task, split: Split) -> str:
     digest = hashlib.sha256(task.fingerprint.encode())
     for part in (split.visual_train, split.acoustic_train, split.acoustic_validation):

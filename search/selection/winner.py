@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 
 from fdan.data.provenance import origin
@@ -24,7 +26,7 @@ from fdan.inference.model_writer import write_model
 from fdan.run_config import RunConfig
 from fdan.training.checkpoint import Checkpoint
 from fdan.training.folds.checkpoint import load_checkpoint
-from fdan.training.training_data import TrainingData, load_training_data
+from fdan.training.training_data import TrainingData, frozen_speech, load_training_data
 from search.config.spec import StudySpec
 from search.selection.confirm import FOLDER, Setting, winning_setting
 from search.selection.refit import REFIT, train_refit
@@ -62,6 +64,10 @@ class StudyData:
         GPU, and promotion must be able to reproduce the answers."""
         cpu, cache = choose_device("cpu"), self.worker_data.cache
         return load_training_data(self.task, self.split, run, cpu, cache)
+
+    def load_speech(self, run: RunConfig) -> npt.NDArray[np.float32]:
+        """(N, F) frozen features of all speech, by such a run's backbone, as `load` has them."""
+        return frozen_speech(self.task, run, choose_device("cpu"), self.worker_data.cache)
 
 
 @dataclass(frozen=True)

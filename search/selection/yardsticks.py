@@ -56,8 +56,11 @@ def score_yardsticks(
     if not missing:
         return tuple(scored)
     run, data = chosen.model.run, chosen.data
-    features = data.load(run) if run.model.tuning == "frozen" else None
-    material = YardstickData(data.task, data.split, features, run)
+    frozen = run.model.tuning == "frozen"
+    # Where the driver trains nothing, features of a tuned backbone's speech are not computed.
+    speech = data.load_speech(run) if frozen or data.spec.cluster is None else None
+    features = data.load(run) if frozen else None
+    material = YardstickData(data.task, data.split, speech, features, run)
     for yardstick in missing:
         if not yardstick.missing(material):
             answers = yardstick_predictions(yardstick, material, data.split.acoustic_test)
