@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fdan.corpora.listing import VIDEO, suffix
 from fdan.errors import DataError
 from fdan.media.container import find_stream, open_container
+from fdan.media.declared import goes_on
 
 _SILENCE: Final = 1.0 / 32768.0  # one step of 16-bit audio: what never leaves it holds no sound
 
@@ -49,7 +50,7 @@ def read_speech(
     counts = Counter() if counts is None else counts
     read = _read_container if suffix(path) in (*VIDEO, ".mp3") else _read_sound_file
     speech, rate = read(path, counts)
-    counts[CUT] += _goes_on(path)
+    counts[CUT] += goes_on(path)
     if not len(speech):
         raise DataError("holds no sound (0 samples)")
     if not np.isfinite(speech).all():
@@ -118,23 +119,6 @@ def _read_sound_file(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float
         counts[LOUDEST] += 1
         return channels[int(power.argmax())], rate
     return mixed, rate
-
-
-def _goes_on(path: Path) -> bool:
-    """Whether a wav file goes on behind what its chunks declare: a second one is appended, or its
-    header is wrong."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return False
-        while len(head := file.read(8)) == 8:
-            name, length = head[:4], int.from_bytes(head[4:], "little")
-            if name == b"data" and not length:  # never completed, and read to the end
-                return False
-            if name == b"RIFF" or not (name.isascii() and name.decode("ascii").isprintable()):
-                return name.strip(b"\0") != b""  # zeros are padding
-            file.seek(length + length % 2, 1)
-    return False
 
 
 def _read_container(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float32], int]:
