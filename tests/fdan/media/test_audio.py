@@ -56,14 +56,18 @@ def encode(
                 container.mux(stream.encode(part))
 
 
+def write_channels(path: Path, channels: NDArray[np.float32]) -> None:
+    if path.suffix == ".m4a":
+        encode(path, channels)
+    else:
+        soundfile.write(path, channels.T, RATE)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
 def test_of_channels_that_cancel_out_the_loudest_is_taken(suffix: str, tmp_path: Path) -> None:
     path, speech = tmp_path / f"a{suffix}", tone(300)
     channels = np.stack([0.98 * speech, -speech])
-    if suffix == ".m4a":
-        encode(path, channels)
-    else:
-        soundfile.write(path, channels.T, RATE)
+    write_channels(path, channels)
     counts: Counter[str] = Counter()
     read = read_speech(path, RATE, counts)
     assert counts[LOUDEST] == 1
@@ -71,15 +75,46 @@ def test_of_channels_that_cancel_out_the_loudest_is_taken(suffix: str, tmp_path:
     assert float(np.abs(read[4000:20000]).max()) == pytest.approx(0.4, abs=0.02)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_channels_that_cancel_out_in_a_part_only(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", np.tile(tone(300), 2)
+    for begins, ends in ((len(speech) // 2, len(speech)), (9000, 9000 + RATE)):
+        turned = speech.copy()
+        turned[begins:ends] *= -1
+        write_channels(path, np.stack([speech, turned]))
+        counts: Counter[str] = Counter()
+        read = read_speech(path, RATE, counts)
+        assert counts[LOUDEST] == 1
+        assert read[begins + 2000 : ends - 2000].std() == pytest.approx(speech.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_a_constant_is_no_sound(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", tone(300)
+    write_channels(path, np.stack([0.5 * speech + 0.4, -0.5 * speech + 0.4]))
+    counts: Counter[str] = Counter()
+    read = read_speech(path, RATE, counts)
+    assert counts[LOUDEST] == 1
+    assert read[4000:20000].std() == pytest.approx(0.5 * speech.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_pauses_are_not_judged(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", tone(300)
+    noise = np.random.default_rng(0).normal(0, 0.001, len(speech)).astype(np.float32)
+    left, right = np.concatenate([speech, noise]), np.concatenate([speech, -noise])
+    write_channels(path, np.stack([left, right]))
+    counts: Counter[str] = Counter()
+    read_speech(path, RATE, counts)
+    assert not counts[LOUDEST]
+
+
 @pytest.mark.parametrize("second", [tone(500), np.zeros(round(SECONDS * RATE), np.float32)])
 def test_other_channels_are_averaged(second: NDArray[np.float32], tmp_path: Path) -> None:
     channels = np.stack([tone(300), second])
     for suffix in (".wav", ".flac", ".m4a"):
         path = tmp_path / f"a{suffix}"
-        if suffix == ".m4a":
-            encode(path, channels)
-        else:
-            soundfile.write(path, channels.T, RATE)
+        write_channels(path, channels)
         counts: Counter[str] = Counter()
         read = read_speech(path, RATE, counts)
         assert counts[LOUDEST] == 0
