@@ -270,3 +270,9 @@ def test_training_into_a_folder_that_holds_something_else(
     line = refused(run, *FDAN, "train", "--out", "x", "--task", f"demo:{corpus}", *SMALL, *RANDOM)
     assert "holds something else" in line
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["thesis.tex"]
+
+
+def test_a_python_without_texts(run: Run) -> None:
+    done = run("search/run.py", "--dry-run", PYTHONOPTIMIZE="2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: PYTHONOPTIMIZE=2 ") and done.stderr.count("\n") == 1
