@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.confirming import TABLE, confirm, read, saving
+from benchmarks.confirming import GOAL, TABLE, confirm, read, saving
 
 
 def noisy(means: Sequence[float], seeds: int, seed: int, noise: float = 0.01) -> list[list[float]]:
@@ -28,10 +28,11 @@ def test_the_winner_of_equal_seeds_is_lost_in_at_most_one_of_twenty() -> None:
 
 
 def test_the_race_over_recorded_runs_finds_the_winner_of_equal_seeds() -> None:
-    """The best five settings of a search of the demo corpus, their six seeds in 300 orders."""
+    """Five of the best twelve settings of a search of the demo corpus, their ten seeds in some
+    order, 300 times."""
     table = read(TABLE)
     found = saving(table, seeds=table.shape[1], confirmations=300)
-    assert found.runs <= 0.62
-    assert found.same >= 0.93
+    assert found.runs <= GOAL
+    assert found.same >= 0.97
     assert found.regret < 5e-4
     assert 0.5 < found.separated < 1
