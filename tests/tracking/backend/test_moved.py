@@ -233,3 +233,20 @@ def test_a_database_is_where_it_was_typed(tmp_path: Path) -> None:
         ("c d/o.db?timeout=9", "c d/o.db"),
     ):
         assert sqlite_file(f"sqlite:///{tmp_path}/{typed}") == tmp_path / meant
+
+
+def test_a_folder_as_typed_comes_before_a_file_of_another_folder(tmp_path: Path) -> None:
+    """However often its URI is made absolute."""
+    for folder in ("a b", "a%20b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a b" / "o.db").write_text("another study's")
+    for typed, meant in (
+        ("a%20b/o.db", "a%20b/o.db"),
+        ("a%2520b/o.db", "a%20b/o.db"),
+        ("a b/o.db", "a b/o.db"),
+        ("a b/o%2Edb", "a b/o.db"),  # in one folder, the file that is there
+    ):
+        uri = f"sqlite:///{tmp_path}/{typed}"
+        for _ in range(3):
+            assert sqlite_file(uri) == tmp_path / meant
+            uri = absolute_uri(uri)
