@@ -237,5 +237,11 @@ def _open_study(
         make_pruner(spec.search.pruner, spec.epochs),
         notify,
     )
-    record_start(requested.folder, spec.trials, spec.arguments, sections(spec.lasting_options))
+    record_start(
+        requested.folder,
+        spec.trials,
+        spec.arguments,
+        sections(spec.lasting_options),
+        requested.storage_name,
+    )
     return study

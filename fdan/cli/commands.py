@@ -14,10 +14,16 @@ from rich.table import Table
 from fdan.cli.terminal import Preparing, print_beside, print_left_out, table_console
 from fdan.corpora.demo import DemoSettings, generate
 from fdan.data.folds import fold_splits, validation_speakers
-from fdan.data.open_task import DataConfig, generation_progress, open_task
+from fdan.data.open_task import (
+    DataConfig,
+    generation_progress,
+    naming_left_out,
+    open_task,
+    prepare_task,
+)
 from fdan.data.provenance import origin, reopen
 from fdan.data.settings import Settings, make_settings
-from fdan.data.split import describe
+from fdan.data.split import describe, split
 from fdan.data.store import MANIFEST, Store
 from fdan.emotions import EMOTIONS, SHORT
 from fdan.errors import ConfigError, DataError, WeightsError
@@ -46,7 +52,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     """Prepare every store of a task."""
     data, settings = _data_and_settings(arguments, gpu=False)
     with Preparing(Console(stderr=True, highlight=False)) as progress:
-        task, split = open_task(data, settings, progress)
+        task = prepare_task(data, settings, progress)
     table = _table(f"{task.name}, data {task.fingerprint[:12]}")
     for title in ("store", "samples", "unreadable", "counted"):
         table.add_column(title, justify="left" if title in ("store", "counted") else "right")
@@ -55,7 +61,9 @@ def prepare(arguments: argparse.Namespace) -> None:
         table.add_row(_short(store.folder), str(len(store)), str(len(store.unreadable)), counts)
     console = table_console()
     console.print(table)
-    for part in describe(task, split):
+    with naming_left_out(task):  # the stores are there, and shown, whatever becomes of the split
+        parts = split(task, settings.split)
+    for part in describe(task, parts):
         speakers = len(part.speakers) or "unknown"
         console.print(f"  {part.part}: {part.total} samples, {speakers} speakers")
     if settings.split.has_folds:

@@ -16,7 +16,7 @@ from fdan.corpora.listing import (
     find_files,
     media_suffixes,
 )
-from fdan.corpora.pixel_table import is_pixel_table
+from fdan.corpora.pixel_table import is_pixel_table, why_no_table
 from fdan.emotions import MODALITIES
 from fdan.errors import DataError, unknown
 
@@ -75,9 +75,12 @@ def read_suffixes(source: Source) -> tuple[str, ...]:
 
 
 def check_folder(source: Source) -> None:
-    """Raises DataError where a source is not a folder, or is not there."""
-    if not source.path.is_dir():
+    """Raises DataError where a source is not a folder nor a table of pixels, or is not there."""
+    tables = source.corpus == FOLDERS and source.modality == "visual"
+    if not source.path.is_dir() and not (tables and is_pixel_table(source.path)):
         what = "is not a folder" if source.path.exists() else "there is no such folder"
+        if tables and (why := why_no_table(source.path)):
+            what = f"is not a folder, and {why}"
         kind = "store" if source.corpus == STORE else "corpus"
         raise DataError(f"{source}: {what}; give the folder that holds the {kind}")
 
@@ -113,7 +116,7 @@ def read(source: Source) -> Listing:
 
 def _holds(folder: Path) -> str:
     """What a folder in which nothing fits holds instead."""
-    files = find_files(folder)
+    files = find_files(folder) if folder.is_dir() else [folder]
     tables = [
         f"{path.name}, a table of pixels, which folders: reads as faces"
         for path in files

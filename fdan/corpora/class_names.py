@@ -13,6 +13,7 @@ from fdan.files import read_text
 
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # parts of OAF_angry, of AngryFaces
 _NEGATIONS: Final = frozenset(("no", "non", "not", "without"))
+_DENIED: Final = re.compile(r"(?:un|non|not)([a-z]+)|([a-z]+)less")
 _SIMILAR: Final = 0.8  # difflib's ratio from which a word is taken for a misspelt one
 
 
@@ -45,6 +46,8 @@ def explain(names: Iterable[str], mapped: Mapping[str, str]) -> str:
     if named := _named(names, mapped):
         return " and ".join(f"'{name}' names {emotion}" for name, emotion in named)
     for name in names:
+        if _denies(name):
+            return f"'{name}' says which emotion it is not, and names none"
         if len(found := _emotions_in(name)) > 1:
             return f"'{name}' names {' and '.join(found)}"
         for word in _words(name):
@@ -92,6 +95,15 @@ def _emotions_in(name: str) -> list[str]:
     words = _words(name)
     found = [from_name(word) for word in words if _NEGATIONS.isdisjoint(words)]
     return list(dict.fromkeys(emotion for emotion in found if emotion))
+
+
+def _denies(name: str) -> bool:
+    """Whether a name says that something is not of an emotion: `not_sad`, `unhappy`, `fearless`."""
+    words = _words(name)
+    if not _NEGATIONS.isdisjoint(words) and any(from_name(word) for word in words):
+        return True
+    parts = (match for word in words if (match := _DENIED.fullmatch(word)))
+    return any(from_name(match[1] or match[2]) for match in parts)
 
 
 def _words(name: str) -> list[str]:

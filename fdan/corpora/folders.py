@@ -25,7 +25,7 @@ from fdan.corpora.listing import (
     list_files,
     suffix,
 )
-from fdan.corpora.pixel_table import PUBLISHED, is_pixel_table, read_table
+from fdan.corpora.pixel_table import PUBLISHED, is_pixel_table, read_table, why_no_table
 
 _HINT: Final = (
     "rename, or name a TOML file with --emotions that maps each name to one of the seven, such as"
@@ -37,6 +37,9 @@ _MAX_NAMED: Final = 5  # folders that an error names
 def read(source: Source) -> Listing:
     """Rows of class folders, or of a table of pixels where there are none. CorpusAbsent: there
     are files, but no folder is named for an emotion."""
+    if source.path.is_file():
+        rows, problems = read_table(source.path, dict(source.emotion_names))
+        return Listing(tuple(rows), tuple(problems))
     unnamed: Counter[Path] = Counter()
     mapped = dict(source.emotion_names)
 
@@ -58,9 +61,14 @@ def read(source: Source) -> Listing:
         Problem(folder, f"{_explain(source, folder, mapped)}: {count} files left out")
         for folder, count in unnamed.items()
     ]
-    if source.modality == "visual" and ".csv" in listing.unused:
+    if source.modality == "visual":
         listing, table_problems = _with_table(source, listing)
         problems += table_problems
+        if not listing.rows and not problems:
+            lacks = ((path, why_no_table(path)) for path in _published_first(source.path))
+            return replace(
+                listing, problems=tuple(Problem(path, why) for path, why in lacks if why)
+            )
     if problems and not listing.rows:
         reasons = dict.fromkeys(problem.reason.partition(": ")[0] for problem in problems)
         more = " ..." if len(reasons) > _MAX_NAMED else ""
@@ -74,12 +82,23 @@ def _explain(source: Source, folder: Path, mapped: Mapping[str, str]) -> str:
     return explain(folders, mapped) if folders else "lies in no class folder"
 
 
+def _published_first(folder: Path) -> list[Path]:
+    """Files below a folder, the published table before others."""
+
+    def order(path: Path) -> tuple[bool, bool]:
+        name = path.name.lower()
+        return name != PUBLISHED, not name.startswith(PUBLISHED.removesuffix(".csv"))
+
+    return sorted(find_files(folder), key=order)
+
+
 def _with_table(source: Source, listing: Listing) -> tuple[Listing, list[Problem]]:
     """The listing with the rows of the corpus's table of pixels, if it has no others."""
-    tables = [path for path in find_files(source.path) if is_pixel_table(path)]
+    if ".csv" not in listing.unused:
+        return listing, []
+    tables = [path for path in _published_first(source.path) if is_pixel_table(path)]
     if not tables:
         return listing, []
-    tables.sort(key=lambda path: path.name.lower() != PUBLISHED)  # of several the published one
     rows, problems = ([], []) if listing.rows else read_table(tables[0], dict(source.emotion_names))
     unused = Counter(listing.unused)
     if rows:

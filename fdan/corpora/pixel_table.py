@@ -4,12 +4,15 @@ A row is named by a path, `fer2013.csv/17` for line 17, so that it is hashed, de
 a file of its own.
 """
 
+import contextlib
 import csv
 import functools
 import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +28,17 @@ _ORDER: Final = ("anger", "disgust", "fear", "happiness", "sadness", "surprise",
 """The emotions that FER2013 calls 0 to 6."""
 _SUFFIX: Final = ".csv"
 _MAX_HEADER: Final = 10_000  # characters
+_MAX_BLANK: Final = 100  # lines before the header
+_DELIMITERS: Final = ",;\t|"
+_NUMBER: Final = re.compile(r"(\d)(\.0*)?")  # pandas writes 0 as 0.0 where a cell is empty
+_PACKED: Final = frozenset((".gz", ".zip", ".bz2", ".xz", ".zst", ".tgz", ".tar", ".7z", ".rar"))
+
+
+@dataclass(frozen=True)
+class _Header:
+    line: int  # its number
+    columns: tuple[str, ...]
+    delimiter: str
 
 
 def is_pixel_table(path: Path) -> bool:
@@ -32,9 +46,28 @@ def is_pixel_table(path: Path) -> bool:
     if suffix(path) != _SUFFIX or not path.is_file():  # a pipe would be read for ever
         return False
     try:
-        return {"emotion", "pixels"} <= set(_columns(path))
+        return _header(path) is not None
     except OSError:
         return False
+
+
+def why_no_table(path: Path) -> str | None:
+    """What a file that might have been meant as a table of pixels lacks; None for one that is read,
+    and for files of other kinds."""
+    if suffix(path) in _PACKED:
+        return "is packed, unpack it first"
+    if suffix(path) != _SUFFIX or not path.is_file() or is_pixel_table(path):
+        return None
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_MAX_HEADER)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if b"\0" in begin:
+        return "is no table in UTF-8 (save it as such, not as UTF-16)"
+    return (
+        "is no table of pixels (a header that names the columns emotion and pixels was not found)"
+    )
 
 
 def table_of(path: Path) -> Path | None:
@@ -54,9 +87,10 @@ def read_table(table: Path, mapped: Mapping[str, str]) -> tuple[list[Row], list[
     unnamed: Counter[str] = Counter()
     for line, record in _records(table):
         word = record.get("emotion", "").strip()
+        number = _NUMBER.fullmatch(word)
         emotion = mapped.get(word) or from_name(word)
-        if emotion is None and word.isdecimal() and int(word) < len(_ORDER):
-            emotion = _ORDER[int(word)]
+        if emotion is None and number:
+            emotion = mapped.get(number[1]) or dict(enumerate(_ORDER)).get(int(number[1]))
         if emotion is None:
             unnamed[word[:30]] += 1
             continue
@@ -76,7 +110,11 @@ def read_cell(path: Path) -> str:
     with table.open("rb") as file:
         file.seek(_offsets(table, table.stat().st_mtime_ns)[line - 1])
         text = file.readline().decode("utf-8", "replace")
-    record = dict(zip(_columns(table), next(csv.reader([text]), []), strict=False))
+    header = _header(table)
+    if header is None:
+        raise DataError("is in no table of pixels any more")
+    fields = next(csv.reader([text], delimiter=header.delimiter), [])
+    record = dict(zip(header.columns, fields, strict=False))
     if not record.get("pixels"):
         raise DataError("has no pixels")
     return record["pixels"]
@@ -105,28 +143,36 @@ def _offsets(table: Path, _changed_ns: int) -> "array[int]":
     return offsets
 
 
-def _columns(table: Path) -> tuple[str, ...]:
-    return _columns_at(table, table.stat().st_mtime_ns)
+def _header(table: Path) -> _Header | None:
+    """The header of a table of pixels; None where a file has none."""
+    return _header_at(table, table.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
-def _columns_at(table: Path, _changed_ns: int) -> tuple[str, ...]:
-    """Names of a table's columns. Some copies have spaces before them."""
+def _header_at(table: Path, _changed_ns: int) -> _Header | None:
+    """The first line that is not blank. Some copies have spaces before the columns' names."""
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        try:
-            names = next(csv.reader([file.readline(_MAX_HEADER)]), [])
-        except csv.Error:
-            return ()
-    return tuple(name.strip().lower() for name in names)
+        number, text = 1, file.readline(_MAX_HEADER)
+        while text and not text.strip() and number < _MAX_BLANK:
+            number, text = number + 1, file.readline(_MAX_HEADER)
+    for delimiter in _DELIMITERS:
+        with contextlib.suppress(csv.Error):
+            names = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
+            columns = tuple(name.strip().lower() for name in names)
+            if {"emotion", "pixels"} <= set(columns):
+                return _Header(number, columns, delimiter)
+    return None
 
 
 def _records(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    columns = _columns(table)
+    header = _header(table)
+    if header is None:
+        return
     with table.open(encoding="utf-8", errors="replace", newline="") as file:
         for line, text in enumerate(file, 1):
-            if line > 1 and text.strip():
+            if line > header.line and text.strip():
                 try:
-                    fields = next(csv.reader([text]), [])
+                    fields = next(csv.reader([text], delimiter=header.delimiter), [])
                 except csv.Error as error:
                     raise DataError(f"{table.name}, line {line}: {error}") from error
-                yield line, dict(zip(columns, fields, strict=False))
+                yield line, dict(zip(header.columns, fields, strict=False))

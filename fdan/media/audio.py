@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 
 from fdan.corpora.listing import VIDEO, suffix
 from fdan.errors import DataError
+from fdan.media.channels import SILENCE, Pieces, loudest_if_cancelling
 from fdan.media.container import find_stream, open_container
-
-_SILENCE: Final = 1.0 / 32768.0  # one step of 16-bit audio: what never leaves it holds no sound
+from fdan.media.declared import goes_on
 
 LOUDEST: Final = "channels cancel out, the loudest taken"
-_CANCELLED: Final = 0.01
-"""Channels whose mix has less than this part of their power cancel out: what is left of them, after
-a lossy coding above all, is noise. Channels that have nothing in common keep half of it."""
 
 CUT: Final = "more sound than the header declares, which is not read"
 
@@ -38,8 +35,9 @@ def read_speech(
 ) -> NDArray[np.float32]:
     """The sound of a file, mono: (samples,) float32; of a truncated file, whatever decodes.
 
-    Channels are averaged, but where they cancel out, the loudest one is taken. Resampling is soxr's
-    HQ, which is librosa's default. DataError: nothing can be decoded, or values are not finite.
+    Channels are averaged, but where they cancel out, in a part even, the loudest one is taken for
+    all. Resampling is soxr's HQ, which is librosa's default. DataError: nothing can be decoded, or
+    values are not finite.
 
     Args:
         path: A sound file or a video.
@@ -49,7 +47,7 @@ def read_speech(
     counts = Counter() if counts is None else counts
     read = _read_container if suffix(path) in (*VIDEO, ".mp3") else _read_sound_file
     speech, rate = read(path, counts)
-    counts[CUT] += _goes_on(path)
+    counts[CUT] += goes_on(path)
     if not len(speech):
         raise DataError("holds no sound (0 samples)")
     if not np.isfinite(speech).all():
@@ -75,7 +73,7 @@ def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     else:
         cut = np.zeros(length, np.float32)
         cut[-excess // 2 : -excess // 2 + len(speech)] = speech
-    if float(cut.max()) - float(cut.min()) <= 2 * _SILENCE:
+    if float(cut.max()) - float(cut.min()) <= 2 * SILENCE:
         raise DataError("is silent: there is no sound in the part that is used")
     return cut
 
@@ -83,16 +81,6 @@ def window(speech: NDArray[np.float32], length: int) -> NDArray[np.float32]:
 def _check_rate(rate: int) -> None:
     if rate not in _RATES:
         raise DataError(f"declares a sample rate of {rate} Hz: its header is damaged")
-
-
-def _cancelling(power: NDArray[np.float64], mixed: float) -> bool:
-    """Whether channels of this power cancel out in a mix of that power."""
-    return len(power) > 1 and mixed < _CANCELLED * float(power.mean())
-
-
-def _power(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(channels, samples) -> (channels,)."""
-    return np.asarray(np.einsum("cs,cs->c", samples, samples, dtype=np.float64), np.float64)
 
 
 def _read_sound_file(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float32], int]:
@@ -113,28 +101,15 @@ def _read_sound_file(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float
         return _read_container(path, counts)
     if len(channels) == 1:
         return channels[0], rate
-    power, mixed = _power(channels), channels.mean(axis=0)
-    if _cancelling(power, float(_power(mixed[None])[0])):
-        counts[LOUDEST] += 1
-        return channels[int(power.argmax())], rate
-    return mixed, rate
-
-
-def _goes_on(path: Path) -> bool:
-    """Whether a wav file goes on behind what its chunks declare: a second one is appended, or its
-    header is wrong."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return False
-        while len(head := file.read(8)) == 8:
-            name, length = head[:4], int.from_bytes(head[4:], "little")
-            if name == b"data" and not length:  # never completed, and read to the end
-                return False
-            if name == b"RIFF" or not (name.isascii() and name.decode("ascii").isprintable()):
-                return name.strip(b"\0") != b""  # zeros are padding
-            file.seek(length + length % 2, 1)
-    return False
+    mixed = channels.mean(axis=0)
+    pieces, mixed_pieces = Pieces(rate), Pieces(rate)
+    pieces.add(channels)
+    mixed_pieces.add(mixed[None])
+    loudest = loudest_if_cancelling(pieces, mixed_pieces)
+    if loudest is None:
+        return mixed, rate
+    counts[LOUDEST] += 1
+    return channels[loudest], rate
 
 
 def _read_container(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float32], int]:
@@ -146,24 +121,25 @@ def _read_container(path: Path, counts: Counter[str]) -> tuple[NDArray[np.float3
             raise DataError("has sound in a coding that is not known here")
         index, rate = stream.index, int(stream.codec_context.sample_rate)
         _check_rate(rate)
-        speech, power, mixed = _decode(container, stream, rate)
-    if not _cancelling(power, mixed):
+        speech, loudest = _decode(container, stream, rate)
+    if loudest is None:
         return speech, rate
     counts[LOUDEST] += 1
     with open_container(path) as container:
         stream = container.streams[index]
-        return _decode(container, stream, rate, int(power.argmax()))[0], rate
+        return _decode(container, stream, rate, loudest)[0], rate
 
 
 def _decode(
     container: Any, stream: Any, rate: int, channel: int | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
-    """(samples,): one channel of a track or, without, their mix; the power of each channel where
-    there are several, and that of their mix. What changes on the way is decoded through."""
+) -> tuple[NDArray[np.float32], int | None]:
+    """(samples,): one channel of a track or, without, their mix; and the channel to take instead,
+    where they cancel out. What changes on the way is decoded through."""
     mixer = _Mixer(rate, channel)
     blocks = [block for frame in _frames(container, stream) for block in mixer.mix(frame)]
     blocks += mixer.flush()
-    return np.concatenate(blocks or [np.zeros(0, np.float32)]), mixer.power, mixer.mixed
+    loudest = loudest_if_cancelling(mixer.channels, mixer.mixed)
+    return np.concatenate(blocks or [np.zeros(0, np.float32)]), loudest
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -181,8 +157,8 @@ class _Mixer:
     """Frames of any form to samples of one rate, by FFmpeg."""
 
     def __init__(self, rate: int, channel: int | None) -> None:
-        self.power = np.zeros(0)  # of each channel, where there are several
-        self.mixed = 0.0  # power of the mix of those
+        self.channels = Pieces(rate)  # where there are several
+        self.mixed = Pieces(rate)  # the mix of those
         self._rate, self._channel = rate, channel
         self._form: tuple[str, str, int] | None = None
 
@@ -216,10 +192,9 @@ class _Mixer:
         else:  # FFmpeg knows that speech is in the centre
             blocks = [block.to_ndarray()[0] for block in self._mono.resample(frame)]
         for block in channels:
-            missing = max(0, len(block) - len(self.power))
-            self.power = np.pad(self.power, (0, missing))
-            self.power[: len(block)] += _power(block)
-        self.mixed += sum(float(_power(block[None])[0]) for block in blocks)
+            self.channels.add(block)
+        for block in blocks:
+            self.mixed.add(block[None])
         if self._channel is None:
             yield from blocks
         else:

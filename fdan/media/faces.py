@@ -71,10 +71,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = None if _is_opaque(encoded) else _decode(encoded, cv2.IMREAD_UNCHANGED)
     if image is not None and image.ndim == 3 and image.shape[2] == _WITH_ALPHA:
         return _on_white(_to_8_bits(image[:, :, :3]), _to_8_bits(image[:, :, 3:]))
-    image = _decode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    # OpenCV makes no colours of grey values with more than 16 bits.
+    grey = image is not None and image.ndim == 2 and image.dtype.itemsize > 2
+    how = cv2.IMREAD_ANYDEPTH | (0 if grey else cv2.IMREAD_COLOR)
+    image = _decode(encoded, how)
     if image is None or not image.size:
         raise DataError(_UNDECODABLE)
-    return _to_8_bits(image)
+    image = _to_8_bits(image)
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
 
 
 def is_still(content: bytes) -> bool:

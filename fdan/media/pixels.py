@@ -26,8 +26,11 @@ VERSION: Final = 1
 ODDITIES: Final = (LOUDEST, CUT, *SEVERAL_STREAMS.values())
 """What a user is told of the files of which it is counted."""
 
-READING: Final = 2
+READING: Final = 3
 """Raised by one whenever files of some kinds only give other pixels."""
+
+_SECOND: Final = 2
+_FLAC_CHANNELS: Final = 20  # where a FLAC file says how many it has, less one: three bits
 
 _LATER: Final = {"reference": "clip"}
 """Settings that came after stores had been made, with what every image was made with before."""
@@ -76,24 +79,28 @@ def settings_from_dict(modality: str, stored: Mapping[str, Any]) -> Settings:
 
 def reading(path: Path, modality: str) -> int:
     """The number of the way in which a file is read: stores that hold files of a kind that is read
-    in another way now no longer fit. Kinds that the second way did not change keep the first's.
+    in another way now no longer fit. Kinds that a later way did not change keep the earlier one's:
+    the third is of sound that may have channels, and of TIFF images.
 
     Args:
         path: The media file.
         modality: "acoustic" or "visual".
     """
+    kind = suffix(path)
     if modality == "visual":
-        return 1 if suffix(path) == ".avi" else READING
-    return 1 if suffix(path) == ".wav" and _is_mono_wav(path) else READING
-
-
-def _is_mono_wav(path: Path) -> bool:
+        return 1 if kind == ".avi" else READING if kind in (".tif", ".tiff") else _SECOND
+    if kind not in (".wav", ".flac"):
+        return READING
     try:
         with path.open("rb") as file:
             head = file.read(24)
     except OSError:  # it is listed as unreadable
-        return True
-    return head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and head[22:24] == b"\x01\x00"
+        return 1
+    if kind == ".flac":
+        mono = head[:4] == b"fLaC" and len(head) > _FLAC_CHANNELS
+        return _SECOND if mono and not head[_FLAC_CHANNELS] & 0b1110 else READING
+    mono = head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and head[22:24] == b"\x01\x00"
+    return 1 if mono else READING
 
 
 def image_shape(settings: Settings) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from fdan.cli.arguments import Parser, add_data_arguments, add_flags, add_run_arguments, exit_code
 from fdan.corpora.demo import BackgroundDemo
+from fdan.errors import ConfigError
 from fdan.machine.cpus import use_all_cpus
 from search.config import options, resume_options
 from search.config.spec import StudySpec, resolve
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     command = parse(argv)
+    if sys.flags.optimize > 1:
+        raise ConfigError("PYTHONOPTIMIZE=2 (python -OO) leaves out texts that Ray needs: unset it")
     remembered = resume_options.remembered_options(command.options)
     resumed = {**remembered, **command.options}
     spec = resolve(resumed, options.to_arguments(remembered))

@@ -110,7 +110,10 @@ def _best_model(end: SearchEnd, best: TrialRecord) -> Iterator[str]:
 
 def _predict(model: Path, tracking_uri: str | None, runs: Path, clip: Path | None) -> str:
     """The command that names the emotion of a file, with the champion or the model in a folder."""
-    words = [relative_path(Path(sys.executable)), "-m", "fdan", "predict"]
+    beside = Path(sys.executable).with_name("fdan")
+    words = [relative_path(beside), "predict"]
+    if not beside.exists():  # -P: whatever lies in the folder where this is pasted
+        words = [relative_path(Path(sys.executable)), "-P", "-m", "fdan", "predict"]
     file = "clip.wav" if clip is None else relative_path(clip)
     if tracking_uri is None:
         return shlex.join([*words, relative_path(model), file])

@@ -159,7 +159,11 @@ def write_begun(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def record_start(
-    folder: Path, trials: int, arguments: Sequence[str], spec: Facts | None = None
+    folder: Path,
+    trials: int,
+    arguments: Sequence[str],
+    spec: Facts | None = None,
+    storage: str | None = None,
 ) -> None:
     """Record how the study was started last.
 
@@ -168,9 +172,12 @@ def record_start(
         trials: Number of trials in all.
         arguments: The command line, without passwords.
         spec: The same options by section, as in a TOML file.
+        storage: Where its trials are now, without a password; None leaves what is recorded.
     """
     recorded = read_study_file(folder) or {}
     started = {"trials": trials, **_started(folder, arguments), "spec": spec}
+    if storage is not None:
+        started["storage"] = storage
     write_study_file(folder, {**recorded, **started})
     (folder / BEGUN).unlink(missing_ok=True)
 

@@ -132,6 +132,15 @@ def test_one_speaker(run: Run, corpus: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_what_cannot_be_divided_is_prepared(run: Run, corpus: Path, tmp_path: Path) -> None:
+    name = sorted(path.name for path in (corpus / "AudioData").iterdir())[0]
+    only = keep(corpus, tmp_path / "c", lambda path: path.parent.name == name)
+    command = (*FDAN, "prepare", "--task", f"savee:{only}", *SMALL[:6])
+    assert "speaker" in refused(run, *command)
+    shown, stores = run(*command).stdout, list((tmp_path / "runs" / "stores").glob("savee-*"))
+    assert len(stores) == 2 and all(store.name in shown for store in stores), shown
+
+
 def silence(path: Path) -> None:
     with wave.open(str(path), "wb") as clip:
         clip.setnchannels(1)
@@ -261,3 +270,9 @@ def test_training_into_a_folder_that_holds_something_else(
     line = refused(run, *FDAN, "train", "--out", "x", "--task", f"demo:{corpus}", *SMALL, *RANDOM)
     assert "holds something else" in line
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["thesis.tex"]
+
+
+def test_a_python_without_texts(run: Run) -> None:
+    done = run("search/run.py", "--dry-run", PYTHONOPTIMIZE="2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: PYTHONOPTIMIZE=2 ") and done.stderr.count("\n") == 1

@@ -62,6 +62,8 @@ def test_a_study_goes_on_in_a_folder_that_was_moved_or_copied(
         done = run(*command, **server)
         assert done.returncode == code, (command, done.stderr)
         assert str(old) not in done.stdout + done.stderr, command
+    status = run("-m", "search", "status", "s", "--runs", copy)
+    assert "2 of 2" in status.stdout, "of its own database"
     assert digests(old) == before, "the original"
 
     new.parent.mkdir()

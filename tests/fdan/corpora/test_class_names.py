@@ -51,6 +51,11 @@ def test_names_of_folders(path: str, emotion: str | None) -> None:
         ("3", "'3' is a number, and which emotion it stands for is not guessed"),
         ("happy_or_sad", "'happy_or_sad' names happiness and sadness"),
         ("happy/OAF_angry", "'OAF_angry' names anger and 'happy' names happiness"),
+        *(
+            (name, f"'{name}' says which emotion it is not, and names none")
+            for name in ("Not_sad", "not-happy", "NoFear", "unhappy", "fearless", "nonangry")
+        ),
+        ("not_labelled", "'not_labelled' is not one of the seven emotions"),
         ("contempt", "'contempt' is not one of the seven emotions"),
     ],
 )

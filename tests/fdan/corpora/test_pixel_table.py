@@ -57,6 +57,70 @@ def test_other_copies(tmp_path: Path) -> None:
     assert [row.emotion for row in read(mapped).rows] == emotions
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("blank", ["", "\n", "\r\n \r\n"])
+def test_other_delimiters_and_blank_lines_before_the_header(
+    delimiter: str, blank: str, tmp_path: Path
+) -> None:
+    pictures = [picture() for _ in range(3)]
+    lines = [delimiter.join((str(k), p, "Training")) for k, p in enumerate(pictures)]
+    head = delimiter.join(("emotion", ' "pixels"', "Usage"))
+    table = write(tmp_path, lines, blank + head)
+    listing = read(Source("folders", tmp_path, "visual"))
+    assert [row.emotion for row in listing.rows] == ["anger", "disgust", "fear"]
+    assert {row.part for row in listing.rows} == {"train"} and listing.problems == ()
+    assert listing.rows[0].path == table / str(2 + blank.count("\n"))
+    pixels = read_pixels(listing.rows[1].path, FaceSettings(face_size=48))
+    expected = np.array(pictures[1].split(), np.uint8).reshape(48, 48, 1)
+    np.testing.assert_array_equal(pixels.images[0], expected.repeat(3, axis=2))
+
+
+def test_emotions_as_pandas_writes_them(tmp_path: Path) -> None:
+    write(tmp_path, [f"{word},{picture()},Training" for word in ("0.0", "3.", "6", "7.0", "1.5")])
+    listing = read(Source("folders", tmp_path, "visual"))
+    assert [row.emotion for row in listing.rows] == ["anger", "happiness", "neutral"]
+    assert [problem.reason.partition(":")[0] for problem in listing.problems] == [
+        f"emotion '{word}' is not one of the seven" for word in ("7.0", "1.5")
+    ]
+    mapped = read(Source("folders", tmp_path, "visual", (("7", "fear"), ("1.5", "fear"))))
+    assert len(mapped.rows) == 5 and mapped.problems == ()
+
+
+def test_the_table_itself_is_a_source(tmp_path: Path) -> None:
+    table = write(tmp_path, [f"{k},{picture()},Training" for k in range(3)])
+    (tmp_path / "angry").mkdir()
+    (tmp_path / "angry" / "1.jpg").touch()
+    listing = read(Source("folders", table, "visual"))
+    assert [row.path for row in listing.rows] == [table / str(k) for k in (2, 3, 4)]
+    assert listing.problems == ()
+    with pytest.raises(DataError, match="is not a folder; give the folder"):
+        read(Source("folders", table, "acoustic"))
+    write(tmp_path, [f"9,{picture()},Training"])
+    with pytest.raises(DataError, match="emotion '9' is not one of the seven"):
+        read(Source("folders", table, "visual"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("fer2013.csv", "emotion,pixels\n0,1 2 3 4\n".encode("utf-16"), "save it as such, not as"),
+        ("fer2013.csv", b"0,1 2 3 4,Training\n", "names the columns emotion and pixels was not"),
+        ("fer2013.csv", b"", "names the columns emotion and pixels was not"),
+        ("fer2013.csv.gz", b"\x1f\x8b", "is packed, unpack it first"),
+        ("FER2013.zip", b"PK", "is packed, unpack it first"),
+    ],
+)
+def test_what_a_table_that_is_not_read_lacks(
+    name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "another.csv").write_text("a,b\n")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(DataError) as error:
+            read(Source("folders", path, "visual"))
+        assert words in str(error.value) and name in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [

@@ -28,32 +28,46 @@ def pitch(speech: NDArray[np.float32]) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(speech))) * RATE / len(speech))
 
 
-def encode(path: Path, *tracks: NDArray[np.float32], default: int | None = None) -> None:
-    """Each track, (channels, samples), as AAC; one of them is the default one."""
-    with av.open(str(path), "w") as container:
+def encode(
+    path: Path,
+    *tracks: NDArray[np.float32],
+    default: int | None = None,
+    codec: str = "aac",
+    rate: int = RATE,
+) -> None:
+    """Each track, (channels, samples), in a coding; one of them is the default one."""
+    form = {".aac": "adts", ".wma": "asf"}.get(path.suffix)
+    with av.open(str(path), "w", format=form) as container:
         streams = []
         for number, track in enumerate(tracks):
             layout = "stereo" if len(track) == 2 else "mono"
-            stream = container.add_stream("aac", rate=RATE, layout=layout)
+            stream = container.add_stream(codec, rate=rate, layout=layout)
+            stream.bit_rate = 96000
             if default is not None:
                 flag = av.stream.Disposition.default if number == default else 0
                 stream.disposition = av.stream.Disposition(flag)
             streams.append((stream, layout, track))
         for stream, layout, track in streams:
             frame = av.AudioFrame.from_ndarray(track, format="fltp", layout=layout)
-            frame.sample_rate = RATE
-            container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+            frame.sample_rate = rate
+            coder = stream.codec_context
+            resampler = av.AudioResampler(coder.format, layout, rate, coder.frame_size or 1024)
+            for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+                container.mux(stream.encode(part))
+
+
+def write_channels(path: Path, channels: NDArray[np.float32]) -> None:
+    if path.suffix == ".m4a":
+        encode(path, channels)
+    else:
+        soundfile.write(path, channels.T, RATE)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
 def test_of_channels_that_cancel_out_the_loudest_is_taken(suffix: str, tmp_path: Path) -> None:
     path, speech = tmp_path / f"a{suffix}", tone(300)
     channels = np.stack([0.98 * speech, -speech])
-    if suffix == ".m4a":
-        encode(path, channels)
-    else:
-        soundfile.write(path, channels.T, RATE)
+    write_channels(path, channels)
     counts: Counter[str] = Counter()
     read = read_speech(path, RATE, counts)
     assert counts[LOUDEST] == 1
@@ -61,15 +75,46 @@ def test_of_channels_that_cancel_out_the_loudest_is_taken(suffix: str, tmp_path:
     assert float(np.abs(read[4000:20000]).max()) == pytest.approx(0.4, abs=0.02)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_channels_that_cancel_out_in_a_part_only(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", np.tile(tone(300), 2)
+    for begins, ends in ((len(speech) // 2, len(speech)), (9000, 9000 + RATE)):
+        turned = speech.copy()
+        turned[begins:ends] *= -1
+        write_channels(path, np.stack([speech, turned]))
+        counts: Counter[str] = Counter()
+        read = read_speech(path, RATE, counts)
+        assert counts[LOUDEST] == 1
+        assert read[begins + 2000 : ends - 2000].std() == pytest.approx(speech.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_a_constant_is_no_sound(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", tone(300)
+    write_channels(path, np.stack([0.5 * speech + 0.4, -0.5 * speech + 0.4]))
+    counts: Counter[str] = Counter()
+    read = read_speech(path, RATE, counts)
+    assert counts[LOUDEST] == 1
+    assert read[4000:20000].std() == pytest.approx(0.5 * speech.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_pauses_are_not_judged(suffix: str, tmp_path: Path) -> None:
+    path, speech = tmp_path / f"a{suffix}", tone(300)
+    noise = np.random.default_rng(0).normal(0, 0.001, len(speech)).astype(np.float32)
+    left, right = np.concatenate([speech, noise]), np.concatenate([speech, -noise])
+    write_channels(path, np.stack([left, right]))
+    counts: Counter[str] = Counter()
+    read_speech(path, RATE, counts)
+    assert not counts[LOUDEST]
+
+
 @pytest.mark.parametrize("second", [tone(500), np.zeros(round(SECONDS * RATE), np.float32)])
 def test_other_channels_are_averaged(second: NDArray[np.float32], tmp_path: Path) -> None:
     channels = np.stack([tone(300), second])
     for suffix in (".wav", ".flac", ".m4a"):
         path = tmp_path / f"a{suffix}"
-        if suffix == ".m4a":
-            encode(path, channels)
-        else:
-            soundfile.write(path, channels.T, RATE)
+        write_channels(path, channels)
         counts: Counter[str] = Counter()
         read = read_speech(path, RATE, counts)
         assert counts[LOUDEST] == 0
@@ -119,6 +164,84 @@ def test_wav_files_that_declare_less_than_they_hold(tmp_path: Path) -> None:
         counts: Counter[str] = Counter()
         assert len(read_speech(path, RATE, counts)) / RATE == pytest.approx(seconds), name
         assert counts[CUT] == told, name
+
+
+def write_kind(path: Path) -> bytes:
+    """A file of the kind that its name says: `a.RF64.wav`."""
+    kind = path.suffixes[0][1:]
+    if kind in ("m4a", "mp4", "mov", "3gp", "flv"):
+        encode(path, tone(300)[None])
+    elif kind == "wma":
+        encode(path, np.stack([tone(300, 44100)] * 2), rate=44100, codec="wmav2")
+    elif kind == "RIFX":
+        soundfile.write(path, tone(300), RATE, "PCM_16", endian="BIG", format="WAV")
+    else:
+        soundfile.write(path, tone(300), RATE, "PCM_16", format=kind)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RF64.wav",
+        "RIFX.wav",
+        "WAVEX.wav",
+        "AIFF.aiff",
+        "AU.au",
+        "CAF.caf",
+        "m4a",
+        "mp4",
+        "mov",
+        "3gp",
+        "flv",
+        "wma",
+    ],
+)
+def test_of_joined_files_of_other_kinds_it_is_told_that_not_all_is_read(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{name}"
+    data = write_kind(path)
+    cases = {"whole": (data, 0), "joined": (data + data, 1)}
+    if "." in name:  # without an index at the end
+        wav = write_kind(tmp_path / "b.WAV.wav")
+        cases["another kind"], cases["padded"] = (data + wav, 1), (data + bytes(5000), 0)
+        cases["padded and joined"] = (data + bytes(4096) + data, 1)
+        cases["broken off"] = (data[:-3000], 0)
+    for case, (content, told) in cases.items():
+        path.write_bytes(content)
+        counts: Counter[str] = Counter()
+        read_speech(path, RATE, counts)
+        assert counts[CUT] == told, case
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"),
+    [(kind, "BIG") for kind in ("AIFF", "AU", "CAF", "WAV")]
+    + [(kind, "LITTLE") for kind in ("AU", "CAF", "RF64", "WAV")],
+)
+def test_samples_behind_the_declared_ones_are_told(kind: str, order: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    speech = np.round(tone(300) * 2**15).astype(np.int16)
+    soundfile.write(path, speech, RATE, "PCM_16", format=kind, endian=order)
+    data = path.read_bytes()
+    for more in (speech, np.concatenate([np.zeros(100, np.int16), speech])):
+        path.write_bytes(data + more.astype("<i2" if order == "LITTLE" else ">i2").tobytes())
+        counts: Counter[str] = Counter()
+        assert len(read_speech(path, RATE, counts)) / RATE == pytest.approx(SECONDS)
+        assert counts[CUT] == 1
+
+
+@pytest.mark.parametrize("kind", ["mka", "webm", "aac", "ogg", "avi", "mkv", "ts"])
+def test_joined_files_of_kinds_that_are_read_to_the_end(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    codec = {"avi": "pcm_s16le", "webm": "libopus", "ogg": "libopus"}.get(kind, "aac")
+    rate = 48000 if codec == "libopus" else RATE
+    encode(path, tone(300, rate)[None], codec=codec, rate=rate)
+    path.write_bytes(path.read_bytes() * 2)
+    counts: Counter[str] = Counter()
+    length = len(read_speech(path, RATE, counts)) / RATE
+    assert length == pytest.approx(2 * SECONDS, abs=0.3) and not counts[CUT]
 
 
 def test_the_default_sound_track_is_taken(tmp_path: Path) -> None:

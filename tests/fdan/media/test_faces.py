@@ -220,6 +220,23 @@ def test_floating_point_images(white: float, tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "a.tiff"), image, atol=1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "white"),
+    [(kind, white) for kind in ("float32", "float64") for white in (1, 255, 65535)]
+    + [(kind, white) for kind in ("int16", "int32") for white in (255, 4095)]
+    + [("int32", 65535), ("uint16", 65535)],
+)
+def test_grey_images_of_any_depth(
+    kind: str, white: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    grey = textured()[:, :, 0]
+    grey[0, 0] = 255
+    cv2.imwrite(str(tmp_path / "a.tiff"), (grey / 255 * white).astype(kind))
+    read = read_image(tmp_path / "a.tiff")
+    np.testing.assert_allclose(read, grey[:, :, None].repeat(3, axis=2), atol=1)
+    assert not capfd.readouterr().err
+
+
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     image = np.concatenate([textured(), np.zeros((60, 60, 1), np.uint8)], axis=2)
     image[20:40, 20:40, 3] = 255

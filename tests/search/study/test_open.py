@@ -35,7 +35,7 @@ from search.study.folder import (
 )
 from search.study.identity import IDENTITY, Identity, RequestedStudy, check_same_study
 from search.study.open import HOME, open_study
-from search.study.status import best_trial, count_finished
+from search.study.status import best_trial, count_finished, read_status
 from search.study.storage import open_storage
 from tests.search.conftest import KNOWN, SPACE, MakeStudy
 
@@ -195,7 +195,7 @@ def test_a_runs_folder_that_was_moved_or_copied(
         check_same_study(requested)
         tools = make_sampler("random", PLAIN, 0, 0), make_pruner("none", 9)
         study = open_study(requested, open_storage(url, folder), *tools)
-        record_start(folder, 9, [])
+        record_start(folder, 9, [], storage=requested.storage_name)
         return study
 
     outside = {"--tracking-uri": "http://its.own:5000"}
@@ -218,6 +218,8 @@ def test_a_runs_folder_that_was_moved_or_copied(
     assert capsys.readouterr().out == f"study one was {how} from {before}/one\n"
     assert len(opens(after, outside).trials) == 2
     assert capsys.readouterr().out == "", "told once"
+    status = read_status(after, "one", None)
+    assert len(status.under_way) == 2, "of the database that it has now"
     if how == "copied":
         assert (before / "one" / STUDY_FILE).read_text() == first
         assert len(opens(before, outside).trials) == 1
