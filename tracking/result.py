@@ -254,6 +254,19 @@ class PairedDifference:
     high: float
     p: float
 
+    def words(self, beside: str, digits: int = 4) -> str:
+        """Where the winner lies, by how much, and how sure that is.
+
+        Args:
+            beside: What it is compared with, as a sentence names it.
+            digits: Digits behind the point.
+        """
+        size = f"{abs(self.value):.{digits}f}"
+        sure = f"({self.low:+z.{digits}f} .. {self.high:+z.{digits}f}, p = {self.p:.4f})"
+        if not float(size):
+            return f"level with {beside} {sure}"
+        return f"{'below' if self.value < 0 else 'above'} {beside} by {size} {sure}"
+
 
 @dataclass(frozen=True)
 class YardstickScore(YardstickUar):

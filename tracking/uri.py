@@ -15,6 +15,11 @@ _REGISTRY_URI_VARIABLE: Final = "MLFLOW_REGISTRY_URI"  # MLflow's, names a regis
 _SQLITE: Final = re.compile(r"sqlite(\+pysqlite)?:///")
 _DRIVERS: Final = ("pymysql", "pyodbc", "psycopg", "psycopg2")  # modules of SQLAlchemy's drivers
 _IN_MEMORY: Final = re.compile(r":memory:|[?&]mode=memory")
+_PORT: Final = re.compile(
+    r"[\w+]+://(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::(?P<port>[^/?]*))?"
+)
+"""The beginning of a URI as SQLAlchemy reads it, whose passwords may hold a slash."""
+
 _SCHEMES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -40,7 +45,13 @@ def check_uri(uri: str, source: str = "tracking URI") -> None:
         uri: The URI.
         source: What names it: an option, a variable.
     """
-    parts, shown = urlsplit(uri), f"{source} '{mask_password(uri)}'"
+    shown = f"{source} '{mask_password(uri)}'"
+    if uri != uri.strip():
+        raise FdanError(f"{shown} begins or ends with a blank: remove it")
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise FdanError(f"{shown} is no URI ({error})") from None
     scheme = parts.scheme.partition("+")[0]
     unset = f", or unset {source}" if source == TRACKING_URI_VARIABLE else ""
     remedy = f"give http://HOST:PORT of a server, or sqlite:////absolute/path/mlflow.db{unset}"
@@ -54,6 +65,8 @@ def check_uri(uri: str, source: str = "tracking URI") -> None:
         raise FdanError(f"{shown}: {unknown('scheme', scheme, _SCHEMES)}; {remedy}")
     if scheme in ("http", "https") and not parts.hostname:
         raise FdanError(f"{shown} names no host; give http://HOST:PORT{unset}")
+    if scheme != "sqlite" and not _has_good_port(uri):
+        raise FdanError(f"{shown}: the port is no number from 1 to 65535; {remedy}")
     if scheme == "sqlite" and (not parts.path.strip("/") or _IN_MEMORY.search(uri)):
         raise FdanError(
             f"{shown} names no file: a database in memory ends with its process; {remedy}"
@@ -63,6 +76,12 @@ def check_uri(uri: str, source: str = "tracking URI") -> None:
     if (file := sqlite_file(uri)) is not None and file.is_dir():
         raise FdanError(f"{shown} is a folder; give a file in it, such as {file}/mlflow.db")
     with_driver(uri)
+
+
+def _has_good_port(uri: str) -> bool:
+    found = _PORT.match(uri)
+    port = found["port"] if found else None
+    return not port or (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535)
 
 
 def check_registry(uri: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -126,8 +145,8 @@ def sqlite_uri(file: Path, query: str = "") -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite database; None if the URI names no such file. A name with `%` or `?`
-    means the file or folder that is there, as typed or with its escapes resolved; in a URI of
-    `sqlite_uri`, always the latter."""
+    means what is there as typed or, failing that, with its escapes resolved: first the folder, then
+    the file in it. In a URI of `sqlite_uri` it is always the latter."""
     scheme = _SQLITE.match(uri)
     text = uri[scheme.end() :] if scheme else ""
     path, mark, query = text.partition("?")
@@ -137,8 +156,9 @@ def sqlite_file(uri: str) -> Path | None:
     if scheme is not None and scheme[1]:  # sqlite_uri's, whose escapes are its own
         return Path(unquote(path))
     files = [Path(name) for name in dict.fromkeys((*typed, path, unquote(path)))]
-    existing = [file for file in files if file.is_file()]
-    return (existing or [file for file in files if file.parent.is_dir()] or files[-1:])[0]
+    folder = next((file.parent for file in files if file.parent.is_dir()), files[-1].parent)
+    inside = [file for file in files if file.parent == folder]
+    return next((file for file in inside if file.is_file()), inside[0])
 
 
 def absolute_uri(uri: str) -> str:

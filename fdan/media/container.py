@@ -49,7 +49,7 @@ def open_container(path: Path) -> Iterator[Any]:
             yield container
     except av.FFmpegError as error:
         words = {
-            av.error.InvalidDataError: "damaged, or not what its name says",
+            av.error.InvalidDataError: "damaged, or of a kind that is not read here",
             av.error.EOFError: "it breaks off too early",
             av.error.PatchWelcomeError: "its coding is not known here",
             # Mostly refused by FFmpeg itself, without asking the system.

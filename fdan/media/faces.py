@@ -1,5 +1,6 @@
 """Face images: out of the frames of a video, or out of a still image."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,17 @@ _CROP_SIDE: Final = 128
 """A still image no larger than this is a face crop already: FER2013 has 48 x 48 pixels, RAF-DB
 100 x 100."""
 
-_UNDECODABLE: Final = "cannot be decoded as an image (damaged, or not what its name says)"
+_UNDECODABLE: Final = "cannot be decoded as an image (damaged, or of a kind that is not read here)"
+
+_STILL: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|BM|GIF8|RIFF....WEBP"  # JPEG, PNG, BMP, GIF, WebP
+    rb"|(II[*+]\0|MM\0[*+])"  # TIFF
+    rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51"  # JPEG 2000
+    rb"|P[1-7]\s"  # PBM, PGM, PPM, PAM
+    rb"|....ftyp(avi[fs]|m[is]f1....([^\0]...)*?avi[fs])",  # AVIF
+    re.DOTALL,
+)
+"""First bytes of the kinds of still images that corpora have (fdan/corpora/listing: IMAGE)."""
 
 _WITH_ALPHA: Final = 4  # channels
 _BLANK: Final = 2  # values of 255 between the darkest and the brightest pixel of one colour
@@ -68,6 +79,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise DataError(_UNDECODABLE)
     image = _to_8_bits(image)
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
+
+
+def is_still(content: bytes) -> bool:
+    """Whether a file's content begins as a still image does, not as a film: of what has no name."""
+    return _STILL.match(content) is not None
 
 
 def is_blank(image: NDArray[np.uint8]) -> bool:

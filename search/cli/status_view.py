@@ -34,20 +34,19 @@ _RECORDS = ("spool/*.jsonl", STUDY_FILE, BEGUN)  # files that change when anythi
 
 
 def show_status(status: StudyStatus) -> None:
-    """Print a study in a few lines. A command has a line of its own, however long."""
+    """Print a study in a few lines. A command has a line of its own, however long, and no line is
+    broken here: a folder or URI can be copied in one piece."""
     console = Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("study", f"[bold]{status.name}[/], {escape(status.folder)}")
-    table.add_row("state", _STATES[status.state].format(driver=status.driver))
+    rows: list[tuple[str, str]] = []
+    rows.append(("study", f"[bold]{status.name}[/], {escape(status.folder)}"))
+    rows.append(("state", _STATES[status.state].format(driver=status.driver)))
     if status.wanted:
         counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
-        table.add_row(
-            "trials", f"{status.done} of {status.wanted}" + (f": {counts}" if counts else "")
+        rows.append(
+            ("trials", f"{status.done} of {status.wanted}" + (f": {counts}" if counts else ""))
         )
     if status.best is not None and status.value is not None:
-        table.add_row("best", f"trial {status.best}: validation UAR {status.value:.4f}")
+        rows.append(("best", f"trial {status.best}: validation UAR {status.value:.4f}"))
     for trial in status.under_way:
         label = "under way" if status.state == "running" else "resting"
         text = f"trial {trial.trial}: epoch {trial.epoch} of {status.epochs}"
@@ -55,27 +54,25 @@ def show_status(status: StudyStatus) -> None:
             text += f", value {format_value(trial.value)}"
         if trial.heard_s is not None:
             text += f", last epoch {format_duration(trial.heard_s)} ago"
-        table.add_row(label, text)
-    _show_end(status, table, _COMMANDS.get(status.state, "it was started with"), console)
+        rows.append((label, text))
+    _show_end(status, rows, _COMMANDS.get(status.state, "it was started with"), console)
 
 
 def show_nested_status(status: NestedStatus) -> None:
     """Print a nested study in a few lines, one for each outer fold that was begun."""
     console = Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("nested study", f"[bold]{status.name}[/], {escape(status.folder)}")
-    table.add_row("state", _STATES[status.state].format(driver=status.driver))
-    table.add_row("outer folds", f"{status.done} of {status.outer} done")
+    rows: list[tuple[str, str]] = []
+    rows.append(("nested study", f"[bold]{status.name}[/], {escape(status.folder)}"))
+    rows.append(("state", _STATES[status.state].format(driver=status.driver)))
+    rows.append(("outer folds", f"{status.done} of {status.outer} done"))
     for study in status.studies:
         best = "" if study.value is None else f", best validation UAR {study.value:.4f}"
         text = f"{study.state}, {study.done} of {study.wanted} trials{best}"
-        table.add_row(study.name, escape(text))
+        rows.append((study.name, escape(text)))
     if status.uar is not None:
-        table.add_row("outer test UAR", _with_interval(status))
+        rows.append(("outer test UAR", _with_interval(status)))
     command = "this continues it" if status.state == "stopped" else "it was started with"
-    _show_end(status, table, command, console)
+    _show_end(status, rows, command, console)
 
 
 def _with_interval(status: NestedStatus) -> str:
@@ -84,15 +81,17 @@ def _with_interval(status: NestedStatus) -> str:
 
 
 def _show_end(
-    status: StudyStatus | NestedStatus, table: Table, what: str, console: Console
+    status: StudyStatus | NestedStatus, rows: list[tuple[str, str]], what: str, console: Console
 ) -> None:
     """Print what was gathered, then where its records are, and its command. what: it does."""
     if status.tracking_uri:
         sent = f"{status.tracking_uri} has all {status.recorded} records"
         if status.unsent:
             sent = f"{status.unsent} of {status.recorded} records wait for {status.tracking_uri}"
-        table.add_row("MLflow", escape(sent))
-    console.print(table, highlight=False, soft_wrap=not console.is_terminal)
+        rows.append(("MLflow", escape(sent)))
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        console.print(f"[dim]{escape(label):<{width}}[/]  {text}", highlight=False, soft_wrap=True)
     if status.unsent and status.state != "running":
         flush = shlex.join(["python", "-m", "tracking", "flush", status.folder])
         _show_command("this sends what waits", flush, console)

@@ -70,8 +70,5 @@ def _pooled(pooled: PooledScore) -> Iterator[str]:
         f" {bounds.low:.4f} .. {bounds.high:.4f}"
     )
     for yardstick in pooled.yardsticks:
-        less = yardstick.difference
-        yield (
-            f"               above {yardstick.title} ({yardstick.uar:.4f}) by {less.value:+.4f}"
-            f" ({less.low:+.4f} .. {less.high:+.4f}, p = {less.p:.4f})"
-        )
+        beside = f"{yardstick.title} ({yardstick.uar:.4f})"
+        yield f"               {yardstick.difference.words(beside)}"

@@ -156,8 +156,5 @@ def _tested(score: TestScore) -> Iterator[str]:
         f" {interval.low:.4f} .. {interval.high:.4f}"
     )
     for yardstick in score.yardsticks:
-        less = yardstick.difference
-        yield (
-            f"               above {yardstick.title} ({yardstick.uar:.4f}) by {less.value:+.4f}"
-            f" ({less.low:+.4f} .. {less.high:+.4f}, p = {less.p:.4f})"
-        )
+        beside = f"{yardstick.title} ({yardstick.uar:.4f})"
+        yield f"               {yardstick.difference.words(beside)}"

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from tests.tracking.results import beside_yardsticks, shapes
-from tracking.result import RESULT, Choices, Range, ResultError, StudyResult
+from tracking.result import (
+    RESULT,
+    Choices,
+    PairedDifference,
+    Range,
+    ResultError,
+    StudyResult,
+)
 from tracking.uri import default_uri
 
 RECORDED = Path(__file__).parent / "data" / RESULT
@@ -122,3 +129,20 @@ def test_damage_is_named(
     with pytest.raises(ResultError, match=words) as raised:
         StudyResult.load(tmp_path)
     assert len(str(raised.value).splitlines()) == 1 and RESULT in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0123, "above it by 0.0123 (-0.0177 .. +0.0423, p = 0.0400)"),
+        (-0.0123, "below it by 0.0123 (-0.0423 .. +0.0177, p = 0.0400)"),
+        (-0.00001, "level with it (-0.0300 .. +0.0300, p = 0.0400)"),
+        (0.0, "level with it (-0.0300 .. +0.0300, p = 0.0400)"),
+    ],
+)
+def test_a_difference_says_where_the_winner_lies(value: float, words: str) -> None:
+    assert PairedDifference(value, value - 0.03, value + 0.03, 0.04).words("it") == words
+
+
+def test_a_bound_of_nothing_has_no_minus() -> None:
+    assert "(+0.000 .. +0.000, " in PairedDifference(-0.0001, -0.0001, 0.0, 1.0).words("it", 3)

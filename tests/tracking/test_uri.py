@@ -24,7 +24,11 @@ def test_a_postgresql_names_the_driver_that_is_installed(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "uri", ["sqlite:///memory.db", "sqlite+pysqlite:////a/x.db", "http://host:5000", "https://h/m"]
+    "uri",
+    [
+        *("sqlite:///memory.db", "sqlite+pysqlite:////a/x.db", "http://host:5000", "https://h/m"),
+        *("http://h:/", "http://u:p@[::1]:5000/m:x", "http://h?a:b"),
+    ],
 )
 def test_a_server_or_a_file_is_one(uri: str) -> None:
     uri_module.check_uri(uri)
@@ -41,6 +45,13 @@ def test_what_has_no_file_is_refused(uri: str) -> None:
     [
         ("sqlite:mlflow.db", "three slashes"),
         ("sqlite://mlflow.db", "names no file"),
+        ("http://localhost:abc", "port is no number from 1 to 65535; give http://HOST:PORT"),
+        ("https://u:p@h:70000/m", "port is no number"),
+        ("http://[::1]:x", "port is no number"),
+        ("postgresql+psycopg2://u:s/e@h:5x/db", "port is no number"),
+        ("http://[::1", "is no URI"),
+        (" sqlite:////tmp/x.db", "begins or ends with a blank"),
+        ("http://h:5000\n", "begins or ends with a blank"),
         ("sqlite:///{}", "is a folder; give a file in it"),
         ("mysql://u@h/db", r"names no driver: give mysql\+DRIVER://"),
         (

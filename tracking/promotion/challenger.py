@@ -133,8 +133,8 @@ class Challenger:
 def _beside(yardstick: YardstickScore) -> str:
     less = yardstick.difference
     return (
-        f"UAR {yardstick.uar:.4f}, the model {less.value:+.4f} ({less.low:+.4f} to"
-        f" {less.high:+.4f}, p = {less.p:.4f})"
+        f"UAR {yardstick.uar:.4f}, the model {less.value:+z.4f} ({less.low:+z.4f} to"
+        f" {less.high:+z.4f}, p = {less.p:.4f})"
     )
 
 

@@ -218,7 +218,7 @@ def _better_than_yardsticks(context: GateContext) -> str:
     }
     standing = beside_yardsticks(list(comparisons.values()))
     named = [
-        f"{title} (UAR {c.difference:+.4f}, 95 % {c.low:+.4f} to {c.high:+.4f}, p = {c.p:.4f})"
+        f"{title} (UAR {c.difference:+z.4f}, 95 % {c.low:+z.4f} to {c.high:+z.4f}, p = {c.p:.4f})"
         for title, c in comparisons.items()
         if challenger_is(c) == standing
     ]
@@ -308,8 +308,8 @@ def _better_than_champion(context: GateContext) -> str:
         return _FIRST
     comparison = compare(challenger.predictions, champion.predictions)
     words = (
-        f"UAR {comparison.difference:+.4f} against {champion.version} (95 % {comparison.low:+.4f}"
-        f" to {comparison.high:+.4f}, p = {comparison.p:.4f}) on {comparison.samples} utterances,"
+        f"UAR {comparison.difference:+z.4f} against {champion.version} (95 % {comparison.low:+z.4f}"
+        f" to {comparison.high:+z.4f}, p = {comparison.p:.4f}) on {comparison.samples} utterances,"
         f" {comparison.disagreements} answered differently"
     )
     match challenger_is(comparison):

@@ -114,11 +114,10 @@ def _validated(result: StudyResult) -> str:
 
 
 def _beside(yardstick: YardstickScore) -> str:
-    title, less = yardstick.title, yardstick.difference
+    title = yardstick.title
     return (
         f"- **{title[:1].upper()}{title[1:]}** on the same speech and split: UAR"
-        f" {yardstick.uar:.3f}; the model is above it by {less.value:+.3f} ({less.low:+.3f} to"
-        f" {less.high:+.3f}, p = {less.p:.4f})\n"
+        f" {yardstick.uar:.3f}; the model is {yardstick.difference.words('it', 3)}\n"
     )
 
 

@@ -30,6 +30,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from fdan.emotions import EMOTIONS
 from fdan.errors import DataError, FdanError
 from fdan.inference.model_folder import read_model
+from fdan.media.faces import FaceSettings, is_still
 from fdan.media.pixels import Settings, read_pixels, settings_from_dict
 
 Images = npt.NDArray[np.uint8]
@@ -47,10 +48,7 @@ TOLERANCE: Final = 1e-3
 """Tolerance of the answer to the example, against that at promotion. Other processors round
 differently (1e-6, a pixel's rounding 1e-4); another window or mel scale changes it by tenths."""
 
-_STILLS: Final = (b"\xff\xd8", b"\x89PNG", b"BM")
-"""First bytes of a JPEG, PNG or BMP image; any other face is taken for a video."""
-
-_DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+_DATA_URL: Final = re.compile(rb"\s*data:(?P<kind>[^,]{0,200});base64,", re.IGNORECASE)
 
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 """Base64 or base64url. No sound file consists of these characters alone."""
@@ -64,7 +62,7 @@ _SERVING: Final = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 class SpeechEmotion(PythonModel):
     """Columns in: `speech`, the bytes of a sound or video file (in JSON: base64, base64url or a
-    data: URL), or `path` to one; optionally `face`, the bytes of an image or a video of the
+    data: URL), or `path` to one; optionally `face`, the same of an image or a video of the
     speaker. Columns out: `emotion`; the probability of each emotion; `basis`, what the answer rests
     on; `model`, which one answered."""
 
@@ -108,14 +106,13 @@ class SpeechEmotion(PythonModel):
                 "give either speech, the bytes of a sound file (base64 in JSON), or a path"
             )
         if path is None:
-            images = _images_of_bytes("the speech", speech, "", self._settings)
+            images = _images_of_bytes("the speech", speech, self._settings)
         else:
             images = _images(str(path), _allowed_file(str(path)), self._settings)
         faces = None
         if face is not None:
-            suffix = ".png" if isinstance(face, bytes) and face.startswith(_STILLS) else ".mp4"
             settings = settings_from_dict("visual", self.model.facts["preparation"]["visual"])
-            faces = _images_of_bytes("the face", face, suffix, settings)
+            faces = _images_of_bytes("the face", face, settings)
         probabilities = self.model.probabilities(images, [faces])[0]
         return {
             "emotion": EMOTIONS[int(probabilities.argmax())],
@@ -166,16 +163,19 @@ def _is_server() -> bool:
     return _SERVING in os.environ or "mlserver" in sys.modules or name in _SERVERS
 
 
-def _images_of_bytes(what: str, content: object, suffix: str, settings: Settings) -> Images:
-    content = _file_content(what, content)
+def _images_of_bytes(what: str, sent: object, settings: Settings) -> Images:
+    content, kind = _file_content(what, sent)
+    suffix = ""
+    if isinstance(settings, FaceSettings):  # pictures and films are told apart by their names
+        suffix = ".png" if is_still(content) or kind.startswith("image/") else ".mp4"
     with tempfile.TemporaryDirectory(prefix="fdan-") as folder:
         file = Path(folder, f"clip{suffix}")
         file.write_bytes(content)
         return _images(what, file, settings)
 
 
-def _file_content(what: str, content: object) -> bytes:
-    """The bytes of a file, out of base64 if they are that."""
+def _file_content(what: str, content: object) -> tuple[bytes, str]:
+    """The bytes of a file, out of base64 if they are that; and the kind that a data: URL gives."""
     is_text = isinstance(content, str)
     if isinstance(content, str):
         content = content.encode()
@@ -185,10 +185,11 @@ def _file_content(what: str, content: object) -> bytes:
     url = _DATA_URL.match(content)
     text = b"".join(content[url.end() if url else 0 :].split())
     if not (is_text or url or _BASE64.fullmatch(text)):
-        return content
+        return content, ""
+    kind = url["kind"].decode("ascii", "replace").strip().lower() if url else ""
     digits = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
     try:
-        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True), kind
     except ValueError as error:
         words = "" if url or not text.startswith(b"data:") else ", nor a data: URL of base64"
         raise FdanError(f"{what} is damaged base64 ({error}){words}") from None

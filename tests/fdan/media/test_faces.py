@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fdan.corpora.demo import generate
+from fdan.corpora.listing import IMAGE
 from fdan.errors import DataError
 from fdan.media import cascade
 from fdan.media.cascade import Box, largest_face
-from fdan.media.faces import FaceSettings, read_image
+from fdan.media.faces import FaceSettings, is_still, read_image
 from fdan.media.pixels import read_pixels
 from fdan.media.video import read_frames
 
@@ -159,6 +160,30 @@ def test_kinds_of_images(suffix: str, tmp_path: Path) -> None:
     assert read.shape == (60, 60, 3)
     # A GIF has 256 colours.
     np.testing.assert_allclose(read.mean(axis=2), image.reshape(60, 60, -1).mean(axis=2), atol=60)
+
+
+@pytest.mark.parametrize("suffix", IMAGE)
+def test_each_kind_of_still_is_known_by_its_content(suffix: str) -> None:
+    """As a model that is served gets it, without a name."""
+    coding = {".jfif": ".jpg", ".jpe": ".jpg"}.get(suffix, suffix)
+    image = textured()[:, :, 0] if suffix == ".pgm" else textured()
+    assert is_still(cv2.imencode(coding, image)[1].tobytes())
+
+
+def test_a_film_is_no_still(tmp_path: Path) -> None:
+    for name, coding in (("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.mkv", "MJPG")):
+        film = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*coding), 5, (60, 60))
+        film.write(textured())
+        film.release()
+        content = (tmp_path / name).read_bytes()
+        assert content and not is_still(content), name
+    for head in (
+        b"",
+        b"RIFF1234WAVE",
+        b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",
+        b"\0\0\1\xba",
+    ):
+        assert not is_still(head)
 
 
 def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_yardsticks_stand_beside_the_winner(tmp_path: Path) -> None:
     assert "(logistic regression: 0.4321; SVM on MFCC statistics: 0.9876)" in text
     uar = result.test.uar
     for title, beside, words in (
-        ("logistic regression", uar - 0.1234, "+0.1234 (+0.0734 .. +0.1834, p = 0.0021)"),
-        ("SVM on MFCC statistics", uar + 0.0711, "-0.0711 (-0.1211 .. -0.0111, p = 0.0312)"),
+        ("above logistic regression", uar - 0.1234, "0.1234 (+0.0734 .. +0.1834, p = 0.0021)"),
+        ("below SVM on MFCC statistics", uar + 0.0711, "0.0711 (-0.1211 .. -0.0111, p = 0.0312)"),
     ):
-        assert f"above {title} ({beside:.4f}) by {words}" in text
+        assert f"{title} ({beside:.4f}) by {words}" in text

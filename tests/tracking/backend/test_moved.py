@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +125,93 @@ def test_places_that_are_not_beside_a_database_stay(
     assert client.get_experiment_by_name("cloud").artifact_location == "s3://bucket/mlartifacts"
 
 
+@pytest.mark.parametrize("mounted", [True, False])
+def test_another_experiment_keeps_its_place(
+    mounted: bool, database: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A colleague's, in a folder of the same name that is no runs folder's: whether this one moves
+    or not, and whether that one can be reached now or not."""
+    runs, nas = database.path.parent, tmp_path / "nas" / ARTIFACTS
+    one_run(runs)
+    client = Registry(default_uri(runs), "fdan").client
+    team = client.create_experiment("team", nas.as_uri())
+    their = client.create_run(team).info.run_id
+    note = tmp_path / "theirs.txt"
+    note.write_text("theirs")
+    client.log_artifact(their, str(note))
+    if not mounted:
+        nas.parent.rename(tmp_path / "away")
+    mend_places(default_uri(runs))
+    assert capsys.readouterr().err == ""
+
+    runs = Path(shutil.move(runs, tmp_path / "later"))
+    mend_places(default_uri(runs))
+    assert capsys.readouterr().err.startswith(f"{runs} was moved from {tmp_path / 'runs'}: ")
+    client = Registry(default_uri(runs), "fdan").client
+    if not mounted:
+        (tmp_path / "away").rename(nas.parent)
+    assert client.get_experiment(team).artifact_location == nas.as_uri()
+    assert Path(client.download_artifacts(their, note.name)).read_text() == "theirs"
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_folder_without_artifacts_is_known_by_its_studies(
+    how: str, database: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study says in which runs folder it was started last."""
+    before, runs = database.path.parent, tmp_path / "later"
+    Server(default_uri(before), "fdan-search", before / ARTIFACTS).create_run("study", 1, TAGS)
+    study = before / "s" / "study.json"
+    study.parent.mkdir()
+    study.write_text(json.dumps({"id": "1", "runs": str(tmp_path / "other")}))
+    (shutil.move if how == "moved" else shutil.copytree)(before, runs)
+    mend_places(default_uri(runs))
+    assert capsys.readouterr().err == "", "a study of another folder proves nothing"
+    (runs / "s" / "study.json").write_text(json.dumps({"id": "1", "runs": str(before)}))
+    mend_places(default_uri(runs))
+    assert capsys.readouterr().err.startswith(f"{runs} was {how} from {before}: ")
+    Server(default_uri(runs), "fdan-search", runs / ARTIFACTS).find_run(TAGS)
+
+
+def test_artifacts_that_stayed_behind_are_found_there(
+    database: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy without them, whose study says where it was."""
+    runs = database.path.parent
+    run = one_run(runs)
+    (runs / "s").mkdir()
+    (runs / "s" / "study.json").write_text(json.dumps({"id": "1", "runs": str(runs)}))
+    copy = tmp_path / "copy"
+    shutil.copytree(runs, copy, ignore=shutil.ignore_patterns(ARTIFACTS))
+    mend_places(default_uri(copy))
+    assert capsys.readouterr().err == ""
+    client = Registry(default_uri(copy), "fdan").client
+    assert Path(client.download_artifacts(run, "study/note.txt")).read_text() == "first"
+
+
+def test_where_rights_lack_the_line_says_whose_it_is_and_what_to_do(
+    database: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_run(database.path.parent)
+    runs = Path(shutil.move(database.path.parent, tmp_path / "later"))
+
+    connect = sqlite3.connect
+
+    def read_only(file: Path, timeout: float) -> sqlite3.Connection:
+        return connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=timeout)
+
+    with monkeypatch.context() as patch:  # root may write any file
+        patch.setattr(sqlite3, "connect", read_only)
+        patch.setattr("fdan.machine.rights.os.access", lambda *_: False)
+        lines: list[str] = []
+        mend_places(default_uri(runs), lines.append)
+    (line,) = lines
+    file = runs / "mlflow.db"
+    assert line.startswith(f"{file} was {tmp_path}/runs/mlflow.db: the places of its artifacts")
+    assert f"cannot be mended: {file}: Permission denied ({file} is " in line
+    assert "chmod " in line
+
+
 def test_a_database_that_is_not_there_yet_is_where_it_was_typed(tmp_path: Path) -> None:
     """However often its URI is made absolute."""
     for name in ("o%20b.db", "o b.db", "100%.db", "%41.db"):
@@ -144,3 +233,20 @@ def test_a_database_is_where_it_was_typed(tmp_path: Path) -> None:
         ("c d/o.db?timeout=9", "c d/o.db"),
     ):
         assert sqlite_file(f"sqlite:///{tmp_path}/{typed}") == tmp_path / meant
+
+
+def test_a_folder_as_typed_comes_before_a_file_of_another_folder(tmp_path: Path) -> None:
+    """However often its URI is made absolute."""
+    for folder in ("a b", "a%20b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a b" / "o.db").write_text("another study's")
+    for typed, meant in (
+        ("a%20b/o.db", "a%20b/o.db"),
+        ("a%2520b/o.db", "a%20b/o.db"),
+        ("a b/o.db", "a b/o.db"),
+        ("a b/o%2Edb", "a b/o.db"),  # in one folder, the file that is there
+    ):
+        uri = f"sqlite:///{tmp_path}/{typed}"
+        for _ in range(3):
+            assert sqlite_file(uri) == tmp_path / meant
+            uri = absolute_uri(uri)

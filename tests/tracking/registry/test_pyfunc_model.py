@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -151,6 +152,64 @@ def test_a_face_is_heard_too(
     said = loaded.predict(frame(speech=[clip.read_bytes()], face=[film.read_bytes()]))
     assert said.basis[0] == "speech and face"
     assert np.abs(said[list(EMOTIONS)].to_numpy()[0] - wanted).max() <= CLOSE
+
+
+def pictures() -> dict[str, bytes]:
+    """Faces that are decoded in ways of their own: of 16 bits that use 8, transparent, and others;
+    and a film, whose answer differs from that of any of its frames."""
+    import cv2
+
+    grey = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8), (5, 5), 2
+    )
+    grey = cv2.normalize(grey, None, 0, 255, cv2.NORM_MINMAX)
+    clear = np.dstack([grey, grey, grey, grey.T])
+    coded = {
+        "grey.png": cv2.imencode(".png", grey),
+        "deep.png": cv2.imencode(".png", grey.astype(np.uint16)),
+        "clear.png": cv2.imencode(".png", clear),
+        "clear.webp": cv2.imencode(".webp", clear),
+    }
+    return {name: content.tobytes() for name, (_, content) in coded.items()}
+
+
+def test_a_face_is_seen_alike_however_it_is_sent(
+    loaded: Any, clips: list[Path], ours: SpeechModel, finished: Path, tmp_path: Path
+) -> None:
+    """As bytes, base64 or a data URL: what `fdan predict --face` sees in the file."""
+    from fdan.inference.predict import predict
+
+    clip = clips[1]
+    film = next((finished / "demo").rglob(f"*{clip.parent.name}*/{clip.stem}.avi"))
+    sound = clip.read_bytes()
+    for name, content in {**pictures(), "film.avi": film.read_bytes()}.items():
+        (tmp_path / name).write_bytes(content)
+        wanted = next(iter(predict(ours, [clip], tmp_path / name))).probabilities
+        kind = "video/avi" if name == "film.avi" else f"image/{name[-4:].strip('.')}"
+        text = base64.b64encode(content).decode()
+        for sent in (content, text, text.encode(), f"data:{kind};base64,{text}"):
+            said = loaded.predict(frame(speech=[sound], face=[sent])).to_dict("records")[0]
+            assert said["basis"] == "speech and face"
+            assert close(said, wanted), (name, sent[:30])
+
+
+@pytest.mark.parametrize("what", ["blank", "damaged", "unknown"])
+def test_a_face_is_refused_alike_however_it_is_sent(
+    loaded: Any, clips: list[Path], what: str
+) -> None:
+    import cv2
+
+    blank = cv2.imencode(".png", np.zeros((48, 48), np.uint8))[1].tobytes()
+    content = {"blank": blank, "damaged": blank[:30], "unknown": b"no picture at all"}[what]
+    words = {
+        "blank": "the face is blank: one colour",
+        "damaged": "the face cannot be decoded as an image \\(damaged, or of a kind that is not",
+        "unknown": "the face cannot be decoded.*\\(damaged, or of a kind that is not read here",
+    }[what]
+    text = base64.b64encode(content).decode()
+    for sent in (content, text, f"data:image/png;base64,{text}"):
+        with pytest.raises(Exception, match=f"row 0: {words}"):
+            loaded.predict(frame(speech=[clips[1].read_bytes()], face=[sent]))
 
 
 def test_other_codings_are_heard(loaded: Any, clips: list[Path], tmp_path: Path) -> None:
@@ -409,6 +468,24 @@ def test_http(address: str, clips: list[Path], expected: Expected) -> None:
             assert status == 200, answer
             (row,) = answer["predictions"]
             assert close(row, expected(clip)) and row["model"] == "fdan/1"
+
+
+def test_the_page_shows_how_a_face_is_sent(
+    address: str, clips: list[Path], ours: SpeechModel, tmp_path: Path
+) -> None:
+    from fdan.inference.predict import predict
+
+    page = (Path(__file__).parents[3] / "docs/promotion.md").read_text()
+    (typed,) = (
+        block for block in re.findall(r"```sh\n(.*?)```", page, re.S) if "face.png" in block
+    )
+    typed = typed.replace("http://127.0.0.1:5001/invocations", address)
+    clip, face = tmp_path / "clip.wav", tmp_path / "face.png"
+    shutil.copy(clips[0], clip)
+    face.write_bytes(pictures()["deep.png"])
+    done = subprocess.run(["bash", "-c", typed], cwd=tmp_path, capture_output=True, check=True)
+    (row,) = json.loads(done.stdout)["predictions"]
+    assert close(row, next(iter(predict(ours, [clip], face))).probabilities)
 
 
 @pytest.mark.parametrize("kind", ["dataframe_records", "dataframe_split", "inputs", "instances"])
