@@ -56,7 +56,7 @@ stopped it, more seeds or systems train only what is new, and a file that somebo
 shows the table without training.
 
   python -m benchmarks.real_speech --acoustic ravdess:RAVDESS --visual folders:FER2013/train \\
-      --spectrogram-size 64 --face-size 48 --backbone resnet18 --weights resnet18.pth
+      --spectrogram-size 96 --face-size 48 --backbone resnet18 --weights resnet18.pth
   python -m benchmarks.real_speech ... --systems fdan,speech --mixup 0 --seeds 1"""
 
 RECIPE: Final[dict[str, Any]] = {
