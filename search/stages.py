@@ -23,6 +23,7 @@ from search.callbacks.fail_fast import FailFast
 from search.callbacks.mlflow import MlflowCallback, TrialRuns
 from search.callbacks.trial_figures import TrialFigures
 from search.config.options import to_toml
+from search.config.resume_options import WRITTEN
 from search.results.provenance import made_from, parameters
 from search.results.study_result import EXPERIMENT, StudyEnd, study_result, trials_csv
 from search.results.summary import SearchEnd, summary
@@ -297,7 +298,7 @@ def _write_result(
     tracker.drain(_PAGE_S)
     result = study_result(data, settings, chosen, end, tracker, interruptions)
     result.save(data.folder)
-    write_atomic(data.folder / CONFIG, to_toml(data.spec.lasting_options))
+    write_atomic(data.folder / CONFIG, WRITTEN + to_toml(data.spec.lasting_options))
     table = data.folder / "figures" / "trials.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(table, trials_csv(data.study, tracker.run_ids))

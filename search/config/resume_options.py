@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from fdan.cli.arguments import Parser, add_flags
 from fdan.data.open_task import DataConfig
 from fdan.errors import ConfigError
+from fdan.files import read_text
 from search.config.options import SECTIONS, normalize
 from search.optimizer.space_file import shipped_spaces
 from search.study.folder import RUNS, moved_text, read_arguments, read_study_file
@@ -20,6 +21,9 @@ from tracking.uri import TRACKING_URI_VARIABLE, is_masked
 
 _DATA: Final = frozenset(("task", "acoustic", "visual"))
 _NO_FILES: Final = frozenset((*shipped_spaces(), "imagenet", "none"))
+WRITTEN: Final = "# Written by the study itself, at its end.\n"
+"""First line of the file that a study writes into its folder."""
+
 ONCE: Final = frozenset(("score_again",))
 """Options that hold for one start alone: neither remembered nor written for another study."""
 
@@ -66,7 +70,8 @@ def absolute_places(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def moved_options(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """The options of a file that a study wrote into its folder (study.toml), with the places that
-    the folder's files have now; those of any other file as they are.
+    the folder's files have now. A copy of such a file that lies elsewhere, out of MLflow say, makes
+    no runs folder at a place where there is none any more. Any other file's as they are.
 
     Args:
         options: Options that the file gives.
@@ -75,6 +80,9 @@ def moved_options(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
     folder = file.absolute().parent
     recorded = read_study_file(folder) if file.name == "study.toml" else None
     if recorded is None:
+        gone = "runs" in options and not Path(options["runs"]).is_dir()
+        if gone and read_text(file).startswith(WRITTEN):
+            return {name: value for name, value in options.items() if name != "runs"}
         return dict(options)
     # The file is written at a study's end, study.json at each start.
     recorded = {**recorded, RUNS: str(options.get("runs", recorded.get(RUNS)))}

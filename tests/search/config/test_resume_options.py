@@ -17,7 +17,7 @@ from fdan.files import PROJECT_ROOT
 from search.cli import main as command
 from search.cli.main import parse
 from search.config.options import to_arguments, to_toml
-from search.config.resume_options import remembered_options
+from search.config.resume_options import WRITTEN, remembered_options
 from search.config.spec import resolve
 from search.optimizer.space_file import SPACES_FOLDER
 from search.study.folder import BEGUN, command_line, read_arguments, record_start, write_begun
@@ -207,6 +207,18 @@ def test_options_mean_the_same_in_another_working_folder(
         assert options["task"] == f"demo:{here}/corpus"
         assert options["storage"] == f"sqlite:///{here}/o.db"
         record_start(there / "runs" / "s", 20, to_arguments(options))
+
+
+def test_a_copy_of_its_file_makes_no_folder_where_the_study_was(tmp_path: Path) -> None:
+    runs, copy = tmp_path / "gone" / "runs", tmp_path / "mine.toml"
+    text = to_toml({"study": "s", "runs": runs, "trials": 7})
+    copy.write_text(WRITTEN + text)
+    assert parse(["--config", str(copy)]).options == {"study": "s", "trials": 7}
+    copy.write_text(text)
+    assert parse(["--config", str(copy)]).options["runs"] == runs, "a user's own file"
+    runs.mkdir(parents=True)
+    copy.write_text(WRITTEN + text)
+    assert parse(["--config", str(copy)]).options["runs"] == runs
 
 
 def test_a_shown_command_is_this_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
